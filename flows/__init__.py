@@ -1,0 +1,1 @@
+"""One file per user's job; `cli.py` is the `tickline` command."""

@@ -1,0 +1,1 @@
+"""The stack launcher and what the servers need."""

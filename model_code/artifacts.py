@@ -1,0 +1,166 @@
+"""Content-addressed artefacts: what passes between stages is a reference with a hash.
+
+Every write is atomic: into a temporary name beside the target, flushed, then renamed.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.errors import IntegrityError, StorageError
+
+
+class ArtifactRef(BaseModel):
+    """Where an artefact lies and what its bytes must hash to.
+
+    Attributes:
+        name: file or folder name, for people.
+        path: absolute local path.
+        sha256: of the file's bytes, or of the folder's sorted list of (relative name, sha256).
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str
+    path: str
+    sha256: str
+
+    def open(self) -> Path:
+        """Return the path after checking its bytes.
+
+        Raises:
+            IntegrityError: missing, or its bytes differ from the recorded hash.
+        """
+        path = Path(self.path)
+        if not path.exists():
+            raise IntegrityError(
+                f"artefact {self.name} is gone",
+                where=self.path,
+                remedy="run the stage again: tickline nightly --refresh",
+            )
+        found = hash_path(path)
+        if found != self.sha256:
+            raise IntegrityError(
+                f"artefact {self.name} was changed after it was written: "
+                f"expected sha256 {self.sha256[:12]}, found {found[:12]}",
+                where=self.path,
+                remedy="delete it and run the stage again: tickline nightly --refresh",
+            )
+        return path
+
+
+def hash_bytes(data: bytes) -> str:
+    """sha256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """sha256 of a file, or of a folder's sorted (relative name, sha256) lines, in hex."""
+    if path.is_dir():
+        lines = [
+            f"{child.relative_to(path).as_posix()}\0{hash_path(child)}"
+            for child in sorted(path.rglob("*"))
+            if child.is_file()
+        ]
+        return hash_bytes("\n".join(lines).encode())
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it there when the block succeeds.
+
+    Raises:
+        StorageError: the disk is full or the folder is not writable; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from a desk's shared group
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it there when the block succeeds.
+
+    Raises:
+        StorageError: the target exists already, the disk is full or not writable.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Say a failed write in the words of an on-call engineer."""
+    return StorageError(
+        f"cannot write {path.name}: {error.strerror or error}",
+        where=str(path),
+        remedy="free space or fix permissions (df -h, ls -ld), then run the same command again; "
+        "finished stages are kept",
+    )
+
+
+class ArtifactStore:
+    """Artefacts by content: `<root>/<sha[:2]>/<sha>/<name>`; equal bytes are kept once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder on the store's own file system, so that `put` is a rename."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=self.root, prefix=".scratch-"))
+        except OSError as error:
+            raise storage_error(error, self.root) from error
+        try:
+            yield folder
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def put(self, path: Path) -> ArtifactRef:
+        """Move a finished file or folder into the store and return its reference."""
+        sha256 = hash_path(path)
+        home = self.root / sha256[:2] / sha256
+        target = home / path.name
+        if not target.exists():
+            with atomic_folder(home) if not home.exists() else _into(home) as folder:
+                shutil.move(str(path), folder / path.name)
+        return ArtifactRef(name=path.name, path=str(target), sha256=sha256)
+
+
+@contextmanager
+def _into(folder: Path) -> Iterator[Path]:
+    yield folder

@@ -1,0 +1,1 @@
+"""Engines measured side by side, and the gate that judges them."""

@@ -1,0 +1,71 @@
+"""Errors that say what was wrong, where, and what to do about it."""
+
+
+class TicklineError(Exception):
+    """Base of every error Tickline raises on purpose.
+
+    Args:
+        what: what was wrong, in one sentence.
+        where: the file, row, column, service or setting it was found in.
+        remedy: what the reader can do now.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.remedy:
+            lines.append(f"  do:    {self.remedy}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # keyword-only arguments do not survive BaseException's default pickling (Prefect results)
+        return _rebuild, (type(self), self.what, self.where, self.remedy)
+
+
+def _rebuild(kind: type[TicklineError], what: str, where: str, remedy: str) -> TicklineError:
+    return kind(what, where=where, remedy=remedy)
+
+
+class ConfigError(TicklineError):
+    """A setting or specification is missing, unknown or contradictory."""
+
+
+class MarketError(TicklineError):
+    """A market store cannot be found, opened or read."""
+
+
+class DataError(TicklineError):
+    """The data were read, but must not be used."""
+
+
+class SchemaError(DataError):
+    """A column is missing or has the wrong type."""
+
+
+class IntegrityError(TicklineError):
+    """Bytes differ from the hash recorded for them."""
+
+
+class StorageError(TicklineError):
+    """An artefact cannot be written (disk full, no permission)."""
+
+
+class EngineError(TicklineError):
+    """An engine cannot be built, loaded or run."""
+
+
+class EngineUnavailableError(EngineError):
+    """This machine lacks what the engine needs; the message says what."""
+
+
+class ExportError(TicklineError):
+    """An exported graph is not the network it came from."""
+
+
+class GateError(TicklineError):
+    """The goals are missing or malformed, so nothing can pass."""

@@ -1,0 +1,1 @@
+"""Features, labels, windows and the time-ordered split."""

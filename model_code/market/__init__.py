@@ -1,0 +1,1 @@
+"""Market data: one tick schema, readers, the simulated market, data quality."""

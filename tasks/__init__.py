@@ -1,0 +1,1 @@
+"""Prefect tasks: thin wrappers that add persistence, caching, retries and tracking."""
