@@ -33,6 +33,8 @@ ENGINE_NAMES = (
 )
 REFERENCE_ENGINE = "torch-fp32"
 
+# lists come in from JSON and forms, where strict mode would refuse them
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -92,6 +94,7 @@ class TrainingSpec(Spec):
 
     KIND: Literal["adamw-cosine"] = "adamw-cosine"
     epochs: PositiveInt = 8
+    windows_per_epoch: PositiveInt = 8192  # every training window is seen once before any twice
     batch_size: PositiveInt = 64
     learning_rate: Positive = 5e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
@@ -106,7 +109,7 @@ class BenchmarkSpec(Spec):
     """How engines are measured against each other."""
 
     KIND: Literal["interleaved"] = "interleaved"
-    engines: tuple[str, ...] = ENGINE_NAMES
+    engines: Names = ENGINE_NAMES
     warmup: PositiveInt = 20
     requests: PositiveInt = 400
     rounds: PositiveInt = 8
@@ -118,8 +121,8 @@ class NightlySpec(Spec):
     """Everything the nightly flow computes from; its JSON is logged with every run."""
 
     KIND: Literal["nightly"] = "nightly"
-    market: str
-    instruments: tuple[str, ...] = ()  # empty: all that the store holds
+    market: str | None = None  # None: TICKLINE_MARKET, and without that the simulated market
+    instruments: Names = ()  # empty: all that the store holds
     train_days: PositiveInt = 20
     test_date: str | None = None  # None: the newest day of the store
     validation: ValidationSpec = ValidationSpec()
@@ -128,6 +131,7 @@ class NightlySpec(Spec):
     network: NetworkSpec = NetworkSpec()
     training: TrainingSpec = TrainingSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
+    goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
 
 
 class Settings(BaseSettings):
@@ -138,6 +142,7 @@ class Settings(BaseSettings):
         market: URI of the market store when no `--data` is given; None means simulated.
         mlflow_tracking_uri: None means SQLite under `home`.
         mlflow_experiment: experiment of the nightly runs.
+        mlflow_ui_url: where people open MLflow's pages (`tickline ui`), for links.
         prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
         staging: folder of the staging model repository; None means under `home`.
     """
@@ -150,6 +155,7 @@ class Settings(BaseSettings):
     market: str | None = None
     mlflow_tracking_uri: str | None = None
     mlflow_experiment: str = "nightly"
+    mlflow_ui_url: str = "http://127.0.0.1:5000"
     prefect_api_url: str | None = None
     staging: Path | None = None
 

@@ -5,11 +5,13 @@ Every reader returns exactly these columns, in this order, sorted as the source 
 """
 
 import datetime as dt
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from model_code.errors import SchemaError
+from model_code.errors import DataError, SchemaError
 
 
 def _field(name: str, kind: pa.DataType, nullable: bool, unit: str, meaning: str) -> pa.Field:
@@ -61,26 +63,72 @@ class InstrumentDay:
 def conform(table: pa.Table, where: str) -> pa.Table:
     """Return `table` with exactly the columns, order and types of `TICKS`.
 
+    Null prices and volumes become NaN, so that validation can count them as faulty rows.
+
     Raises:
         SchemaError: a column is missing or its type cannot be cast without loss.
+        DataError: a time stamp, symbol or trade count is null.
     """
+    table = require(table, {field.name: field.type for field in TICKS}, where)
     columns = []
     for field in TICKS:
-        if field.name not in table.column_names:
+        column = table.column(field.name)
+        if column.null_count and not field.nullable:
+            if not pa.types.is_floating(field.type):
+                raise DataError(
+                    f"column {field.name!r} holds {column.null_count} nulls",
+                    where=where,
+                    remedy="export the file again: such a row cannot be placed",
+                )
+            column = column.fill_null(math.nan)
+        columns.append(column)
+    return pa.table(columns, schema=TICKS)
+
+
+def require(table: pa.Table, kinds: Mapping[str, pa.DataType], where: str) -> pa.Table:
+    """Return the columns named in `kinds`, in that order, cast without loss to their types.
+
+    Raises:
+        SchemaError: a column is missing or of another kind (text is no number, a time stamp needs
+            its zone), or a value does not fit.
+    """
+    columns = {}
+    for name, kind in kinds.items():
+        if name not in table.column_names:
             raise SchemaError(
-                f"column {field.name!r} is missing: expected {field.type}, found columns "
-                f"{table.column_names}",
+                f"column {name!r} is missing: expected {kind}, found columns {table.column_names}",
                 where=where,
                 remedy="export the file again with every column of the schema",
             )
-        column = table.column(field.name)
+        column = table.column(name)
         try:
-            columns.append(column.cast(field.type))
+            if not _same_kind(column.type, kind):
+                raise pa.ArrowInvalid("another kind of value")
+            columns[name] = column.cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise SchemaError(
-                f"column {field.name!r} has the wrong type: expected {field.type}, "
+                f"column {name!r} has the wrong type: expected {kind}, "
                 f"found {column.type} ({error})",
                 where=where,
                 remedy="export the file again with the schema's types",
             ) from error
-    return pa.table(columns, schema=TICKS)
+    return pa.table(columns)
+
+
+def _same_kind(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a cast keeps the meaning (Arrow would also read numbers from text)."""
+    if pa.types.is_null(found):
+        return True
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_timestamp(expected):
+        return pa.types.is_timestamp(found) and found.tz is not None
+    if pa.types.is_string(expected):
+        return (
+            pa.types.is_string(found)
+            or pa.types.is_large_string(found)
+            or str(found) == "string_view"
+        )
+    if pa.types.is_boolean(expected):
+        return bool(pa.types.is_boolean(found))
+    return pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)

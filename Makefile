@@ -1,0 +1,42 @@
+# make nightly    set up and run the whole main job (simulated ticks)
+# make nightly DATA=../shared/data/binance    the same on real ticks
+# make test       set up and pass the tests
+VENV ?= .venv
+DATA ?=
+BIN := $(VENV)/bin
+export VENV
+
+.PHONY: help setup nightly test lint types imports unit bench ui clean
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make .venv from requirements.lock
+$(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
+	infra/setup.sh
+
+nightly: setup ## set up and run the nightly retraining (DATA=URI for real ticks)
+	$(BIN)/tickline nightly $(if $(DATA),--data $(DATA))
+
+test: setup lint types imports unit ## set up and run every check
+
+lint: setup ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## strict types
+	$(BIN)/mypy
+
+imports: setup ## import directions
+	$(BIN)/lint-imports
+
+unit: setup ## tests, with coverage of model_code
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: setup ## measure the speeds the docs quote
+	$(BIN)/python -m tests.bench.run $(if $(DATA),--data $(DATA))
+
+ui: setup ## open Prefect's and MLflow's pages
+	$(BIN)/tickline ui
+
+clean: ## remove the environment and caches, never results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

@@ -1,0 +1,272 @@
+"""The `tickline` command."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from model_code import __version__
+from model_code.errors import ConfigError, TicklineError
+from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
+
+app = typer.Typer(
+    name="tickline",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="""[bold]Tickline[/]: nightly retraining for tick-level prediction, from ticks to a staged,
+    benchmarked, judged model.
+
+    First run, no data needed:  [bold]tickline nightly[/]
+    On real ticks:              [bold]tickline nightly --data PATH[/]
+    Look at the results:        [bold]tickline ui[/]
+    After a failure:            [bold]tickline rerun --last-failed[/]
+
+    Everything is written under TICKLINE_HOME (default ~/.tickline).""",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at market data, or fetch it.")
+app.add_typer(data_app, name="data")
+
+out = Console()
+err = Console(stderr=True)
+
+DATA = "Market store: a folder, a CSV file, any fsspec URI, or simulated:?seed=7"
+Data = Annotated[
+    str | None, typer.Option("--data", "-d", help=f"{DATA}. Default: TICKLINE_MARKET.")
+]
+
+
+def main() -> None:
+    """Run the command; a known error is a message and exit status 1, never a traceback."""
+    try:
+        app()
+    except TicklineError as error:
+        err.print(Panel(str(error), title="[bold red]tickline stopped", border_style="red"))
+        sys.exit(1)
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def nightly(
+    data: Data = None,
+    instrument: Annotated[
+        list[str] | None,
+        typer.Option("--instrument", "-i", help="Only this instrument; repeat for several."),
+    ] = None,
+    test_date: Annotated[
+        str | None,
+        typer.Option(help="Judge on this date (YYYY-MM-DD) instead of the store's newest."),
+    ] = None,
+    train_days: Annotated[
+        int | None, typer.Option(help="Train on at most this many dates before the test date.")
+    ] = None,
+    horizon_ms: Annotated[
+        float | None, typer.Option(help="Label: an opportunity within this many milliseconds.")
+    ] = None,
+    cost_bps: Annotated[
+        float | None, typer.Option(help="Label: round-trip cost in basis points.")
+    ] = None,
+    max_fault_fraction: Annotated[
+        float | None,
+        typer.Option(help="Fail a day with more faulty rows than this fraction; 0.01 is 1%."),
+    ] = None,
+    train_windows: Annotated[
+        int | None, typer.Option(help="Training windows to draw; more is slower and better.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training windows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per optimiser step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto, fp32, bf16 or fp16; auto takes what the processor is fast at."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", "-e", help=f"Only these engines: {', '.join(ENGINE_NAMES)}."),
+    ] = None,
+    goals: Annotated[
+        Path | None, typer.Option(help="YAML of the gate's goals instead of the shipped one.")
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="YAML of a whole specification; other options override its values."),
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Compute every stage again, cached or not.")
+    ] = False,
+) -> None:
+    """Retrain: validate ticks, build features, train, export, build engines, measure, judge, stage.
+
+    Trains on the dates before the newest one and is judged on the newest. Nothing goes live: the
+    candidate is registered in MLflow and laid into a staging repository.
+
+    Stages whose inputs did not change come back [bold]Cached[/]. A run that died is continued with
+    [bold]tickline rerun[/]. Without data it runs on a simulated market, and says so everywhere.
+    """
+    settings = _settings()
+    changes: dict[str, Any] = {
+        "market": _market(data, settings),
+        "instruments": instrument,
+        "test_date": test_date,
+        "train_days": train_days,
+        "goals": str(goals.resolve()) if goals else None,
+        "validation": {"max_fault_fraction": max_fault_fraction},
+        "features": {"horizon_ms": horizon_ms, "cost_bps": cost_bps},
+        "split": {"train_windows": train_windows},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "seed": seed,
+        },
+        "benchmark": {"engines": engine},
+    }
+    from flows.local import run_nightly
+    from flows.summary import render
+
+    outcome = run_nightly(_spec(spec, changes), settings, refresh=refresh)
+    out.print(render(outcome))
+
+
+@app.command()
+def rerun(
+    run: Annotated[
+        str | None, typer.Argument(help="Name or id of the flow run, e.g. from Prefect's page.")
+    ] = None,
+    last_failed: Annotated[
+        bool,
+        typer.Option("--last-failed", help="The newest nightly that is not completed."),
+    ] = False,
+) -> None:
+    """Go on with a nightly that failed or was killed: same run, finished stages come back Cached.
+
+    Training continues after its last finished epoch, and the same MLflow run goes on.
+    """
+    if (run is None) != last_failed:
+        raise ConfigError(
+            "say which run", remedy="tickline rerun NAME, or tickline rerun --last-failed"
+        )
+    from flows.local import rerun_nightly
+    from flows.summary import render
+
+    outcome = rerun_nightly(_settings(), run)
+    out.print("scheduled: a worker will go on with it" if outcome is None else render(outcome))
+
+
+@app.command()
+def engines() -> None:
+    """List the inference engines: which this machine can run, and why not the others."""
+    from model_code.engines.registry import ENGINES, available
+
+    table = Table("engine", "precision", "device", "on this machine", title="Engines")
+    for name, reason in available().items():
+        engine = ENGINES[name]
+        state = "[green]available[/]" if reason is None else f"[yellow]unavailable:[/] {reason}"
+        table.add_row(name, engine.precision, engine.device, state)
+    out.print(table)
+
+
+@app.command()
+def ui(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+) -> None:
+    """Open Prefect's and MLflow's pages on this machine (loopback only) until Ctrl-C."""
+    from infra.ui import serve
+
+    serve(_settings(), prefect_port=prefect_port, mlflow_port=mlflow_port, say=out.print)
+
+
+@app.command()
+def worker(
+    pool: Annotated[str, typer.Option(help="Work pool to take runs from.")] = "local",
+    once: Annotated[bool, typer.Option("--once", help="Run what is scheduled, then stop.")] = False,
+) -> None:
+    """Run deployed flows on this machine: a Prefect process worker in Tickline's environment."""
+    from infra.worker import work
+
+    raise typer.Exit(work(_settings(), pool=pool, once=once))
+
+
+@data_app.command("describe")
+def describe(
+    data: Data = None,
+    picture: Annotated[Path, typer.Option(help="Where to draw the picture (PNG).")] = Path(
+        "market.png"
+    ),
+) -> None:
+    """Print instruments, dates, rows, gaps and quality of a market store, and draw a picture."""
+    from flows.describe import describe_market
+
+    out.print(describe_market(_market(data, _settings()) or "simulated:", picture))
+
+
+def _settings() -> Settings:
+    try:
+        return Settings().resolved()
+    except ValidationError as error:
+        raise ConfigError(
+            "a TICKLINE_ setting is wrong: " + _problems(error),
+            where="environment or .env",
+            remedy="see docs/settings.md",
+        ) from error
+
+
+def _market(data: str | None, settings: Settings) -> str | None:
+    uri = data or settings.market
+    if uri is None or ":" in uri:
+        return uri
+    return str(Path(uri).expanduser().absolute())
+
+
+def _spec(path: Path | None, changes: dict[str, Any]) -> NightlySpec:
+    try:
+        document = yaml.safe_load(path.read_text()) if path else {}
+        if not isinstance(document, dict):
+            raise ConfigError("a specification is a mapping", where=str(path))
+        return NightlySpec.model_validate(_merged(document, changes))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the specification: {error}", where=str(path)) from error
+    except ValidationError as error:
+        raise ConfigError(
+            "the specification is wrong: " + _problems(error),
+            where=str(path or "command line"),
+            remedy="tickline nightly --help explains every option",
+        ) from error
+
+
+def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(document)
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            section = _merged(merged.get(name) or {}, value)
+            if section:
+                merged[name] = section
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})"
+        for item in error.errors()
+    )

@@ -1,0 +1,37 @@
+"""Both servers' pages on loopback, for as long as a person looks."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from infra.servers import HOST, started
+from model_code.settings import Settings
+
+
+def serve(
+    settings: Settings, *, prefect_port: int, mlflow_port: int, say: Callable[[str], None]
+) -> None:
+    """Run Prefect's and MLflow's servers until Ctrl-C.
+
+    Raises:
+        ServerError: one of them does not start; its log's end is in the message.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    prefect = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+    mlflow = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
+    mlflow += ["--backend-store-uri", settings.tracking_uri]
+    prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
+    say("starting both servers (up to half a minute)...")
+    run = [sys.executable, "-m"]
+    with (
+        started("prefect-ui", [*run, *prefect], f"{prefect_page}/api/health", settings),
+        started("mlflow-ui", [*run, *mlflow], f"{mlflow_page}/health", settings),
+    ):
+        say(f"Prefect  {prefect_page}   runs, stages, artefacts")
+        say(f"MLflow   {mlflow_page}   metrics, curves, models")
+        say("Ctrl-C stops both.")
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            say("stopping")

@@ -1,0 +1,77 @@
+"""Precision regression: what an engine's arithmetic does to the answers, on the same windows.
+
+Shapes: N test windows.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from model_code import metrics
+
+THRESHOLD = 0.5
+
+
+class Regression(BaseModel):
+    """One engine's answers against the truth and against FP32.
+
+    None stands for a number that cannot be computed (one class only, an answer not finite); no
+    goal passes on it.
+
+    Attributes:
+        accuracy: of two classes at probability 0.5.
+        auc: area under the ROC curve.
+        log_loss: natural logarithm, per window.
+        flips: windows decided otherwise than by FP32.
+        flip_fraction: the same over all windows.
+        max_abs_dp: largest |probability difference| to FP32.
+        p99_abs_dp: 99th percentile of it.
+        non_finite: windows answered NaN or infinity.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    accuracy: float | None
+    auc: float | None
+    log_loss: float | None
+    flips: int
+    flip_fraction: float
+    max_abs_dp: float | None
+    p99_abs_dp: float | None
+    non_finite: int
+
+
+def compare(
+    label_N: NDArray[np.integer],
+    probability_N: NDArray[np.float64],
+    reference_N: NDArray[np.float64],
+) -> Regression:
+    """Judge one engine's probabilities.
+
+    Args:
+        label_N: 0 or 1.
+        probability_N: of class 1, by the engine under test; may hold NaN.
+        reference_N: of class 1, by FP32.
+    """
+    finite_N = np.isfinite(probability_N)
+    non_finite = int((~finite_N).sum())
+    # an answer that is not finite decides nothing: it counts as a flip
+    same_N = finite_N & ((probability_N > THRESHOLD) == (reference_N > THRESHOLD))
+    flips = int((~same_N).sum())
+    difference_N = np.abs(probability_N - reference_N)
+    quality = {} if non_finite else metrics.classification(label_N, probability_N)
+    return Regression(
+        accuracy=number(quality.get("accuracy")),
+        auc=number(quality.get("auc")),
+        log_loss=number(quality.get("log_loss")),
+        flips=flips,
+        flip_fraction=flips / len(label_N),
+        max_abs_dp=number(difference_N.max()),
+        p99_abs_dp=number(np.quantile(difference_N, 0.99)),
+        non_finite=non_finite,
+    )
+
+
+def number(value: float | None) -> float | None:
+    """A finite Python float, or None."""
+    return float(value) if value is not None and np.isfinite(value) else None

@@ -1,0 +1,140 @@
+"""Engines whose file is an export as it stands; compilation happens at load.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import os
+import platform
+import shutil
+import time
+from abc import ABC, abstractmethod
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from model_code import machine
+from model_code.artifacts import hash_path, storage_error
+from model_code.engines.protocol import EngineSource, Predictor, parity_error
+from model_code.engines.sidecar import EngineSidecar, TensorSpec
+from model_code.errors import EngineError, EngineUnavailableError
+from model_code.settings import (
+    CLASS_COUNT,
+    FEATURE_COUNT,
+    INPUT_NAME,
+    MAX_BATCH_SIZE,
+    OUTPUT_NAME,
+    SEQUENCE_LENGTH,
+)
+
+
+def physical_cores() -> int:
+    """Cores this process may use, hyper-threads not counted: the latency-optimal threads."""
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(1, min(physical, allowed))
+
+
+def system() -> str:
+    """Operating system and architecture, as "Linux x86_64"."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def require(name: str, reason: str | None) -> None:
+    """Stop when an engine cannot run here.
+
+    Raises:
+        EngineUnavailableError: there is a reason.
+    """
+    if reason is not None:
+        raise EngineUnavailableError(
+            f"engine {name} is unavailable: {reason}", remedy="tickline engines lists what can run"
+        )
+
+
+def require_same(name: str, found: str, folder: Path) -> None:
+    """Stop when a folder holds another engine.
+
+    Raises:
+        EngineError: the sidecar names another engine.
+    """
+    if found != name:
+        raise EngineError(f"this is an engine {found}, not {name}", where=str(folder))
+
+
+class PackagedEngine(ABC):
+    """Base of the engines that copy an export and open it with a library."""
+
+    name: str
+    precision: str
+    device: str
+    library: str
+    file: str
+
+    @abstractmethod
+    def availability(self) -> str | None:
+        """None where the engine can build and run, otherwise the reason why not."""
+
+    @abstractmethod
+    def _export(self, source: EngineSource) -> Path:
+        """Which of the exports this engine opens."""
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int) -> Predictor:
+        """Compile the file for this machine."""
+
+    def _device_name(self) -> str:
+        return machine.processor()
+
+    def build(self, source: EngineSource, out: Path) -> EngineSidecar:
+        """Copy the export, compile it once, measure its parity, write the sidecar.
+
+        Raises:
+            EngineUnavailableError: this machine lacks what the engine needs.
+            EngineError: the library refuses the graph, or falls back to another precision.
+            StorageError: the folder cannot be written.
+        """
+        require(self.name, self.availability())
+        path, threads = out / self.file, physical_cores()
+        started = time.perf_counter()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._export(source), path)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        predictor = self._open(path, threads)
+        seconds = time.perf_counter() - started
+        sidecar = EngineSidecar(
+            engine=self.name,
+            library=self.library,
+            library_version=metadata.version(self.library),
+            precision=self.precision,
+            device=self._device_name(),
+            file=self.file,
+            sha256=hash_path(path),
+            onnx_sha256=hash_path(source.onnx),
+            inputs=(
+                TensorSpec(name=INPUT_NAME, dtype="FP32", shape=(SEQUENCE_LENGTH, FEATURE_COUNT)),
+            ),
+            outputs=(TensorSpec(name=OUTPUT_NAME, dtype="FP32", shape=(CLASS_COUNT,)),),
+            max_batch=MAX_BATCH_SIZE,
+            threads=threads,
+            system=system(),
+            build_seconds=seconds,
+            parity_error=parity_error(predictor, source.model),
+        )
+        sidecar.save(out)
+        return sidecar
+
+    def load(self, folder: Path) -> Predictor:
+        """Open what `build` wrote, after checking its bytes.
+
+        Raises:
+            IntegrityError: bytes differ from the sidecar.
+            EngineUnavailableError: this machine lacks what the engine needs.
+            EngineError: another engine's folder, or the library refuses the file.
+        """
+        sidecar = EngineSidecar.load(folder)
+        require_same(self.name, sidecar.engine, folder)
+        require(self.name, self.availability())
+        return self._open(folder / sidecar.file, physical_cores())

@@ -1,0 +1,139 @@
+"""What every engine offers: say whether it can run here, build, load, predict.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_code import network
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import EngineError
+from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
+
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+PARITY_WINDOWS = 16
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """The exported forms of one trained network.
+
+    Attributes:
+        model: `network.save` file.
+        onnx: graph with a dynamic batch.
+        torchscript: traced module.
+    """
+
+    model: Path
+    onnx: Path
+    torchscript: Path
+
+
+class Predictor(Protocol):
+    """A loaded engine."""
+
+    def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
+
+        Raises:
+            EngineError: the shape is not (B, 64, 16), or B is more than the engine takes.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A way to run the network; one entry of `registry.ENGINES`."""
+
+    @property
+    def name(self) -> str:
+        """One of `settings.ENGINE_NAMES`."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the matrix products: fp32, bf16, fp16."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
+        ...
+
+    def availability(self) -> str | None:
+        """None where the engine can build and run, otherwise the reason why not."""
+        ...
+
+    def build(self, source: EngineSource, out: Path) -> EngineSidecar:
+        """Write the engine's file and `engine.json` into folder `out`.
+
+        Raises:
+            EngineUnavailableError: this machine lacks what the engine needs.
+            EngineError: the library refuses the graph, or the result is not this precision.
+        """
+        ...
+
+    def load(self, folder: Path) -> Predictor:
+        """Open what `build` wrote.
+
+        Raises:
+            IntegrityError: bytes differ from the sidecar.
+            EngineError: the engine was built for another machine or library.
+        """
+        ...
+
+
+def check_windows(x_BTF: NDArray[np.float32], max_batch: int | None = None) -> None:
+    """Refuse what an engine would misread (broadcasting, silent casts).
+
+    Raises:
+        EngineError: wrong shape, type or batch size.
+    """
+    shape = x_BTF.shape
+    if len(shape) != 3 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT) or shape[0] == 0:
+        raise EngineError(
+            f"windows have shape {shape}, expected (batch, {SEQUENCE_LENGTH}, {FEATURE_COUNT})",
+            remedy="gather windows with model_code.features.windows.gather",
+        )
+    if x_BTF.dtype != np.float32:
+        raise EngineError(f"windows are {x_BTF.dtype}, expected float32")
+    if max_batch is not None and shape[0] > max_batch:
+        raise EngineError(
+            f"batch of {shape[0]} windows, the engine takes at most {max_batch}",
+            remedy="send smaller batches",
+        )
+
+
+def parity_error(predictor: Predictor, model: Path) -> float:
+    """Largest |logit difference| to eager FP32 on windows drawn like the training features.
+
+    Args:
+        predictor: the engine under test.
+        model: `network.save` file.
+
+    Raises:
+        EngineError: the engine answers NaN or infinity.
+    """
+    reference = network.load(model).eval()
+    noise_BTF = np.random.default_rng(0).standard_normal(
+        (PARITY_WINDOWS, SEQUENCE_LENGTH, FEATURE_COUNT), dtype=np.float32
+    )
+    mean_F = reference.feature_mean_F.detach().cpu().numpy()
+    std_F = reference.feature_std_F.detach().cpu().numpy()
+    x_BTF = np.ascontiguousarray(mean_F + std_F * noise_BTF, dtype=np.float32)
+    with torch.inference_mode():
+        expected_BC = reference(torch.from_numpy(x_BTF)).numpy()
+    answer_BC = predictor.predict(x_BTF)
+    if not np.isfinite(answer_BC).all():
+        raise EngineError(
+            "the built engine answers NaN or infinity",
+            remedy="compare its precision with the range of the features",
+        )
+    return float(np.abs(answer_BC - expected_BC).max())

@@ -1,0 +1,79 @@
+"""Eager PyTorch: the FP32 reference and automatic mixed precision.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model_code import machine, network
+from model_code.engines.packaged import PackagedEngine
+from model_code.engines.protocol import EngineSource, Predictor, check_windows
+
+
+class _TorchPredictor:
+    def __init__(self, path: Path, device: str, dtype: torch.dtype | None) -> None:
+        self._model = network.load(path).to(device).eval()
+        self._device, self._dtype = device, dtype or torch.float32
+
+    def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        check_windows(x_BTF)
+        mixed = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=mixed):
+            logits_BC = self._model(torch.from_numpy(x_BTF).to(self._device))
+        answer: NDArray[np.float32] = logits_BC.float().cpu().numpy()
+        return answer
+
+
+class _TorchEngine(PackagedEngine):
+    library, file = "torch", "model.pt"
+    dtype: torch.dtype | None = None
+
+    def __init__(self) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _export(self, source: EngineSource) -> Path:
+        return source.model
+
+    def _open(self, path: Path, threads: int) -> Predictor:
+        torch.set_num_threads(threads)
+        # convolutions default to TF32 on CUDA: the reference must be true FP32
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        return _TorchPredictor(path, self.device, self.dtype)
+
+    def _device_name(self) -> str:
+        return machine.gpus()[0] if self.device == "cuda" else super()._device_name()
+
+
+class TorchFloat32(_TorchEngine):
+    """Eager FP32: what every other engine is compared with."""
+
+    name, precision = "torch-fp32", "fp32"
+
+    def availability(self) -> str | None:
+        """Always available."""
+        return None
+
+
+class TorchMixed(_TorchEngine):
+    """Autocast: FP16 on CUDA, BF16 on a CPU that computes it natively."""
+
+    name = "torch-amp"
+
+    def __init__(self) -> None:
+        super().__init__()
+        cuda = self.device == "cuda"
+        self.precision = "fp16" if cuda else "bf16"
+        self.dtype = torch.float16 if cuda else torch.bfloat16
+
+    def availability(self) -> str | None:
+        """Emulated BF16 is an order of magnitude slower than FP32: not offered."""
+        if self.device == "cuda":
+            return None
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+            return None
+        return "CPU has no native BF16 (AVX512_BF16 or AMX)"

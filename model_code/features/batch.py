@@ -1,0 +1,110 @@
+"""Features of many rows at once: chunks of one instrument's ticks in, chunks of features out.
+
+Shapes: N rows, F features (16).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from model_code.errors import DataError
+from model_code.features import kernel
+from model_code.settings import FEATURE_COUNT, FeatureSpec
+
+CHUNK_ROWS = 1 << 17
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Features of consecutive rows of one instrument.
+
+    Attributes:
+        features_NF: float32, columns as in `definition.FEATURES`.
+        timestamp_N: int64, ns UTC.
+        segment_N: int32, never falling; a window may only span rows of one segment.
+    """
+
+    features_NF: npt.NDArray[np.float32]
+    timestamp_N: npt.NDArray[np.int64]
+    segment_N: npt.NDArray[np.int32]
+
+
+def compute(ticks: pa.Table, spec: FeatureSpec) -> FeatureRows:
+    """Features of all of `ticks` (schema `TICKS`, one instrument, any number of rows).
+
+    Raises:
+        DataError: more than one instrument, or a row that validation should have quarantined.
+    """
+    chunks = list(stream(ticks.to_batches(max_chunksize=CHUNK_ROWS), spec))
+    if not chunks:
+        return FeatureRows(
+            np.empty((0, FEATURE_COUNT), np.float32), np.empty(0, np.int64), np.empty(0, np.int32)
+        )
+    return FeatureRows(
+        np.concatenate([chunk.features_NF for chunk in chunks]),
+        np.concatenate([chunk.timestamp_N for chunk in chunks]),
+        np.concatenate([chunk.segment_N for chunk in chunks]),
+    )
+
+
+def stream(batches: Iterable[pa.RecordBatch], spec: FeatureSpec) -> Iterator[FeatureRows]:
+    """One `FeatureRows` per non-empty batch, the state carried from each to the next.
+
+    However the same rows are cut into batches, the features are the same bits.
+
+    Raises:
+        DataError: as `compute`.
+    """
+    state_1 = kernel.new_state()
+    symbol: str | None = None
+    done = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        found = batch.column("symbol").unique().to_pylist()
+        symbol = found[0] if symbol is None else symbol
+        if found != [symbol]:
+            raise DataError(
+                f"features are computed one instrument at a time, found {symbol} and {found}",
+                where=f"rows {done} to {done + batch.num_rows}",
+                remedy="pass each instrument's ticks on its own",
+            )
+        ticks_N = tick_records(batch)
+        features_NF = np.empty((len(ticks_N), FEATURE_COUNT), np.float32)
+        segment_N = np.empty(len(ticks_N), np.int32)
+        taken = kernel.run(state_1, ticks_N, reset_gap_ns(spec), features_NF, segment_N)
+        if taken < len(ticks_N):
+            raise unfit(ticks_N[taken], f"{symbol}, row {done + taken}")
+        done += taken
+        yield FeatureRows(features_NF, ticks_N["timestamp"].copy(), segment_N)
+
+
+def tick_records(batch: pa.RecordBatch) -> npt.NDArray[np.void]:
+    """The columns the kernel reads, as records of dtype `kernel.TICK`; null becomes NaN."""
+    ticks_N = np.empty(batch.num_rows, kernel.TICK)
+    for name in kernel.TICK.names or ():
+        column = batch.column(name)
+        if name == "timestamp":
+            column = column.view(pa.int64())
+        ticks_N[name] = column.to_numpy(zero_copy_only=False)
+    return ticks_N
+
+
+def reset_gap_ns(spec: FeatureSpec) -> int:
+    """`spec.reset_gap_s` in the kernel's unit."""
+    return round(spec.reset_gap_s * 1e9)
+
+
+def unfit(tick: np.void, where: str) -> DataError:
+    """The error for a row the kernel refuses: its state would be wrong from here on."""
+    values = ", ".join(f"{name}={tick[name]}" for name in kernel.TICK.names or ())
+    return DataError(
+        "a row reached the features that validation should have quarantined: prices must be "
+        "0 < bid < ask, sizes positive or missing, volumes not negative, and the clock must "
+        f"not go back; found {values}",
+        where=where,
+        remedy="run validation on this day first",
+    )

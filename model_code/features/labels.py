@@ -1,0 +1,101 @@
+"""Labels: does an executable round trip open within the horizon?
+
+Row i is labelled 1 if and only if some later row j of its segment, with
+`t_i <= t_j <= t_i + horizon`, lets a taker close at a profit what was opened at row i's quotes:
+
+- long:  buy at `ask_i`, sell at `bid_j`:  `bid_j > ask_i * (1 + cost)`, or
+- short: sell at `bid_i`, buy at `ask_j`:  `ask_j < bid_i * (1 - cost)`.
+
+The spread is paid by construction (both legs cross it). `cost` is everything else the whole round
+trip costs, both legs' fees together, as a fraction of the entry price, hence charged once, there.
+
+A row whose horizon ends after its segment's last row is -1 (not fully observed), even if an
+opportunity was already seen: keeping only the ones seen would favour 1s near every segment's end.
+
+Shapes: N rows.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from model_code.errors import DataError
+
+UNOBSERVED = -1
+
+
+def round_trip(
+    timestamp_ns: npt.NDArray[np.int64],
+    bid: npt.NDArray[np.float64],
+    ask: npt.NDArray[np.float64],
+    horizon_ms: float,
+    cost_bps: float,
+    segment_N: npt.NDArray[np.int32] | None = None,
+) -> npt.NDArray[np.int8]:
+    """Labels (N,) of one instrument's rows: 1, 0 or -1 (horizon not fully observed); O(N).
+
+    Args:
+        timestamp_ns: never falling; rows of one instant count as later in row order.
+        bid: best bid.
+        ask: best ask.
+        horizon_ms: how far to look ahead, inclusive.
+        cost_bps: cost of the round trip, in basis points of the entry price.
+        segment_N: labels never look across a change of segment; None is one segment.
+
+    Raises:
+        DataError: lengths differ, or the clock goes back inside the rows.
+    """
+    if segment_N is None:
+        segment_N = np.zeros(len(timestamp_ns), np.int32)
+    lengths = {len(timestamp_ns), len(bid), len(ask), len(segment_N)}
+    if len(lengths) != 1:
+        raise DataError(f"label columns differ in length: {sorted(lengths)}")
+    back = np.flatnonzero(timestamp_ns[1:] < timestamp_ns[:-1])
+    if len(back):
+        raise DataError(
+            "labels need time-ordered rows, the clock goes back",
+            where=f"row {back[0] + 1}",
+            remedy="run validation on this day first",
+        )
+    label_N: npt.NDArray[np.int8] = _label(
+        timestamp_ns, bid, ask, segment_N, round(horizon_ms * 1e6), cost_bps / 1e4
+    )
+    return label_N
+
+
+@njit(cache=True)
+def _label(time_N, bid_N, ask_N, segment_N, horizon_ns, cost):  # type: ignore[no-untyped-def]
+    """Sliding maximum of bids and minimum of asks over rows (i, end), by monotonic queues."""
+    n = time_N.shape[0]
+    label_N = np.empty(n, np.int8)
+    high_N, low_N = np.empty(n, np.int64), np.empty(n, np.int64)  # queued rows, best first
+    high_from = high_to = low_from = low_to = end = 0
+    for i in range(n):
+        while (
+            end < n
+            and segment_N[end] == segment_N[i]
+            and time_N[end] - time_N[i] <= horizon_ns
+        ):
+            while high_to > high_from and bid_N[high_N[high_to - 1]] <= bid_N[end]:
+                high_to -= 1
+            high_N[high_to] = end
+            high_to += 1
+            while low_to > low_from and ask_N[low_N[low_to - 1]] >= ask_N[end]:
+                low_to -= 1
+            low_N[low_to] = end
+            low_to += 1
+            end += 1
+        while high_from < high_to and high_N[high_from] <= i:
+            high_from += 1
+        while low_from < low_to and low_N[low_from] <= i:
+            low_from += 1
+        more = end < n and segment_N[end] == segment_N[i]
+        if not more and time_N[end - 1] - time_N[i] < horizon_ns:
+            label_N[i] = -1
+        elif high_from < high_to and bid_N[high_N[high_from]] > ask_N[i] * (1.0 + cost):
+            label_N[i] = 1
+        elif low_from < low_to and ask_N[low_N[low_from]] < bid_N[i] * (1.0 - cost):
+            label_N[i] = 1
+        else:
+            label_N[i] = 0
+    return label_N

@@ -1,0 +1,129 @@
+"""What each tick row measures: the numbers that `model_code/market/quality.py` bounds.
+
+A null measure means "does not apply": FX quotes have no sizes, a missing bid has no spread.
+"""
+
+import datetime as dt
+import math
+from collections.abc import Iterable
+
+import polars as pl
+import pyarrow as pa
+
+from model_code.market.schema import TICKS, InstrumentDay
+
+ANCHOR_ROWS = 21  # a burst of up to ten bad rows leaves their median in place
+VOLATILITY_ROWS = 1000
+VOLATILITY_FLOOR_BPS = 1.0  # prices that stand still have no volatility of their own
+VOLATILITY_CLIP_BPS = 20.0  # most that one row counts for: a spike must not hide the next one
+
+FLOATS = tuple(field.name for field in TICKS if field.type == pa.float64())
+FLOW = ("buy_volume", "sell_volume", "trade_count")
+
+
+def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
+    """Measure every row: one column per measure of `row_rules`, in row order, never NaN.
+
+    `jump_sigma` is the distance of the mid from the median of the ANCHOR_ROWS mids before it, over
+    sqrt(pi/2) times the mean such distance of the VOLATILITY_ROWS rows before (for a Gaussian, its
+    standard deviation; Geary, Biometrika 1935), floored and clipped as the constants say. It needs
+    ANCHOR_ROWS // 2 + 1 mids; the first rows are held against the first such median.
+
+    Args:
+        ticks: N rows conforming to `TICKS`, in source order.
+        day: the instrument and session date they are meant to be.
+    """
+    frame = pl.from_arrow(ticks)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
+    number = {name: pl.col(name).fill_nan(None) for name in FLOATS}
+    bid, ask = number["bid_price"], number["ask_price"]
+    sane = (bid > 0) & (ask > 0) & bid.is_finite() & ask.is_finite()
+    offset_ns = pl.col("timestamp").cast(pl.Int64) - _midnight_ns(day.date)
+    # a stamp outside the session must not make the rest of the day look late
+    session_ns = pl.when(offset_ns.is_between(0, 86_400 * 10**9, closed="left")).then(offset_ns)
+    newest_ns = session_ns.cum_max().forward_fill().shift(1)
+    mid = pl.col("mid")
+    return (
+        frame.lazy()
+        .select(
+            timestamp=pl.col("timestamp").cast(pl.Int64),
+            session_hour=offset_ns / 3_600e9,
+            clock_back_s=(newest_ns - session_ns) / 1e9,
+            wrong_symbol=pl.col("symbol").ne_missing(pl.lit(day.symbol)).cast(pl.Int8),
+            bid_price=bid,
+            ask_price=ask,
+            missing_flow=_count(number.get(name, pl.col(name)).is_null() for name in FLOW),
+            not_finite=_count(_not_finite(name) for name in FLOATS),
+            lowest_price=pl.min_horizontal(bid, ask, number["last_trade"], number["vwap"]),
+            lowest_size=pl.min_horizontal(number["bid_size"], number["ask_size"]),
+            lowest_flow=pl.min_horizontal(number.get(name, pl.col(name)) for name in FLOW),
+            spread=(ask - bid).fill_nan(None),
+            mid=pl.when(sane).then(bid / 2 + ask / 2),
+            last_trade=number["last_trade"],
+            vwap=number["vwap"],
+            label=pl.col("label"),
+        )
+        .with_columns(
+            spread_bps=pl.col("spread") / mid * 1e4,
+            trade_off_bps=_outside_bps("last_trade", pl.col("bid_price"), pl.col("ask_price")),
+            anchor=mid.shift(1)
+            .rolling_median(ANCHOR_ROWS, min_samples=ANCHOR_ROWS // 2 + 1)
+            .forward_fill()
+            .backward_fill(),
+        )
+        .with_columns(
+            distance_bps=(mid / pl.col("anchor")).log().abs() * 1e4,
+            vwap_off_bps=_outside_bps("vwap", pl.col("anchor").min(), pl.col("anchor").max()),
+        )
+        .with_columns(
+            jump_sigma=(pl.col("distance_bps") / _volatility_bps(pl.col("distance_bps"))).fill_nan(
+                None
+            )
+        )
+        .drop("mid", "anchor", "distance_bps", "last_trade", "vwap")
+        .collect()
+        .with_columns(_repeats(frame))
+    )
+
+
+def _midnight_ns(date: dt.date) -> int:
+    return (date - dt.date(1970, 1, 1)).days * 86_400 * 10**9
+
+
+def _not_finite(name: str) -> pl.Expr:
+    # a NaN where a value is required counts as missing, not twice
+    value = pl.col(name)
+    return ~value.is_finite() if TICKS.field(name).nullable else value.is_infinite()
+
+
+def _count(conditions: Iterable[pl.Expr]) -> pl.Expr:
+    return pl.sum_horizontal(
+        condition.fill_null(value=False).cast(pl.Int8) for condition in conditions
+    ).cast(pl.Int8)
+
+
+def _volatility_bps(distance_bps: pl.Expr) -> pl.Expr:
+    mean = (
+        distance_bps.clip(upper_bound=VOLATILITY_CLIP_BPS)
+        .shift(1)
+        .rolling_mean(VOLATILITY_ROWS, min_samples=1)
+    )
+    return pl.max_horizontal(math.sqrt(math.pi / 2) * mean, pl.lit(VOLATILITY_FLOOR_BPS))
+
+
+def _outside_bps(name: str, low: pl.Expr, high: pl.Expr) -> pl.Expr:
+    """How far a value lies outside [low, high], in bps of the bound; null where any is absent."""
+    value = pl.col(name)
+    below, above = (low - value) / low, (value - high) / high
+    outside = pl.max_horizontal(below, above, pl.lit(0.0)) * 1e4
+    return pl.when(below.is_finite() & above.is_finite()).then(outside)
+
+
+def _repeats(frame: pl.DataFrame) -> pl.Series:
+    """1 where the row equals an earlier row in every column (null equals null), else 0; int8."""
+    repeats = pl.zeros(frame.height, pl.Int8, eager=True).alias("duplicate")
+    shared = frame["timestamp"].is_duplicated()
+    if not shared.any():
+        return repeats
+    first = frame.filter(shared).select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    return repeats.scatter(shared.arg_true().filter(~first), 1)

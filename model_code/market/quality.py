@@ -1,0 +1,248 @@
+"""Row faults: one table of rules, the quarantine it leads to, and a day's report.
+
+`derive` measures every row (spread in bps, seconds the clock went back, jump in volatilities ...),
+`row_rules` bounds each measure, `divide` splits a day by them. `tasks/expectations.py` builds its
+Great Expectations suite from the same measures and the same rules, so a threshold is said once.
+"""
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from model_code.errors import DataError
+from model_code.market.measures import FLOATS, FLOW, derive
+from model_code.market.schema import TICKS, InstrumentDay
+from model_code.settings import ValidationSpec
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """One expectation about every row; its name is the `reason` of the rows that break it.
+
+    Attributes:
+        name: of the fault, e.g. `clock_back`.
+        meaning: what is expected of a good row.
+        column: the measure (a column of `derive`) that is bounded.
+        source: the tick columns it is made of.
+        remedy: what to do about a feed that breaks it often.
+        minimum: least allowed value; `strict` excludes the bound itself.
+        maximum: greatest allowed value; `strict` excludes the bound itself.
+        strict: whether the bounds themselves are faults.
+        required: the fault is a null; without bounds.
+    """
+
+    name: str
+    meaning: str
+    column: str
+    source: tuple[str, ...]
+    remedy: str
+    minimum: float | None = None
+    maximum: float | None = None
+    strict: bool = False
+    required: bool = False
+
+    def fault(self) -> pl.Expr:
+        """Boolean expression over `derive`'s columns: the row breaks this rule."""
+        value = pl.col(self.column)
+        if self.required:
+            return value.is_null()
+        broken = pl.lit(value=False)
+        if self.minimum is not None:
+            broken |= value <= self.minimum if self.strict else value < self.minimum
+        if self.maximum is not None:
+            broken |= value >= self.maximum if self.strict else value > self.maximum
+        return broken.fill_null(value=False)
+
+    @property
+    def limit(self) -> str:
+        """The bounds in words, e.g. `spread_bps <= 100`."""
+        if self.required:
+            return f"{self.column} present"
+        low = "" if self.minimum is None else f"{self.minimum:g} {'<' if self.strict else '<='} "
+        high = "" if self.maximum is None else f" {'<' if self.strict else '<='} {self.maximum:g}"
+        if self.minimum == self.maximum and not self.strict:
+            return f"{self.column} = {self.minimum:g}"
+        return f"{low}{self.column}{high}"
+
+
+def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
+    """The rules in the order in which a row's reasons are listed."""
+    quotes = ("bid_price", "ask_price")
+    prices = (*quotes, "last_trade", "vwap")
+    sizes = ("bid_size", "ask_size")
+    export = "ask the source for a complete export of this day"
+    return (
+        RowRule("missing_timestamp", "a time on every row", "timestamp", ("timestamp",),
+                export, required=True),
+        RowRule("wrong_symbol", "the instrument of the file's name", "wrong_symbol", ("symbol",),
+                "one file holds one instrument: split the export by symbol", maximum=0),
+        RowRule("missing_bid", "a bid on every row", "bid_price", ("bid_price",),
+                export, required=True),
+        RowRule("missing_ask", "an ask on every row", "ask_price", ("ask_price",),
+                export, required=True),
+        RowRule("missing_flow", "traded volumes and count on every row (0 without trades)",
+                "missing_flow", FLOW, export, maximum=0),
+        RowRule("not_finite", "finite numbers (an absent optional value is null, not NaN)",
+                "not_finite", FLOATS, "look for overflow or division by zero upstream",
+                maximum=0),
+        RowRule("price_not_positive", "prices above 0", "lowest_price", prices,
+                "look for placeholder prices (0, -1) in the export", minimum=0.0, strict=True),
+        RowRule("size_not_positive", "sizes above 0, where there are sizes", "lowest_size", sizes,
+                "look for placeholder sizes (0, -1) in the export", minimum=0.0, strict=True),
+        RowRule("flow_negative", "traded volumes and count of at least 0", "lowest_flow",
+                FLOW, "give volumes unsigned, in buy_volume and sell_volume",
+                minimum=0.0),
+        RowRule("crossed_or_locked", "bid below ask", "spread", quotes,
+                "filter at the source quotes whose bid is at or above the ask", minimum=0.0,
+                strict=True),
+        RowRule("spread_too_wide", "a spread within the allowed range", "spread_bps", quotes,
+                "raise validation.maximum_spread_bps if this market is that wide",
+                maximum=spec.maximum_spread_bps),
+        RowRule("outside_session", "a time inside the session's UTC date", "session_hour",
+                ("timestamp",), "check the export's time zone: stamps are UTC", minimum=0.0,
+                maximum=math.nextafter(24.0, 0.0)),
+        RowRule("clock_back", "time never before that of an earlier row", "clock_back_s",
+                ("timestamp",), "export rows in the order of receipt, from one clock", maximum=0),
+        RowRule("duplicate", "no exact repeat of an earlier row", "duplicate",
+                tuple(TICKS.names), "export the day once; look for a replayed connection",
+                maximum=0),
+        RowRule("price_jump", "no jump far beyond the rolling volatility", "jump_sigma", quotes,
+                "compare with another source; raise validation.maximum_jump_sigma if it was real",
+                maximum=spec.maximum_jump_sigma),
+        RowRule("trade_off_quotes", "the last trade inside a band around the quotes",
+                "trade_off_bps", (*quotes, "last_trade"),
+                "check that trades and quotes are of one instrument and one clock; "
+                "raise validation.trade_band_bps if both are right", maximum=spec.trade_band_bps),
+        RowRule("vwap_off_range", "a vwap inside the day's price range, within the trade band",
+                "vwap_off_bps", (*quotes, "vwap"),
+                "check that vwap restarts with the session; raise validation.trade_band_bps "
+                "if it does", maximum=spec.trade_band_bps),
+        RowRule("bad_label", "a label of 0 or 1, where there are labels", "label", ("label",),
+                "export the label as 0 or 1, or leave the column empty", minimum=0, maximum=1),
+    )  # fmt: skip
+
+
+def divide(
+    ticks: pa.Table, measures: pl.DataFrame, spec: ValidationSpec
+) -> tuple[pa.Table, pa.Table, dict[str, int]]:
+    """Split `ticks` by `measures` of the same rows; see `quarantine`."""
+    rules = row_rules(spec)
+    faults = measures.select(rule.fault().alias(rule.name) for rule in rules)
+    counts = {name: int(count) for name, count in faults.sum().row(0, named=True).items() if count}
+    at_fault = faults.select(pl.any_horizontal(pl.all())).to_series()
+    reasons = faults.filter(at_fault).select(
+        pl.concat_str(
+            [pl.when(pl.col(rule.name)).then(pl.lit(rule.name)) for rule in rules],
+            separator=";",
+            ignore_nulls=True,
+        )
+    )
+    rows = pa.array(at_fault.arg_true().to_numpy(), pa.int64())
+    quarantined = ticks.take(rows).append_column("row", rows)
+    quarantined = quarantined.append_column("reason", pa.array(reasons.to_series(), pa.string()))
+    clean = ticks.filter((~at_fault).to_arrow()) if counts else ticks
+    return clean, quarantined, counts
+
+
+def quarantine(
+    ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec
+) -> tuple[pa.Table, pa.Table, dict[str, int]]:
+    """Part the rows that break a rule from those that break none.
+
+    Args:
+        ticks: N rows conforming to `TICKS`, in source order.
+        day: the instrument and session date they are meant to be.
+        spec: thresholds.
+
+    Returns:
+        The clean rows, in source order; the others with two more columns, `row` (int64, place in
+        the source) and `reason` (names of all rules broken, joined by `;`, in `row_rules` order);
+        and how many rows broke each rule (rules broken by none are left out). A row that breaks
+        two rules is counted under both.
+    """
+    return divide(ticks, derive(ticks, day), spec)
+
+
+class ExpectationResult(BaseModel):
+    """What one named expectation found.
+
+    Attributes:
+        name: of the expectation; for a row rule also the `reason` in the quarantine.
+        level: `schema` and `day` expectations decide by themselves; faults of `row` rules are
+            quarantined and decide together, by their fraction.
+        unexpected: rows (of a schema expectation: columns) that break it; 0 or 1 for a day.
+        observed: the extreme value seen, in words.
+        limit: the bound, in words.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    meaning: str
+    level: Literal["schema", "row", "day"]
+    columns: tuple[str, ...]
+    success: bool
+    unexpected: int
+    observed: str
+    limit: str
+
+
+class FaultSample(BaseModel):
+    """One quarantined row, its values as text."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    row: int
+    reason: str
+    values: dict[str, str]
+
+
+class DayReport(BaseModel):
+    """Outcome of one instrument-day, as plain JSON-able values.
+
+    Attributes:
+        rows: read; `clean` of them go on, `quarantined` do not.
+        faults: rows by reason; a row with two reasons is counted under both.
+        failures: why the day must not be used, in sentences; empty when it passed.
+        remedies: what to do about them.
+        minutes: (minute of the UTC day, rows, rows at fault), minutes without rows left out.
+        samples: the first few quarantined rows of each reason.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    date: dt.date
+    symbol: str
+    rows: int
+    clean: int
+    quarantined: int
+    faults: dict[str, int]
+    expectations: tuple[ExpectationResult, ...]
+    passed: bool
+    failures: tuple[str, ...]
+    remedies: tuple[str, ...]
+    minutes: tuple[tuple[int, int, int], ...]
+    samples: tuple[FaultSample, ...]
+
+    @property
+    def fault_fraction(self) -> float:
+        """Quarantined rows over all rows."""
+        return self.quarantined / self.rows
+
+    def require_passed(self) -> None:
+        """Raise if the day must not be used.
+
+        Raises:
+            DataError: with every failure and its remedy.
+        """
+        if not self.passed:
+            raise DataError(
+                f"validation failed for {self.symbol} on {self.date}: " + "; ".join(self.failures),
+                where=f"{self.symbol} {self.date}",
+                remedy="; ".join(self.remedies),
+            )

@@ -1,0 +1,91 @@
+"""Which instrument-days a nightly trains on and which it is judged on."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from model_code.errors import DataError, MarketError
+from model_code.market.schema import InstrumentDay
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Instrument-days by purpose.
+
+    Attributes:
+        train: days before the test date, oldest first.
+        test: instruments of the test date.
+        warnings: what a person should know, e.g. an instrument without a test day.
+    """
+
+    train: tuple[InstrumentDay, ...]
+    test: tuple[InstrumentDay, ...]
+    warnings: tuple[str, ...]
+
+
+def select(
+    catalog: tuple[InstrumentDay, ...],
+    *,
+    instruments: tuple[str, ...],
+    train_days: int,
+    test_date: str | None,
+    where: str,
+) -> Selection:
+    """Choose the test date (the newest unless named) and the `train_days` dates before it.
+
+    Args:
+        catalog: what the store holds.
+        instruments: symbols wanted; empty for all.
+        train_days: at most this many dates before the test date.
+        test_date: ISO date, or None for the newest.
+        where: the store's URI, for messages.
+
+    Raises:
+        MarketError: an instrument or the test date is not in the store, or the store is empty.
+        DataError: no date before the test date.
+    """
+    held = sorted({day.symbol for day in catalog})
+    missing = sorted(set(instruments) - set(held))
+    if missing or not held:
+        raise MarketError(
+            f"instruments not in the store: {', '.join(missing)}" if held else "no instruments",
+            where=where,
+            remedy=f"choose among {', '.join(held)}" if held else "tickline data describe",
+        )
+    wanted = set(instruments) or set(held)
+    days = sorted(day for day in catalog if day.symbol in wanted)
+    dates = sorted({day.date for day in days})
+    newest = _date(test_date, where) if test_date else dates[-1]
+    if newest not in dates:
+        raise MarketError(
+            f"no ticks on the test date {newest}",
+            where=where,
+            remedy=f"choose among {', '.join(map(str, dates[-5:]))}",
+        )
+    before = [date for date in dates if date < newest][-train_days:]
+    if not before:
+        raise DataError(
+            f"only one date ({newest}): nothing to train on before the test date",
+            where=where,
+            remedy="add earlier dates: the newest one is kept for the test",
+        )
+    test = tuple(day for day in days if day.date == newest)
+    absent = sorted(wanted - {day.symbol for day in test})
+    if absent and instruments:
+        raise MarketError(
+            f"no ticks on the test date {newest} for {', '.join(absent)}",
+            where=where,
+            remedy="wait for the missing file, or leave the instrument out with --instruments",
+        )
+    warnings = tuple(
+        f"{symbol} has no ticks on {newest}: trained on, not tested" for symbol in absent
+    )
+    return Selection(tuple(day for day in days if day.date in before), test, warnings)
+
+
+def _date(text: str, where: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise DataError(
+            f"not a date: {text!r}", where=where, remedy="write it as YYYY-MM-DD"
+        ) from error

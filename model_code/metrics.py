@@ -1,0 +1,69 @@
+"""Figures of a two-class answer. B windows."""
+
+import numpy as np
+from sklearn import metrics as sk
+
+from model_code.errors import DataError
+
+CALIBRATION_BINS = 15
+
+
+def classification(label_B: np.ndarray, probability_B: np.ndarray) -> dict[str, float]:
+    """Measure probabilities of class 1 against labels.
+
+    Args:
+        label_B: 0 or 1.
+        probability_B: probability of class 1, in [0, 1].
+
+    Returns:
+        accuracy (at 0.5), auc (ROC), average_precision, log_loss (nats), brier,
+        calibration_error (expected, 15 equal-width bins: Guo et al. 2017, arXiv:1706.04599),
+        base_rate (labels' mean), predicted_rate (probabilities' mean).
+
+    Raises:
+        DataError: shapes differ, a label is not 0 or 1, only one class is present, or a
+            probability is not finite or outside [0, 1].
+    """
+    label_B, probability_B = np.asarray(label_B), np.asarray(probability_B, dtype=np.float64)
+    if label_B.shape != probability_B.shape or label_B.ndim != 1:
+        raise DataError(
+            f"labels {label_B.shape} and probabilities {probability_B.shape} do not pair up",
+            remedy="give one probability for each label",
+        )
+    if not np.isfinite(probability_B).all():
+        bad = int((~np.isfinite(probability_B)).sum())
+        raise DataError(
+            f"{bad} of {len(probability_B)} probabilities are not finite",
+            remedy="the network or its input is broken; look for NaN in the features",
+        )
+    if ((probability_B < 0) | (probability_B > 1)).any():
+        raise DataError("a probability lies outside [0, 1]", remedy="apply softmax to the logits")
+    present = np.unique(label_B).tolist()
+    if not set(present) <= {0, 1}:
+        raise DataError(
+            f"labels hold {present}, expected 0 and 1",
+            remedy="leave out rows whose horizon was not fully observed (label -1)",
+        )
+    if len(present) < 2:
+        raise DataError(
+            f"labels hold {'the one class ' + str(present[0]) if present else 'nothing'}: "
+            "no ranking can be measured",
+            remedy="use more windows, or a horizon and cost under which both classes occur",
+        )
+    return {
+        "accuracy": float(sk.accuracy_score(label_B, probability_B >= 0.5)),
+        "auc": float(sk.roc_auc_score(label_B, probability_B)),
+        "average_precision": float(sk.average_precision_score(label_B, probability_B)),
+        "log_loss": float(sk.log_loss(label_B, probability_B)),
+        "brier": float(np.mean((probability_B - label_B) ** 2)),
+        "calibration_error": calibration_error(label_B, probability_B),
+        "base_rate": float(label_B.mean()),
+        "predicted_rate": float(probability_B.mean()),
+    }
+
+
+def calibration_error(label_B: np.ndarray, probability_B: np.ndarray) -> float:
+    """Mean |observed rate - predicted rate| over equal-width bins, weighted by their counts."""
+    bin_B = np.minimum((probability_B * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gap_by_bin = np.bincount(bin_B, weights=label_B - probability_B, minlength=CALIBRATION_BINS)
+    return float(np.abs(gap_by_bin).sum() / len(label_B))

@@ -1,0 +1,164 @@
+"""The named expectations as Great Expectations suites.
+
+Great Expectations takes 7-11 s to import, so it is imported on first use. It evaluates the measures
+of `model_code/market/measures.py` within the bounds of `row_rules`: thresholds are not said here.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+
+from model_code.errors import DataError
+from model_code.market.quality import RowRule
+from model_code.market.schema import TICKS
+from model_code.settings import ValidationSpec
+
+CHUNK_ROWS = 1_000_000  # of measures held in pandas at once
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What Great Expectations says of one expectation: rows that break it, or a value observed."""
+
+    success: bool
+    unexpected: int
+    observed: float | None = None
+
+
+@functools.cache
+def _great_expectations() -> Any:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports deprecated modules
+        import great_expectations  # noqa: PLC0415
+    return great_expectations
+
+
+@functools.cache
+def _batch_definition() -> Any:
+    gx = _great_expectations()
+    from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: PLC0415
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("ticks").add_dataframe_asset("measures")
+    return asset.add_batch_definition_whole_dataframe("whole")
+
+
+def evaluate(frame: pd.DataFrame, expectations: Sequence[Any]) -> dict[str, Outcome]:
+    """Validate `frame`; outcomes by the expectations' `meta["name"]`.
+
+    Raises:
+        DataError: an expectation could not be evaluated at all.
+    """
+    suite = _great_expectations().ExpectationSuite("day", expectations=list(expectations))
+    batch = _batch_definition().get_batch(batch_parameters={"dataframe": frame})
+    found = batch.validate(
+        suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0}
+    )
+    return dict(_outcomes(found.results))
+
+
+def _outcomes(results: Sequence[Any]) -> Iterator[tuple[str, Outcome]]:
+    for result in results:
+        name = result.expectation_config.meta["name"]
+        raised = result.exception_info or {}
+        # one dict, or one per metric
+        for info in (raised, *(value for value in raised.values() if isinstance(value, dict))):
+            if info.get("raised_exception"):
+                raise DataError(
+                    f"expectation {name} could not be evaluated: {info['exception_message']}",
+                    where="Great Expectations",
+                    remedy="check the column's values and types",
+                )
+        success, details = bool(result.success), result.result
+        observed = details.get("observed_value")
+        yield (
+            name,
+            Outcome(
+                success,
+                int(details.get("unexpected_count", not success)),
+                float(observed) if isinstance(observed, int | float) else None,
+            ),
+        )
+
+
+def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, Outcome]:
+    """Evaluate every row rule, in chunks; unexpected counts add up over them."""
+    suite = [_row_expectation(rule) for rule in rules]
+    totals = {rule.name: Outcome(success=True, unexpected=0) for rule in rules}
+    columns = list(dict.fromkeys(rule.column for rule in rules))
+    for chunk in measures.select(columns).iter_slices(CHUNK_ROWS):
+        frame = chunk.to_arrow().to_pandas(split_blocks=True)
+        for name, found in evaluate(frame, suite).items():
+            total = totals[name]
+            totals[name] = Outcome(
+                total.success and found.success, total.unexpected + found.unexpected
+            )
+    return totals
+
+
+def _row_expectation(rule: RowRule) -> Any:
+    gxe = _great_expectations().expectations
+    meta = {"name": rule.name}
+    if rule.required:
+        return gxe.ExpectColumnValuesToNotBeNull(column=rule.column, meta=meta)
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=rule.column,
+        min_value=rule.minimum,
+        max_value=rule.maximum,
+        strict_min=rule.strict and rule.minimum is not None,
+        strict_max=rule.strict and rule.maximum is not None,
+        meta=meta,
+    )
+
+
+def schema_outcomes(schema: pa.Schema) -> dict[str, Outcome]:
+    """`columns` and `column_types` of a tick table against `TICKS`."""
+    gxe = _great_expectations().expectations
+    columns = gxe.ExpectTableColumnsToMatchOrderedList(
+        column_list=TICKS.names, meta={"name": "columns"}
+    )
+    types = gxe.ExpectColumnPairValuesToBeEqual(
+        column_A="expected", column_B="found", meta={"name": "column_types"}
+    )
+    found = {field.name: str(field.type) for field in schema}
+    table = pd.DataFrame(
+        {
+            "expected": [str(field.type) for field in TICKS],
+            "found": [found.get(field.name, "absent") for field in TICKS],
+        }
+    )
+    return evaluate(pd.DataFrame(columns=schema.names), [columns]) | evaluate(table, [types])
+
+
+def day_outcomes(
+    at_fault: pl.Series, clean_timestamp_ns: pl.Series, spec: ValidationSpec
+) -> dict[str, Outcome]:
+    """`fault_fraction` over all rows; `minimum_rows` and `maximum_gap` over the clean ones.
+
+    Args:
+        at_fault: (N,) 0 or 1 per row.
+        clean_timestamp_ns: int64, never decreasing.
+    """
+    gxe = _great_expectations().expectations
+    fraction = gxe.ExpectColumnMeanToBeBetween(
+        column="at_fault", max_value=spec.max_fault_fraction, meta={"name": "fault_fraction"}
+    )
+    rows = gxe.ExpectTableRowCountToBeBetween(
+        min_value=spec.minimum_rows, meta={"name": "minimum_rows"}
+    )
+    gap = gxe.ExpectColumnMaxToBeBetween(
+        column="gap_s", max_value=spec.maximum_gap_s, meta={"name": "maximum_gap"}
+    )
+    gap_s = (clean_timestamp_ns.diff().fill_null(0) / 1e9).to_numpy()
+    return evaluate(pd.DataFrame({"at_fault": at_fault.to_numpy()}), [fraction]) | evaluate(
+        pd.DataFrame({"gap_s": gap_s}), [rows, gap] if len(gap_s) else [rows]
+    )

@@ -1,0 +1,149 @@
+"""Stages of the network: train, baseline, export. Each logs to its own nested MLflow run."""
+
+from dataclasses import asdict
+
+import numpy as np
+from prefect import get_run_logger
+
+from model_code import export, network, training
+from model_code.artifacts import ArtifactRef
+from model_code.baseline import fit_baseline
+from model_code.benchmark import plots
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.settings import NetworkSpec, TrainingSpec
+from tasks import tracking
+from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
+from tasks.stage import RunRef, stage, stage_key
+
+PARITY_WINDOWS = 64
+TRAINING = ["model_code.training", "model_code.features.dataset"]
+
+
+@stage("train", code=TRAINING)
+def train(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    network_spec: NetworkSpec,
+    training_spec: TrainingSpec,
+) -> TrainedNetwork:
+    """Train the network; after a kill, go on from the last finished epoch."""
+    logger = get_run_logger()
+    mlflow = tracking.client(run.settings)
+    run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, "training")
+    tracking.log_params(
+        mlflow, run_id, tracking.flatten(network_spec) | tracking.flatten(training_spec)
+    )
+
+    def log_epoch(epoch: training.EpochMetrics) -> None:
+        values = asdict(epoch)
+        step = values.pop("epoch")
+        tracking.log_metrics(mlflow, run_id, values, step)
+        logger.info("epoch %s: %s", step, values)
+
+    key = stage_key(
+        TRAINING,
+        {
+            "table": table,
+            "split": split.windows,
+            "network": network_spec,
+            "training": training_spec,
+        },
+    )
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    result = training.train(
+        rows.features_NF,
+        rows.label_N,
+        windows.train_ends,
+        windows.validation_ends,
+        network_spec,
+        training_spec,
+        checkpoints=run.settings.checkpoints / key,
+        on_epoch=log_epoch,
+        progress=True,
+    )
+    history = tuple(asdict(epoch) for epoch in result.history)
+    best = history[result.best_epoch - 1]
+    tracking.log_params(
+        mlflow,
+        run_id,
+        {
+            "precision_used": result.precision,
+            "precision_reason": result.precision_reason,
+            "device": result.device,
+            "parameters": network.parameter_count(result.model),
+        },
+    )
+    tracking.log_metrics(
+        mlflow,
+        run_id,
+        {
+            "best_epoch": result.best_epoch,
+            "best_validation_auc": best["validation_auc"],
+            "samples_per_s_overall": result.samples_per_s,
+        },
+    )
+    with run.store.scratch() as scratch:
+        path = scratch / "model.pt"
+        network.save(result.model, path)
+        mlflow.log_artifact(run_id, str(path), "model")
+        curve = plots.learning_curve(history, scratch / "learning_curve.png")
+        mlflow.log_artifact(run_id, str(curve), "plots")
+        model = run.store.put(path)
+    mlflow.set_terminated(run_id)
+    return TrainedNetwork(
+        model=model,
+        history=history,
+        best_epoch=result.best_epoch,
+        precision=result.precision,
+        precision_reason=result.precision_reason,
+        resumed_from=result.resumed_from,
+        mlflow_run_id=run_id,
+    )
+
+
+@stage("baseline", code=["model_code.baseline"])
+def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> dict[str, float]:
+    """Fit gradient boosting on the same windows; what the network has to beat."""
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    figures = fit_baseline(
+        rows.features_NF,
+        rows.label_N,
+        windows.train_ends,
+        windows.validation_ends,
+        windows.test_ends,
+        seed=seed,
+    )
+    mlflow = tracking.client(run.settings)
+    run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, "baseline")
+    tracking.log_params(mlflow, run_id, {"model": "gradient boosting", "seed": seed})
+    tracking.log_metrics(mlflow, run_id, figures)
+    mlflow.set_terminated(run_id)
+    return figures
+
+
+@stage("export", code=["model_code.export"])
+def export_network(
+    run: RunRef, table: ArtifactRef, split: SplitWindows, model: ArtifactRef
+) -> ExportedNetwork:
+    """Write TorchScript and ONNX; prove on real test windows that they are the same network."""
+    from model_code.features.windows import gather
+
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    some = windows.test_ends[
+        np.linspace(0, len(windows.test_ends) - 1, PARITY_WINDOWS).astype(np.int64)
+    ]
+    example_BTF = gather(rows.features_NF, some)
+    trained = network.load(model.open())
+    with run.store.scratch() as scratch:
+        script, onnx = scratch / "model.ts", scratch / "model.onnx"
+        script_report = export.export_torchscript(trained, example_BTF, script)
+        onnx_report = export.export_onnx(trained, example_BTF, onnx)
+        return ExportedNetwork(
+            torchscript=run.store.put(script),
+            onnx=run.store.put(onnx),
+            opset=onnx_report.opset,
+            torchscript_error=script_report.parity_error,
+            onnx_error=onnx_report.parity_error,
+        )

@@ -1,0 +1,146 @@
+"""What stages hand to each other: small frozen records; the bulk lies behind `ArtifactRef`s."""
+
+import datetime as dt
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.artifacts import ArtifactRef
+
+
+class Record(BaseModel):
+    """Base of stage results; persisted as JSON, so that a rerun can read them back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceDay(Record):
+    """One instrument-day of a market store and the hash of its source bytes."""
+
+    market: str
+    date: dt.date
+    symbol: str
+    digest: str
+    simulated: bool
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. `BTCUSDT.spot 2024-08-08`."""
+        return f"{self.symbol} {self.date}"
+
+
+class Plan(Record):
+    """The instrument-days of a nightly."""
+
+    train: tuple[SourceDay, ...]
+    test: tuple[SourceDay, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def days(self) -> tuple[SourceDay, ...]:
+        """All of them, oldest first."""
+        return self.train + self.test
+
+    @property
+    def test_date(self) -> dt.date:
+        """The date the model is judged on."""
+        return self.test[0].date
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of the ticks are made up."""
+        return any(day.simulated for day in self.days)
+
+
+class CleanDay(Record):
+    """Validated ticks of one instrument-day (Parquet in the tick schema)."""
+
+    date: dt.date
+    symbol: str
+    ticks: ArtifactRef
+
+
+class ValidatedDay(Record):
+    """The outcome of validating one instrument-day.
+
+    Attributes:
+        clean: rows that passed every row rule.
+        quarantine: rows that did not, each with its reasons; None if there is none.
+        report: the day's full report (JSON).
+        failures: why the day must not be used; empty if it may be.
+    """
+
+    date: dt.date
+    symbol: str
+    rows: int
+    quarantined: int
+    faults: dict[str, int]
+    failures: tuple[str, ...]
+    clean: ArtifactRef
+    quarantine: ArtifactRef | None
+    report: ArtifactRef
+
+    @property
+    def day(self) -> CleanDay:
+        """What the next stage may see: clean ticks only."""
+        return CleanDay(date=self.date, symbol=self.symbol, ticks=self.clean)
+
+
+class SplitWindows(Record):
+    """Window ends of training, validation and test, with the counts behind them."""
+
+    windows: ArtifactRef
+    summary: dict[str, dict[str, float | int | str]]
+
+
+class TrainedNetwork(Record):
+    """The best epoch's network and how it came about."""
+
+    model: ArtifactRef
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    precision: str
+    precision_reason: str
+    resumed_from: int | None
+    mlflow_run_id: str
+
+
+class ExportedNetwork(Record):
+    """TorchScript and ONNX of the trained network, each proved equal to it."""
+
+    torchscript: ArtifactRef
+    onnx: ArtifactRef
+    opset: int
+    torchscript_error: float
+    onnx_error: float
+
+
+class BuiltEngine(Record):
+    """One engine's folder, or why this machine cannot have it."""
+
+    name: str
+    folder: ArtifactRef | None
+    unavailable: str | None
+    mlflow_run_id: str | None
+
+
+class Champion(Record):
+    """The serving model version, evaluated beside the candidates."""
+
+    version: str
+    onnx: ArtifactRef
+
+
+class Registered(Record):
+    """The candidate in MLflow's model registry."""
+
+    name: str
+    version: str
+    alias: str
+
+
+class Staged(Record):
+    """The candidate in the staging model repository."""
+
+    path: str
+    version: str
+    engine_sha256: str
