@@ -136,6 +136,8 @@ def started(name: str, command: list[str], health: str, settings: Settings) -> I
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        if process.stdin:
+            process.stdin.close()
 
 
 class _NotReadyError(Exception):

@@ -151,16 +151,24 @@ class ArtifactStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, path: Path) -> ArtifactRef:
-        """Move a finished file or folder into the store and return its reference."""
+        """Move a finished file or folder into the store and return its reference.
+
+        Bytes that were changed since they were stored are replaced by the sound ones.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
         sha256 = hash_path(path)
         home = self.root / sha256[:2] / sha256
         target = home / path.name
-        if not target.exists():
-            with atomic_folder(home) if not home.exists() else _into(home) as folder:
-                shutil.move(str(path), folder / path.name)
-        return ArtifactRef(name=path.name, path=str(target), sha256=sha256)
-
-
-@contextmanager
-def _into(folder: Path) -> Iterator[Path]:
-    yield folder
+        ref = ArtifactRef(name=path.name, path=str(target), sha256=sha256)
+        if target.exists() and hash_path(target) == sha256:
+            return ref
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+        except OSError as error:
+            raise storage_error(error, target) from error
+        return ref

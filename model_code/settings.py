@@ -7,7 +7,7 @@ Specifications (`*Spec`) are frozen, strict and hashed into cache keys: they say
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # The model's contract with everything that serves it.
@@ -115,6 +115,19 @@ class BenchmarkSpec(Spec):
     rounds: PositiveInt = 8
     throughput_batch: PositiveInt = MAX_BATCH_SIZE
     throughput_batches: PositiveInt = 8
+
+    @field_validator("engines")
+    @classmethod
+    def _known(cls, engines: tuple[str, ...]) -> tuple[str, ...]:
+        servable = {name for name in ENGINE_NAMES if not name.startswith("torch-")}
+        if not set(engines) <= set(ENGINE_NAMES) or not set(engines) & servable:
+            raise ValueError(f"only known engines, and at least one of {', '.join(servable)}")
+        return engines
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The engines asked for, and the reference they are compared with, in table order."""
+        return tuple(name for name in ENGINE_NAMES if name in {REFERENCE_ENGINE, *self.engines})
 
 
 class NightlySpec(Spec):

@@ -16,17 +16,20 @@ from model_code.settings import FeatureSpec, NightlySpec, SplitSpec, ValidationS
 from tasks.results import CleanDay, Plan, SourceDay, SplitWindows, ValidatedDay
 from tasks.stage import RunRef, stage
 
+SIMULATED = "simulated:"  # the market of a first run, without data
+
 
 @task(name="find days")  # never cached: it is what looks at the source
 def find_days(spec: NightlySpec) -> Plan:
     """Choose the instrument-days and hash their source bytes."""
-    store = open_market(spec.market)
+    uri = spec.market or SIMULATED
+    store = open_market(uri)
     chosen = select(
         store.catalog(),
         instruments=spec.instruments,
         train_days=spec.train_days,
         test_date=spec.test_date,
-        where=spec.market,
+        where=uri,
     )
     return Plan(
         train=tuple(_source(store, day) for day in chosen.train),
@@ -74,6 +77,7 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
             quarantined=found.report.quarantined,
             faults=found.report.faults,
             failures=found.report.failures,
+            remedies=found.report.remedies,
             clean=run.store.put(clean),
             quarantine=quarantine,
             report=run.store.put(report),
@@ -88,15 +92,14 @@ def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
     """
     failed = [day for day in days if day.failures]
     if failed:
+        rows = ", ".join(day.quarantine.path for day in failed if day.quarantine)
         raise DataError(
             "\n".join(
                 f"{day.symbol} {day.date} failed validation: {'; '.join(day.failures)}"
                 for day in failed
             ),
-            where=", ".join(day.quarantine.path for day in failed if day.quarantine)
-            or "the source",
-            remedy="see the validation report of this run in MLflow; mend the source, name the "
-            "other instruments (--instrument), or raise --max-fault-fraction if the rows may be dropped",
+            where=f"quarantined rows: {rows or 'none'}; report: validation/report.html in MLflow",
+            remedy="; ".join(dict.fromkeys(remedy for day in failed for remedy in day.remedies)),
         )
     return tuple(day.day for day in days)
 

@@ -37,14 +37,14 @@ def _great_expectations() -> Any:
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports deprecated modules
-        import great_expectations  # noqa: PLC0415
+        import great_expectations
     return great_expectations
 
 
 @functools.cache
 def _batch_definition() -> Any:
     gx = _great_expectations()
-    from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: PLC0415
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)

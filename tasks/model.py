@@ -11,7 +11,9 @@ from model_code.baseline import fit_baseline
 from model_code.benchmark import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
+from model_code.features.windows import gather
 from model_code.settings import NetworkSpec, TrainingSpec
+from model_code.training_run import EpochMetrics
 from tasks import tracking
 from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
 from tasks.stage import RunRef, stage, stage_key
@@ -36,7 +38,7 @@ def train(
         mlflow, run_id, tracking.flatten(network_spec) | tracking.flatten(training_spec)
     )
 
-    def log_epoch(epoch: training.EpochMetrics) -> None:
+    def log_epoch(epoch: EpochMetrics) -> None:
         values = asdict(epoch)
         step = values.pop("epoch")
         tracking.log_metrics(mlflow, run_id, values, step)
@@ -57,8 +59,8 @@ def train(
         rows.label_N,
         windows.train_ends,
         windows.validation_ends,
-        network_spec,
-        training_spec,
+        network_spec=network_spec,
+        training_spec=training_spec,
         checkpoints=run.settings.checkpoints / key,
         on_epoch=log_epoch,
         progress=True,
@@ -88,7 +90,7 @@ def train(
         path = scratch / "model.pt"
         network.save(result.model, path)
         mlflow.log_artifact(run_id, str(path), "model")
-        curve = plots.learning_curve(history, scratch / "learning_curve.png")
+        curve = plots.learning_curve(result.history, scratch / "learning_curve.png")
         mlflow.log_artifact(run_id, str(curve), "plots")
         model = run.store.put(path)
     mlflow.set_terminated(run_id)
@@ -107,7 +109,7 @@ def train(
 def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> dict[str, float]:
     """Fit gradient boosting on the same windows; what the network has to beat."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
-    figures = fit_baseline(
+    result = fit_baseline(
         rows.features_NF,
         rows.label_N,
         windows.train_ends,
@@ -118,9 +120,15 @@ def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) ->
     mlflow = tracking.client(run.settings)
     run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, "baseline")
     tracking.log_params(mlflow, run_id, {"model": "gradient boosting", "seed": seed})
-    tracking.log_metrics(mlflow, run_id, figures)
+    tracking.log_metrics(
+        mlflow,
+        run_id,
+        result.test
+        | {f"validation_{name}": value for name, value in result.validation.items()}
+        | {"iterations": result.iterations, "fit_seconds": result.fit_seconds},
+    )
     mlflow.set_terminated(run_id)
-    return figures
+    return result.test
 
 
 @stage("export", code=["model_code.export"])
@@ -128,8 +136,6 @@ def export_network(
     run: RunRef, table: ArtifactRef, split: SplitWindows, model: ArtifactRef
 ) -> ExportedNetwork:
     """Write TorchScript and ONNX; prove on real test windows that they are the same network."""
-    from model_code.features.windows import gather
-
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     some = windows.test_ends[
         np.linspace(0, len(windows.test_ends) - 1, PARITY_WINDOWS).astype(np.int64)

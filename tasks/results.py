@@ -5,6 +5,7 @@ import datetime as dt
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef
+from model_code.benchmark.gate import Verdict
 
 
 class Record(BaseModel):
@@ -67,6 +68,7 @@ class ValidatedDay(Record):
         quarantine: rows that did not, each with its reasons; None if there is none.
         report: the day's full report (JSON).
         failures: why the day must not be used; empty if it may be.
+        remedies: what to do about each.
     """
 
     date: dt.date
@@ -75,6 +77,7 @@ class ValidatedDay(Record):
     quarantined: int
     faults: dict[str, int]
     failures: tuple[str, ...]
+    remedies: tuple[str, ...]
     clean: ArtifactRef
     quarantine: ArtifactRef | None
     report: ArtifactRef
@@ -124,10 +127,39 @@ class BuiltEngine(Record):
 
 
 class Champion(Record):
-    """The serving model version, evaluated beside the candidates."""
+    """The serving model version, to be answered with beside the candidates."""
 
     version: str
     onnx: ArtifactRef
+
+
+class Measured(Record):
+    """The benchmark's folder (`BenchmarkRun.load`) and the champion's answers on its windows.
+
+    Attributes:
+        champion: metrics of the champion; None where there is none.
+    """
+
+    folder: ArtifactRef
+    champion_version: str | None
+    champion: dict[str, float | None] | None
+
+
+class Judged(Record):
+    """The gate's word.
+
+    Attributes:
+        engine: the engine to stage, or the one that came nearest where all failed.
+        verdict_json: `benchmark.gate.Verdict` of that engine.
+    """
+
+    engine: str
+    verdict_json: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict with every goal's row."""
+        return Verdict.model_validate_json(self.verdict_json)
 
 
 class Registered(Record):

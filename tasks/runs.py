@@ -65,7 +65,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             "prefect.flow_run_url": str(flow_run.get_ui_url()),
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
-            "tickline.market": spec.market,
+            "tickline.market": str(spec.market),
             "mlflow.source.git.commit": tracking.code_commit(),
         },
     )

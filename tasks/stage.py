@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, ConfigDict, JsonValue
+from rich.console import Console
 
 from model_code.artifacts import ArtifactRef, ArtifactStore, hash_bytes
 from model_code.errors import ConfigError
 from model_code.machine import processor
 from model_code.settings import Settings
 
+console = Console()
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -88,12 +91,20 @@ def stage(
             persist_result=True,
             result_serializer=JSONSerializer(),
             cache_key_fn=key,
+            on_completion=[_announce],
+            on_failure=[_announce],
             retries=retries,
             retry_delay_seconds=[2.0**n for n in range(1, retries + 1)] or None,
         )
         return decorate(function)
 
     return wrap
+
+
+def _announce(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+    took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
+    colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
+    console.print(f"  [{colour}]{state.name:<9}[/] {run.name}  [dim]{took:.1f} s")
 
 
 def stage_key(code: Sequence[str], inputs: Mapping[str, Any], own: str = "") -> str:

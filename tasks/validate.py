@@ -7,6 +7,7 @@ too few rows are left, or when the feed was silent for too long.
 import datetime as dt
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import polars as pl
 import pyarrow as pa
@@ -73,9 +74,13 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
     results = (
         *_schema_results(schema),
         *(_row_result(rule, rows[rule.name], measures[rule.column]) for rule in rules),
-        *_day_results(expectations.day_outcomes(at_fault, clean_ns, spec), clean_ns, faults,
-                      quarantined.num_rows, ticks.num_rows, spec),
-    )  # fmt: skip
+        *_day_results(
+            expectations.day_outcomes(at_fault, clean_ns, spec),
+            clean_ns,
+            at_fault=_fault_counts(quarantined.num_rows, ticks.num_rows, faults),
+            spec=spec,
+        ),
+    )
     failed = [item for item in results if item.level != "row" and not item.success]
     report = DayReport(
         date=day.date,
@@ -118,10 +123,11 @@ def _schema_results(found: dict[str, Outcome]) -> list[ExpectationResult]:
 
 
 def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> ExpectationResult:
-    low, high = values.min(), values.max()
+    numbers = values.cast(pl.Float64)
+    low, high = cast("float | None", numbers.min()), cast("float | None", numbers.max())
     if rule.required:
         observed = f"{values.null_count():,} absent"
-    elif low is None:
+    elif low is None or high is None:
         observed = "no values"
     else:
         ends = [low] * (rule.minimum is not None) + [high] * (rule.maximum is not None)
@@ -138,23 +144,22 @@ def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> Expectation
     )
 
 
-def _day_results(
-    found: dict[str, Outcome],
-    clean_ns: pl.Series,
-    faults: dict[str, int],
-    quarantined: int,
-    rows: int,
-    spec: ValidationSpec,
-) -> list[ExpectationResult]:
+def _fault_counts(quarantined: int, rows: int, faults: dict[str, int]) -> str:
     counts = ", ".join(f"{name} {count:,}" for name, count in faults.items())
     fraction = f"{quarantined:,} of {rows:,} rows ({quarantined / rows:.2%}) at fault"
+    return f"{fraction} ({counts})" if faults else fraction
+
+
+def _day_results(
+    found: dict[str, Outcome], clean_ns: pl.Series, *, at_fault: str, spec: ValidationSpec
+) -> list[ExpectationResult]:
     table = [
-        ("fault_fraction", "few rows at fault", f"{fraction}: {counts}" if faults else fraction,
-         f"at most {spec.max_fault_fraction:.3%}", tuple(TICKS.names)),
-        ("minimum_rows", "enough clean rows", f"{len(clean_ns):,} clean rows",
-         f"at least {spec.minimum_rows:,}", ("timestamp",)),
-        ("maximum_gap", "no long silence between clean rows", _longest_gap(clean_ns),
-         f"at most {spec.maximum_gap_s:g} s", ("timestamp",)),
+        ("fault_fraction", "few rows at fault", tuple(TICKS.names), at_fault,
+         f"at most {spec.max_fault_fraction * 100:g}%"),
+        ("minimum_rows", "enough clean rows", ("timestamp",), f"{len(clean_ns):,} clean rows",
+         f"at least {spec.minimum_rows:,}"),
+        ("maximum_gap", "no long silence between clean rows", ("timestamp",),
+         _longest_gap(clean_ns), f"at most {spec.maximum_gap_s:g} s"),
     ]  # fmt: skip
     return [
         ExpectationResult(
@@ -167,7 +172,7 @@ def _day_results(
             observed=observed,
             limit=limit,
         )
-        for name, meaning, observed, limit, columns in table
+        for name, meaning, columns, observed, limit in table
         if name in found
     ]
 
@@ -188,7 +193,7 @@ def _remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fract
         fix = next(rule.remedy for rule in rules if rule.name == most)
         allowed = math.ceil(fraction * 1000) / 1000
         return (
-            f"{most}: {fix}; if such rows are expected here, raise validation.max_fault_fraction "
+            f"{most}: {fix}; if such rows are expected here, raise --max-fault-fraction "
             f"to {allowed:g} (they are quarantined either way)"
         )
     return {

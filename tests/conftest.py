@@ -1,8 +1,18 @@
 """Fixtures shared by all tests."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from infra.servers import QUIET, environment, prefect_server
+from model_code.settings import Settings
+
+# before anything imports Prefect or MLflow, which read these once
+os.environ.update(QUIET)
+for _name in [name for name in os.environ if name.startswith("TICKLINE_")]:
+    del os.environ[_name]
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -21,3 +31,35 @@ def fx() -> str:
     if not (SHARED / "fx").is_dir():
         pytest.skip("real data: ../shared/data/fx is absent")
     return str(SHARED / "fx")
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """API URL of one real Prefect server for the whole session."""
+    settings = Settings(home=tmp_path_factory.mktemp("prefect"))
+    os.environ |= {"PREFECT_HOME": environment(settings)["PREFECT_HOME"]}
+    with prefect_server(settings) as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of an empty home folder whose flows use the session's Prefect server."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_LOCAL_STORAGE_PATH,
+        PREFECT_LOGGING_LEVEL,
+        temporary_settings,
+    )
+
+    settings = Settings(home=tmp_path / "home", prefect_api_url=prefect_url).resolved()
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TICKLINE_PREFECT_API_URL", prefect_url)
+    changes = {
+        PREFECT_API_URL: prefect_url,
+        PREFECT_LOCAL_STORAGE_PATH: settings.home / "results",
+        PREFECT_LOGGING_LEVEL: "WARNING",
+    }
+    with temporary_settings(changes):
+        yield settings

@@ -15,8 +15,8 @@ THRESHOLD = 0.5
 class Regression(BaseModel):
     """One engine's answers against the truth and against FP32.
 
-    None stands for a number that cannot be computed (one class only, an answer not finite); no
-    goal passes on it.
+    None stands for a number that cannot be computed because an answer is not finite; no goal
+    passes on it.
 
     Attributes:
         accuracy: of two classes at probability 0.5.
@@ -52,11 +52,14 @@ def compare(
         label_N: 0 or 1.
         probability_N: of class 1, by the engine under test; may hold NaN.
         reference_N: of class 1, by FP32.
+
+    Raises:
+        DataError: labels other than 0 and 1, or of one class only.
     """
     finite_N = np.isfinite(probability_N)
     non_finite = int((~finite_N).sum())
     # an answer that is not finite decides nothing: it counts as a flip
-    same_N = finite_N & ((probability_N > THRESHOLD) == (reference_N > THRESHOLD))
+    same_N = finite_N & ((probability_N >= THRESHOLD) == (reference_N >= THRESHOLD))
     flips = int((~same_N).sum())
     difference_N = np.abs(probability_N - reference_N)
     quality = {} if non_finite else metrics.classification(label_N, probability_N)

@@ -44,9 +44,16 @@ class OnnxRuntimeFloat32(PackagedEngine):
         return source.onnx
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        try:
-            return _OnnxPredictor(path, threads)
-        except Exception as error:  # its exceptions share no public base class
-            raise EngineError(
-                f"ONNX Runtime refuses the graph: {error}", where=str(path)
-            ) from error
+        return open_graph(path, threads)
+
+
+def open_graph(path: Path, threads: int) -> Predictor:
+    """Open an exported graph that has no engine of its own, a registered model's for example.
+
+    Raises:
+        EngineError: ONNX Runtime refuses it.
+    """
+    try:
+        return _OnnxPredictor(path, threads)
+    except Exception as error:  # its exceptions share no public base class
+        raise EngineError(f"ONNX Runtime refuses the graph: {error}", where=str(path)) from error

@@ -3,7 +3,6 @@
 Shapes: N rows, F features (16).
 """
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,54 +31,56 @@ class FeatureRows:
     segment_N: npt.NDArray[np.int32]
 
 
+class FeatureStream:
+    """One instrument's features, chunk by chunk, the state carried from each to the next.
+
+    However the same rows are cut into chunks, the features are the same bits.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._reset_gap_ns = reset_gap_ns(spec)
+        self._state_1 = kernel.new_state()
+        self._done = 0
+        self.symbol: str | None = None
+
+    def update(self, batch: pa.RecordBatch) -> FeatureRows:
+        """Features of the next rows (schema `TICKS`).
+
+        Raises:
+            DataError: another instrument, or a row that validation should have quarantined.
+        """
+        found = batch.column("symbol").unique().to_pylist()
+        if self.symbol is None and found:
+            self.symbol = found[0]
+        if found not in ([], [self.symbol]):
+            raise DataError(
+                f"features are computed one instrument at a time, found {self.symbol} and {found}",
+                where=f"rows {self._done} to {self._done + batch.num_rows}",
+                remedy="pass each instrument's ticks on its own",
+            )
+        ticks_N = tick_records(batch)
+        features_NF = np.empty((len(ticks_N), FEATURE_COUNT), np.float32)
+        segment_N = np.empty(len(ticks_N), np.int32)
+        taken = kernel.run(self._state_1, ticks_N, self._reset_gap_ns, features_NF, segment_N)
+        if taken < len(ticks_N):
+            raise unfit(ticks_N[taken], f"{self.symbol}, row {self._done + taken}")
+        self._done += taken
+        return FeatureRows(features_NF, ticks_N["timestamp"].copy(), segment_N)
+
+
 def compute(ticks: pa.Table, spec: FeatureSpec) -> FeatureRows:
     """Features of all of `ticks` (schema `TICKS`, one instrument, any number of rows).
 
     Raises:
         DataError: more than one instrument, or a row that validation should have quarantined.
     """
-    chunks = list(stream(ticks.to_batches(max_chunksize=CHUNK_ROWS), spec))
-    if not chunks:
-        return FeatureRows(
-            np.empty((0, FEATURE_COUNT), np.float32), np.empty(0, np.int64), np.empty(0, np.int32)
-        )
+    stream = FeatureStream(spec)
+    chunks = [stream.update(batch) for batch in ticks.to_batches(max_chunksize=CHUNK_ROWS)]
     return FeatureRows(
-        np.concatenate([chunk.features_NF for chunk in chunks]),
-        np.concatenate([chunk.timestamp_N for chunk in chunks]),
-        np.concatenate([chunk.segment_N for chunk in chunks]),
+        np.concatenate([np.empty((0, FEATURE_COUNT), np.float32), *(c.features_NF for c in chunks)]),
+        np.concatenate([np.empty(0, np.int64), *(c.timestamp_N for c in chunks)]),
+        np.concatenate([np.empty(0, np.int32), *(c.segment_N for c in chunks)]),
     )
-
-
-def stream(batches: Iterable[pa.RecordBatch], spec: FeatureSpec) -> Iterator[FeatureRows]:
-    """One `FeatureRows` per non-empty batch, the state carried from each to the next.
-
-    However the same rows are cut into batches, the features are the same bits.
-
-    Raises:
-        DataError: as `compute`.
-    """
-    state_1 = kernel.new_state()
-    symbol: str | None = None
-    done = 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        found = batch.column("symbol").unique().to_pylist()
-        symbol = found[0] if symbol is None else symbol
-        if found != [symbol]:
-            raise DataError(
-                f"features are computed one instrument at a time, found {symbol} and {found}",
-                where=f"rows {done} to {done + batch.num_rows}",
-                remedy="pass each instrument's ticks on its own",
-            )
-        ticks_N = tick_records(batch)
-        features_NF = np.empty((len(ticks_N), FEATURE_COUNT), np.float32)
-        segment_N = np.empty(len(ticks_N), np.int32)
-        taken = kernel.run(state_1, ticks_N, reset_gap_ns(spec), features_NF, segment_N)
-        if taken < len(ticks_N):
-            raise unfit(ticks_N[taken], f"{symbol}, row {done + taken}")
-        done += taken
-        yield FeatureRows(features_NF, ticks_N["timestamp"].copy(), segment_N)
 
 
 def tick_records(batch: pa.RecordBatch) -> npt.NDArray[np.void]:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from model_code.errors import DataError
 from model_code.features import kernel
 from model_code.features.batch import reset_gap_ns, unfit
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
@@ -89,7 +90,13 @@ class FeatureState:
     def window_TF(self) -> npt.NDArray[np.float32]:  # noqa: N802
         """The newest window, oldest row first: a view that the next update overwrites.
 
-        Only meaningful when `ready`; before that its first rows belong to no or another segment.
+        Raises:
+            DataError: not `ready`, its first rows would belong to another segment or to none.
         """
+        if not self.ready:
+            raise DataError(
+                f"the window is not warm: {self._state_1[0]['rows']} of {SEQUENCE_LENGTH} rows",
+                remedy="ask only when ready",
+            )
         first = self._newest + 1
         return self._ring_2TF[first : first + SEQUENCE_LENGTH]

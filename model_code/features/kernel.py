@@ -19,8 +19,9 @@ import numpy as np
 from numba import njit
 
 DAY_NS = 86_400_000_000_000
-SIZE_ALPHA = 2.0 / (256 + 1)  # weight of the newest row in the running size
+SIZE_ALPHA = 2.0 / (256 + 1)  # weight of the newest row in the running size and running ema_1min
 VARIANCE_ALPHA = 2.0 / (128 + 1)  # weight of the newest row in the running variance of mid moves
+VWAP_ALPHA = 2.0 / (64 + 1)  # weight of the newest row in the running distance to the vwap
 SIGMA_LIMIT = 10.0  # a move over more deviations than this says no more
 LIMIT = 32.0  # no feature leaves [-LIMIT, LIMIT]; only broken prices come near
 
@@ -49,6 +50,8 @@ STATE = np.dtype(
         ("tick", np.float64),  # tightest spread so far
         ("size", np.float64),  # running mean of (bid_size + ask_size) / 2; NaN until a size is seen
         ("variance", np.float64),  # running variance of mid moves
+        ("vwap_offset", np.float64),  # running mean of mid - vwap; NaN until a vwap is seen
+        ("ema_1min", np.float64),  # running mean of feature_ema_1min; NaN until one is seen
         ("bid_price", np.float64),
         ("ask_price", np.float64),
         ("bid_size", np.float64),
@@ -68,6 +71,13 @@ def new_state() -> np.ndarray:
 @njit(cache=True)
 def _slog(x):  # type: ignore[no-untyped-def]
     return math.copysign(math.log1p(abs(x)), x)
+
+
+@njit(cache=True)
+def _running(mean, value, alpha):  # type: ignore[no-untyped-def]
+    if math.isnan(mean):
+        return value
+    return mean + alpha * (value - mean)
 
 
 @njit(cache=True)
@@ -102,24 +112,22 @@ def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
         state["tick"] = spread
         state["size"] = math.nan
         state["variance"] = (0.5 * spread) ** 2
+        state["vwap_offset"] = math.nan
+        state["ema_1min"] = math.nan
         state["bid_price"], state["ask_price"] = bid, ask
         state["bid_size"], state["ask_size"] = bid_size, ask_size
 
     state["tick"] = min(state["tick"], spread)
     unit = state["tick"]
     if sized:
-        mean = 0.5 * (bid_size + ask_size)
-        if math.isnan(state["size"]):
-            state["size"] = mean
-        else:
-            state["size"] += SIZE_ALPHA * (mean - state["size"])
+        state["size"] = _running(state["size"], 0.5 * (bid_size + ask_size), SIZE_ALPHA)
     size = state["size"]
 
     bid_move, ask_move = bid - state["bid_price"], ask - state["ask_price"]
     mid_move = 0.5 * (bid_move + ask_move)
     floor = 1e-3 * unit  # a long quiet stretch must not make the next move infinite
     before = max(math.sqrt(state["variance"]), floor)
-    state["variance"] += VARIANCE_ALPHA * (mid_move * mid_move - state["variance"])
+    state["variance"] = _running(state["variance"], mid_move * mid_move, VARIANCE_ALPHA)
     volatility = max(math.sqrt(state["variance"]), floor)
 
     feature_F[:] = 0.0
@@ -152,9 +160,12 @@ def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
     if math.isfinite(tick["last_trade"]):
         feature_F[13] = _slog((tick["last_trade"] - mid) / unit)
     if math.isfinite(tick["vwap"]):
-        feature_F[14] = _slog((mid - tick["vwap"]) / unit)
+        offset = mid - tick["vwap"]
+        state["vwap_offset"] = _running(state["vwap_offset"], offset, VWAP_ALPHA)
+        feature_F[14] = _slog((offset - state["vwap_offset"]) / unit)
     if math.isfinite(tick["feature_ema_1min"]):
-        feature_F[15] = tick["feature_ema_1min"] - 0.5
+        state["ema_1min"] = _running(state["ema_1min"], tick["feature_ema_1min"], SIZE_ALPHA)
+        feature_F[15] = tick["feature_ema_1min"] - state["ema_1min"]
     for k in range(feature_F.shape[0]):
         feature_F[k] = min(max(feature_F[k], -LIMIT), LIMIT)
 

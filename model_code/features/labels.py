@@ -20,6 +20,7 @@ import numpy.typing as npt
 from numba import njit
 
 from model_code.errors import DataError
+from model_code.settings import FeatureSpec
 
 UNOBSERVED = -1
 
@@ -61,6 +62,59 @@ def round_trip(
         timestamp_ns, bid, ask, segment_N, round(horizon_ms * 1e6), cost_bps / 1e4
     )
     return label_N
+
+
+class LabelStream:
+    """Labels of one instrument, chunk by chunk; rows wait until their horizon has been seen.
+
+    However the same rows are cut into chunks, the labels equal those of `round_trip`, except that
+    a label of the source's own is kept as it is.
+    """
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self._spec = spec
+        self._time = np.empty(0, np.int64)
+        self._bid, self._ask = np.empty(0, np.float64), np.empty(0, np.float64)
+        self._segment, self._own = np.empty(0, np.int32), np.empty(0, np.int8)
+
+    def update(
+        self,
+        timestamp_N: npt.NDArray[np.int64],
+        bid_N: npt.NDArray[np.float64],
+        ask_N: npt.NDArray[np.float64],
+        segment_N: npt.NDArray[np.int32],
+        own_N: npt.NDArray[np.int8],
+    ) -> npt.NDArray[np.int8]:
+        """Take the next rows (`own_N`: the source's label, -1 for none); return what is decided.
+
+        The labels returned by all calls, then by `finish`, are those of the rows in order.
+        """
+        self._time = np.concatenate([self._time, timestamp_N])
+        self._bid = np.concatenate([self._bid, bid_N])
+        self._ask = np.concatenate([self._ask, ask_N])
+        self._segment = np.concatenate([self._segment, segment_N])
+        self._own = np.concatenate([self._own, own_N])
+        if len(self._time) == 0:
+            return self._take(0)
+        # rows of the newest segment whose horizon reaches its newest instant may yet change
+        horizon_ns = round(self._spec.horizon_ms * 1e6)
+        newest = np.searchsorted(self._segment, self._segment[-1])
+        return self._take(max(newest, np.searchsorted(self._time, self._time[-1] - horizon_ns)))
+
+    def finish(self) -> npt.NDArray[np.int8]:
+        """Labels of the rows still waiting, the session being over."""
+        return self._take(len(self._time))
+
+    def _take(self, count: int | np.intp) -> npt.NDArray[np.int8]:
+        spec = self._spec
+        label_N = round_trip(
+            self._time, self._bid, self._ask, spec.horizon_ms, spec.cost_bps, self._segment
+        )[:count]
+        label_N = np.where(self._own[:count] >= 0, self._own[:count], label_N)
+        self._time, self._segment = self._time[count:], self._segment[count:]
+        self._bid, self._ask = self._bid[count:], self._ask[count:]
+        self._own = self._own[count:]
+        return label_N
 
 
 @njit(cache=True)

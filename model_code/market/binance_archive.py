@@ -15,7 +15,8 @@ back. Symbols carry the venue: `BTCUSDT.binance`.
 import datetime as dt
 import re
 import zipfile
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar
 
 import fsspec
 import polars as pl
@@ -61,7 +62,7 @@ _MICROSECONDS = 10**14  # 1973 in microseconds, 5138 in milliseconds
 class BinanceArchiveStore:
     """A folder of daily zips."""
 
-    KIND: Literal["binance-archive"] = "binance-archive"
+    KIND: ClassVar[str] = "binance-archive"
     simulated = False
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
@@ -106,7 +107,7 @@ class BinanceArchiveStore:
         symbol = day.symbol.removesuffix(f".{VENUE}")
         return f"{self._root}/{symbol}-{kind}-{day.date}.zip"
 
-    def _csv(self, path: str, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    def _csv(self, path: str, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
         try:
             with self._fs.open(path, "rb") as file, zipfile.ZipFile(file) as archive:
                 data = archive.read(archive.namelist()[0])
@@ -123,7 +124,7 @@ class BinanceArchiveStore:
         return parse(data, columns, path)
 
 
-def parse(data: bytes, columns: dict[str, type[pl.DataType]], where: str) -> pl.DataFrame:
+def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> pl.DataFrame:
     """Read one archive's CSV by column position; adds `timestamp` (ns UTC).
 
     Raises:

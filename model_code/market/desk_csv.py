@@ -19,7 +19,7 @@ import io
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar
 
 import fsspec
 import polars as pl
@@ -51,7 +51,7 @@ _DATED = re.compile(r"_\d{4}-\d{2}-\d{2}.*$")
 class DeskCsvStore:
     """Instrument-days of the desk's CSV files."""
 
-    KIND: Literal["desk-csv"] = "desk-csv"
+    KIND: ClassVar[str] = "desk-csv"
     simulated = False
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:

@@ -6,7 +6,7 @@ ask_size. trades (optional): timestamp, symbol, price, size, buyer_is_maker.
 
 import datetime as dt
 import re
-from typing import Literal
+from typing import ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -24,7 +24,7 @@ _PARTITION = re.compile(r"symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d{2}-\d{
 class HiveStore:
     """A folder of Hive-partitioned quotes and trades."""
 
-    KIND: Literal["hive"] = "hive"
+    KIND: ClassVar[str] = "hive"
     simulated = False
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:

@@ -125,7 +125,7 @@ def _imbalance_average(quotes: pa.Table, row_time: Stamps) -> pa.Array:
     return pa.array(averages, mask=np.isnan(averages))
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def decayed_average(row_time: Stamps, values: Floats, tau_ns: float) -> Floats:
     """Exponential average over uneven times: a += (1 - exp(-dt / tau)) (x - a), from the first x.
 

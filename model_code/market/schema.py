@@ -131,4 +131,5 @@ def _same_kind(found: pa.DataType, expected: pa.DataType) -> bool:
         )
     if pa.types.is_boolean(expected):
         return bool(pa.types.is_boolean(found))
-    return pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    return any(kind(found) for kind in numeric)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+_EMPTY = 1e-4  # a queue below this has run out
+
 
 class Book(NamedTuple):
     """Parameters of one instrument's book (times in seconds, sizes in mean queue sizes).
@@ -29,108 +31,106 @@ class Book(NamedTuple):
         jump: chance that a price move goes one more tick (geometric).
         follow: chance per event that a wide spread closes to one tick.
         revert: share of those closings that undo the move.
+        depth: log standard deviation of a fresh queue.
     """
 
-    base: float = 16.0
-    burst: float = 280.0
-    burst_decay: float = 700.0
-    swell: float = 0.6
-    swell_decay: float = 2.5
-    shock: float = 2.0
-    market: float = 0.16
-    cancel: float = 0.36
-    lean: float = 0.8
+    base: float = 10.0
+    burst: float = 305.0
+    burst_decay: float = 650.0
+    swell: float = 0.5
+    swell_decay: float = 1.4
+    shock: float = 2.5
+    market: float = 0.13
+    cancel: float = 0.22
+    lean: float = 0.7
     jump: float = 0.85
-    follow: float = 0.4
-    revert: float = 0.3
+    follow: float = 0.62
+    revert: float = 0.12
+    depth: float = 1.8
 
 
-class Tape(NamedTuple):
-    """What the book printed: N quotes and M trades, times in seconds from the start."""
-
-    time: npt.NDArray[np.float64]
-    bid: npt.NDArray[np.int64]
-    ask: npt.NDArray[np.int64]
-    bid_size: npt.NDArray[np.float64]
-    ask_size: npt.NDArray[np.float64]
-    trade_row: npt.NDArray[np.int64]
-    trade_price: npt.NDArray[np.int64]
-    trade_size: npt.NDArray[np.float64]
-    trade_sell: npt.NDArray[np.bool_]
-
-
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def run_book(
     book: Book, rng: np.random.Generator, seconds: float, start: int, capacity: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
-    """Simulate one session; returns (rows (N, 8), N).
+) -> npt.NDArray[np.float64]:
+    """Simulate one session from a one-tick book at `start` ticks; returns (N, 8), N <= capacity.
 
-    Columns: time, bid, ask, bid_size, ask_size, traded size (0: none), traded price, 1 if sold.
+    Columns: time (s), bid, ask (ticks), bid size, ask size (of mean queue), size traded (0: no
+    trade) and its price (ticks), 1 if it was sold. One row per event, all of them at the touch.
     """
     rows = np.zeros((capacity, 8))
-    bid, ask = start, start + 1
-    bid_size, ask_size = 1.0, 1.0
+    bid, ask, bid_size, ask_size = start, start + 1, 1.0, 1.0
     rising = True  # the direction of the last price move
-    burst = swell = time = 0.0
+    time = burst = swell = 0.0
     n = 0
     while n < capacity:
-        # the clock
-        bound = book.base + burst + swell
-        wait = rng.exponential(1.0 / bound)
+        wait, burst, swell = next_arrival(book, rng, burst, swell)
         time += wait
-        burst *= np.exp(-book.burst_decay * wait)
-        swell *= np.exp(-book.swell_decay * wait)
         if time >= seconds:
             break
-        if rng.random() * bound > book.base + burst + swell:
-            continue
-        # the event
-        traded, price, sold, moved = 0.0, 0, False, False
+        traded, price, sold, moved = 0.0, 0, False, True
         if ask - bid > 1 and rng.random() < book.follow:
-            moved = True
-            up = rising != (rng.random() < book.revert)
-            if up:
-                bid, bid_size = ask - 1, rng.lognormal(-0.7, 1.2)
+            if rising != (rng.random() < book.revert):
+                bid, bid_size = ask - 1, rng.lognormal(-0.7, book.depth)
             else:
-                ask, ask_size = bid + 1, rng.lognormal(-0.7, 1.2)
+                ask, ask_size = bid + 1, rng.lognormal(-0.7, book.depth)
         else:
-            to_ask = book.market * (bid_size / ask_size) ** book.lean
-            to_bid = book.market * (ask_size / bid_size) ** book.lean
-            to_ask, to_bid = min(to_ask, 1.0), min(to_bid, 1.0)
-            cut_ask, cut_bid = book.cancel * ask_size, book.cancel * bid_size
-            add = max(1.0 - 2.0 * (book.market + book.cancel), 0.05) + book.cancel
-            draw = rng.random() * (to_ask + to_bid + cut_ask + cut_bid + add)
-            size = rng.lognormal(-1.6, 1.4)
-            if draw < to_ask + to_bid:
-                sold = draw >= to_ask
-                queue = bid_size if sold else ask_size
-                traded, price = min(size, queue), bid if sold else ask
-                if sold:
-                    bid_size -= size
-                else:
-                    ask_size -= size
-            elif draw < to_ask + to_bid + cut_ask:
-                ask_size -= min(size, ask_size * rng.random() * 1.05)
-            elif draw < to_ask + to_bid + cut_ask + cut_bid:
-                bid_size -= min(size, bid_size * rng.random() * 1.05)
-            elif rng.random() < 0.5:
-                ask_size += size
-            else:
-                bid_size += size
-            if min(bid_size, ask_size) < 1e-4:
-                moved = True
-                step = 1
-                while rng.random() < book.jump:
-                    step += 1
+            bid_size, ask_size, traded, sold = touch(book, rng, bid_size, ask_size)
+            price = bid if sold else ask
+            moved = min(bid_size, ask_size) < _EMPTY
+            if moved:
                 rising = ask_size < bid_size
+                step = rng.geometric(1.0 - book.jump)
                 if rising:
-                    ask, ask_size = ask + step, rng.lognormal(-0.3, 1.2)
+                    ask, ask_size = ask + step, rng.lognormal(-0.3, book.depth)
                 else:
-                    bid, bid_size = bid - step, rng.lognormal(-0.3, 1.2)
+                    bid, bid_size = bid - step, rng.lognormal(-0.3, book.depth)
         burst += book.burst * (book.shock if moved else 1.0)
         swell += book.swell
         rows[n, 0], rows[n, 1], rows[n, 2] = time, bid, ask
         rows[n, 3], rows[n, 4] = bid_size, ask_size
         rows[n, 5], rows[n, 6], rows[n, 7] = traded, price, sold
         n += 1
-    return rows, n
+    return rows[:n].copy()
+
+
+@njit(cache=True)
+def next_arrival(
+    book: Book, rng: np.random.Generator, burst: float, swell: float
+) -> tuple[float, float, float]:
+    """Ogata's thinning: seconds to the next event, and both excitations decayed until then."""
+    total = 0.0
+    while True:
+        bound = book.base + burst + swell
+        wait = rng.exponential(1.0 / bound)
+        total += wait
+        burst *= np.exp(-book.burst_decay * wait)
+        swell *= np.exp(-book.swell_decay * wait)
+        if rng.random() * bound <= book.base + burst + swell:
+            return total, burst, swell
+
+
+@njit(cache=True)
+def touch(
+    book: Book, rng: np.random.Generator, bid_size: float, ask_size: float
+) -> tuple[float, float, float, bool]:
+    """One event at the best quotes; returns (bid size, ask size, size traded, whether sold)."""
+    buy = min(book.market * (bid_size / ask_size) ** book.lean, 1.0)
+    sell = min(book.market * (ask_size / bid_size) ** book.lean, 1.0)
+    cut_ask, cut_bid = book.cancel * ask_size, book.cancel * bid_size
+    join = max(1.0 - 2.0 * (book.market + book.cancel), 0.05) + book.cancel
+    draw = rng.random() * (buy + sell + cut_ask + cut_bid + join)
+    size = rng.lognormal(-1.6, 1.4)
+    if draw < buy:
+        return bid_size, ask_size - size, min(size, ask_size), False
+    if draw < buy + sell:
+        return bid_size - size, ask_size, min(size, bid_size), True
+    # a twentieth of large enough cancellations takes the whole queue
+    share = rng.random() * 1.05
+    if draw < buy + sell + cut_ask:
+        return bid_size, ask_size - min(size, ask_size * share), 0.0, False
+    if draw < buy + sell + cut_ask + cut_bid:
+        return bid_size - min(size, bid_size * share), ask_size, 0.0, False
+    if rng.random() < 0.5:
+        return bid_size, ask_size + size, 0.0, False
+    return bid_size + size, ask_size, 0.0, False

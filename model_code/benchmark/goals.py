@@ -1,0 +1,133 @@
+"""Goals a candidate must meet, from YAML; strict, so that a typo cannot become a free pass."""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from model_code.errors import GateError
+
+Metric = Literal[
+    "mean_ms",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "throughput",
+    "accuracy",
+    "auc",
+    "log_loss",
+    "flips",
+    "flip_fraction",
+    "max_abs_dp",
+    "p99_abs_dp",
+    "non_finite",
+]
+HIGHER_IS_BETTER = frozenset({"throughput", "accuracy", "auc"})
+
+
+class _Goal(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1)]
+    metric: Metric
+
+
+class Threshold(_Goal):
+    """The metric itself is bounded.
+
+    Attributes:
+        minimum: smallest value that passes.
+        maximum: largest value that passes.
+    """
+
+    kind: Literal["threshold"]
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.minimum is None) == (self.maximum is None):
+            raise ValueError("give either minimum or maximum")
+        return self
+
+
+class MaxDegradation(_Goal):
+    """The metric may be worse than the FP32 reference's, in the same run, by this much.
+
+    Attributes:
+        limit: in the metric's unit, or in percent of the reference's value.
+        unit: which of the two.
+    """
+
+    kind: Literal["max-degradation"]
+    limit: Annotated[float, Field(ge=0.0)]
+    unit: Literal["absolute", "percent"]
+
+
+class MinImprovement(_Goal):
+    """The metric must be better than the champion's, on the same windows, by this much.
+
+    Attributes:
+        limit: in the metric's unit, or in percent of the champion's value; 0 asks for no worse,
+            a negative limit tolerates a loss.
+        unit: which of the two.
+    """
+
+    kind: Literal["min-improvement"]
+    limit: float
+    unit: Literal["absolute", "percent"]
+
+
+Goal = Annotated[Threshold | MaxDegradation | MinImprovement, Field(discriminator="kind")]
+
+
+class Goals(BaseModel):
+    """All goals of a gate; at least one, names unique."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    goals: Annotated[tuple[Goal, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        names = [goal.name for goal in self.goals]
+        if len(set(names)) < len(names):
+            raise ValueError("two goals have the same name")
+        return self
+
+
+def load_goals(path: Path | None = None) -> Goals:
+    """Read goals; without a path, the ones that ship with the package (`goals.yaml`).
+
+    Raises:
+        GateError: missing, not YAML, empty, or a goal is malformed.
+    """
+    where = str(path or "model_code/benchmark/goals.yaml")
+    try:
+        text = (path or resources.files("model_code.benchmark") / "goals.yaml").read_text()
+        found = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GateError(f"goals cannot be read: {error}", where=where, remedy=_REMEDY) from error
+    if not isinstance(found, Mapping) or not found.get("goals"):
+        raise GateError("there are no goals, so nothing can pass", where=where, remedy=_REMEDY)
+    try:
+        # YAML knows lists only, strict mode wants a tuple
+        return Goals.model_validate({**found, "goals": tuple(found["goals"])})
+    except (ValidationError, TypeError) as error:
+        raise GateError(
+            f"goals are malformed: {_first(error)}", where=where, remedy=_REMEDY
+        ) from error
+
+
+_REMEDY = "write goals as in model_code/benchmark/goals.yaml"
+
+
+def _first(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return "`goals` is not a list"
+    fault = error.errors()[0]
+    place = " ".join(str(part) for part in fault["loc"]) or "goals"
+    return f"{place}: {fault['msg']} (found {fault['input']!r:.80})"

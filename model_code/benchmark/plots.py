@@ -1,0 +1,231 @@
+"""Pictures of a night: latency, ranking quality, calibration, learning.
+
+matplotlib's object interface on the Agg canvas: no display, no global state, safe in threads.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator, ScalarFormatter
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
+
+from model_code.artifacts import atomic_file
+from model_code.benchmark.result import BenchmarkRun
+from model_code.settings import REFERENCE_ENGINE
+
+BINS = 15
+# Okabe and Ito (2008): told apart by colour-blind readers
+COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+
+class Epoch(Protocol):
+    """What the learning curve reads of `training.EpochMetrics`."""
+
+    @property
+    def epoch(self) -> int:
+        """Counted from 0 or 1, as the training does."""
+        ...
+
+    @property
+    def train_loss(self) -> float:
+        """Mean cross-entropy over the epoch, nats."""
+        ...
+
+    @property
+    def validation_loss(self) -> float:
+        """The same on validation windows."""
+        ...
+
+    @property
+    def validation_auc(self) -> float:
+        """Area under the validation ROC curve."""
+        ...
+
+
+def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
+    """Draw latency ECDF, ROC, precision-recall and calibration of a benchmark.
+
+    Args:
+        run: of `measure.benchmark`.
+        folder: PNG files go here.
+
+    Returns:
+        Path by picture: latency_ecdf, roc, precision_recall, calibration.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    finite = {
+        name: values for name, values in run.probability_N.items() if np.isfinite(values).all()
+    }
+    return {
+        "latency_ecdf": latency_ecdf(run.latency_ms_R, folder / "latency_ecdf.png"),
+        "roc": roc(run.label_N, finite, folder / "roc.png"),
+        "precision_recall": precision_recall(run.label_N, finite, folder / "precision_recall.png"),
+        "calibration": calibration(
+            run.label_N, run.probability_N[REFERENCE_ENGINE], folder / "calibration.png"
+        ),
+    }
+
+
+def latency_ecdf(latency_ms_R: Mapping[str, NDArray[np.float64]], path: Path) -> Path:
+    """Share of batch-1 requests answered within x milliseconds, by engine."""
+
+    def draw(axes: Axes) -> None:
+        for style, (name, values) in zip(_styles(), latency_ms_R.items(), strict=False):
+            axes.ecdf(values, label=f"{name} (p50 {np.median(values):.2f} ms)", **style)
+        lowest = min(values.min() for values in latency_ms_R.values())
+        highest = max(np.quantile(values, 0.995) for values in latency_ms_R.values())
+        axes.set(
+            xscale="log",
+            xlim=(0.95 * lowest, 1.1 * highest),
+            title="Latency of one window",
+            xlabel="latency (ms)",
+            ylabel="share of requests",
+        )
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        axes.legend(loc="lower right")
+
+    return _picture(path, draw)
+
+
+def roc(
+    label_N: NDArray[np.integer], probability_N: Mapping[str, NDArray[np.float64]], path: Path
+) -> Path:
+    """Receiver operating characteristic, by engine."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="guessing (AUC 0.5)")
+        for style, (name, values) in zip(_styles(), probability_N.items(), strict=False):
+            false_positive, true_positive, _ = sk.roc_curve(label_N, values)
+            area = sk.auc(false_positive, true_positive)
+            axes.plot(false_positive, true_positive, label=f"{name} (AUC {area:.4f})", **style)
+        axes.set(
+            xlim=(0, 1),
+            ylim=(0, 1.01),
+            aspect="equal",
+            title="ROC, newest day",
+            xlabel="false positive rate",
+            ylabel="true positive rate",
+        )
+        axes.legend(loc="lower right")
+
+    return _picture(path, draw)
+
+
+def precision_recall(
+    label_N: NDArray[np.integer], probability_N: Mapping[str, NDArray[np.float64]], path: Path
+) -> Path:
+    """Precision against recall, by engine, with the base rate as floor."""
+
+    def draw(axes: Axes) -> None:
+        base = float(np.mean(label_N))
+        axes.axhline(base, color="0.7", linewidth=1, label=f"base rate ({base:.3f})")
+        for style, (name, values) in zip(_styles(), probability_N.items(), strict=False):
+            precision, recall, _ = sk.precision_recall_curve(label_N, values)
+            average = sk.average_precision_score(label_N, values)
+            axes.plot(recall, precision, label=f"{name} (AP {average:.4f})", **style)
+        axes.set(
+            xlim=(0, 1),
+            ylim=(0, 1.01),
+            title="Precision and recall, newest day",
+            xlabel="recall",
+            ylabel="precision",
+        )
+        axes.legend(loc="best")
+
+    return _picture(path, draw)
+
+
+def calibration(
+    label_N: NDArray[np.integer], probability_N: NDArray[np.float64], path: Path
+) -> Path:
+    """Observed rate against predicted probability in equally filled bins, over a histogram."""
+
+    def draw(axes: Axes) -> None:
+        observed, predicted = calibration_curve(
+            label_N, probability_N, n_bins=BINS, strategy="quantile"
+        )
+        counts = axes.twinx()
+        counts.hist(probability_N, bins=[edge / 40 for edge in range(41)], color="0.85")
+        counts.set_ylabel("windows (bars)")
+        counts.set_zorder(axes.get_zorder() - 1)
+        axes.patch.set_visible(False)
+        axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle="--", label="perfect")
+        axes.plot(predicted, observed, color=COLOURS[2], marker="o", label=REFERENCE_ENGINE)
+        axes.set(
+            xlim=(0, 1),
+            ylim=(0, 1.01),
+            title="Calibration, newest day",
+            xlabel="predicted probability",
+            ylabel="observed rate",
+        )
+        axes.legend(loc="upper left")
+
+    return _picture(path, draw)
+
+
+def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
+    """Training and validation loss, and validation AUC, by epoch."""
+
+    def draw(axes: Axes) -> None:
+        epochs = [row.epoch for row in history]
+        losses = [
+            ("training loss", [row.train_loss for row in history], COLOURS[0]),
+            ("validation loss", [row.validation_loss for row in history], COLOURS[2]),
+        ]
+        lines = [
+            axes.plot(epochs, values, marker="o", color=colour, label=label)[0]
+            for label, values, colour in losses
+        ]
+        axes.set(title="Learning curve", xlabel="epoch", ylabel="loss (nats)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right = axes.twinx()
+        areas = [row.validation_auc for row in history]
+        lines += right.plot(
+            epochs, areas, marker="s", linestyle="--", color=COLOURS[5], label="validation AUC"
+        )
+        right.set_ylabel("AUC", color=COLOURS[5])
+        right.tick_params(axis="y", colors=COLOURS[5])
+        best = int(np.argmax(areas))
+        right.annotate(
+            f"best {areas[best]:.4f}",
+            (epochs[best], areas[best]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            color=COLOURS[5],
+        )
+        right.margins(y=0.15)
+        axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+
+    return _picture(path, draw)
+
+
+def _styles() -> list[dict[str, Any]]:
+    # engines often answer alike: thick to thin, so that none hides another
+    return [
+        {"color": colour, "linestyle": style, "linewidth": 3.0 - 0.35 * index}
+        for index, (colour, style) in enumerate(zip(COLOURS, STYLES, strict=True))
+    ]
+
+
+def _picture(path: Path, draw: Callable[[Axes], None]) -> Path:
+    figure = Figure(figsize=(7.2, 5.0), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.grid(alpha=0.3)
+    axes.spines["top"].set_visible(False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path

@@ -1,0 +1,44 @@
+"""Windows of the last 64 rows, gathered on demand from one (N, F) array; never all at once.
+
+Shapes: N rows, B windows, T steps (64), F features (16).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from model_code.errors import DataError
+from model_code.settings import SEQUENCE_LENGTH
+
+
+def gather(
+    features_NF: npt.NDArray[np.float32], ends_B: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """x_BTF: for each end, rows `end - 63 .. end`, oldest first (a copy; a memory map will do).
+
+    Raises:
+        DataError: an end has fewer than 64 rows before and including it, or lies past the rows.
+    """
+    ends_B = np.asarray(ends_B, np.int64)
+    bad = (ends_B < SEQUENCE_LENGTH - 1) | (ends_B >= len(features_NF))
+    if bad.any():
+        raise DataError(
+            f"no window of {SEQUENCE_LENGTH} rows ends at row {ends_B[bad][0]} "
+            f"of {len(features_NF)}",
+            remedy="take ends from valid_ends() of the same table",
+        )
+    rows_BT = ends_B[:, None] + np.arange(1 - SEQUENCE_LENGTH, 1)
+    return np.asarray(features_NF[rows_BT], np.float32)
+
+
+def valid_ends(
+    segment_N: npt.NDArray[np.int32], label_N: npt.NDArray[np.int8]
+) -> npt.NDArray[np.int64]:
+    """Ends of all windows that lie within one segment and whose label is observed, ascending.
+
+    `segment_N` never falls, so equal segments at both ends of a window mean equal throughout.
+    """
+    last = SEQUENCE_LENGTH - 1
+    if len(segment_N) <= last:
+        return np.empty(0, np.int64)
+    whole = segment_N[last:] == segment_N[: len(segment_N) - last]
+    return np.flatnonzero(whole & (label_N[last:] >= 0)) + last

@@ -1,0 +1,155 @@
+"""A simulated market for a first run without data; everything made from it is labelled simulated.
+
+`simulated:` or `simulated:?seed=7&instruments=2&days=2&minutes=6`. Deterministic per (seed, symbol,
+date). Symbols end in `.sim`; sessions start at 12:00 UTC of consecutive days in 2000, a year that
+nobody takes for live data. Book and clock: `simulated_book.py`, calibrated to live captures of BTC
+and ETH perpetuals and spot (46-192 quotes a second, spread one tick on 88-95 % of rows, 26-40 % of
+rows followed by a round trip within 100 ms).
+"""
+
+import datetime as dt
+import zlib
+from pathlib import Path
+from typing import Annotated, ClassVar
+from urllib.parse import parse_qsl
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model_code.artifacts import hash_bytes
+from model_code.errors import ConfigError, MarketError
+from model_code.market import join, simulated_book
+from model_code.market.schema import InstrumentDay
+from model_code.market.simulated_book import Book, run_book
+
+FIRST_DATE = dt.date(2000, 1, 3)
+VENUE = "sim"
+_SESSION_START = dt.timedelta(hours=12)
+_ROWS_PER_SECOND = 2000  # capacity; the calibrated rate is about 100
+
+
+class Simulation(BaseModel):
+    """What the URI's query may set.
+
+    Attributes:
+        seed: another seed is another market.
+        instruments: how many, named SIMA.sim, SIMB.sim, ...
+        days: consecutive session dates from 2000-01-03.
+        minutes: length of each session.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: Annotated[int, Field(ge=0)] = 7
+    instruments: Annotated[int, Field(ge=1, le=26)] = 2
+    days: Annotated[int, Field(ge=1, le=366)] = 2
+    minutes: Annotated[float, Field(gt=0.0, le=720.0)] = 6.0
+
+
+class SimulatedStore:
+    """Instrument-days made on demand.
+
+    Raises:
+        ConfigError: the URI sets an unknown parameter or a bad value.
+    """
+
+    KIND: ClassVar[str] = "simulated"
+    simulated = True
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.simulation = _parse(uri)
+
+    def catalog(self) -> tuple[InstrumentDay, ...]:
+        """Every instrument-day, sorted; rows are unknown before simulating."""
+        return tuple(
+            InstrumentDay(FIRST_DATE + dt.timedelta(days=day), f"SIM{chr(65 + i)}.{VENUE}")
+            for day in range(self.simulation.days)
+            for i in range(self.simulation.instruments)
+        )
+
+    def read(self, day: InstrumentDay) -> pa.Table:
+        """Simulate one instrument-day; TICKS.
+
+        Raises:
+            MarketError: the catalogue has no such instrument-day.
+        """
+        self._check(day)
+        key = [self.simulation.seed, zlib.crc32(day.symbol.encode()), day.date.toordinal()]
+        index = ord(day.symbol[3]) - 65
+        tick = 0.1 if index % 2 == 0 else 0.01
+        rows = run_book(
+            Book(base=10.0 - 2.0 * (index % 2)),
+            np.random.default_rng(key),
+            self.simulation.minutes * 60.0,
+            600_000 if index % 2 == 0 else 260_000,
+            int(self.simulation.minutes * 60.0 * _ROWS_PER_SECOND),
+        )
+        return join.fold(*_tables(rows, day, round(1 / tick)), day.symbol, self.uri)
+
+    def digest(self, day: InstrumentDay) -> str:
+        """sha256 of the parameters and of the simulator's own source."""
+        self._check(day)
+        code = b"".join(
+            Path(str(file)).read_bytes() for file in (__file__, simulated_book.__file__)
+        )
+        fixed = f"{self.simulation.seed}|{self.simulation.minutes}|{day.symbol}|{day.date}|"
+        return hash_bytes(fixed.encode() + code)
+
+    def _check(self, day: InstrumentDay) -> None:
+        if (day.date, day.symbol) not in {(d.date, d.symbol) for d in self.catalog()}:
+            raise MarketError(
+                f"no {day.symbol} on {day.date} in this simulation",
+                where=self.uri,
+                remedy="see what it holds: tickline data describe",
+            )
+
+
+def _parse(uri: str) -> Simulation:
+    query = uri.removeprefix("simulated:").lstrip("/").removeprefix("?")
+    try:
+        return Simulation.model_validate(
+            dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
+    except ValueError as error:
+        what = str(error)
+    raise ConfigError(
+        f"bad simulation parameter: {what}",
+        where=uri,
+        remedy=f"known: {', '.join(Simulation.model_fields)}; "
+        "e.g. simulated:?seed=7&instruments=2&days=2&minutes=6",
+    )
+
+
+def _tables(
+    rows: npt.NDArray[np.float64], day: InstrumentDay, ticks_per_unit: int
+) -> tuple[pa.Table, pa.Table]:
+    """Quotes and trades, as a Hive store would hold them."""
+    start = dt.datetime.combine(day.date, dt.time(), dt.UTC) + _SESSION_START
+    time = int(start.timestamp()) * 1_000_000_000 + (rows[:, 0] * 1e9).astype(np.int64)
+    timestamp = pa.array(time, pa.timestamp("ns", "UTC"))
+    size = np.maximum(rows[:, 3:6].round(5), 1e-5)
+    quotes = pa.table(
+        {
+            "timestamp": timestamp,
+            "bid_price": rows[:, 1] / ticks_per_unit,
+            "ask_price": rows[:, 2] / ticks_per_unit,
+            "bid_size": size[:, 0],
+            "ask_size": size[:, 1],
+        }
+    )
+    traded = np.flatnonzero(rows[:, 5] > 0)
+    trades = pa.table(
+        {
+            "timestamp": timestamp.take(pa.array(traded)),
+            "price": rows[traded, 6] / ticks_per_unit,
+            "size": size[traded, 2],
+            "buyer_is_maker": rows[traded, 7] > 0,
+        }
+    )
+    return quotes, trades

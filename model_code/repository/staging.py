@@ -1,0 +1,188 @@
+"""The staging model repository: complete version folders that appear at once or not at all.
+
+    <root>/financial_predictor/config.pbtxt
+    <root>/financial_predictor/<version>/{model.onnx | model.plan, engine.json, manifest.json,
+                                          config.pbtxt}
+
+Triton reads the upper `config.pbtxt`, which is that of the highest version; each version keeps
+its own copy, since promotion and rollback need the one it was approved with.
+"""
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.artifacts import atomic_file, atomic_folder, hash_bytes, hash_path
+from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
+from model_code.errors import IntegrityError
+from model_code.repository.triton_config import model_config
+from model_code.settings import MODEL_NAME
+
+MANIFEST_FILE = "manifest.json"
+CONFIG_FILE = "config.pbtxt"
+
+
+class Manifest(BaseModel):
+    """Where a staged version came from; all hashes are sha256 in hex.
+
+    Attributes:
+        model: served name.
+        version: registered version, also the folder's name.
+        data_sha256: of the data snapshot it was trained and tested on.
+        code_commit: git commit of the code.
+        onnx_sha256: of the exported graph.
+        engine_sha256: of the engine's file.
+        config_sha256: of `config.pbtxt`.
+        verdict: the gate's word.
+        promotable: may be promoted by default.
+        simulated: trained or measured on simulated data.
+        mlflow_run_id: parent tracking run.
+        flow_run_id: orchestrator's run.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    model: str = MODEL_NAME
+    version: int
+    data_sha256: str
+    code_commit: str
+    onnx_sha256: str
+    engine_sha256: str
+    config_sha256: str
+    verdict: str
+    promotable: bool
+    simulated: bool
+    mlflow_run_id: str
+    flow_run_id: str
+
+    @classmethod
+    def of(
+        cls,
+        sidecar: EngineSidecar,
+        *,
+        version: int,
+        data_sha256: str,
+        code_commit: str,
+        verdict: str,
+        promotable: bool,
+        simulated: bool,
+        mlflow_run_id: str,
+        flow_run_id: str,
+    ) -> "Manifest":
+        """The manifest of an engine, its hashes taken from the sidecar."""
+        return cls(
+            version=version,
+            data_sha256=data_sha256,
+            code_commit=code_commit,
+            onnx_sha256=sidecar.onnx_sha256,
+            engine_sha256=sidecar.sha256,
+            config_sha256=hash_bytes(model_config(sidecar).encode()),
+            verdict=verdict,
+            promotable=promotable,
+            simulated=simulated,
+            mlflow_run_id=mlflow_run_id,
+            flow_run_id=flow_run_id,
+        )
+
+
+def stage(
+    root: Path, version: int, engine_folder: Path, sidecar: EngineSidecar, manifest: Manifest
+) -> Path:
+    """Put a version into the staging repository by one rename.
+
+    Staging the same bytes again changes nothing; nothing is ever overwritten.
+
+    Args:
+        root: of the staging repository; made if absent.
+        version: registered version, 1 or more.
+        engine_folder: what `Engine.build` wrote.
+        sidecar: of that engine.
+        manifest: of this version.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        IntegrityError: the engine, sidecar and manifest disagree, or the version exists with other
+            bytes.
+        EngineError: Triton cannot serve the engine.
+        StorageError: the repository cannot be written; nothing is left behind.
+    """
+    config = model_config(sidecar).encode()
+    _require_agreement(version, engine_folder, sidecar, manifest, config)
+    texts = {
+        CONFIG_FILE: config,
+        MANIFEST_FILE: (manifest.model_dump_json(indent=2) + "\n").encode(),
+    }
+    copies = {name: engine_folder / name for name in (sidecar.file, SIDECAR_FILE)}
+    home = root / MODEL_NAME
+    target = home / str(version)
+    if target.exists():
+        _require_same(target, texts, copies)
+    newest = version >= max(staged_versions(root), default=0)
+    # all bytes are on disk before the first rename; the version appears before the config does
+    with ExitStack() as stack:
+        if newest and _read(home / CONFIG_FILE) != config:
+            stack.enter_context(atomic_file(home / CONFIG_FILE)).write_bytes(config)
+        if not target.exists():
+            folder = stack.enter_context(atomic_folder(target))
+            for name, text in texts.items():
+                (folder / name).write_bytes(text)
+            for name, source in copies.items():
+                shutil.copyfile(source, folder / name)
+            # the copy is proved too: what is renamed is what was approved
+            EngineSidecar.load(folder)
+    return target
+
+
+def staged_versions(root: Path) -> list[int]:
+    """Versions in a repository, ascending; unfinished and foreign folders left out."""
+    home = root / MODEL_NAME
+    if not home.is_dir():
+        return []
+    return sorted(int(path.name) for path in home.iterdir() if path.is_dir() and _is_version(path))
+
+
+def _is_version(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdigit() and (path / MANIFEST_FILE).is_file()
+
+
+def _require_agreement(
+    version: int, engine_folder: Path, sidecar: EngineSidecar, manifest: Manifest, config: bytes
+) -> None:
+    found = EngineSidecar.load(engine_folder)
+    pairs = {
+        "sidecar": (found, sidecar),
+        "version": (manifest.version, version),
+        "engine": (manifest.engine_sha256, sidecar.sha256),
+        "ONNX graph": (manifest.onnx_sha256, sidecar.onnx_sha256),
+        "config.pbtxt": (manifest.config_sha256, hash_bytes(config)),
+    }
+    wrong = [name for name, (one, other) in pairs.items() if one != other]
+    if version < 1:
+        wrong.append("version (must be 1 or more)")
+    if wrong:
+        raise IntegrityError(
+            f"what is to be staged does not fit together: {', '.join(wrong)}",
+            where=str(engine_folder),
+            remedy="make the manifest with Manifest.of from this engine's sidecar",
+        )
+
+
+def _require_same(target: Path, texts: dict[str, bytes], copies: dict[str, Path]) -> None:
+    wanted = {name: hash_bytes(text) for name, text in texts.items()}
+    wanted |= {name: hash_path(source) for name, source in copies.items()}
+    found = {path.name: hash_path(path) for path in target.iterdir()}
+    if found != wanted:
+        names = sorted({name for name, _ in found.items() ^ wanted.items()})
+        raise IntegrityError(
+            f"version {target.name} is staged already with other bytes: {', '.join(names)}",
+            where=str(target),
+            remedy="register a new version; a staged one is never overwritten",
+        )
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

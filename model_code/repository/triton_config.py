@@ -1,0 +1,111 @@
+"""`config.pbtxt`, written through Triton's own protobuf from an engine's sidecar.
+
+Source: triton-inference-server/common, protobuf/model_config.proto.
+"""
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from model_code.engines.sidecar import EngineSidecar, TensorSpec
+from model_code.errors import EngineError
+from model_code.settings import (
+    MAX_QUEUE_DELAY_US,
+    MODEL_NAME,
+    PREFERRED_BATCH_SIZES,
+)
+
+VERSIONS_KEPT = 2
+
+# engine -> (platform, backend); eager torch is a reference, not something to serve
+SERVABLE = {
+    "onnxruntime-fp32": ("onnxruntime_onnx", "onnxruntime"),
+    "openvino-fp32": ("", "openvino"),
+    "openvino-bf16": ("", "openvino"),
+    "tensorrt-fp16": ("tensorrt_plan", "tensorrt"),
+}
+_OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def model_config(sidecar: EngineSidecar) -> str:
+    """Text of `config.pbtxt` for the engine.
+
+    Every preferred batch size, and batch 1, is warmed up: the first request after a swap would
+    otherwise wait tens of milliseconds.
+
+    Raises:
+        EngineError: Triton has no backend for the engine.
+    """
+    if sidecar.engine not in SERVABLE:
+        raise EngineError(
+            f"engine {sidecar.engine} cannot be served by Triton",
+            remedy=f"stage one of {', '.join(SERVABLE)}",
+        )
+    platform, backend = SERVABLE[sidecar.engine]
+    on_gpu = sidecar.plan is not None
+    kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
+    config = pb.ModelConfig(
+        name=MODEL_NAME,
+        platform=platform,
+        backend=backend,
+        default_model_filename=sidecar.file,
+        max_batch_size=sidecar.max_batch,
+        input=[
+            pb.ModelInput(name=tensor.name, data_type=_dtype(tensor), dims=tensor.shape)
+            for tensor in sidecar.inputs
+        ],
+        output=[
+            pb.ModelOutput(name=tensor.name, data_type=_dtype(tensor), dims=tensor.shape)
+            for tensor in sidecar.outputs
+        ],
+        version_policy=pb.ModelVersionPolicy(
+            latest=pb.ModelVersionPolicy.Latest(num_versions=VERSIONS_KEPT)
+        ),
+        instance_group=[pb.ModelInstanceGroup(count=1, kind=kind)],
+        dynamic_batching=pb.ModelDynamicBatching(
+            preferred_batch_size=PREFERRED_BATCH_SIZES,
+            max_queue_delay_microseconds=MAX_QUEUE_DELAY_US,
+        ),
+        model_warmup=[_warmup(sidecar, batch) for batch in (1, *PREFERRED_BATCH_SIZES)],
+    )
+    for key, value in _parameters(sidecar, backend).items():
+        config.parameters[key].string_value = value
+    return str(text_format.MessageToString(config))
+
+
+def parse(text: str) -> pb.ModelConfig:
+    """Read `config.pbtxt` back.
+
+    Raises:
+        EngineError: it is not a model configuration.
+    """
+    try:
+        return text_format.Parse(text, pb.ModelConfig())
+    except text_format.ParseError as error:
+        raise EngineError(f"config.pbtxt is malformed: {error}") from error
+
+
+def _parameters(sidecar: EngineSidecar, backend: str) -> dict[str, str]:
+    if backend == "onnxruntime":
+        return {"intra_op_thread_count": str(sidecar.threads), "inter_op_thread_count": "1"}
+    if backend == "openvino":
+        return {
+            "INFERENCE_NUM_THREADS": str(sidecar.threads),
+            "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[sidecar.precision],
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+    return {}
+
+
+def _warmup(sidecar: EngineSidecar, batch: int) -> pb.ModelWarmup:
+    warmup = pb.ModelWarmup(name=f"batch {batch}", batch_size=batch)
+    for tensor in sidecar.inputs:
+        entry = warmup.inputs[tensor.name]
+        entry.data_type = _dtype(tensor)
+        entry.dims.extend(tensor.shape)
+        entry.zero_data = True
+    return warmup
+
+
+def _dtype(tensor: TensorSpec) -> int:
+    return int(pb.DataType.Value(f"TYPE_{tensor.dtype}"))

@@ -1,0 +1,127 @@
+"""What people read: MLflow's parent run and Prefect's artefacts, written anew in every run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from model_code.benchmark.result import BenchmarkRun
+from model_code.market.quality import DayReport
+from model_code.settings import REFERENCE_ENGINE
+from tasks import tracking
+from tasks.results import (
+    Judged,
+    Measured,
+    Plan,
+    Registered,
+    SplitWindows,
+    Staged,
+    TrainedNetwork,
+    ValidatedDay,
+)
+from tasks.stage import RunRef
+
+SIMULATED_NOTE = "> **SIMULATED DATA.** These ticks are made up; the model is not promotable.\n\n"
+
+
+def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) -> None:
+    """Validation table to Prefect; HTML report, counts and dataset inputs to MLflow."""
+    from tasks.validation_report import render
+
+    table = [
+        {
+            "instrument": day.symbol,
+            "date": str(day.date),
+            "rows": day.rows,
+            "quarantined": day.quarantined,
+            "faults": ", ".join(f"{name} {count}" for name, count in day.faults.items()) or "none",
+            "verdict": "; ".join(day.failures) or "passed",
+        }
+        for day in days
+    ]
+    create_table_artifact(
+        table,
+        key="validation",
+        description=_note(plan.simulated) + "Rows that went on and rows that did not, with why.",
+    )
+    mlflow = tracking.client(run.settings)
+    reports = [DayReport.model_validate_json(day.report.open().read_bytes()) for day in days]
+    mlflow.log_text(run.mlflow_run_id, render(reports), "validation/report.html")
+    mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
+    tracking.log_metrics(
+        mlflow,
+        run.mlflow_run_id,
+        {
+            "rows": sum(day.rows for day in days),
+            "rows_quarantined": sum(day.quarantined for day in days),
+        },
+    )
+    rows = {(day.symbol, day.date): day.rows for day in days}
+    context = {"training": plan.train, "test": plan.test}
+    tracking.log_datasets(
+        mlflow,
+        run.mlflow_run_id,
+        [
+            (
+                f"{day.symbol}/{day.date}",
+                day.digest,
+                day.market,
+                purpose,
+                rows[day.symbol, day.date],
+            )
+            for purpose, chosen in context.items()
+            for day in chosen
+        ],
+    )
+
+
+def publish_outcome(
+    run: RunRef,
+    plan: Plan,
+    split: SplitWindows,
+    rival: Mapping[str, float],
+    network: TrainedNetwork,
+    measured: Measured,
+    judged: Judged,
+    registered: Registered | None,
+    staged: Staged | None,
+) -> None:
+    """Benchmark, verdict and links to Prefect; metrics, plots and tables to MLflow."""
+    benchmark = BenchmarkRun.load(measured.folder.open())
+    verdict, heading = judged.verdict, _note(plan.simulated)
+    table = benchmark.result.markdown()
+    create_markdown_artifact(
+        heading + table, key="benchmark", description="Engines side by side on the test day."
+    )
+    create_markdown_artifact(
+        heading + verdict.markdown(), key="verdict", description=f"The gate says {verdict.verdict}."
+    )
+    mlflow, run_id = tracking.client(run.settings), run.mlflow_run_id
+    mlflow.log_artifacts(run_id, measured.folder.path, "benchmark")
+    mlflow.log_text(run_id, verdict.markdown(), "gate/verdict.md")
+    mlflow.log_text(run_id, judged.verdict_json, "gate/verdict.json")
+    mlflow.log_dict(run_id, split.summary, "split.json")
+    chosen, reference = benchmark.result.row(judged.engine), benchmark.result.row(REFERENCE_ENGINE)
+    if chosen and reference:
+        tracking.log_metrics(mlflow, run_id, chosen.metrics())
+        tracking.log_metrics(mlflow, run_id, {"speedup": reference.p50_ms / chosen.p50_ms})
+    tracking.log_metrics(
+        mlflow, run_id, {f"baseline_{name}": value for name, value in rival.items()}
+    )
+    best = network.history[network.best_epoch - 1]
+    tracking.log_metrics(mlflow, run_id, {"validation_auc": best["validation_auc"]})
+    tags = {"tickline.verdict": verdict.verdict, "tickline.engine": judged.engine}
+    if registered:
+        tags |= {"tickline.model_version": registered.version}
+    if staged:
+        tags |= {"tickline.staged": staged.path}
+    tracking.set_tags(mlflow, run_id, tags)
+    tracking.note(mlflow, run_id, f"{heading}{verdict.markdown()}\n{table}")
+
+
+def _note(simulated: bool) -> str:
+    return SIMULATED_NOTE if simulated else ""
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}

@@ -1,0 +1,104 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.servers import (
+    HOST,
+    ServerError,
+    environment,
+    free_port,
+    healthy,
+    prefect_server,
+    running_server,
+    started,
+)
+from model_code.settings import Settings
+
+
+def web(port: int) -> list[str]:
+    return [sys.executable, "-m", "http.server", str(port), "--bind", HOST]
+
+
+def gone(port: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not healthy(f"http://{HOST}:{port}/"):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_started_waits_for_health_and_stops_at_the_end(tmp_path: Path) -> None:
+    port = free_port()
+    with started("web", web(port), f"http://{HOST}:{port}/", Settings(home=tmp_path)):
+        assert healthy(f"http://{HOST}:{port}/")
+    assert gone(port)
+
+
+def test_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('port taken')"]
+    url = f"http://{HOST}:{free_port()}/"
+    with (
+        pytest.raises(ServerError, match="exited with status 1:\nport taken"),
+        started("web", command, url, Settings(home=tmp_path)),
+    ):
+        raise AssertionError("it must not get here")
+
+
+def test_server_dies_with_its_parent_even_by_sigkill(tmp_path: Path) -> None:
+    port = free_port()
+    script = (
+        "import os, pathlib, signal\n"
+        "from infra.servers import started\n"
+        "from model_code.settings import Settings\n"
+        f"with started('web', {web(port)!r}, 'http://{HOST}:{port}/',"
+        f" Settings(home=pathlib.Path({str(tmp_path)!r}))):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert gone(port)
+
+
+def test_configured_server_is_used_or_its_silence_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_url: str
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with prefect_server(Settings(home=tmp_path, prefect_api_url=prefect_url)) as url:
+        assert url == prefect_url
+    dead = f"http://{HOST}:{free_port()}/api"
+    with (
+        pytest.raises(ServerError, match="the configured Prefect server does not answer"),
+        prefect_server(Settings(home=tmp_path, prefect_api_url=dead)),
+    ):
+        raise AssertionError("it must not get here")
+
+
+@pytest.mark.parametrize("record", ["", "{}", "not json", '{"url": "http://127.0.0.1:9/api"}'])
+def test_a_stale_or_broken_record_is_not_a_running_server(tmp_path: Path, record: str) -> None:
+    (tmp_path / "prefect-server.json").write_text(record)
+    assert running_server(Settings(home=tmp_path)) is None
+
+
+def test_record_of_a_dead_owner_is_not_a_running_server(tmp_path: Path, prefect_url: str) -> None:
+    record = tmp_path / "prefect-server.json"
+    alive = f'{{"url": "{prefect_url}", "owner": {os.getpid()}}}'
+    record.write_text(alive)
+    assert running_server(Settings(home=tmp_path)) == prefect_url
+    dead = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
+    record.write_text(alive.replace(str(os.getpid()), str(dead)))
+    assert running_server(Settings(home=tmp_path)) is None
+
+
+def test_environment_keeps_everything_under_home_and_telemetry_off(tmp_path: Path) -> None:
+    values = environment(Settings(home=tmp_path))
+    for name in ("PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH", "MLFLOW_TRACKING_URI"):
+        assert str(tmp_path) in values[name]
+    assert values["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert values["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+
+from model_code.engines import registry
+from model_code.engines.openvino_engine import compile_graph, effective_precisions
+from model_code.engines.packaged import physical_cores
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import EngineError, EngineUnavailableError, IntegrityError, StorageError
+from model_code.settings import ENGINE_NAMES, INPUT_NAME, OUTPUT_NAME
+
+HERE = [name for name, reason in registry.available().items() if reason is None]
+ABSENT = [name for name, reason in registry.available().items() if reason is not None]
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.02}
+NO_BF16 = "CPU has no native BF16 (AVX512_BF16 or AMX)"
+
+
+@pytest.fixture(scope="module")
+def folders(source, tmp_path_factory):
+    root = tmp_path_factory.mktemp("engines")
+    for name in HERE:
+        registry.ENGINES[name].build(source, root / name)
+    return root
+
+
+def test_the_registry_holds_the_named_engines_in_order():
+    assert tuple(registry.ENGINES) == ENGINE_NAMES
+    assert {"torch-fp32", "onnxruntime-fp32", "openvino-fp32"} <= set(HERE)
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_an_unavailable_engine_says_why_and_refuses_to_build(name, source, tmp_path):
+    reason = registry.available()[name]
+    assert reason
+    with pytest.raises(EngineUnavailableError, match=name) as caught:
+        registry.ENGINES[name].build(source, tmp_path)
+    assert reason in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_answers_equal_eager_fp32(name, folders, x_BTF, expected_BC):
+    engine = registry.ENGINES[name]
+    answer_BC = engine.load(folders / name).predict(x_BTF)
+    assert answer_BC.dtype == np.float32
+    np.testing.assert_allclose(answer_BC, expected_BC, atol=TOLERANCE[engine.precision])
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_answer_does_not_depend_on_the_batch_it_rides_in(name, folders, x_BTF):
+    predictor = registry.ENGINES[name].load(folders / name)
+    together_BC = predictor.predict(x_BTF)
+    alone_BC = np.concatenate([predictor.predict(x_BTF[i : i + 1]) for i in range(len(x_BTF))])
+    np.testing.assert_allclose(alone_BC, together_BC, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_answer_is_not_overwritten_by_the_next(name, folders, x_BTF):
+    predictor = registry.ENGINES[name].load(folders / name)
+    first_BC = predictor.predict(x_BTF[:1])
+    kept_BC = first_BC.copy()
+    predictor.predict(x_BTF[1:2])
+    np.testing.assert_array_equal(first_BC, kept_BC)
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_the_sidecar_tells_the_engine(name, folders):
+    engine, sidecar = registry.ENGINES[name], EngineSidecar.load(folders / name)
+    assert (sidecar.engine, sidecar.precision) == (name, engine.precision)
+    assert sidecar.parity_error <= TOLERANCE[engine.precision]
+    assert [tensor.name for tensor in sidecar.inputs + sidecar.outputs] == [INPUT_NAME, OUTPUT_NAME]
+    assert sidecar.threads == physical_cores()
+    assert sidecar.max_batch == 64
+
+
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((1, 64, 15), np.float32),
+        np.zeros((64, 16), np.float32),
+        np.zeros((0, 64, 16), np.float32),
+        np.zeros((1, 64, 16), np.float64),
+    ],
+    ids=["features", "no batch", "empty", "float64"],
+)
+def test_windows_of_another_shape_or_type_are_refused(name, folders, bad):
+    with pytest.raises(EngineError, match="windows"):
+        registry.ENGINES[name].load(folders / name).predict(bad)
+
+
+def test_one_engine_does_not_open_anothers_folder(folders):
+    with pytest.raises(EngineError, match="this is an engine torch-fp32, not onnxruntime-fp32"):
+        registry.ENGINES["onnxruntime-fp32"].load(folders / "torch-fp32")
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_tampered_engine_is_not_opened(name, source, tmp_path):
+    sidecar = registry.ENGINES[name].build(source, tmp_path)
+    with (tmp_path / sidecar.file).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(IntegrityError):
+        registry.ENGINES[name].load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-fp32", "openvino-fp32"])
+def test_a_broken_graph_is_refused_in_clear_words(name, source, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(source.onnx.read_bytes()[:2000])
+    bad = type(source)(source.model, broken, source.torchscript)
+    with pytest.raises(EngineError, match="refuses the graph"):
+        registry.ENGINES[name].build(bad, tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(source, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write"):
+        registry.ENGINES["torch-fp32"].build(source, tmp_path / "file" / "out")
+
+
+def test_an_engine_that_answers_nan_is_not_built(source, tmp_path, monkeypatch):
+    engine = registry.ENGINES["onnxruntime-fp32"]
+
+    class Broken:
+        def predict(self, x_BTF):
+            return np.full((len(x_BTF), 2), np.nan, np.float32)
+
+    monkeypatch.setattr(engine, "_open", lambda path, threads: Broken())
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        engine.build(source, tmp_path)
+
+
+def test_openvino_never_falls_back_silently(source):
+    assert effective_precisions(compile_graph(source.onnx, "f32", 1)) == {"f32"}
+    if "openvino-bf16" in HERE:
+        assert effective_precisions(compile_graph(source.onnx, "bf16", 1)) == {"bf16"}
+    else:
+        with pytest.raises(EngineError, match="asked for bf16 and computes matrix products in f32"):
+            compile_graph(source.onnx, "bf16", 1)
+
+
+def test_bf16_engines_follow_the_processors_word(monkeypatch):
+    amp = registry.ENGINES["torch-amp"]
+    if amp.device == "cuda":
+        pytest.skip("autocast is FP16 on this machine's GPU")
+    for capabilities, reason in [({}, NO_BF16), ({"avx512_bf16": True}, None)]:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda found=capabilities: found)
+        assert amp.availability() == reason
+
+
+def test_mixed_precision_answers_near_fp32(source, tmp_path, monkeypatch, x_BTF, expected_BC):
+    # slow but right where BF16 is emulated
+    amp = registry.ENGINES["torch-amp"]
+    monkeypatch.setattr(type(amp), "availability", lambda self: None)
+    sidecar = amp.build(source, tmp_path)
+    answer_BC = amp.load(tmp_path).predict(x_BTF)
+    assert sidecar.parity_error > 1e-6  # it really is another arithmetic
+    np.testing.assert_allclose(answer_BC, expected_BC, atol=0.1)

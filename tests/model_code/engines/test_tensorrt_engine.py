@@ -1,0 +1,143 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from model_code import network
+from model_code.engines import tensorrt_engine
+from model_code.engines.packaged import system
+from model_code.engines.sidecar import EngineSidecar
+from model_code.engines.tensorrt_builder import FP32_OPERATORS, Plan
+from model_code.engines.tensorrt_engine import TensorRTFloat16, require_fit
+from model_code.errors import EngineError, EngineUnavailableError, IntegrityError
+
+
+class Runtime:
+    """Stands for a TensorRT that refuses every plan, as it does a foreign one."""
+
+    opened = 0
+
+    def __init__(self, log):
+        pass
+
+    def deserialize_cuda_engine(self, data):
+        Runtime.opened += 1
+
+
+LIBRARY = SimpleNamespace(
+    __version__="11.4.0",
+    Runtime=Runtime,
+    Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None}),
+)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that seems to have all TensorRT needs."""
+    monkeypatch.setattr(TensorRTFloat16, "availability", lambda self: None)
+    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda name: LIBRARY)
+    monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "9.0")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    Runtime.opened = 0
+
+
+@pytest.fixture
+def built(gpu, source, tmp_path, monkeypatch):
+    class Eager:
+        def __init__(self, trt, path):
+            assert path.read_bytes() == b"plan"
+
+        def predict(self, x_BTF):
+            with torch.inference_mode():
+                return network.load(source.model)(torch.from_numpy(x_BTF)).numpy()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensorrt_engine, "_PlanPredictor", Eager)
+        plan = Plan(b"plan", half_layers=9, float_layers=4, flags=(), timing_cache_sha256="0" * 64)
+        patch.setattr(tensorrt_engine, "build_plan", lambda trt, graph: plan)
+        TensorRTFloat16().build(source, tmp_path)
+    return tmp_path
+
+
+def test_availability_names_what_is_missing(monkeypatch):
+    def absent(name):
+        raise OSError(name)
+
+    engine = TensorRTFloat16()
+    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", absent)
+    assert engine.availability() == "no NVIDIA driver (libcuda.so.1)"
+    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch sees no CUDA GPU" in str(engine.availability())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(TensorRTFloat16, "library", "tensorrt_that_is_not_there")
+    assert "TensorRT is not installed" in str(engine.availability())
+    monkeypatch.setattr(TensorRTFloat16, "library", "json")
+    assert engine.availability() is None
+
+
+def test_the_sidecar_ties_the_plan_to_its_gpu(built):
+    sidecar = EngineSidecar.load(built)
+    assert sidecar.fp32_operators == FP32_OPERATORS
+    assert sidecar.inputs[0].dtype == sidecar.outputs[0].dtype == "FP16"
+    assert sidecar.parity_error == 0.0
+    assert sidecar.plan is not None
+    assert (sidecar.plan.compute_capability, sidecar.plan.gpu) == ("9.0", "a GPU")
+    assert sidecar.plan.profile == (1, 32, 64)
+    assert sidecar.plan.workspace_bytes == 4 << 30
+    assert sidecar.plan.half_layers == 9
+
+
+def test_a_plan_tensorrt_refuses_is_an_error(built):
+    with pytest.raises(EngineError, match="refuses to deserialise"):
+        TensorRTFloat16().load(built)
+    assert Runtime.opened == 1
+
+
+def test_tampered_bytes_are_never_deserialised(built):
+    (built / "model.plan").write_bytes(b"plant")
+    with pytest.raises(IntegrityError):
+        TensorRTFloat16().load(built)
+    assert Runtime.opened == 0
+
+
+def test_a_plan_for_another_gpu_is_never_deserialised(built, monkeypatch):
+    monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "8.0")
+    with pytest.raises(EngineError, match=r"GPU compute capability 9.0, here 8.0"):
+        TensorRTFloat16().load(built)
+    assert Runtime.opened == 0
+
+
+def test_a_plan_is_not_loaded_without_a_driver(built, monkeypatch):
+    monkeypatch.setattr(TensorRTFloat16, "availability", lambda self: "no driver")
+    with pytest.raises(EngineUnavailableError, match="no driver"):
+        TensorRTFloat16().load(built)
+    assert Runtime.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "message"),
+    [
+        ("10.13.0", "9.0", r"TensorRT 11.4.0, here 10.13.0"),
+        ("11.4.0", "8.6", r"GPU compute capability 9.0, here 8.6"),
+    ],
+)
+def test_a_mismatch_is_named(built, version, capability, message):
+    with pytest.raises(EngineError, match=message):
+        require_fit(EngineSidecar.load(built), version, capability, built)
+
+
+def test_another_system_is_named_and_the_same_is_accepted(built):
+    sidecar = EngineSidecar.load(built)
+    require_fit(sidecar, "11.4.0", "9.0", built)
+    foreign = sidecar.model_copy(update={"system": "Windows AMD64"})
+    with pytest.raises(EngineError, match=f"system Windows AMD64, here {system()}"):
+        require_fit(foreign, "11.4.0", "9.0", built)
+
+
+def test_the_largest_batch_is_a_clear_limit():
+    from model_code.engines.protocol import check_windows
+
+    with pytest.raises(EngineError, match="at most 64"):
+        check_windows(np.zeros((65, 64, 16), np.float32), 64)

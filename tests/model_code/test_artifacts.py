@@ -1,0 +1,122 @@
+import errno
+import os
+import pickle
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+
+from model_code.artifacts import ArtifactStore, atomic_file, atomic_folder, hash_path
+from model_code.errors import DataError, IntegrityError, StorageError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_put_moves_a_file_to_its_hash_and_open_returns_it(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    with store.scratch() as scratch:
+        (scratch / "a.txt").write_text("tick")
+        ref = store.put(scratch / "a.txt")
+    assert ref.open().read_text() == "tick"
+    assert ref.sha256 in ref.path
+    assert not scratch.exists()
+
+
+def test_equal_bytes_are_kept_once(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    refs = []
+    for _ in range(2):
+        with store.scratch() as scratch:
+            (scratch / "a.txt").write_text("tick")
+            refs.append(store.put(scratch / "a.txt"))
+    assert refs[0] == refs[1]
+    assert names(tmp_path).count("a.txt") == 1
+
+
+def test_folder_hash_depends_on_names_and_bytes(tmp_path: Path) -> None:
+    for folder, name, text in (("a", "x", "1"), ("b", "x", "1"), ("c", "y", "1"), ("d", "x", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    hashes = [hash_path(tmp_path / folder) for folder in "abcd"]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def test_tampered_artefact_is_refused_and_then_replaced(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def put() -> Path:
+        with store.scratch() as scratch:
+            (scratch / "model.onnx").write_bytes(b"weights")
+            refs.append(store.put(scratch / "model.onnx"))
+        return Path(refs[-1].path)
+
+    refs: list = []
+    put().write_bytes(b"evil")
+    with pytest.raises(IntegrityError, match=r"model\.onnx was changed after it was written"):
+        refs[0].open()
+    put()
+    assert refs[0].open().read_bytes() == b"weights"
+
+
+def test_missing_artefact_says_how_to_make_it_again(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    with store.scratch() as scratch:
+        (scratch / "a").write_text("x")
+        ref = store.put(scratch / "a")
+    Path(ref.path).unlink()
+    with pytest.raises(IntegrityError, match="is gone") as caught:
+        ref.open()
+    assert "--refresh" in str(caught.value)
+
+
+def test_atomic_file_leaves_nothing_when_the_writer_fails(tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    target.write_text("old")
+    with pytest.raises(ValueError, match="halfway"), atomic_file(target) as temporary:
+        temporary.write_text("new")
+        raise ValueError("halfway")
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["report.json"]
+
+
+def test_atomic_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="halfway"), atomic_folder(tmp_path / "v1") as folder:
+        (folder / "a").write_text("x")
+        raise ValueError("halfway")
+    assert names(tmp_path) == []
+    with atomic_folder(tmp_path / "v1") as folder:
+        (folder / "a").write_text("x")
+    assert names(tmp_path) == ["a", "v1"]
+
+
+def test_disk_full_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
+    # the kernel's own refusal, by a limit on file size, in a child that may keep the limit
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        try:
+            with atomic_file(tmp_path / "big.bin") as temporary:
+                temporary.write_bytes(b"x" * 4096)
+        except StorageError as error:
+            os._exit(0 if "cannot write big.bin" in str(error) else 3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert names(tmp_path) == []
+
+
+def test_no_space_left_names_the_file_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught, atomic_file(tmp_path / "a.bin"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "cannot write a.bin: No space left on device" in str(caught.value)
+    assert "df -h" in str(caught.value)
+
+
+def test_errors_survive_pickling_with_their_parts() -> None:
+    error = pickle.loads(pickle.dumps(DataError("bad", where="file.csv", remedy="mend it")))
+    assert isinstance(error, DataError)
+    assert str(error) == "bad\n  where: file.csv\n  do:    mend it"

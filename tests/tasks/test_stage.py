@@ -1,0 +1,118 @@
+import datetime as dt
+import sys
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from model_code.artifacts import ArtifactRef
+from model_code.errors import ConfigError
+from model_code.settings import FeatureSpec, Settings
+from tasks import stage as stages
+from tasks.results import Record, SourceDay
+from tasks.stage import RunRef, canonical, code_version, stage, stage_key
+
+
+def ref(path: str = "/somewhere", sha256: str = "ab") -> ArtifactRef:
+    return ArtifactRef(name="a", path=path, sha256=sha256)
+
+
+def test_artefact_is_its_content_not_its_path() -> None:
+    assert canonical(ref("/here")) == canonical(ref("/there"))
+    assert canonical(ref(sha256="ab")) != canonical(ref(sha256="cd"))
+
+
+def test_models_dates_and_sequences_are_reduced_to_plain_values() -> None:
+    day = SourceDay(market="m", date=dt.date(2024, 8, 8), symbol="A", digest="d", simulated=False)
+    assert canonical({"days": (day,), "spec": FeatureSpec()}) == {
+        "days": [
+            {"market": "m", "date": "2024-08-08", "symbol": "A", "digest": "d", "simulated": False}
+        ],
+        "spec": FeatureSpec().model_dump(),
+    }
+
+
+def test_a_value_without_content_is_refused_rather_than_uncached() -> None:
+    with pytest.raises(ConfigError, match="given a object, which has no content key"):
+        canonical(object())
+
+
+def test_key_changes_with_each_input_and_not_with_the_run() -> None:
+    code = ["model_code.features.labels"]
+    base = stage_key(code, {"table": ref(), "spec": FeatureSpec(), "run": 1})
+    assert base == stage_key(code, {"table": ref("/moved"), "spec": FeatureSpec(), "run": 2})
+    assert base != stage_key(code, {"table": ref(), "spec": FeatureSpec(horizon_ms=50.0), "run": 1})
+    assert base != stage_key(["model_code.metrics"], {"table": ref(), "spec": FeatureSpec()})
+    assert base != stage_key(code, {"table": ref(), "spec": FeatureSpec()}, own="def f(): ...")
+
+
+def test_code_version_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sample"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "top.py").write_text("from sample import middle\n")
+    (package / "middle.py").write_text("import json\nfrom sample.low import x\n")
+    (package / "low.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(stages, "FIRST_PARTY", ("sample",))
+    code_version.cache_clear()
+    before = code_version("sample.top")
+    (package / "low.py").write_text("x = 2\n")
+    code_version.cache_clear()
+    after = code_version("sample.top")
+    code_version.cache_clear()
+    assert before != after
+    for name in [name for name in sys.modules if name.split(".")[0] == "sample"]:
+        del sys.modules[name]
+
+
+def test_environment_names_libraries_and_processor() -> None:
+    environment = stages.environment()
+    assert "torch==" in environment
+    assert stages.processor() in environment
+
+
+class Doubled(Record):
+    value: int
+
+
+def test_same_inputs_come_back_cached_as_the_same_record(home: Settings) -> None:
+    calls: list[int] = []
+
+    @stage("double", code=["model_code.metrics"])
+    def double(run: RunRef, number: int) -> Doubled:
+        calls.append(number)
+        return Doubled(value=2 * number)
+
+    @flow
+    def twice(run: RunRef) -> tuple[list[str], Doubled]:
+        states = [double(run, 4, return_state=True) for _ in range(2)]
+        return [str(state.name) for state in states], states[1].result()
+
+    run = RunRef(settings=home, mlflow_run_id="m", flow_run_id="f")
+    names, value = twice(run)
+    assert names == ["Completed", "Cached"]
+    assert calls == [4]
+    assert value == Doubled(value=8)
+    stored = [path.read_text() for path in (home.home / "results").rglob("double-*")]
+    assert len(stored) == 1
+    assert '"type":"json"' in stored[0].replace(" ", "")  # never a pickle
+
+
+def test_a_stage_that_fails_is_not_cached(home: Settings) -> None:
+    calls: list[int] = []
+
+    @stage("fragile", code=["model_code.metrics"])
+    def fragile(run: RunRef, number: int) -> int:
+        calls.append(number)
+        if len(calls) == 1:
+            raise ValueError("first time")
+        return number
+
+    @flow
+    def go(run: RunRef) -> list[str]:
+        return [str(fragile(run, 1, return_state=True).name) for _ in range(3)]
+
+    assert go(RunRef(settings=home, mlflow_run_id="m", flow_run_id="f")) == [
+        "Failed", "Completed", "Cached",
+    ]  # fmt: skip
