@@ -1,5 +1,6 @@
 """The `tickline` command."""
 
+import datetime as dt
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,15 +52,22 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.callback()
-def _version(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         out.print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -219,6 +227,34 @@ def describe(
     out.print(describe_market(_market(data, _settings()) or "simulated:", picture))
 
 
+@data_app.command("download")
+def download(
+    symbol: Annotated[str, typer.Argument(help="As Binance writes it, e.g. BTCUSDT.")],
+    dates: Annotated[list[str], typer.Argument(help="Dates, YYYY-MM-DD; at least two to train.")],
+    folder: Annotated[Path, typer.Option(help="Where the archives go.")] = Path("archives"),
+    base_url: Annotated[
+        str | None, typer.Option(help="Folder of the archives; default: USD-margined futures.")
+    ] = None,
+) -> None:
+    """Fetch Binance's public daily archives of best quotes and trades, checksums proved.
+
+    Goes on where a broken download stopped. Then: tickline nightly --data FOLDER
+    """
+    from model_code.market.binance_download import BASE_URL
+    from model_code.market.binance_download import download as fetch
+
+    for text in dates:
+        for path in fetch(symbol, _date(text), folder, base_url=base_url or BASE_URL):
+            out.print(f"have {path}")
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"not a date: {text!r}", remedy="write it as YYYY-MM-DD") from error
+
+
 def _settings() -> Settings:
     try:
         return Settings().resolved()
@@ -234,7 +270,7 @@ def _market(data: str | None, settings: Settings) -> str | None:
     uri = data or settings.market
     if uri is None or ":" in uri:
         return uri
-    return str(Path(uri).expanduser().absolute())
+    return str(Path(uri).expanduser().resolve())
 
 
 def _spec(path: Path | None, changes: dict[str, Any]) -> NightlySpec:
@@ -270,3 +306,7 @@ def _problems(error: ValidationError) -> str:
         f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})"
         for item in error.errors()
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome:
             ticks = data.require_passed(days)
 
             table = data.build_features(run, ticks, spec.features, plan.simulated)
-            split = data.split_windows(run, table, spec.split, spec.features, plan.test_date)
+            split = data.split_windows(run, table, spec.split, plan.test_date)
             rival = model.baseline(run, table, split, spec.training.seed)
             network = model.train(run, table, split, spec.network, spec.training)
             exported = model.export_network(run, table, split, network.model)

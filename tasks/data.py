@@ -1,7 +1,6 @@
 """Stages from the market store to windows: find, validate, features, split."""
 
 import datetime as dt
-from pathlib import Path
 
 import pyarrow.parquet as pq
 from prefect import task
@@ -118,11 +117,16 @@ def build_features(
 
 @stage("split", code=["model_code.features.split"])
 def split_windows(
-    run: RunRef, table: ArtifactRef, spec: SplitSpec, features: FeatureSpec, test_date: dt.date
+    run: RunRef, table: ArtifactRef, spec: SplitSpec, test_date: dt.date
 ) -> SplitWindows:
     """Choose training, validation and test windows in time order, purged and embargoed."""
-    chosen = split.split(dataset.FeatureTable.load(table.open()), spec, features, test_date)
+    chosen = split.split(dataset.FeatureTable.load(table.open()), spec, test_date)
     with run.store.scratch() as scratch:
-        path: Path = scratch / "windows.npz"
-        chosen.save(path)
-        return SplitWindows(windows=run.store.put(path), summary=chosen.summary())
+        folder = scratch / "split"
+        folder.mkdir()
+        chosen.save(folder)
+        parts = {"train", "validation", "test"}
+        return SplitWindows(
+            windows=run.store.put(folder),
+            summary=chosen.report.model_dump(mode="json", include=parts),
+        )

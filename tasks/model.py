@@ -65,6 +65,11 @@ def train(
         on_epoch=log_epoch,
         progress=True,
     )
+    # a kill can fall between an epoch's checkpoint and its metrics
+    known = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
+    for epoch in result.history:
+        if epoch.epoch not in known:
+            log_epoch(epoch)
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]
     tracking.log_params(

@@ -31,15 +31,17 @@ def ticks(n: int, seed: int = 0, symbol: str = SYMBOLS[0], date: dt.date = DATES
     bid_size, ask_size = rng.lognormal(0.0, 1.0, (2, n)).round(3) + 0.001
     imbalance = bid_size / (bid_size + ask_size)
     move = np.where(rng.random(n) < 0.25, np.where(rng.random(n) < imbalance, 1, -1), 0)
-    bid_ticks = 10_000 + np.concatenate([[0], np.cumsum(move)[:-1]])
+    bid_ticks = 10_000 + np.cumsum(move) - move
     bid = bid_ticks / 100
     ask = (bid_ticks + np.where(rng.random(n) < 0.9, 1, 2)) / 100
-    trade_count = rng.poisson(0.4, n).astype(np.int32)
-    volume = rng.lognormal(0.0, 1.0, n) * trade_count
+    traded = rng.random(n) < 0.3
+    traded[:1] = True
+    volume = np.where(traded, rng.lognormal(0.0, 1.0, n), 0.0)
     bought = rng.random(n) < 0.5
-    price = np.where(bought, ask, bid)
+    newest = np.maximum.accumulate(np.where(traded, np.arange(n), 0))
+    price = np.where(bought, ask, bid)[newest]
     ema = np.empty(n)
-    value = imbalance[0]
+    value = imbalance[0] if n else 0.0
     for i in range(n):
         weight = 0.0 if i == 0 else 1 - np.exp(-(timestamp[i] - timestamp[i - 1]) / 60e9)
         value += weight * (imbalance[i] - value)
@@ -52,11 +54,11 @@ def ticks(n: int, seed: int = 0, symbol: str = SYMBOLS[0], date: dt.date = DATES
         "bid_size": bid_size,
         "ask_size": ask_size,
         "last_trade": price,
-        "vwap": np.cumsum(price) / np.arange(1, n + 1),
+        "vwap": np.cumsum(price * volume) / np.cumsum(volume),
         "feature_ema_1min": ema,
         "buy_volume": np.where(bought, volume, 0.0),
         "sell_volume": np.where(bought, 0.0, volume),
-        "trade_count": trade_count,
+        "trade_count": traded.astype(np.int32),
         "label": pa.nulls(n, pa.int8()),
     }
     return pa.table(columns, schema=TICKS)

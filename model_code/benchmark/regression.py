@@ -61,7 +61,7 @@ def compare(
     # an answer that is not finite decides nothing: it counts as a flip
     same_N = finite_N & ((probability_N >= THRESHOLD) == (reference_N >= THRESHOLD))
     flips = int((~same_N).sum())
-    difference_N = np.abs(probability_N - reference_N)
+    difference_N = np.where(finite_N, np.abs(probability_N - reference_N), np.nan)
     quality = {} if non_finite else metrics.classification(label_N, probability_N)
     return Regression(
         accuracy=number(quality.get("accuracy")),

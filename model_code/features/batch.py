@@ -3,6 +3,7 @@
 Shapes: N rows, F features (16).
 """
 
+# ruff: noqa: N815 (column names carry their shapes)
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +78,22 @@ def compute(ticks: pa.Table, spec: FeatureSpec) -> FeatureRows:
     stream = FeatureStream(spec)
     chunks = [stream.update(batch) for batch in ticks.to_batches(max_chunksize=CHUNK_ROWS)]
     return FeatureRows(
-        np.concatenate([np.empty((0, FEATURE_COUNT), np.float32), *(c.features_NF for c in chunks)]),
+        np.concatenate(
+            [np.empty((0, FEATURE_COUNT), np.float32), *(c.features_NF for c in chunks)]
+        ),
         np.concatenate([np.empty(0, np.int64), *(c.timestamp_N for c in chunks)]),
         np.concatenate([np.empty(0, np.int32), *(c.segment_N for c in chunks)]),
     )
 
 
 def tick_records(batch: pa.RecordBatch) -> npt.NDArray[np.void]:
-    """The columns the kernel reads, as records of dtype `kernel.TICK`; null becomes NaN."""
+    """The columns the kernel reads, as records of dtype `kernel.TICK`; null becomes NaN.
+
+    Raises:
+        DataError: a timestamp is null.
+    """
+    if batch.column("timestamp").null_count:
+        raise DataError("timestamp is null", remedy="run validation on this day first")
     ticks_N = np.empty(batch.num_rows, kernel.TICK)
     for name in kernel.TICK.names or ():
         column = batch.column(name)

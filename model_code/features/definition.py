@@ -35,9 +35,7 @@ class Feature:
 
 FEATURES: tuple[Feature, ...] = (
     Feature("spread", "slog((ask - bid) / tick)", "log ticks", _BOOK),
-    Feature(
-        "queue_imbalance", "(bid_size - ask_size) / (bid_size + ask_size)", "fraction", _GOULD
-    ),
+    Feature("queue_imbalance", "(bid_size - ask_size) / (bid_size + ask_size)", "fraction", _GOULD),
     Feature("bid_size", "ln(bid_size / size)", "log ratio", _BOOK),
     Feature("ask_size", "ln(ask_size / size)", "log ratio", _BOOK),
     Feature("bid_move", "slog(d bid / tick)", "log ticks", _ROLL),
@@ -63,8 +61,6 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 FEATURES_VERSION = hash_bytes(
-    b"\0".join(
-        (Path(__file__).with_name(name)).read_bytes() for name in ("kernel.py", "labels.py")
-    )
+    b"\0".join((Path(__file__).with_name(name)).read_bytes() for name in ("kernel.py", "labels.py"))
 )[:12]
 """Changes when the code that computes features or labels changes: part of every cache key."""

@@ -67,9 +67,7 @@ class FeatureState:
         )
         slot = (self._newest + 1) % SEQUENCE_LENGTH
         row_1F = self._ring_2TF[slot : slot + 1]
-        taken = kernel.run(
-            self._state_1, self._tick_1, self._reset_gap_ns, row_1F, self._segment_1
-        )
+        taken = kernel.run(self._state_1, self._tick_1, self._reset_gap_ns, row_1F, self._segment_1)
         if taken == 0:
             raise unfit(self._tick_1[0], "live tick")
         self._ring_2TF[slot + SEQUENCE_LENGTH] = row_1F[0]

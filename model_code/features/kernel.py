@@ -23,6 +23,7 @@ SIZE_ALPHA = 2.0 / (256 + 1)  # weight of the newest row in the running size and
 VARIANCE_ALPHA = 2.0 / (128 + 1)  # weight of the newest row in the running variance of mid moves
 VWAP_ALPHA = 2.0 / (64 + 1)  # weight of the newest row in the running distance to the vwap
 SIGMA_LIMIT = 10.0  # a move over more deviations than this says no more
+SIGMA_FLOOR = 1e-3  # ticks: after a long quiet stretch a move stays finite
 LIMIT = 32.0  # no feature leaves [-LIMIT, LIMIT]; only broken prices come near
 
 TICK = np.dtype(
@@ -93,86 +94,110 @@ def _usable(tick, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _begin_segment(state, tick):  # type: ignore[no-untyped-def]
+    """As if the tick had been preceded by itself."""
+    spread = tick["ask_price"] - tick["bid_price"]
+    state["segment"] += 1
+    state["rows"] = 0
+    state["tick"] = spread
+    state["size"] = state["vwap_offset"] = state["ema_1min"] = math.nan
+    state["variance"] = (0.5 * spread) ** 2
+    _remember(state, tick)
+
+
+@njit(cache=True)
+def _remember(state, tick):  # type: ignore[no-untyped-def]
+    state["timestamp"] = tick["timestamp"]
+    state["bid_price"], state["ask_price"] = tick["bid_price"], tick["ask_price"]
+    state["bid_size"], state["ask_size"] = tick["bid_size"], tick["ask_size"]
+
+
+@njit(cache=True)
+def _order_flow(state, tick):  # type: ignore[no-untyped-def]
+    """Size that joined the bid or left the ask, less what did the opposite; NaN if not known."""
+    flow = 0.0
+    if tick["bid_price"] >= state["bid_price"]:
+        flow += tick["bid_size"]
+    if tick["bid_price"] <= state["bid_price"]:
+        flow -= state["bid_size"]
+    if tick["ask_price"] <= state["ask_price"]:
+        flow -= tick["ask_size"]
+    if tick["ask_price"] >= state["ask_price"]:
+        flow += state["ask_size"]
+    return flow
+
+
+@njit(cache=True)
+def _sizes_and_trades(state, tick, fresh, feature_F):  # type: ignore[no-untyped-def]
+    bid_size, ask_size = tick["bid_size"], tick["ask_size"]
+    sized = not math.isnan(bid_size + ask_size)
+    if sized:
+        state["size"] = _running(state["size"], 0.5 * (bid_size + ask_size), SIZE_ALPHA)
+    size = state["size"]
+    if sized:
+        feature_F[1] = (bid_size - ask_size) / (bid_size + ask_size)
+        feature_F[2] = math.log(bid_size / size)
+        feature_F[3] = math.log(ask_size / size)
+    flow = _order_flow(state, tick)
+    if sized and not math.isnan(flow):
+        feature_F[9] = _slog(flow / size)
+    bought, sold = tick["buy_volume"], tick["sell_volume"]
+    if not fresh and not math.isnan(size):
+        feature_F[10] = _slog((bought - sold) / size)
+        feature_F[11] = math.log1p((bought + sold) / size)
+    if not fresh:
+        feature_F[12] = math.log1p(tick["trade_count"])
+
+
+@njit(cache=True)
+def _references(state, tick, mid, feature_F):  # type: ignore[no-untyped-def]
+    """The mid against slower prices, and the 1-minute average against its own running mean."""
+    if math.isfinite(tick["last_trade"]):
+        feature_F[13] = _slog((tick["last_trade"] - mid) / state["tick"])
+    if math.isfinite(tick["vwap"]):
+        offset = mid - tick["vwap"]
+        state["vwap_offset"] = _running(state["vwap_offset"], offset, VWAP_ALPHA)
+        feature_F[14] = _slog((offset - state["vwap_offset"]) / state["tick"])
+    if math.isfinite(tick["feature_ema_1min"]):
+        state["ema_1min"] = _running(state["ema_1min"], tick["feature_ema_1min"], SIZE_ALPHA)
+        feature_F[15] = tick["feature_ema_1min"] - state["ema_1min"]
+
+
+@njit(cache=True)
 def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
     """Advance `state` by one clean tick and write its 16 features."""
-    bid, ask = tick["bid_price"], tick["ask_price"]
-    bid_size, ask_size = tick["bid_size"], tick["ask_size"]
-    mid, spread = 0.5 * (bid + ask), ask - bid
-    sized = not (math.isnan(bid_size) or math.isnan(ask_size))
-
     fresh = (
         state["segment"] < 0
         or tick["timestamp"] // DAY_NS != state["timestamp"] // DAY_NS
         or tick["timestamp"] - state["timestamp"] > reset_gap_ns
     )
-    if fresh:  # as if the row had been preceded by itself, with no trade between
-        state["segment"] += 1
-        state["rows"] = 0
-        state["timestamp"] = tick["timestamp"]
-        state["tick"] = spread
-        state["size"] = math.nan
-        state["variance"] = (0.5 * spread) ** 2
-        state["vwap_offset"] = math.nan
-        state["ema_1min"] = math.nan
-        state["bid_price"], state["ask_price"] = bid, ask
-        state["bid_size"], state["ask_size"] = bid_size, ask_size
+    if fresh:
+        _begin_segment(state, tick)
 
+    bid, ask = tick["bid_price"], tick["ask_price"]
+    mid, spread = 0.5 * (bid + ask), ask - bid
     state["tick"] = min(state["tick"], spread)
     unit = state["tick"]
-    if sized:
-        state["size"] = _running(state["size"], 0.5 * (bid_size + ask_size), SIZE_ALPHA)
-    size = state["size"]
-
     bid_move, ask_move = bid - state["bid_price"], ask - state["ask_price"]
     mid_move = 0.5 * (bid_move + ask_move)
-    floor = 1e-3 * unit  # a long quiet stretch must not make the next move infinite
+    floor = SIGMA_FLOOR * unit
     before = max(math.sqrt(state["variance"]), floor)
     state["variance"] = _running(state["variance"], mid_move * mid_move, VARIANCE_ALPHA)
-    volatility = max(math.sqrt(state["variance"]), floor)
 
     feature_F[:] = 0.0
     feature_F[0] = _slog(spread / unit)
-    if sized:
-        feature_F[1] = (bid_size - ask_size) / (bid_size + ask_size)
-        feature_F[2] = math.log(bid_size / size)
-        feature_F[3] = math.log(ask_size / size)
     feature_F[4] = _slog(bid_move / unit)
     feature_F[5] = _slog(ask_move / unit)
     feature_F[6] = min(max(mid_move / before, -SIGMA_LIMIT), SIGMA_LIMIT)
-    feature_F[7] = math.log(volatility / unit)
+    feature_F[7] = math.log(max(math.sqrt(state["variance"]), floor) / unit)
     feature_F[8] = math.log1p((tick["timestamp"] - state["timestamp"]) / 1000.0)
-    if sized and not (math.isnan(state["bid_size"]) or math.isnan(state["ask_size"])):
-        flow = 0.0
-        if bid_move >= 0.0:
-            flow += bid_size
-        if bid_move <= 0.0:
-            flow -= state["bid_size"]
-        if ask_move <= 0.0:
-            flow -= ask_size
-        if ask_move >= 0.0:
-            flow += state["ask_size"]
-        feature_F[9] = _slog(flow / size)
-    if not fresh:
-        if not math.isnan(size):
-            feature_F[10] = _slog((tick["buy_volume"] - tick["sell_volume"]) / size)
-            feature_F[11] = math.log1p((tick["buy_volume"] + tick["sell_volume"]) / size)
-        feature_F[12] = math.log1p(tick["trade_count"])
-    if math.isfinite(tick["last_trade"]):
-        feature_F[13] = _slog((tick["last_trade"] - mid) / unit)
-    if math.isfinite(tick["vwap"]):
-        offset = mid - tick["vwap"]
-        state["vwap_offset"] = _running(state["vwap_offset"], offset, VWAP_ALPHA)
-        feature_F[14] = _slog((offset - state["vwap_offset"]) / unit)
-    if math.isfinite(tick["feature_ema_1min"]):
-        state["ema_1min"] = _running(state["ema_1min"], tick["feature_ema_1min"], SIZE_ALPHA)
-        feature_F[15] = tick["feature_ema_1min"] - state["ema_1min"]
+    _sizes_and_trades(state, tick, fresh, feature_F)
+    _references(state, tick, mid, feature_F)
     for k in range(feature_F.shape[0]):
         feature_F[k] = min(max(feature_F[k], -LIMIT), LIMIT)
 
-    state["timestamp"] = tick["timestamp"]
     state["rows"] += 1
-    state["bid_price"], state["ask_price"] = bid, ask
-    state["bid_size"], state["ask_size"] = bid_size, ask_size
+    _remember(state, tick)
 
 
 @njit(cache=True)

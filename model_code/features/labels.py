@@ -125,11 +125,7 @@ def _label(time_N, bid_N, ask_N, segment_N, horizon_ns, cost):  # type: ignore[n
     high_N, low_N = np.empty(n, np.int64), np.empty(n, np.int64)  # queued rows, best first
     high_from = high_to = low_from = low_to = end = 0
     for i in range(n):
-        while (
-            end < n
-            and segment_N[end] == segment_N[i]
-            and time_N[end] - time_N[i] <= horizon_ns
-        ):
+        while end < n and segment_N[end] == segment_N[i] and time_N[end] - time_N[i] <= horizon_ns:
             while high_to > high_from and bid_N[high_N[high_to - 1]] <= bid_N[end]:
                 high_to -= 1
             high_N[high_to] = end
@@ -144,12 +140,10 @@ def _label(time_N, bid_N, ask_N, segment_N, horizon_ns, cost):  # type: ignore[n
         while low_from < low_to and low_N[low_from] <= i:
             low_from += 1
         more = end < n and segment_N[end] == segment_N[i]
+        long = high_from < high_to and bid_N[high_N[high_from]] > ask_N[i] * (1.0 + cost)
+        short = low_from < low_to and ask_N[low_N[low_from]] < bid_N[i] * (1.0 - cost)
         if not more and time_N[end - 1] - time_N[i] < horizon_ns:
-            label_N[i] = -1
-        elif high_from < high_to and bid_N[high_N[high_from]] > ask_N[i] * (1.0 + cost):
-            label_N[i] = 1
-        elif low_from < low_to and ask_N[low_N[low_from]] < bid_N[i] * (1.0 - cost):
-            label_N[i] = 1
+            label_N[i] = UNOBSERVED
         else:
-            label_N[i] = 0
+            label_N[i] = long or short
     return label_N

@@ -151,15 +151,16 @@ def _curves(
         return Curves(position=(), mid=(), spread_bps=(), ticks_per_s=())
     order = np.argsort(time, kind="stable")
     time, mid, spread = time[order], mid[order], spread[order]
-    at = np.linspace(time[0], time[-1], _POINTS).astype(np.int64)
-    row = np.searchsorted(time, at, side="right") - 1
+    # offsets: floats hold no epoch nanoseconds
+    elapsed = time - time[0]
+    row = np.searchsorted(elapsed, np.linspace(0, elapsed[-1], _POINTS), side="right") - 1
     # spread and pace jump from row to row: draw their mean over each step
-    edges = np.searchsorted(time, np.linspace(time[0], time[-1], _POINTS + 1).astype(np.int64))
+    edges = np.searchsorted(elapsed, np.linspace(0, elapsed[-1] + 1, _POINTS + 1))
     counts = np.diff(edges)
     sums = np.diff(np.concatenate([[0.0], np.cumsum(spread / mid * 1e4)])[edges])
     with np.errstate(invalid="ignore"):
         spread_bps = np.where(counts > 0, sums / counts, (spread / mid * 1e4)[row])
-    step_s = max((time[-1] - time[0]) / 1e9 / _POINTS, 1e-9)
+    step_s = max(elapsed[-1] / 1e9 / _POINTS, 1e-9)
     return Curves(
         position=tuple(np.linspace(0.0, 1.0, _POINTS).tolist()),
         mid=tuple(mid[row].tolist()),

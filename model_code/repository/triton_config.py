@@ -88,12 +88,14 @@ def _parameters(sidecar: EngineSidecar, backend: str) -> dict[str, str]:
     if backend == "onnxruntime":
         return {"intra_op_thread_count": str(sidecar.threads), "inter_op_thread_count": "1"}
     if backend == "openvino":
-        return {
+        parameters = {
             "INFERENCE_NUM_THREADS": str(sidecar.threads),
             "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[sidecar.precision],
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        # NVIDIA's backend knows only this switch and ignores INFERENCE_PRECISION_HINT
+        return parameters | ({"HINT_BF16": "YES"} if sidecar.precision == "bf16" else {})
     return {}
 
 

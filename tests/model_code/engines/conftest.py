@@ -35,13 +35,13 @@ def source(model: network.FinancialPredictor, tmp_path_factory: pytest.TempPathF
     return EngineSource(folder / "model.pt", folder / "model.onnx", folder / "model.ts")
 
 
-@pytest.fixture(scope="session")
-def x_BTF() -> NDArray[np.float32]:
+@pytest.fixture(scope="session", name="x_BTF")
+def windows() -> NDArray[np.float32]:
     return np.random.default_rng(4).normal(0.5, 2.0, (8, 64, 16)).astype(np.float32)
 
 
-@pytest.fixture(scope="session")
-def expected_BC(model: network.FinancialPredictor, x_BTF: NDArray[np.float32]):
+@pytest.fixture(scope="session", name="expected_BC")
+def logits(model: network.FinancialPredictor, x_BTF: NDArray[np.float32]):
     with torch.inference_mode():
         return model(torch.from_numpy(x_BTF)).numpy()
 

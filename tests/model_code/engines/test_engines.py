@@ -124,7 +124,7 @@ def test_an_engine_that_answers_nan_is_not_built(source, tmp_path, monkeypatch):
         def predict(self, x_BTF):
             return np.full((len(x_BTF), 2), np.nan, np.float32)
 
-    monkeypatch.setattr(engine, "_open", lambda path, threads: Broken())
+    monkeypatch.setattr(engine, "_open", lambda _path, _threads: Broken())
     with pytest.raises(EngineError, match="NaN or infinity"):
         engine.build(source, tmp_path)
 
@@ -150,7 +150,7 @@ def test_bf16_engines_follow_the_processors_word(monkeypatch):
 def test_mixed_precision_answers_near_fp32(source, tmp_path, monkeypatch, x_BTF, expected_BC):
     # slow but right where BF16 is emulated
     amp = registry.ENGINES["torch-amp"]
-    monkeypatch.setattr(type(amp), "availability", lambda self: None)
+    monkeypatch.setattr(type(amp), "availability", lambda _self: None)
     sidecar = amp.build(source, tmp_path)
     answer_BC = amp.load(tmp_path).predict(x_BTF)
     assert sidecar.parity_error > 1e-6  # it really is another arithmetic

@@ -61,7 +61,7 @@ def test_a_plan_without_half_layers_is_an_error(rtx, source):
 
 
 def test_a_graph_the_parser_refuses_is_an_error_with_its_words(rtx, half):
-    with pytest.raises(EngineError, match="parser refuses the graph: .*ParseFrom"):
+    with pytest.raises(EngineError, match=r"parser refuses the graph: .*ParseFrom"):
         build_plan(rtx, half.SerializeToString()[:5000])
 
 

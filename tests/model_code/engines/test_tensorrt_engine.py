@@ -21,22 +21,22 @@ class Runtime:
     def __init__(self, log):
         pass
 
-    def deserialize_cuda_engine(self, data):
+    def deserialize_cuda_engine(self, _data):
         Runtime.opened += 1
 
 
 LIBRARY = SimpleNamespace(
     __version__="11.4.0",
     Runtime=Runtime,
-    Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None}),
+    Logger=type("Logger", (), {"ERROR": 1, "__init__": lambda _self, _level: None}),
 )
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """A machine that seems to have all TensorRT needs."""
-    monkeypatch.setattr(TensorRTFloat16, "availability", lambda self: None)
-    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda name: LIBRARY)
+    monkeypatch.setattr(TensorRTFloat16, "availability", lambda _self: None)
+    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda _name: LIBRARY)
     monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     Runtime.opened = 0
@@ -45,7 +45,7 @@ def gpu(monkeypatch):
 @pytest.fixture
 def built(gpu, source, tmp_path, monkeypatch):
     class Eager:
-        def __init__(self, trt, path):
+        def __init__(self, _trt, path):
             assert path.read_bytes() == b"plan"
 
         def predict(self, x_BTF):
@@ -55,7 +55,7 @@ def built(gpu, source, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tensorrt_engine, "_PlanPredictor", Eager)
         plan = Plan(b"plan", half_layers=9, float_layers=4, flags=(), timing_cache_sha256="0" * 64)
-        patch.setattr(tensorrt_engine, "build_plan", lambda trt, graph: plan)
+        patch.setattr(tensorrt_engine, "build_plan", lambda _trt, _graph: plan)
         TensorRTFloat16().build(source, tmp_path)
     return tmp_path
 
@@ -67,7 +67,7 @@ def test_availability_names_what_is_missing(monkeypatch):
     engine = TensorRTFloat16()
     monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", absent)
     assert engine.availability() == "no NVIDIA driver (libcuda.so.1)"
-    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda _name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no CUDA GPU" in str(engine.availability())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -110,7 +110,7 @@ def test_a_plan_for_another_gpu_is_never_deserialised(built, monkeypatch):
 
 
 def test_a_plan_is_not_loaded_without_a_driver(built, monkeypatch):
-    monkeypatch.setattr(TensorRTFloat16, "availability", lambda self: "no driver")
+    monkeypatch.setattr(TensorRTFloat16, "availability", lambda _self: "no driver")
     with pytest.raises(EngineUnavailableError, match="no driver"):
         TensorRTFloat16().load(built)
     assert Runtime.opened == 0

@@ -1,0 +1,190 @@
+"""Time-ordered split with purge and embargo: newest day for the test, end of the rest to validate.
+
+Two boundaries in time, common to all instruments: where validation begins, and midnight UTC of the
+test date. Before a boundary, windows whose label horizon reaches it are purged; after it, windows
+whose 64 rows of lookback begin within the embargo are left out. So no row, and no instant, that
+one part's labels or windows use is seen by the next (López de Prado 2018, 'Advances in Financial
+Machine Learning', ch. 7).
+
+Shapes: B windows, given by the rows they end on.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from model_code.artifacts import storage_error
+from model_code.errors import DataError
+from model_code.features.dataset import FeatureTable
+from model_code.features.windows import valid_ends
+from model_code.settings import SEQUENCE_LENGTH, SplitSpec
+
+Ends = npt.NDArray[np.int64]
+
+
+class PartReport(BaseModel):
+    """One part's counts of windows: candidates - purged - embargoed = kept, of which `windows`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidates: int
+    purged: int
+    embargoed: int
+    kept: int
+    windows: int
+    label_rate: float
+    first: str
+    last: str
+
+
+class SplitReport(BaseModel):
+    """What went where; times are ISO 8601 UTC, of windows' last rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    test_date: dt.date
+    validation_from: str
+    train: PartReport
+    validation: PartReport
+    test: PartReport
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows on which each part's windows end, in the table's order."""
+
+    train_ends: Ends
+    validation_ends: Ends
+    test_ends: Ends
+    report: SplitReport
+
+    def save(self, folder: Path) -> None:
+        """Write `ends.npz` and `report.json` into `folder`.
+
+        Raises:
+            StorageError: the disk is full or the folder not writable.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                folder / "ends.npz",
+                train=self.train_ends,
+                validation=self.validation_ends,
+                test=self.test_ends,
+            )
+            (folder / "report.json").write_text(self.report.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise storage_error(error, folder) from error
+
+    @classmethod
+    def load(cls, folder: Path) -> "Split":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: a file is missing or unreadable.
+        """
+        try:
+            with np.load(folder / "ends.npz", allow_pickle=False) as ends:
+                train, validation, test = (ends[part] for part in ("train", "validation", "test"))
+            report = SplitReport.model_validate_json((folder / "report.json").read_text())
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"not a split: {error}",
+                where=str(folder),
+                remedy="delete it and run the stage again: tickline nightly --refresh",
+            ) from error
+        return cls(train, validation, test, report)
+
+
+def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None) -> Split:
+    """Split the windows of `table`; its own `FeatureSpec` gives the label horizon.
+
+    Args:
+        table: all instruments and dates; dates after the test date are not used.
+        spec: fraction, embargo and the most windows of each part (evenly strided, no chance in it).
+        test_date: None is the newest date of the table.
+
+    Raises:
+        DataError: fewer than two dates, the test date is missing, or a part is empty or holds
+            one class only.
+    """
+    dates = table.meta.dates
+    test_date = dates[-1] if test_date is None else test_date
+    if test_date not in dates or test_date == dates[0]:
+        raise DataError(
+            f"the test date {test_date} needs its own ticks and those of an earlier date, "
+            f"found {', '.join(map(str, dates))}",
+            remedy="add dates to the store, or choose another with --test-date",
+        )
+    horizon_ns = round(table.meta.spec.horizon_ms * 1e6)
+    embargo_ns = round(spec.embargo_ms * 1e6)
+    ends = valid_ends(table.segment_N, table.label_N)
+    last, first = table.timestamp_N[ends], table.timestamp_N[ends - (SEQUENCE_LENGTH - 1)]
+
+    filled = [day for day in table.meta.days if day.rows]
+    day_B = np.searchsorted([day.first for day in filled], ends, side="right") - 1
+    before = np.array([day.date < test_date for day in filled], bool)[day_B]
+    testing = np.array([day.date == test_date for day in filled], bool)[day_B]
+    if not before.any():
+        raise DataError(
+            f"no window of {SEQUENCE_LENGTH} rows with an observed label before {test_date}",
+            remedy="add earlier dates, or look for gaps with: tickline data describe",
+        )
+    test_from = int(np.datetime64(test_date, "ns").astype(np.int64))
+    sorted_at = int(before.sum() * (1.0 - spec.validation_fraction))
+    validation_from = int(np.partition(last[before], sorted_at)[sorted_at])
+
+    train, validation = before & (last < validation_from), before & (last >= validation_from)
+    parts = {
+        "train": (train, last + horizon_ns >= validation_from, np.zeros(len(ends), bool)),
+        "validation": (
+            validation,
+            last + horizon_ns >= test_from,
+            first < validation_from + embargo_ns,
+        ),
+        "test": (testing, np.zeros(len(ends), bool), first < test_from + embargo_ns),
+    }
+    limits = (spec.train_windows, spec.validation_windows, spec.test_windows)
+    chosen, reports = {}, {}
+    for (part, (candidate, purge, embargo)), limit in zip(parts.items(), limits, strict=True):
+        purged, embargoed = candidate & purge, candidate & embargo & ~purge
+        kept = ends[candidate & ~purge & ~embargo]
+        chosen[part] = _strided(kept, limit)
+        _demand_both_classes(part, table.label_N[chosen[part]], test_date)
+        reports[part] = PartReport(
+            candidates=int(candidate.sum()),
+            purged=int(purged.sum()),
+            embargoed=int(embargoed.sum()),
+            kept=len(kept),
+            windows=len(chosen[part]),
+            label_rate=float(table.label_N[chosen[part]].mean()),
+            first=_iso(table.timestamp_N[chosen[part]].min()),
+            last=_iso(table.timestamp_N[chosen[part]].max()),
+        )
+    report = SplitReport(test_date=test_date, validation_from=_iso(validation_from), **reports)
+    return Split(chosen["train"], chosen["validation"], chosen["test"], report)
+
+
+def _strided(kept: Ends, limit: int) -> Ends:
+    if len(kept) <= limit:
+        return kept
+    return kept[np.linspace(0, len(kept) - 1, limit).round().astype(np.int64)]
+
+
+def _demand_both_classes(part: str, label_B: npt.NDArray[np.int8], test_date: dt.date) -> None:
+    found = np.unique(label_B).tolist()
+    if found != [0, 1]:
+        raise DataError(
+            f"the {part} part holds {len(label_B)} windows with labels {found}; "
+            "it needs both 0 and 1",
+            where=f"test date {test_date}",
+            remedy="add dates or instruments, or change horizon_ms and cost_bps",
+        )
+
+
+def _iso(timestamp_ns: int | np.integer[npt.NBitBase]) -> str:
+    return f"{np.datetime64(int(timestamp_ns), 'ns')}Z"

@@ -1,0 +1,275 @@
+"""Whole nightlies, small ones, against a real Prefect server and a real MLflow store."""
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import desk_csv
+from builders_flow import tiny
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from flows.local import rerun_nightly
+from flows.nightly import nightly
+from flows.summary import Outcome, render
+from model_code import export
+from model_code.errors import DataError, GateError, MarketError
+from model_code.repository.triton_config import parse
+from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
+from tasks import tracking
+from tasks.runs import BusyError, exclusive
+
+SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
+EASY = """
+goals:
+  - {name: finite, metric: non_finite, kind: threshold, maximum: 0}
+  - {name: like FP32, metric: max_abs_dp, kind: threshold, maximum: 0.02}
+  - {name: no worse, metric: auc, kind: min-improvement, limit: 0.0, unit: absolute}
+"""
+
+
+@pytest.fixture
+def easy(tmp_path: Path) -> str:
+    """Goals that a network of two epochs can meet."""
+    path = tmp_path / "goals.yaml"
+    path.write_text(EASY)
+    return str(path)
+
+
+def parents(settings: Settings) -> list[Run]:
+    mlflow = MlflowClient(settings.tracking_uri)
+    experiment = tracking.experiment_id(mlflow, settings)
+    runs = mlflow.search_runs([experiment], order_by=["attributes.start_time ASC"])
+    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+
+
+def children(settings: Settings, parent: str) -> dict[str, Run]:
+    mlflow = MlflowClient(settings.tracking_uri)
+    found = mlflow.search_runs(
+        [tracking.experiment_id(mlflow, settings)], f"tags.`mlflow.parentRunId` = '{parent}'"
+    )
+    return {run.data.tags[tracking.STAGE_TAG]: run for run in found}
+
+
+def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
+    return {entry.path for entry in mlflow.list_artifacts(run_id, folder)}
+
+
+def stage_states(flow_run_name: str) -> dict[str, str]:
+    """Final state by task run of a flow run, as the server has it."""
+    from prefect import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[flow_run_name]))
+        )
+    return {run.name: str(run.state.name) for run in runs if run.state}
+
+
+def prefect_artifacts(key: str) -> list[Any]:
+    from prefect import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        )
+
+
+def text(outcome: Outcome) -> str:
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    with console.file:
+        console.print(render(outcome))
+        return console.export_text()
+
+
+def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy: str) -> None:
+    spec = tiny(SIMULATED, goals=easy)
+    first = nightly(spec)
+
+    assert first.verdict.verdict == "no baseline"
+    assert not first.verdict.promotable
+    assert first.simulated
+    table = first.benchmark
+    assert {row.engine for row in table.rows} == {
+        "torch-fp32", "onnxruntime-fp32", "openvino-fp32",
+    }  # fmt: skip
+    assert "tensorrt-fp16" in table.unavailable
+    assert all(row.quality.flips == 0 for row in table.rows)
+    assert first.engine in {"onnxruntime-fp32", "openvino-fp32"}
+    shown = text(first)
+    for piece in ("SIMULATED MARKET", "no baseline", "gradient boosting", "tickline ui"):
+        assert piece in shown
+
+    # one finished parent, linked both ways, with nested runs, datasets, plots and reports
+    mlflow = MlflowClient(home.tracking_uri)
+    (parent,) = parents(home)
+    assert parent.info.run_id == first.mlflow_run_id
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["tickline.simulated"] == "true"
+    assert parent.data.tags["tickline.verdict"] == "no baseline"
+    assert parent.data.tags["prefect.flow_run_name"] == first.flow_run_name
+    assert parent.data.params["training.epochs"] == "2"
+    assert parent.data.metrics["auc"] == pytest.approx(table.row(first.engine).quality.auc)
+    assert "baseline_auc" in parent.data.metrics
+    contexts = [given.tags[0].value for given in parent.inputs.dataset_inputs]
+    assert sorted(contexts) == ["test", "training"]
+    assert "validation/report.html" in paths(mlflow, first.mlflow_run_id, "validation")
+    benchmark = paths(mlflow, first.mlflow_run_id, "benchmark")
+    for plot in ("latency_ecdf", "roc", "precision_recall", "calibration"):
+        assert any(path.endswith(f"{plot}.png") for path in benchmark)
+    nested = children(home, first.mlflow_run_id)
+    assert {"training", "baseline", "engine torch-fp32", "registration"} <= set(nested)
+    assert {run.info.status for run in nested.values()} == {"FINISHED"}
+    curve = mlflow.get_metric_history(nested["training"].info.run_id, "validation_auc")
+    assert [point.step for point in curve] == [1, 2]
+    assert set(nested["engine openvino-fp32"].data.metrics) == set(
+        nested["engine torch-fp32"].data.metrics
+    )
+
+    # registered as a simulated challenger, staged under the registry's number
+    version = mlflow.get_model_version_by_alias(MODEL_NAME, "challenger-simulated")
+    assert version.tags["simulated"] == "true"
+    assert version.tags["promotable"] == "false"
+    assert first.staged is not None
+    folder = Path(first.staged.path)
+    assert folder == home.staging_repository / MODEL_NAME / version.version
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["simulated"] is True
+    assert manifest["mlflow_run_id"] == first.mlflow_run_id
+    config = parse((folder / "config.pbtxt").read_text())
+    assert config.name == MODEL_NAME
+
+    # people find it in Prefect too
+    assert any("SIMULATED" in str(found.data) for found in prefect_artifacts("benchmark"))
+    assert any(first.mlflow_run_id in str(found.data) for found in prefect_artifacts("mlflow-run"))
+
+    # the same inputs again: every stage comes back cached, nothing is registered twice
+    second = nightly(spec)
+    states = stage_states(second.flow_run_name)
+    looked = {"find days", "find champion"}
+    fresh = {name for name, state in states.items() if state != "Cached"}
+    assert {name.rsplit("-", 1)[0] for name in fresh} == looked
+    assert second.staged == first.staged
+    assert len(mlflow.search_model_versions(f"name = '{MODEL_NAME}'")) == 1
+    assert [run.info.status for run in parents(home)] == ["FINISHED", "FINISHED"]
+
+
+def test_champion_is_compared_on_the_same_windows(home: Settings, easy: str) -> None:
+    first = nightly(tiny(SIMULATED, goals=easy))
+    assert first.registered is not None
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.set_registered_model_alias(MODEL_NAME, "champion", first.registered.version)
+
+    same = nightly(tiny(SIMULATED, goals=easy))
+    row = next(row for row in same.verdict.rows if row.kind == "min-improvement")
+    assert same.verdict.verdict == "pass"
+    assert row.reference == pytest.approx(row.value, abs=1e-4)
+
+    worse = nightly(
+        tiny(SIMULATED, goals=easy, training=TrainingSpec(epochs=1, learning_rate=1e-9))
+    )
+    assert worse.verdict.verdict == "fail"
+    assert worse.registered is None
+    assert worse.staged is None
+    assert "not registered, not staged" in text(worse)
+
+
+def test_desk_csv_runs_through_the_same_flow(home: Settings, tmp_path: Path, easy: str) -> None:
+    desk_csv(tmp_path / "desk")
+    outcome = nightly(tiny(str(tmp_path / "desk"), goals=easy))
+    assert outcome.verdict.verdict == "no baseline"
+    assert outcome.verdict.promotable
+    assert not outcome.simulated
+    version = MlflowClient(home.tracking_uri).get_model_version_by_alias(MODEL_NAME, "challenger")
+    assert version.tags["simulated"] == "false"
+
+
+def test_failed_day_stops_the_night_and_keeps_the_report(
+    home: Settings, tmp_path: Path, easy: str
+) -> None:
+    desk_csv(tmp_path / "desk")
+    path = sorted((tmp_path / "desk").rglob("*.csv"))[0]
+    lines = path.read_text().splitlines()
+    for number in range(1, len(lines), 5):  # every fifth quote crossed
+        cells = lines[number].split(",")
+        cells[1], cells[2] = cells[2], cells[1]
+        lines[number] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="failed validation: fault_fraction") as caught:
+        nightly(tiny(str(tmp_path / "desk"), goals=easy))
+    assert "crossed" in str(caught.value)
+    assert "quarantine.parquet" in caught.value.where
+    (parent,) = parents(home)
+    assert parent.info.status == "FAILED"
+    assert "failed validation" in parent.data.tags["tickline.error"]
+    mlflow = MlflowClient(home.tracking_uri)
+    assert "validation/report.html" in paths(mlflow, parent.info.run_id, "validation")
+    assert {run.info.status for run in children(home, parent.info.run_id).values()} <= {"FAILED"}
+
+
+def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
+    home: Settings, easy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("the exporter fell over")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(export, "export_onnx", refuse)
+        with pytest.raises(OSError, match="fell over"):
+            nightly(tiny(SIMULATED, goals=easy))
+    (parent,) = parents(home)
+    assert parent.info.status == "FAILED"
+
+    outcome = rerun_nightly(home, None)
+    assert outcome is not None
+    assert outcome.mlflow_run_id == parent.info.run_id
+    assert [run.info.status for run in parents(home)] == ["FINISHED"]
+    assert "tickline.error" not in parents(home)[0].data.tags
+    states = stage_states(outcome.flow_run_name)
+    cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
+    assert {"features", "split", "train", "baseline"} <= cached
+
+
+def test_goals_are_read_before_the_night_is_spent(home: Settings, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("goals: []\n")
+    with pytest.raises(GateError, match="there are no goals"):
+        nightly(tiny(SIMULATED, goals=str(tmp_path / "empty.yaml")))
+    assert not (home.home / "artifacts").exists()
+
+
+def test_unknown_instrument_and_unreadable_market(home: Settings, tmp_path: Path) -> None:
+    with pytest.raises(MarketError, match="instruments not in the store"):
+        nightly(tiny(SIMULATED, instruments=("NONE.sim",)))
+    with pytest.raises(MarketError, match="cannot open the market store"):
+        nightly(tiny(str(tmp_path / "nowhere")))
+
+
+def test_two_nightlies_at_once_one_is_refused(home: Settings, easy: str) -> None:
+    with exclusive(home), pytest.raises(BusyError, match="another nightly is at work"):
+        nightly(tiny(SIMULATED, goals=easy))
+
+
+def test_market_comes_from_the_environment(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TICKLINE_MARKET", str(tmp_path / "from-environment"))
+    with pytest.raises(MarketError) as caught:
+        nightly(NightlySpec())
+    assert "from-environment" in caught.value.where
+
+
+@pytest.mark.slow
+def test_real_ticks_train_on_the_first_day_and_test_on_the_second(
+    home: Settings, binance: str, easy: str
+) -> None:
+    outcome = nightly(tiny(binance, goals=easy, instruments=("BTCUSDT.spot", "ETHUSDT.spot")))
+    assert outcome.test_date == str(dt.date(2024, 8, 9))
+    assert str(outcome.windows["train"]["last"]).startswith("2024-08-08")
+    assert not outcome.simulated
+    assert outcome.baseline["auc"] > 0.6

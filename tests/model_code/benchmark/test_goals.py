@@ -1,0 +1,75 @@
+import pytest
+
+from model_code.benchmark.goals import MaxDegradation, MinImprovement, Threshold, load_goals
+from model_code.errors import GateError
+
+WORSE = "goals:\n  - {name: a, metric: auc, kind: max-degradation, limit: 1.0, unit: absolute}\n"
+ONE = "goals:\n  - {name: a, metric: auc, kind: threshold, minimum: 0.5}\n"
+
+
+def test_the_shipped_goals_cover_what_a_release_needs():
+    goals = load_goals().goals
+    found = {(goal.metric, goal.kind) for goal in goals}
+    assert found >= {
+        ("accuracy", "max-degradation"),
+        ("auc", "max-degradation"),
+        ("max_abs_dp", "threshold"),
+        ("non_finite", "threshold"),
+        ("p99_ms", "threshold"),
+        ("auc", "min-improvement"),
+    }
+    assert next(goal for goal in goals if goal.metric == "p99_ms").maximum == 10.0
+
+
+def test_each_kind_is_read(tmp_path):
+    path = tmp_path / "goals.yaml"
+    path.write_text(
+        ONE
+        + "  - {name: b, metric: auc, kind: max-degradation, limit: 1.0, unit: percent}\n"
+        + "  - {name: c, metric: p99_ms, kind: min-improvement, limit: -1.0, unit: absolute}\n"
+    )
+    kinds = [type(goal) for goal in load_goals(path).goals]
+    assert kinds == [Threshold, MaxDegradation, MinImprovement]
+
+
+@pytest.mark.parametrize("text", ["", "goals:\n", "goals: []\n", "other: 1\n", "- a\n"])
+def test_no_goals_is_an_error(tmp_path, text):
+    path = tmp_path / "goals.yaml"
+    path.write_text(text)
+    with pytest.raises(GateError, match="no goals"):
+        load_goals(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("goals: 5\n", "not a list"),
+        ("goals: {a: b}\n", "malformed"),
+        (ONE.replace("auc", "aucc"), "metric"),
+        (ONE.replace("threshold", "treshold"), "kind|treshold"),
+        (ONE.replace("minimum: 0.5", "minimun: 0.5"), "minimun|minimum"),
+        (ONE.replace("minimum: 0.5", "minimum: .nan"), "finite"),
+        (ONE.replace("minimum: 0.5", "minimum: '0.5'"), "minimum"),
+        (ONE.replace("minimum: 0.5", "minimum: 0.5, maximum: 1.0"), "either minimum or maximum"),
+        (ONE.replace("minimum: 0.5", "note: none"), "note|either"),
+        (ONE + ONE.partition("\n")[2], "same name"),
+        (ONE + "extra: 1\n", "extra"),
+        (WORSE.replace("1.0", "-1.0"), "limit"),
+        (WORSE.replace("absolute", "points"), "unit"),
+    ],
+)
+def test_a_malformed_goal_is_an_error_that_names_it(tmp_path, text, message):
+    path = tmp_path / "goals.yaml"
+    path.write_text(text)
+    with pytest.raises(GateError, match=message) as caught:
+        load_goals(path)
+    assert str(path) in str(caught.value)
+
+
+def test_unreadable_goals_are_an_error(tmp_path):
+    with pytest.raises(GateError, match="cannot be read"):
+        load_goals(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("goals: [")
+    with pytest.raises(GateError, match="cannot be read"):
+        load_goals(broken)

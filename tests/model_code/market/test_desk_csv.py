@@ -1,0 +1,219 @@
+import datetime as dt
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from builders import DESK_HEADER, desk_csv, epoch_ns, ticks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_code.errors import DataError, MarketError, SchemaError
+from model_code.market.desk_csv import DeskCsvStore, parse, symbol_of
+from model_code.market.schema import TICKS, InstrumentDay
+from model_code.market.store import open_market
+
+ROW = "100.12,100.15,1200,1300,100.13,100.14,0.56,1"
+
+
+def rows(*lines: str, header: str = DESK_HEADER) -> bytes:
+    return "\n".join([header, *lines, ""]).encode()
+
+
+def parse_times(*stamps: str) -> list[int]:
+    out = parse(rows(*(f"{stamp},{ROW}" for stamp in stamps)), "a.csv")
+    return out["timestamp"].cast(int).to_list()
+
+
+def epoch(*args: int) -> int:
+    return int(dt.datetime(*args, tzinfo=dt.UTC).timestamp()) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("stamp", "expected"),
+    [
+        ("2025-01-23T09:30Z", epoch(2025, 1, 23, 9, 30)),
+        ("2025-01-23T09:30.1Z", epoch(2025, 1, 23, 9, 30) + 100_000_000),
+        ("2025-01-23T09:30:00Z", epoch(2025, 1, 23, 9, 30)),
+        ("2025-01-23T09:30:00.1Z", epoch(2025, 1, 23, 9, 30) + 100_000_000),
+        ("2025-01-23T23:59:59.999999999Z", epoch(2025, 1, 24) - 1),
+        ("2024-02-29T00:00:07.25Z", epoch(2024, 2, 29, 0, 0, 7) + 250_000_000),
+    ],
+)
+def test_time_stamps_are_exact(stamp, expected):
+    assert parse_times(stamp) == [expected]
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "2025-01-23T09:30",
+        "2025-01-23 09:30Z",
+        "2025-02-30T09:30Z",
+        "2025-01-23T24:00Z",
+        "2025-01-23T09:60Z",
+        "2025-01-23T09:30:60Z",
+        "2025-01-23T09:30:00.Z",
+        "2025-01-23T09:30:00.1234567891Z",
+        "2025-01-23T09:30:00+01:00",
+        "",
+        "soon",
+    ],
+)
+def test_a_bad_time_stamp_names_line_column_and_text(stamp):
+    with pytest.raises(DataError, match="column 'timestamp'") as caught:
+        parse_times("2025-01-23T09:30Z", stamp)
+    assert repr(stamp) in caught.value.what
+    assert caught.value.where == "a.csv, line 3"
+
+
+@given(
+    st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2200, 1, 1)).map(
+        lambda time: time.replace(microsecond=0)
+    ),
+    st.integers(0, 10**9 - 1),
+    st.booleans(),
+)
+def test_any_stamp_survives(time, nanosecond, short):
+    if short:
+        time = time.replace(second=0)
+    fraction = f".{nanosecond:09d}".rstrip("0").rstrip(".")
+    text = time.isoformat(timespec="minutes" if short else "seconds") + fraction + "Z"
+    expected = int((time - dt.datetime(1970, 1, 1)) / dt.timedelta(seconds=1)) * 10**9 + nanosecond
+    assert parse_times(text) == [expected]
+
+
+@given(st.text(max_size=25).filter(lambda text: not set(text) & set(",\r\n")))
+def test_no_text_is_read_as_another_time(text):
+    try:
+        (time,) = parse_times(text)
+    except DataError:
+        return
+    assert text.endswith("Z")
+    assert str(np.datetime64(time, "m"))[:16] == text[:16]
+
+
+def test_empty_cells_and_nan_reach_validation(tmp_path):
+    (tmp_path / "AAA.csv").write_bytes(
+        rows(
+            "2025-01-23T09:30Z,NaN,100.15,,1300,,nan,0.56,7",
+            "2025-01-23T09:30.1Z,,100.15,1,1300,100,100,0.56,",
+        )
+    )
+    store = open_market(str(tmp_path))
+    out = store.read(store.catalog()[0])
+    assert out.schema == TICKS
+    assert all(math.isnan(price) for price in out["bid_price"].to_pylist())
+    assert out["bid_size"].to_pylist() == [None, 1.0]
+    assert out["last_trade"].to_pylist() == [None, 100.0]
+    assert out["label"].to_pylist() == [7, None]
+    assert out["trade_count"].to_pylist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "text"),
+    [
+        ("2025-01-23T09:30Z,x,100.15,1,1,1,1,0.5,1", "bid_price", "x"),
+        ("2025-01-23T09:30Z,1,1e,1,1,1,1,0.5,1", "ask_price", "1e"),
+        ("2025-01-23T09:30Z,1,2,1,1,1,1,0.5,x", "label", "x"),
+        ("2025-01-23T09:30Z,1,2,1,1,1,1,0.5,0.5", "label", "0.5"),
+    ],
+)
+def test_a_cell_that_is_no_number_names_line_column_and_text(line, column, text):
+    with pytest.raises(SchemaError, match=f"'{column}' has the wrong type") as caught:
+        parse(rows(f"2025-01-23T09:30Z,{ROW}", line), "a.csv")
+    assert f"found {text!r}" in caught.value.what
+    assert caught.value.where == "a.csv, line 3"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("2025-01-23T09:30Z,100.1", 2), (f"2025-01-23T09:30Z,{ROW},5", 10), ("", 1)]
+)
+def test_a_ragged_row_names_its_line(line, found):
+    good = f"2025-01-23T09:30Z,{ROW}"
+    with pytest.raises(SchemaError, match=f"expected 9 cells, found {found}") as caught:
+        parse(rows(good, line, good), "a.csv")
+    assert caught.value.where == "a.csv, line 3"
+
+
+def test_a_missing_column_is_named():
+    header = DESK_HEADER.replace("ask_price,", "")
+    with pytest.raises(SchemaError, match="column 'ask_price' is missing"):
+        parse(rows(header=header), "a.csv")
+
+
+def test_another_order_of_columns_is_refused():
+    header = DESK_HEADER.replace("bid_price,ask_price", "ask_price,bid_price")
+    with pytest.raises(SchemaError, match="the header differs"):
+        parse(rows(header=header), "a.csv")
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(SchemaError, match="not readable as CSV"):
+        parse(rows(f"\xff,{ROW}").decode().encode("latin-1"), "a.csv")
+
+
+def test_windows_line_ends_and_byte_order_mark():
+    text = rows(f"2025-01-23T09:30Z,{ROW}").replace(b"\n", b"\r\n")
+    out = parse(b"\xef\xbb\xbf" + text, "a.csv")
+    assert out["label"].to_list() == [1]
+
+
+def test_a_file_of_two_days_is_split(tmp_path):
+    path = tmp_path / "XYZ.csv"
+    path.write_bytes(
+        rows(*(f"{stamp},{ROW}" for stamp in ("2025-01-23T23:59Z", "2025-01-24T00:00.1Z")))
+    )
+    store = open_market(str(path))
+    days = [InstrumentDay(dt.date(2025, 1, 23 + i), "XYZ", 1) for i in (0, 1)]
+    assert list(store.catalog()) == days
+    assert [store.read(day)["label"].to_pylist() for day in days] == [[1], [1]]
+
+
+def test_a_day_of_two_files_is_joined_in_path_order(tmp_path):
+    for part, hour in (("a", 10), ("b", 9)):
+        (tmp_path / f"XYZ_2025-01-23_{part}.csv").write_bytes(
+            rows(f"2025-01-23T{hour:02}:00Z,{ROW}")
+        )
+    store = open_market(str(tmp_path))
+    (day,) = store.catalog()
+    assert day.rows == 2
+    hours = [
+        time.hour
+        for time in store.read(day)["timestamp"].cast(pa.timestamp("us", "UTC")).to_pylist()
+    ]
+    assert hours == [10, 9]
+
+
+@pytest.mark.parametrize(
+    ("path", "symbol"),
+    [
+        ("desk/AAA.csv", "AAA"),
+        ("desk/BTCUSD_PERP.coinm_2024-08-08.csv", "BTCUSD_PERP.coinm"),
+        ("desk/AAA_2024-08-08_morning.csv", "AAA"),
+        ("desk/symbol=AAA.x/2024-08-08.csv", "AAA.x"),
+    ],
+)
+def test_symbol_of(path, symbol):
+    assert symbol_of(path) == symbol
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_a_folder_of_files_reads_as_written(tmp_path, label):
+    store = open_market(desk_csv(tmp_path / "desk", n=200, label=label))
+    assert isinstance(store, DeskCsvStore)
+    day = store.catalog()[0]
+    assert [(day.symbol, day.rows), len(store.catalog())] == [("AAA", 200), 4]
+    out, written = store.read(day), ticks(200, symbol="AAA")
+    for name in ("bid_price", "ask_price", "bid_size", "vwap", "feature_ema_1min"):
+        assert out[name].to_pylist() == written[name].to_pylist()
+    stamps = out["timestamp"].cast(pa.int64()).to_numpy()
+    assert np.array_equal(stamps, epoch_ns(day.date) + np.arange(200) * 100_000_000)
+    assert out["label"].null_count == (0 if label else 200)
+    assert len(store.digest(day)) == 64
+
+
+def test_unknown_day_is_refused(tmp_path):
+    store = open_market(desk_csv(tmp_path / "desk", n=5))
+    with pytest.raises(MarketError, match="no rows of AAA on 1999-01-01"):
+        store.read(InstrumentDay(dt.date(1999, 1, 1), "AAA"))

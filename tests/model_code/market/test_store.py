@@ -1,0 +1,51 @@
+import pytest
+from builders import desk_csv, hive
+
+from model_code.errors import MarketError
+from model_code.market.store import open_market
+
+
+def test_the_reader_is_picked_by_content(tmp_path):
+    assert open_market(hive(tmp_path / "hive", n=5)).KIND == "hive"
+    assert open_market(desk_csv(tmp_path / "desk", n=5)).KIND == "desk-csv"
+    assert open_market("simulated:").KIND == "simulated"
+
+
+def test_relative_and_home_paths(tmp_path, monkeypatch):
+    hive(tmp_path / "store", n=5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for uri in ("store", "./store/", "~/store"):
+        assert len(open_market(uri).catalog()) == 4
+
+
+@pytest.mark.parametrize(
+    "uri", ["/no/such/folder", "nosuchprotocol://x", "memory://nothing-here", "s3://bucket/x"]
+)
+def test_an_unreadable_uri_says_what_was_tried(uri):
+    with pytest.raises(MarketError, match="cannot open the market store") as caught:
+        open_market(uri)
+    assert caught.value.where == uri
+    assert "TICKLINE_MARKET" in caught.value.remedy
+    assert "desk-csv" in caught.value.remedy
+
+
+def test_an_unknown_layout_lists_the_known_ones(tmp_path):
+    (tmp_path / "notes.txt").write_text("no ticks")
+    for uri in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(MarketError, match="no market layout found") as caught:
+            open_market(str(uri))
+        for kind in ("hive", "desk-csv", "binance-archive", "simulated"):
+            assert kind in caught.value.remedy
+
+
+def test_a_file_systems_own_error_is_wrapped(monkeypatch):
+    class CloudError(Exception):
+        pass
+
+    def fail(uri):
+        raise CloudError("no credentials")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
+    with pytest.raises(MarketError, match="CloudError: no credentials"):
+        open_market("gs://bucket")
