@@ -33,7 +33,8 @@ unit: setup ## tests, with coverage of model_code
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 bench: setup ## measure the speeds the docs quote
-	$(BIN)/python -m tests.bench.run $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m tests.bench.bench_validation
 
 ui: setup ## open Prefect's and MLflow's pages
 	$(BIN)/tickline ui

@@ -229,7 +229,7 @@ def _samples(quarantined: pa.Table, faults: dict[str, int]) -> tuple[FaultSample
             for place in reasons.list.contains(name).arg_true().head(SAMPLES_PER_REASON)
         }
     )
-    picked = quarantined.take(chosen)
+    picked = quarantined.take(pa.array(chosen, pa.int64()))
     texts = [
         ["" if value is None else value for value in picked[name].cast(pa.string()).to_pylist()]
         for name in TICKS.names

@@ -138,21 +138,22 @@ def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> 
             remedy="download the archive again, or check that it is the kind its name says",
         )
     try:
-        frame = pl.read_csv(
+        cells = pl.read_csv(
             data,
-            has_header=not first[:1].isdigit(),
-            columns=list(range(len(columns))),
-            new_columns=list(columns),
+            has_header=False,
+            skip_rows=0 if first[:1].isdigit() else 1,
             infer_schema=False,
-        ).with_columns(
-            pl.col(name).str.to_lowercase().replace_strict(_FLAGS, return_dtype=pl.Boolean)
+        )
+        frame = cells.select(
+            pl.nth(i).str.to_lowercase().replace_strict(_FLAGS, return_dtype=kind).alias(name)
             if kind is pl.Boolean
-            else pl.col(name).cast(kind)
-            for name, kind in columns.items()
+            else pl.nth(i).cast(kind).alias(name)
+            for i, (name, kind) in enumerate(columns.items())
         )
     except pl.exceptions.PolarsError as error:
         raise SchemaError(
-            f"the CSV inside has the wrong types: expected {columns}, {str(error).splitlines()[0]}",
+            f"the CSV inside has the wrong types: {str(error).splitlines()[0]}; expected "
+            + ", ".join(f"{name} {kind.__name__}" for name, kind in columns.items()),
             where=where,
             remedy="download the archive again, or check that it is the kind its name says",
         ) from error

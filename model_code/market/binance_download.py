@@ -155,7 +155,7 @@ def _checksum(client: httpx.Client, url: str) -> str:
 def _transfer(client: httpx.Client, url: str, part: Path, bar: Progress, task: TaskID) -> None:
     """Append what `part` lacks; start over where the server does not resume."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
         if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # already whole: the checksum decides
@@ -165,6 +165,6 @@ def _transfer(client: httpx.Client, url: str, part: Path, bar: Progress, task: T
         length = response.headers.get("Content-Length")
         bar.update(task, completed=have, total=have + int(length) if length else None)
         with part.open("ab" if have else "wb") as file:
-            for chunk in response.iter_bytes(1 << 16):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 bar.advance(task, len(chunk))

@@ -139,7 +139,7 @@ def _per_second(ordered: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     whole = max(int(second[-1]), 1)
     full = count[second < whole]
     # enough zeros for the median; a stray stamp years away must not cost memory
-    return np.concatenate([full, np.zeros(min(whole, 2 * len(full)) - len(full), np.int64)])
+    return np.concatenate([full, np.zeros(min(whole, 2 * len(full) + 1) - len(full), np.int64)])
 
 
 def _curves(

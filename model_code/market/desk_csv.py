@@ -171,7 +171,7 @@ def _cells(data: bytes, where: str, wanted: tuple[str, ...]) -> pl.DataFrame:
 
     try:
         table = pc.read_csv(
-            io.BytesIO(data),
+            io.BytesIO(data.rstrip() + b"\n"),
             read_options=pc.ReadOptions(use_threads=False),
             parse_options=pc.ParseOptions(
                 quote_char=False, ignore_empty_lines=False, invalid_row_handler=stop

@@ -58,6 +58,7 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
             lowest_size=pl.min_horizontal(number["bid_size"], number["ask_size"]),
             lowest_flow=pl.min_horizontal(number.get(name, pl.col(name)) for name in FLOW),
             spread=(ask - bid).fill_nan(None),
+            locked=(ask == bid).cast(pl.Int8),
             mid=pl.when(sane).then(bid / 2 + ask / 2),
             last_trade=number["last_trade"],
             vwap=number["vwap"],

@@ -79,7 +79,7 @@ def host():
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda _: None)
 
 
 def fetch(host, folder, **options):
@@ -173,3 +173,10 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         download("BTCUSDT", DATE, tmp_path / "file" / "folder")
+
+
+def test_a_full_disk_is_a_storage_error(host, tmp_path):
+    (tmp_path / f"{NAME}.part").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        fetch(host, tmp_path)
+    assert "df -h" in caught.value.remedy

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from builders import DESK_HEADER, desk_csv, epoch_ns, ticks
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.errors import DataError, MarketError, SchemaError
@@ -83,6 +83,7 @@ def test_any_stamp_survives(time, nanosecond, short):
     assert parse_times(text) == [expected]
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=25).filter(lambda text: not set(text) & set(",\r\n")))
 def test_no_text_is_read_as_another_time(text):
     try:
@@ -127,13 +128,26 @@ def test_a_cell_that_is_no_number_names_line_column_and_text(line, column, text)
 
 
 @pytest.mark.parametrize(
-    ("line", "found"), [("2025-01-23T09:30Z,100.1", 2), (f"2025-01-23T09:30Z,{ROW},5", 10), ("", 1)]
+    ("line", "found"), [("2025-01-23T09:30Z,100.1", 2), (f"2025-01-23T09:30Z,{ROW},5", 10)]
 )
 def test_a_ragged_row_names_its_line(line, found):
     good = f"2025-01-23T09:30Z,{ROW}"
     with pytest.raises(SchemaError, match=f"expected 9 cells, found {found}") as caught:
         parse(rows(good, line, good), "a.csv")
     assert caught.value.where == "a.csv, line 3"
+
+
+def test_a_blank_line_inside_is_named_and_at_the_end_is_nothing():
+    good = f"2025-01-23T09:30Z,{ROW}"
+    assert len(parse(rows(good, "", ""), "a.csv")) == 1
+    with pytest.raises(DataError, match="column 'timestamp': ''") as caught:
+        parse(rows(good, "", good), "a.csv")
+    assert caught.value.where == "a.csv, line 3"
+
+
+def test_a_header_alone_is_an_empty_store(tmp_path):
+    (tmp_path / "AAA.csv").write_bytes(rows())
+    assert open_market(str(tmp_path)).catalog() == ()
 
 
 def test_a_missing_column_is_named():
