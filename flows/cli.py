@@ -148,9 +148,10 @@ def nightly(
         "benchmark": {"engines": engine},
     }
     from flows.local import run_nightly
-    from flows.summary import render
 
     outcome = run_nightly(_spec(spec, changes), settings, refresh=refresh)
+    from flows.summary import render  # imports Prefect, which must find its environment set
+
     out.print(render(outcome))
 
 
@@ -173,9 +174,10 @@ def rerun(
             "say which run", remedy="tickline rerun NAME, or tickline rerun --last-failed"
         )
     from flows.local import rerun_nightly
-    from flows.summary import render
 
     outcome = rerun_nightly(_settings(), run)
+    from flows.summary import render  # imports Prefect, which must find its environment set
+
     out.print("scheduled: a worker will go on with it" if outcome is None else render(outcome))
 
 

@@ -1,10 +1,12 @@
 """Run or rerun a flow in this process, beside a Prefect server that is started if none answers.
 
-Prefect reads its settings when it is first imported, so it is imported inside functions, after
+Prefect reads the environment when it is first imported, so it is imported inside functions, after
 the environment is set.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -21,10 +23,24 @@ if TYPE_CHECKING:
 FLOW = "nightly"
 
 
-def prepare(settings: Settings) -> None:
-    """Set the environment for Prefect and MLflow; call before either is imported."""
+@contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Run the block in Tickline's Prefect and MLflow environment, a Prefect server answering."""
     os.environ.update(environment(settings))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # stages announce themselves
+    with prefect_server(settings) as url:
+        os.environ["PREFECT_API_URL"] = url
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_HOME,
+            PREFECT_LOCAL_STORAGE_PATH,
+            temporary_settings,
+        )
+
+        # the same once more, for a process that had imported Prefect before
+        names = (PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH)
+        with temporary_settings({name: os.environ[name.name] for name in names}):
+            yield
 
 
 def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False) -> "Outcome":
@@ -33,9 +49,7 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
     Raises:
         TicklineError: a stage failed; finished stages are kept for the rerun.
     """
-    prepare(settings)
-    with prefect_server(settings) as url:
-        os.environ["PREFECT_API_URL"] = url
+    with connected(settings):
         from flows.nightly import nightly
 
         return nightly(spec, refresh=refresh)
@@ -54,9 +68,7 @@ def rerun_nightly(settings: Settings, run: str | None) -> "Outcome | None":
         ConfigError: no such run, it is completed, or it is still at work.
     """
     _require_idle(settings)
-    prepare(settings)
-    with prefect_server(settings) as url:
-        os.environ["PREFECT_API_URL"] = url
+    with connected(settings):
         from prefect import get_client
         from prefect.flow_engine import run_flow
         from prefect.states import Scheduled

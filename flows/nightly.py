@@ -29,7 +29,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome:
     settings, started = Settings().resolved(), time.monotonic()
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     goals = release.read_goals(spec.goals)  # a typo in them must not cost a night
-    name = str(flow_run.get_name())
+    name = str(flow_run.name)
     fresh = temporary_settings({PREFECT_TASKS_REFRESH_CACHE: refresh})
     with exclusive(settings), fresh:
         announce(name, spec)

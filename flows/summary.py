@@ -105,7 +105,12 @@ def render(outcome: Outcome) -> RenderableType:
     verdict = outcome.verdict
     colour = COLOURS[verdict.verdict]
     parts: list[RenderableType] = [_banner()] if outcome.simulated else []
-    parts += [_engines(outcome), _goals(verdict)]
+    parts.append(_engines(outcome))
+    parts += [
+        f"[dim]{name} is unavailable: {reason}"
+        for name, reason in outcome.benchmark.unavailable.items()
+    ]
+    parts.append(_goals(verdict))
     parts += [f"[yellow]note[/] {warning}" for warning in outcome.warnings]
     parts.append(
         Panel(
@@ -133,10 +138,11 @@ def _engines(outcome: Outcome) -> Table:
         title=f"Engines on {result.windows:,} windows of {outcome.test_date}"
         + (" (SIMULATED)" if outcome.simulated else ""),
         caption=f"latency at batch 1, {result.requests} requests each, interleaved; "
-        f"throughput at batch {result.throughput_batch}",
+        f"windows/s at batch {result.throughput_batch}; "
+        "flips: decided otherwise than FP32",
     )
-    table.add_column("engine")
-    for heading in ("mean ms", "p50 ms", "p99 ms", "windows/s", "accuracy", "AUC", "flips"):
+    table.add_column("engine", no_wrap=True)
+    for heading in ("mean ms", "p50 ms", "p99 ms", "win/s", "accuracy", "AUC", "flips"):
         table.add_column(heading, justify="right")
     for row in result.rows:
         quality = row.quality
@@ -148,8 +154,6 @@ def _engines(outcome: Outcome) -> Table:
         table.add_row(
             f"{mark}{row.engine}", *numbers, f"{row.throughput:,.0f}", *scores, str(quality.flips)
         )
-    for name, reason in result.unavailable.items():
-        table.add_row(f"[dim]{name}", f"[dim]unavailable: {reason}")
     rival = outcome.baseline
     table.add_section()
     table.add_row(

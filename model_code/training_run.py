@@ -58,7 +58,7 @@ class TrainingRun:
         self.parallel: nn.Module = model
         if group.world > 1:
             ids = [device] if device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(model, ids, broadcast_buffers=False)
+            self.parallel = DistributedDataParallel(model, ids, forward_sync_buffers=False)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )

@@ -154,7 +154,7 @@ def export_network(
         return ExportedNetwork(
             torchscript=run.store.put(script),
             onnx=run.store.put(onnx),
-            opset=onnx_report.opset,
+            opset=onnx_report.opset or 0,
             torchscript_error=script_report.parity_error,
             onnx_error=onnx_report.parity_error,
         )

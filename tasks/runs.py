@@ -54,7 +54,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
     The MLflow run carries the Prefect run's id and address, the Prefect run a link to MLflow's.
     """
     mlflow = tracking.client(settings)
-    flow_run_id, name = str(flow_run.get_id()), str(flow_run.get_name())
+    flow_run_id, name = str(flow_run.id), str(flow_run.name)
     run_id = tracking.continue_or_start(
         mlflow,
         settings,
@@ -62,7 +62,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         identity={tracking.FLOW_RUN_TAG: flow_run_id},
         tags={
             "prefect.flow_run_name": name,
-            "prefect.flow_run_url": str(flow_run.get_ui_url()),
+            "prefect.flow_run_url": str(flow_run.ui_url),
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
             "tickline.market": str(spec.market),

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -104,7 +105,8 @@ def stage(
 def _announce(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
     took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
-    console.print(f"  [{colour}]{state.name:<9}[/] {run.name}  [dim]{took:.1f} s")
+    name = re.sub(r"-[0-9a-f]{3}$", "", run.name)  # the suffix Prefect adds to unnamed task runs
+    console.print(f"  [{colour}]{state.name:<9}[/] {name}  [dim]{took:.1f} s")
 
 
 def stage_key(code: Sequence[str], inputs: Mapping[str, Any], own: str = "") -> str:

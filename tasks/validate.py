@@ -19,7 +19,9 @@ from model_code.market.quality import (
     ExpectationResult,
     FaultSample,
     RowRule,
+    count_faults,
     divide,
+    find_faults,
     row_rules,
 )
 from model_code.market.schema import TICKS, InstrumentDay, conform
@@ -64,23 +66,17 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
             remedy="fetch the day again, or leave it out of the store",
         )
     rules = row_rules(spec)
+    schema = _schema_results(expectations.schema_outcomes(ticks.schema))
     measures = derive(ticks, day)
-    schema = expectations.schema_outcomes(ticks.schema)
-    rows = expectations.row_outcomes(measures, rules)
-    clean, quarantined, faults = divide(ticks, measures, spec)
-    at_fault = pl.zeros(ticks.num_rows, pl.Int8, eager=True)
-    at_fault = at_fault.scatter(pl.Series(quarantined["row"]), 1)
-    clean_ns = pl.Series(clean["timestamp"].cast(pa.int64()))
-    results = (
-        *_schema_results(schema),
-        *(_row_result(rule, rows[rule.name], measures[rule.column]) for rule in rules),
-        *_day_results(
-            expectations.day_outcomes(at_fault, clean_ns, spec),
-            clean_ns,
-            at_fault=_fault_counts(quarantined.num_rows, ticks.num_rows, faults),
-            spec=spec,
-        ),
-    )
+    found = expectations.row_outcomes(measures, rules)
+    rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
+    by_rule = find_faults(measures, rules)
+    minutes = _minutes(measures, by_rule)
+    del measures  # as large as the ticks: gone before the clean rows are copied
+    clean, quarantined = divide(ticks, by_rule)
+    faults = count_faults(by_rule)
+    fraction = quarantined.num_rows / ticks.num_rows
+    results = (*schema, *rows, *_day_results(clean, fraction, faults, spec))
     failed = [item for item in results if item.level != "row" and not item.success]
     report = DayReport(
         date=day.date,
@@ -92,11 +88,8 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
         expectations=results,
         passed=not failed,
         failures=tuple(f"{item.name}: {item.observed}, expected {item.limit}" for item in failed),
-        remedies=tuple(
-            _remedy(item.name, faults, rules, quarantined.num_rows / ticks.num_rows)
-            for item in failed
-        ),
-        minutes=_minutes(measures, at_fault),
+        remedies=tuple(_remedy(item.name, faults, rules, fraction) for item in failed),
+        minutes=minutes,
         samples=_samples(quarantined, faults),
     )
     return DayValidation(clean, quarantined, report)
@@ -144,22 +137,22 @@ def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> Expectation
     )
 
 
-def _fault_counts(quarantined: int, rows: int, faults: dict[str, int]) -> str:
-    counts = ", ".join(f"{name} {count:,}" for name, count in faults.items())
-    fraction = f"{quarantined:,} of {rows:,} rows ({quarantined / rows:.2%}) at fault"
-    return f"{fraction} ({counts})" if faults else fraction
-
-
 def _day_results(
-    found: dict[str, Outcome], clean_ns: pl.Series, *, at_fault: str, spec: ValidationSpec
+    clean: pa.Table, fraction: float, faults: dict[str, int], spec: ValidationSpec
 ) -> list[ExpectationResult]:
+    gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())))
+    found = expectations.day_outcomes(
+        {"fault_fraction": fraction, "minimum_rows": clean.num_rows, "maximum_gap": gap_s}, spec
+    )
+    counts = ", ".join(f"{name} {count:,}" for name, count in faults.items())
+    at_fault = f"{fraction:.2%} of rows at fault" + (f" ({counts})" if faults else "")
     table = [
         ("fault_fraction", "few rows at fault", tuple(TICKS.names), at_fault,
          f"at most {spec.max_fault_fraction * 100:g}%"),
-        ("minimum_rows", "enough clean rows", ("timestamp",), f"{len(clean_ns):,} clean rows",
+        ("minimum_rows", "enough clean rows", ("timestamp",), f"{clean.num_rows:,} clean rows",
          f"at least {spec.minimum_rows:,}"),
-        ("maximum_gap", "no long silence between clean rows", ("timestamp",),
-         _longest_gap(clean_ns), f"at most {spec.maximum_gap_s:g} s"),
+        ("maximum_gap", "no long silence between clean rows", ("timestamp",), silence,
+         f"at most {spec.maximum_gap_s:g} s"),
     ]  # fmt: skip
     return [
         ExpectationResult(
@@ -173,18 +166,18 @@ def _day_results(
             limit=limit,
         )
         for name, meaning, columns, observed, limit in table
-        if name in found
     ]
 
 
-def _longest_gap(clean_ns: pl.Series) -> str:
-    """The longest silence and when it began, e.g. `silent for 73.2 s from 13:05:11 UTC`."""
+def _longest_gap(clean_ns: pl.Series) -> tuple[float | None, str]:
+    """Seconds of the longest silence, and when: `silent for 73.2 s from 13:05:11 UTC`."""
     gaps = clean_ns.diff()
     at = gaps.arg_max()
     if at is None:
-        return "fewer than 2 clean rows"
+        return None, "fewer than 2 clean rows"
+    gap_s = gaps[at] / 1e9
     since = dt.datetime.fromtimestamp(clean_ns[at - 1] // 10**9, dt.UTC)
-    return f"silent for {gaps[at] / 1e9:,.4g} s from {since:%H:%M:%S} UTC"
+    return gap_s, f"silent for {gap_s:,.4g} s from {since:%H:%M:%S} UTC"
 
 
 def _remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fraction: float) -> str:
@@ -203,9 +196,10 @@ def _remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fract
     }.get(name, "export the file again with the schema's columns and types")
 
 
-def _minutes(measures: pl.DataFrame, at_fault: pl.Series) -> tuple[tuple[int, int, int], ...]:
+def _minutes(measures: pl.DataFrame, by_rule: pl.DataFrame) -> tuple[tuple[int, int, int], ...]:
     """(minute of the UTC day, rows, rows at fault) of rows inside the session, by minute."""
     inside = pl.col("session_hour").is_between(0.0, 24.0, closed="left")
+    at_fault = by_rule.select(pl.any_horizontal(pl.all())).to_series()
     minute = (pl.col("timestamp") % _DAY_NS // _MINUTE_NS).cast(pl.Int64)
     table = (
         measures.lazy()

@@ -3,7 +3,6 @@
 Shapes: N rows, F features (16).
 """
 
-# ruff: noqa: N815 (column names carry their shapes)
 from dataclasses import dataclass
 
 import numpy as np

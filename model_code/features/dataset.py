@@ -6,7 +6,6 @@ bounded by a chunk of rows and one label horizon, not by a file.
 Shapes: N rows of all instrument-days one after the other, F features (16).
 """
 
-# ruff: noqa: N815 (column names carry their shapes)
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

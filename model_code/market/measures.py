@@ -82,8 +82,8 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
             )
         )
         .drop("mid", "anchor", "distance_bps", "last_trade", "vwap")
-        .collect()
         .with_columns(_repeats(frame))
+        .collect()
     )
 
 

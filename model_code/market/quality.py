@@ -1,8 +1,8 @@
 """Row faults: one table of rules, the quarantine it leads to, and a day's report.
 
 `derive` measures every row (spread in bps, seconds the clock went back, jump in volatilities ...),
-`row_rules` bounds each measure, `divide` splits a day by them. `tasks/expectations.py` builds its
-Great Expectations suite from the same measures and the same rules, so a threshold is said once.
+`row_rules` bounds each measure, `quarantine` splits a day by them. `tasks/expectations.py` builds
+its Great Expectations suite from the same measures and rules, so a threshold is said once.
 """
 
 import datetime as dt
@@ -128,17 +128,22 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
     )  # fmt: skip
 
 
-def divide(
-    ticks: pa.Table, measures: pl.DataFrame, spec: ValidationSpec
-) -> tuple[pa.Table, pa.Table, dict[str, int]]:
-    """Split `ticks` by `measures` of the same rows; see `quarantine`."""
-    rules = row_rules(spec)
-    faults = measures.select(rule.fault().alias(rule.name) for rule in rules)
-    counts = {name: int(count) for name, count in faults.sum().row(0, named=True).items() if count}
+def find_faults(measures: pl.DataFrame, rules: tuple[RowRule, ...]) -> pl.DataFrame:
+    """(N, rules) booleans: which row breaks which rule; columns are named after the rules."""
+    return measures.select(rule.fault().alias(rule.name) for rule in rules)
+
+
+def count_faults(faults: pl.DataFrame) -> dict[str, int]:
+    """Rows that break each rule; rules broken by none are left out."""
+    return {name: int(count) for name, count in faults.sum().row(0, named=True).items() if count}
+
+
+def divide(ticks: pa.Table, faults: pl.DataFrame) -> tuple[pa.Table, pa.Table]:
+    """Split `ticks` by `find_faults` of the same rows; see `quarantine`."""
     at_fault = faults.select(pl.any_horizontal(pl.all())).to_series()
     reasons = faults.filter(at_fault).select(
         pl.concat_str(
-            [pl.when(pl.col(rule.name)).then(pl.lit(rule.name)) for rule in rules],
+            [pl.when(pl.col(name)).then(pl.lit(name)) for name in faults.columns],
             separator=";",
             ignore_nulls=True,
         )
@@ -146,8 +151,8 @@ def divide(
     rows = pa.array(at_fault.arg_true().to_numpy(), pa.int64())
     quarantined = ticks.take(rows).append_column("row", rows)
     quarantined = quarantined.append_column("reason", pa.array(reasons.to_series(), pa.string()))
-    clean = ticks.filter((~at_fault).to_arrow()) if counts else ticks
-    return clean, quarantined, counts
+    clean = ticks.filter((~at_fault).to_arrow()) if len(rows) else ticks
+    return clean, quarantined
 
 
 def quarantine(
@@ -166,7 +171,8 @@ def quarantine(
         and how many rows broke each rule (rules broken by none are left out). A row that breaks
         two rules is counted under both.
     """
-    return divide(ticks, derive(ticks, day), spec)
+    faults = find_faults(derive(ticks, day), row_rules(spec))
+    return *divide(ticks, faults), count_faults(faults)
 
 
 class ExpectationResult(BaseModel):

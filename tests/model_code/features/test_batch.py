@@ -1,6 +1,7 @@
 """Chunked batch features, and the incremental form against them, bit for bit."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,7 @@ def test_chunks_do_not_matter(cuts: list[int]) -> None:
     stream = batch.FeatureStream(SPEC)
     parts = [
         stream.update(record)
-        for first, end in zip(edges, edges[1:], strict=False)
+        for first, end in pairwise(edges)
         for record in TABLE.slice(first, end - first).to_batches()
     ]
     assert np.array_equal(np.concatenate([p.features_NF for p in parts]), WHOLE.features_NF)

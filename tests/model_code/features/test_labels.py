@@ -1,6 +1,7 @@
 """Labels against a brute-force reference, whole and streamed."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_streamed_labels_equal_whole_ones(
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
     parts = [
         stream.update(*(column[first:end] for column in (*rows, own_N)))
-        for first, end in zip(edges, edges[1:], strict=False)
+        for first, end in pairwise(edges)
     ]
     found = np.concatenate([*parts, stream.finish()])
     expected = brute_force(rows, spec.horizon_ms, cost_bps)

@@ -1,0 +1,174 @@
+"""The streamed feature table against the plain computation, and what it refuses."""
+
+import datetime as dt
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import DATES, SYMBOLS, ticks
+
+from model_code.artifacts import hash_path
+from model_code.errors import DataError, SchemaError, StorageError
+from model_code.features import batch, dataset, labels
+from model_code.features.dataset import FeatureTable
+from model_code.features.definition import FEATURES_VERSION
+from model_code.market.schema import TICKS, InstrumentDay
+from model_code.settings import FeatureSpec
+
+SPEC = FeatureSpec()
+Inputs = list[tuple[InstrumentDay, Path]]
+
+
+def write(folder: Path, tables: dict[tuple[dt.date, str], pa.Table]) -> Inputs:
+    inputs = []
+    for (date, symbol), table in tables.items():
+        path = folder / f"{symbol}_{date}.parquet"
+        pq.write_table(table, path, row_group_size=100)
+        inputs.append((InstrumentDay(date, symbol, len(table)), path))
+    return inputs
+
+
+@pytest.fixture
+def tables() -> dict[tuple[dt.date, str], pa.Table]:
+    return {
+        (date, symbol): ticks(300, 1, symbol, date)
+        for symbol in SYMBOLS
+        for date in reversed(DATES)
+    }
+
+
+def test_the_table_is_the_plain_computation_day_after_day(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    stamps = tables[DATES[0], SYMBOLS[0]]["timestamp"].to_numpy().astype(np.int64).copy()
+    stamps[200:] += 60_000_000_000  # a second segment
+    tables[DATES[0], SYMBOLS[0]] = tables[DATES[0], SYMBOLS[0]].set_column(
+        0, TICKS.field(0), pa.array(stamps, TICKS.field(0).type)
+    )
+    meta = dataset.build(write(tmp_path, tables), SPEC, tmp_path / "out", simulated=True)
+    table = FeatureTable.load(tmp_path / "out")
+    assert table.meta == meta
+    assert meta.symbols == SYMBOLS
+    assert meta.dates == DATES
+    assert meta.simulated
+    assert meta.spec == SPEC
+    assert meta.features_version == FEATURES_VERSION
+    assert [(day.date, day.symbol) for day in meta.days] == sorted(tables)
+    assert np.unique(table.segment_N).tolist() == [0, 1, 2, 3, 4]
+    assert (np.diff(table.segment_N) >= 0).all()
+    for day in meta.days:
+        rows = slice(day.first, day.first + day.rows)
+        source = tables[day.date, day.symbol]
+        bid, ask = source["bid_price"].to_numpy(), source["ask_price"].to_numpy()
+        plain = batch.compute(source, SPEC)
+        assert np.array_equal(table.features_NF[rows], plain.features_NF)
+        assert np.array_equal(table.timestamp_N[rows], plain.timestamp_N)
+        assert np.array_equal(
+            table.label_N[rows],
+            labels.round_trip(plain.timestamp_N, bid, ask, 100.0, 0.0, plain.segment_N),
+        )
+        assert (table.symbol_N[rows] == SYMBOLS.index(day.symbol)).all()
+        assert table.spread_bps_N[rows] == pytest.approx(2e4 * (ask - bid) / (ask + bid))
+    assert isinstance(table.features_NF, np.memmap)
+
+
+def test_chunks_leave_no_trace(tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]) -> None:
+    inputs = write(tmp_path, tables)
+    hashes = set()
+    for chunk_rows in (7, 100, 10_000):
+        out = tmp_path / f"out{chunk_rows}"
+        dataset.build(inputs, SPEC, out, simulated=False, chunk_rows=chunk_rows)
+        hashes.add(hash_path(out))
+    assert len(hashes) == 1
+
+
+def test_the_sources_own_label_wins_where_it_is_given(tmp_path: Path) -> None:
+    table = ticks(200)
+    own = pa.array([1, 0, None] * 66 + [None, None], pa.int8())
+    labelled = table.set_column(TICKS.get_field_index("label"), TICKS.field("label"), own)
+    for name, source in (("plain", table), ("own", labelled)):
+        inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): source})
+        dataset.build(inputs, SPEC, tmp_path / name, simulated=False)
+    plain, found = (FeatureTable.load(tmp_path / name).label_N for name in ("plain", "own"))
+    expected = own.fill_null(-9).to_numpy()
+    expected = np.where(expected == -9, plain, expected)
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found, plain)
+
+
+def _missing(inputs: Inputs) -> Inputs:
+    return [*inputs, (InstrumentDay(DATES[0], "ZZZ"), Path("nowhere.parquet"))]
+
+
+def _truncated(inputs: Inputs) -> Inputs:
+    inputs[0][1].write_bytes(inputs[0][1].read_bytes()[:-100])
+    return inputs
+
+
+def _spoiled(inputs: Inputs) -> Inputs:
+    data = bytearray(inputs[0][1].read_bytes())
+    data[4:3000] = bytes(2996)
+    inputs[0][1].write_bytes(data)
+    return inputs
+
+
+def _stranger(inputs: Inputs) -> Inputs:
+    return [(InstrumentDay(DATES[0], "ZZZ"), inputs[0][1])]
+
+
+def _emptied(inputs: Inputs) -> Inputs:
+    pq.write_table(ticks(5).slice(0, 0), inputs[0][1])
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda _: [], "no rows to compute features from"),
+        (_emptied, "no rows to compute features from"),
+        (_missing, "unreadable Parquet"),
+        (_truncated, "unreadable Parquet"),
+        (_spoiled, "unreadable Parquet"),
+        (_stranger, f"expected ticks of ZZZ, found {SYMBOLS[0]}"),
+        (lambda inputs: inputs * 2, "is given twice"),
+    ],
+    ids=["nothing", "empty day", "missing", "truncated", "spoiled", "other symbol", "twice"],
+)
+def test_bad_inputs_are_refused(
+    tmp_path: Path, spoil: Callable[[Inputs], Inputs], message: str
+) -> None:
+    inputs = spoil(write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(300)}))
+    with pytest.raises(DataError, match=message):
+        dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
+
+
+def test_a_missing_column_is_a_schema_fault(tmp_path: Path) -> None:
+    inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(30).drop_columns(["vwap"])})
+    with pytest.raises(SchemaError, match="'vwap' is missing"):
+        dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+    inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(2000)})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageError, match="cannot write out") as error:
+            dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "free space" in error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["meta.json", "features.npy"])
+def test_what_is_no_table_is_not_loaded(tmp_path: Path, name: str) -> None:
+    dataset.build(
+        write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(10)}), SPEC, tmp_path / "o", simulated=False
+    )
+    (tmp_path / "o" / name).write_text("{}")
+    with pytest.raises(DataError, match="not a feature table"):
+        FeatureTable.load(tmp_path / "o")

@@ -1,0 +1,187 @@
+"""The time-ordered split: boundaries, purge, embargo, strides, refusals."""
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import DATES, SYMBOLS
+
+from model_code.errors import DataError, StorageError
+from model_code.features.dataset import FeatureTable, TableDay, TableMeta
+from model_code.features.split import Split, split
+from model_code.settings import FeatureSpec, SplitSpec
+
+MS = 1_000_000
+DAY_NS = 86_400_000_000_000
+EARLIER = dt.date(2024, 8, 7)
+
+
+def table(
+    dates: tuple[dt.date, ...] = DATES,
+    symbols: tuple[str, ...] = SYMBOLS,
+    rows: int = 1000,
+    from_ms: float = 0.0,
+    step_ms: float = 10.0,
+    label: int | None = None,
+) -> FeatureTable:
+    """Rows every `step_ms`, from `from_ms` after midnight, one segment per instrument-day."""
+    days, stamps, segments = [], [], []
+    for date in dates:
+        for k, symbol in enumerate(symbols):
+            days.append(TableDay(date=date, symbol=symbol, first=rows * len(days), rows=rows))
+            start = (date - dt.date(1970, 1, 1)).days * DAY_NS + int((from_ms + k) * MS)
+            stamps.append(start + np.arange(rows, dtype=np.int64) * int(step_ms * MS))
+            segments.append(np.full(rows, len(days) - 1, np.int32))
+    n = rows * len(days)
+    label_N = np.random.default_rng(0).integers(0, 2, n).astype(np.int8)
+    meta = TableMeta(
+        symbols=symbols,
+        dates=dates,
+        days=tuple(days),
+        spec=FeatureSpec(horizon_ms=100.0),
+        features_version="0",
+        simulated=True,
+    )
+    return FeatureTable(
+        features_NF=np.zeros((n, 16), np.float32),
+        timestamp_N=np.concatenate(stamps),
+        label_N=label_N if label is None else np.full(n, label, np.int8),
+        segment_N=np.concatenate(segments),
+        symbol_N=np.zeros(n, np.int16),
+        spread_bps_N=np.zeros(n, np.float32),
+        meta=meta,
+    )
+
+
+SPEC = SplitSpec(validation_fraction=0.25, embargo_ms=500.0)
+
+
+def ns(text: str) -> int:
+    return int(np.datetime64(text.removesuffix("Z"), "ns").astype(np.int64))
+
+
+def test_purge_and_embargo_to_the_row() -> None:
+    source = table(symbols=SYMBOLS[:1])
+    found = split(source, SPEC)
+    time = source.timestamp_N
+    boundary = ns(found.report.validation_from)
+    first_end = 63 + int((1000 - 63) * 0.75)
+    assert boundary == time[first_end]
+    # the last training label ends strictly before validation begins: 10 rows of 10 ms go
+    assert time[found.train_ends.max() + 1] + 100 * MS == boundary
+    assert found.train_ends.tolist() == list(range(63, first_end - 10))
+    assert found.report.train.purged == 10
+    # the first validation window begins 500 ms after the boundary
+    assert time[found.validation_ends.min() - 63] == boundary + 500 * MS
+    assert found.validation_ends.tolist() == list(range(first_end + 50 + 63, 1000))
+    # the first test window begins 500 ms after midnight
+    assert found.test_ends.tolist() == list(range(1000 + 50 + 63, 2000))
+    assert found.report.test.embargoed == 50
+    for part in (found.report.train, found.report.validation, found.report.test):
+        assert part.candidates == part.purged + part.embargoed + part.kept
+        assert part.windows == part.kept
+        assert 0.3 < part.label_rate < 0.7
+        assert ns(part.first) < ns(part.last)
+
+
+def test_validation_is_purged_before_midnight() -> None:
+    # a source's own labels may be known to the day's last row, here 5 ms before midnight
+    source = table(symbols=SYMBOLS[:1], from_ms=86_400_000 - 10_000 + 5)
+    found = split(source, SPEC)
+    assert found.report.validation.purged == 10
+    assert found.validation_ends.max() == 999 - 10
+    assert found.report.test.embargoed == 0  # the test day begins long after midnight
+
+
+def test_boundaries_are_common_to_all_instruments_and_the_pool_sets_them() -> None:
+    source = table()
+    found = split(source, SPEC)
+    time, boundary = source.timestamp_N, ns(found.report.validation_from)
+    assert (time[found.train_ends] + 100 * MS < boundary).all()
+    assert (time[found.validation_ends - 63] >= boundary + 500 * MS).all()
+    for part in (found.train_ends, found.validation_ends, found.test_ends):
+        days = np.searchsorted([day.first for day in source.meta.days], part, side="right") - 1
+        assert len({source.meta.days[day].symbol for day in days}) == 2
+    before = found.report.train.candidates + found.report.validation.candidates
+    assert found.report.validation.candidates == pytest.approx(0.25 * before, rel=0.01)
+
+
+def test_strides_are_even_and_the_same_every_time() -> None:
+    source = table()
+    spec = SplitSpec(train_windows=50, validation_windows=20, test_windows=10, embargo_ms=0.0)
+    found, again = split(source, spec), split(source, spec)
+    assert [len(p) for p in (found.train_ends, found.validation_ends, found.test_ends)] == [
+        50,
+        20,
+        10,
+    ]
+    assert found.report.train.windows == 50 < found.report.train.kept
+    everything = split(source, SplitSpec(embargo_ms=0.0)).train_ends
+    position = np.searchsorted(everything, found.train_ends)
+    assert position[0] == 0
+    assert position[-1] == len(everything) - 1
+    assert np.ptp(np.diff(position)) <= 1
+    assert np.array_equal(found.train_ends, again.train_ends)
+
+
+def test_a_given_test_date_leaves_out_what_is_newer() -> None:
+    source = table(dates=(EARLIER, *DATES))
+    found = split(source, SPEC, DATES[0])
+    assert found.report.test_date == DATES[0]
+    assert found.test_ends.max() < 4000
+    assert found.train_ends.max() < found.validation_ends.max() < 2000
+    assert split(source, SPEC).report.test_date == DATES[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "test_date", "message"),
+    [
+        (table(dates=DATES[:1]), None, "needs its own ticks and those of an earlier date"),
+        (table(), dt.date(2030, 1, 1), "test date 2030-01-01 needs its own ticks"),
+        (table(), DATES[0], "those of an earlier date"),
+        (table(rows=60), None, "no window of 64 rows"),
+        (table(rows=66, symbols=SYMBOLS[:1]), None, "train part holds 0 windows"),
+        (table(label=1), None, r"train part holds .* labels \[1\]"),
+        (table(label=-1), None, "no window of 64 rows with an observed label"),
+        (table(rows=250, step_ms=3.0), None, "validation part holds 0 windows"),
+    ],
+    ids=["one date", "absent", "first", "short", "purged", "one class", "no label", "embargoed"],
+)
+def test_useless_tables_are_refused(
+    source: FeatureTable, test_date: dt.date | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        split(source, SPEC, test_date)
+
+
+def test_an_empty_test_day_is_refused() -> None:
+    source = table(symbols=SYMBOLS[:1])
+    source.label_N[1000:] = -1
+    with pytest.raises(DataError, match="test part holds 0 windows"):
+        split(source, SPEC)
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    found = split(table(), SPEC)
+    found.save(tmp_path / "split")
+    again = Split.load(tmp_path / "split")
+    assert again.report == found.report
+    assert np.array_equal(again.train_ends, found.train_ends)
+    assert np.array_equal(again.validation_ends, found.validation_ends)
+    assert np.array_equal(again.test_ends, found.test_ends)
+
+
+def test_what_is_no_split_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a split"):
+        Split.load(tmp_path)
+    split(table(), SPEC).save(tmp_path)
+    (tmp_path / "ends.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="not a split"):
+        Split.load(tmp_path)
+
+
+def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write"):
+        split(table(), SPEC).save(tmp_path / "file" / "split")

@@ -1,0 +1,49 @@
+"""Windows against the plain definition."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_code.errors import DataError
+from model_code.features import windows
+
+T = 64
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([1, 30, 63, 64, 65, 130]), max_size=5),
+    st.integers(0, 2**32 - 1),
+)
+def test_valid_ends_are_whole_and_labelled(lengths: list[int], seed: int) -> None:
+    segment = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    label = np.random.default_rng(seed).integers(-1, 2, len(segment)).astype(np.int8)
+    expected = [
+        i
+        for i in range(len(segment))
+        if i >= T - 1 and (segment[i - T + 1 : i + 1] == segment[i]).all() and label[i] != -1
+    ]
+    assert windows.valid_ends(segment, label).tolist() == expected
+
+
+def test_gather_copies_the_rows_up_to_each_end(tmp_path: Path) -> None:
+    features = np.arange(200 * 16, dtype=np.float32).reshape(200, 16)
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    ends = np.array([63, 199, 100])
+    found = windows.gather(mapped, ends)
+    assert found.shape == (3, T, 16)
+    assert found.dtype == np.float32
+    assert type(found) is np.ndarray
+    for window, end in zip(found, ends, strict=True):
+        assert np.array_equal(window, features[end - T + 1 : end + 1])
+    assert windows.gather(mapped, np.array([], np.int64)).shape == (0, T, 16)
+
+
+@pytest.mark.parametrize("end", [-1, 62, 200])
+def test_gather_refuses_ends_without_a_window(end: int) -> None:
+    with pytest.raises(DataError, match=f"ends at row {end} of 200"):
+        windows.gather(np.zeros((200, 16), np.float32), np.array([100, end]))
