@@ -2,6 +2,7 @@
 
 import datetime as dt
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -44,12 +46,24 @@ Data = Annotated[
 
 
 def main() -> None:
-    """Run the command; a known error is a message and exit status 1, never a traceback."""
+    """Run the command; an error is a message and exit status 1, its traceback goes to a log."""
     try:
         app()
     except TicklineError as error:
-        err.print(Panel(str(error), title="[bold red]tickline stopped", border_style="red"))
-        sys.exit(1)
+        _stop(str(error))
+    except Exception as error:
+        log = Settings().resolved().home / "logs" / f"error-{dt.datetime.now():%Y%m%d-%H%M%S}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc())
+        _stop(
+            f"unexpected {type(error).__name__}: {error}\n  where: {log}\n"
+            "  do:    read the traceback there; then go on with tickline rerun --last-failed"
+        )
+
+
+def _stop(message: str) -> None:
+    err.print(Panel(escape(message), title="[bold red]tickline stopped", border_style="red"))
+    sys.exit(1)
 
 
 def _print_version(asked: bool) -> None:

@@ -152,12 +152,12 @@ def check_onnx(path: Path) -> int:
         ExportError: as `export_onnx`, parity aside.
     """
     graph = onnx.load(path, load_external_data=False)
+    if any(tensor.external_data for tensor in graph.graph.initializer):
+        raise _refused("its weights lie in another file", path)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise _refused(f"ONNX's checker refuses it: {error}", path) from error
-    if any(tensor.external_data for tensor in graph.graph.initializer):
-        raise _refused("its weights lie in another file", path)
     expected = {
         "input": (INPUT_NAME, [BATCH_DIM, SEQUENCE_LENGTH, FEATURE_COUNT]),
         "output": (OUTPUT_NAME, [BATCH_DIM, CLASS_COUNT]),

@@ -22,6 +22,7 @@ from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH, Net
 
 FORMAT = "tickline-network-1"
 CLAMP = 10.0  # standard deviations; one wild tick must not saturate the network or FP16
+SHIFT = 3.0  # standard deviations: zero, the convolution's padding, then means "no row here"
 ROWS_PER_CHUNK = 1 << 20
 
 
@@ -29,7 +30,9 @@ class FinancialPredictor(nn.Module):
     """Raw features of one window -> logits of (no opportunity, opportunity) within the horizon.
 
     Standardisation is part of the graph, so whatever serves the network feeds it raw features.
-    No positional encoding: the convolution sees order locally, the mean over time ignores it.
+    There is no positional encoding. The encoder tells the newest row from the others only by the
+    zeros the convolution pads with, so standardised features are shifted until a zero is unlike
+    any row: without the shift the network learns several times more slowly to look at the end.
     Layers follow Vaswani et al. (2017), post-norm, with torch's defaults.
 
     Args:
@@ -55,7 +58,7 @@ class FinancialPredictor(nn.Module):
     def forward(self, x_BTF: Tensor) -> Tensor:
         """Return logits_BC for raw features x_BTF (float32, batch first)."""
         z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
-        z_BTF = z_BTF.clamp(-CLAMP, CLAMP)
+        z_BTF = z_BTF.clamp(-CLAMP, CLAMP) + SHIFT
         h_BDT = self.convolution(z_BTF.transpose(1, 2))
         h_BTD = self.encoder(h_BDT.transpose(1, 2))
         logits_BC: Tensor = self.head(h_BTD.mean(dim=1))

@@ -46,7 +46,7 @@ class Ranks:
 def launched() -> Iterator[Ranks]:
     """Join the process group when launched by torchrun (`WORLD_SIZE` > 1), and leave it after.
 
-    Uses NCCL with CUDA, one device a process, and Gloo without.
+    A group the caller has already joined is used and left standing. Uses NCCL with CUDA, one device a process, and Gloo without.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else "cpu"
@@ -56,8 +56,11 @@ def launched() -> Iterator[Ranks]:
         return
     if cuda:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    joined = not distributed.is_initialized()
+    if joined:
+        distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
-        distributed.destroy_process_group()
+        if joined:
+            distributed.destroy_process_group()

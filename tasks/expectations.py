@@ -84,7 +84,7 @@ def _outcomes(results: Sequence[Any]) -> Iterator[tuple[str, Outcome]]:
 
 def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, Outcome]:
     """Evaluate every row rule, in chunks; unexpected counts add up over them."""
-    suite = [_row_expectation(rule) for rule in rules]
+    suite = [row_expectation(rule) for rule in rules]
     totals = {rule.name: Outcome(success=True, unexpected=0) for rule in rules}
     columns = list(dict.fromkeys(rule.column for rule in rules))
     for chunk in measures.select(columns).iter_slices(CHUNK_ROWS):
@@ -99,7 +99,8 @@ def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, 
     return totals
 
 
-def _row_expectation(rule: RowRule) -> Any:
+def row_expectation(rule: RowRule) -> Any:
+    """The rule as a Great Expectations expectation over its measure."""
     gxe = _great_expectations().expectations
     meta = {"name": rule.name}
     if rule.required:

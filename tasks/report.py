@@ -46,7 +46,8 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
     )
     mlflow = tracking.client(run.settings)
     reports = [DayReport.model_validate_json(day.report.open().read_bytes()) for day in days]
-    mlflow.log_text(run.mlflow_run_id, render(reports), "validation/report.html")
+    html = render(reports, source=plan.days[0].market, simulated=plan.simulated)
+    mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
     mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
     tracking.log_metrics(
         mlflow,

@@ -76,7 +76,7 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
     clean, quarantined = divide(ticks, by_rule)
     faults = count_faults(by_rule)
     fraction = quarantined.num_rows / ticks.num_rows
-    results = (*schema, *rows, *_day_results(clean, fraction, faults, spec))
+    results = (*schema, *rows, *_day_results(clean, quarantined.num_rows, faults, spec))
     failed = [item for item in results if item.level != "row" and not item.success]
     report = DayReport(
         date=day.date,
@@ -138,14 +138,17 @@ def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> Expectation
 
 
 def _day_results(
-    clean: pa.Table, fraction: float, faults: dict[str, int], spec: ValidationSpec
+    clean: pa.Table, quarantined: int, faults: dict[str, int], spec: ValidationSpec
 ) -> list[ExpectationResult]:
+    rows = clean.num_rows + quarantined
+    fraction = quarantined / rows
     gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())))
     found = expectations.day_outcomes(
         {"fault_fraction": fraction, "minimum_rows": clean.num_rows, "maximum_gap": gap_s}, spec
     )
     counts = ", ".join(f"{name} {count:,}" for name, count in faults.items())
-    at_fault = f"{fraction:.2%} of rows at fault" + (f" ({counts})" if faults else "")
+    at_fault = f"{quarantined:,} of {rows:,} rows ({fraction:.2%}) at fault"
+    at_fault += f": {counts}" if faults else ""
     table = [
         ("fault_fraction", "few rows at fault", tuple(TICKS.names), at_fault,
          f"at most {spec.max_fault_fraction * 100:g}%"),

@@ -65,8 +65,6 @@ class RowRule:
             return f"{self.column} present"
         low = "" if self.minimum is None else f"{self.minimum:g} {'<' if self.strict else '<='} "
         high = "" if self.maximum is None else f" {'<' if self.strict else '<='} {self.maximum:g}"
-        if self.minimum == self.maximum and not self.strict:
-            return f"{self.column} = {self.minimum:g}"
         return f"{low}{self.column}{high}"
 
 

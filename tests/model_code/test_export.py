@@ -1,5 +1,7 @@
 """TorchScript and ONNX: the same network, any batch, the promised contract."""
 
+import warnings
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -116,7 +118,9 @@ def test_torchscript_is_the_same_network_at_any_batch(model, x_BTF, tmp_path):
     report = export.export_torchscript(model, x_BTF, tmp_path / "model.ts")
     assert report.parity_error <= export.PARITY_LIMIT
     assert report.opset is None
-    restored = torch.jit.load(tmp_path / "model.ts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's word on TorchScript
+        restored = torch.jit.load(tmp_path / "model.ts")
     with torch.inference_mode():
         for batch in (1, 5, 9):
             x = torch.from_numpy(x_BTF[:batch])

@@ -172,7 +172,7 @@ def payload(**changes):
         (payload(format="other-9"), "format 'other-9'"),
         (payload(sha256="0" * 64), "not those that were saved"),
         (payload(spec=TINY.model_dump() | {"layers": 0}), "not a NetworkSpec"),
-        (payload(spec=TINY.model_dump() | {"layers": 2}), "Missing key"),
+        (payload(spec=TINY.model_dump() | {"layers": 2}), "loading state_dict"),
         (payload(state=None), "NoneType"),
         ({"format": network.FORMAT}, "sha256"),
         ([1, 2], "not a dictionary"),

@@ -1,0 +1,243 @@
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from builders import DATES, SYMBOLS, epoch_ns, ticks
+from builders_faults import PLANTED, ROWS, put
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model_code.errors import DataError
+from model_code.market import measures, quality
+from model_code.market.schema import TICKS, InstrumentDay
+from model_code.settings import ValidationSpec
+
+DAY = InstrumentDay(DATES[0], SYMBOLS[0])
+SPEC = ValidationSpec()
+RULES = quality.row_rules(SPEC)
+
+
+@pytest.mark.parametrize("reason", sorted(PLANTED))
+def test_planted_faults_are_quarantined_and_nothing_else(reason: str) -> None:
+    table, planted = PLANTED[reason]
+    clean, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    assert counts == {reason: planted}
+    assert quarantined["reason"].to_pylist() == [reason] * planted
+    assert clean.num_rows == table.num_rows - planted
+    again = quality.quarantine(clean, DAY, SPEC)
+    assert again[2] == {}
+    assert again[0].equals(clean)
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    # a price of 0 or less is also off the quotes or crossed: tested below, with its other reasons
+    assert {rule.name for rule in RULES} == {*PLANTED, "price_not_positive"}
+
+
+def test_all_reasons_of_a_row_are_listed_in_the_rules_order() -> None:
+    table = put(ticks(ROWS), "ask_price", [12], -1.0)
+    table = put(table, "label", [12], 3)
+    _, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    assert quarantined["reason"].to_pylist() == ["price_not_positive;crossed_quote;bad_label"]
+    assert counts["price_not_positive"] == counts["bad_label"] == 1
+    assert quarantined["row"].to_pylist() == [12]
+
+
+def test_a_clean_table_passes_unchanged() -> None:
+    table = ticks(ROWS)
+    clean, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    assert clean.equals(table)
+    assert quarantined.num_rows == 0
+    assert quarantined.schema.names == [*TICKS.names, "row", "reason"]
+    assert counts == {}
+
+
+def test_absent_optional_values_are_no_fault() -> None:
+    table = ticks(ROWS)
+    for field in TICKS:
+        if field.nullable:
+            table = put(table, field.name, list(range(ROWS)), None)
+    assert quality.quarantine(table, DAY, SPEC)[2] == {}
+
+
+def test_one_stray_stamp_does_not_condemn_the_rest_of_the_day() -> None:
+    table = put(ticks(ROWS), "timestamp", [3], epoch_ns(dt.date(2030, 1, 1)))
+    assert quality.quarantine(table, DAY, SPEC)[2] == {"outside_session": 1}
+
+
+def test_rows_behind_the_newest_stamp_go_until_the_clock_catches_up() -> None:
+    stamps = ticks(ROWS)["timestamp"].cast(pa.int64()).to_pylist()
+    table = put(ticks(ROWS), "timestamp", [100], stamps[110] + 1)
+    _, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    assert counts == {"clock_back": 10}
+    assert quarantined["row"].to_pylist() == list(range(101, 111))
+
+
+def test_equal_rows_at_one_instant_are_duplicates_even_with_nulls() -> None:
+    table = put(ticks(ROWS), "bid_size", [5], None)
+    order = pa.array([*range(6), 5, *range(6, ROWS)], pa.int64())
+    assert quality.quarantine(table.take(order), DAY, SPEC)[2] == {"duplicate": 1}
+    changed = put(table.take(order), "ask_size", [6], 9.0)
+    assert quality.quarantine(changed, DAY, SPEC)[2] == {}
+
+
+def test_a_lasting_move_is_questioned_only_until_it_is_the_new_price() -> None:
+    table = ticks(ROWS)
+    for name in ("bid_price", "ask_price", "last_trade"):
+        table = put(table, name, list(range(700, ROWS)), lambda value: value * 1.01)
+    _, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    rows = quarantined["row"].to_pylist()
+    assert set(counts) == {"price_jump"}
+    assert rows == list(range(700, 700 + len(rows)))
+    assert len(rows) <= measures.ANCHOR_ROWS // 2 + 1
+
+
+def test_jump_is_measured_in_rolling_volatilities() -> None:
+    rng = np.random.default_rng(3)
+    mid = 100 * np.exp(np.cumsum(rng.normal(0, 5e-4, ROWS)))
+    table = ticks(ROWS)
+    for name, values in (("bid_price", mid - 0.005), ("ask_price", mid + 0.005)):
+        place = TICKS.get_field_index(name)
+        table = table.set_column(place, TICKS.field(name), pa.array(values))
+    found = measures.derive(table, DAY)["jump_sigma"].to_numpy()
+    middle = (table["bid_price"].to_numpy() / 2) + (table["ask_price"].to_numpy() / 2)
+    row = 1200
+    distance = np.array(
+        [
+            abs(np.log(middle[i] / np.median(middle[max(0, i - 21) : i]))) * 1e4
+            for i in range(150, row + 1)
+        ]
+    )
+    expected = distance[-1] / (np.sqrt(np.pi / 2) * np.minimum(distance[-1001:-1], 20.0).mean())
+    assert found[row] == pytest.approx(expected, rel=1e-9)
+
+
+def test_measures_are_never_nan() -> None:
+    table = ticks(ROWS)
+    for i, name in enumerate(measures.FLOATS):
+        table = put(table, name, [i, 100 + i], float("nan"))
+        table = put(table, name, [200 + i], float("inf"))
+        table = put(table, name, [300 + i], 0.0)
+    frame = measures.derive(table, DAY)
+    assert frame.height == ROWS
+    assert frame.select(pl.col(pl.Float64).is_nan().any()).row(0) == (False,) * len(
+        [kind for kind in frame.dtypes if kind == pl.Float64]
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 30])
+def test_short_tables_are_measured(n: int) -> None:
+    clean, quarantined, counts = quality.quarantine(ticks(n), DAY, SPEC)
+    assert (clean.num_rows, quarantined.num_rows, counts) == (n, 0, {})
+
+
+def test_limits_are_written_with_the_measure() -> None:
+    limits = {rule.name: rule.limit for rule in RULES}
+    assert limits["missing_bid"] == "bid_price present"
+    assert limits["price_not_positive"] == "0 < lowest_price"
+    assert limits["spread_too_wide"] == "spread_bps <= 100"
+    assert limits["bad_label"] == "0 <= label <= 1"
+    strict = dataclasses.replace(RULES[0], required=False, maximum=2.0, strict=True)
+    assert strict.limit == "timestamp < 2"
+
+
+def test_thresholds_come_from_the_specification() -> None:
+    table, planted = PLANTED["spread_too_wide"]
+    wide = ValidationSpec(maximum_spread_bps=300.0, maximum_jump_sigma=1e6)
+    assert planted == 2
+    assert quality.quarantine(table, DAY, wide)[2] == {}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([name for name in TICKS.names if name != "symbol"]),
+            st.integers(0, 199),
+            st.sampled_from([None, float("nan"), float("inf"), 0, -1, 3, 1e300]),
+        ),
+        max_size=12,
+    )
+)
+def test_quarantine_parts_the_rows_and_keeps_their_order(
+    edits: list[tuple[str, int, float | None]],
+) -> None:
+    table = ticks(200, seed=1)
+    for name, row, value in edits:
+        is_float = TICKS.field(name).type == pa.float64()
+        if not is_float and value is not None and not abs(value) < 10:
+            continue
+        table = put(table, name, [row], value if is_float or value is None else int(value))
+    clean, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    rows = quarantined["row"].to_pylist()
+    kept = [row for row in range(200) if row not in set(rows)]
+    assert rows == sorted(set(rows))
+    assert pl.DataFrame(clean).equals(pl.DataFrame(table.take(pa.array(kept, pa.int64()))))
+    assert pl.DataFrame(quarantined.select(TICKS.names)).equals(
+        pl.DataFrame(table.take(pa.array(rows, pa.int64())))
+    )
+    named = [reason for text in quarantined["reason"].to_pylist() for reason in text.split(";")]
+    assert counts == {name: named.count(name) for name in set(named)}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.dictionaries(
+        st.integers(1, 398),
+        st.sampled_from(["label", "bid_size", "ask_price", "timestamp", "symbol"]),
+        max_size=20,
+    )
+)
+def test_what_is_clean_stays_clean(edits: dict[int, str]) -> None:
+    faults = {
+        "label": -1,
+        "bid_size": 0.0,
+        "ask_price": 0.5,
+        "timestamp": epoch_ns(DATES[1]),
+        "symbol": "other",
+    }
+    table = ticks(400, seed=2)
+    for row, name in edits.items():
+        table = put(table, name, [row], faults[name])
+    clean, quarantined, _ = quality.quarantine(table, DAY, SPEC)
+    assert quarantined["row"].to_pylist() == sorted(edits)
+    again, nothing, counts = quality.quarantine(clean, DAY, SPEC)
+    assert again.equals(clean)
+    assert (nothing.num_rows, counts) == (0, {})
+
+
+def report(**changes: Any) -> quality.DayReport:
+    values: dict[str, Any] = {
+        "date": DATES[0],
+        "symbol": SYMBOLS[0],
+        "rows": 10,
+        "clean": 8,
+        "quarantined": 2,
+        "faults": {"duplicate": 2},
+        "expectations": (),
+        "passed": True,
+        "failures": (),
+        "remedies": (),
+        "minutes": ((720, 10, 2),),
+        "samples": (quality.FaultSample(row=3, reason="duplicate", values={"bid_price": "1.5"}),),
+    }
+    return quality.DayReport(**values | changes)
+
+
+def test_report_survives_json() -> None:
+    day = report()
+    assert quality.DayReport.model_validate_json(day.model_dump_json()) == day
+    assert day.fault_fraction == 0.2
+
+
+def test_a_failed_report_raises_with_reasons_and_remedies() -> None:
+    report().require_passed()
+    failed = report(passed=False, failures=("too few rows",), remedies=("fetch more",))
+    with pytest.raises(DataError, match=r"validation failed for AAA\.test on 2024-08-08") as raised:
+        failed.require_passed()
+    assert raised.value.remedy == "fetch more"
+    assert "too few rows" in raised.value.what
