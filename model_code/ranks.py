@@ -46,7 +46,8 @@ class Ranks:
 def launched() -> Iterator[Ranks]:
     """Join the process group when launched by torchrun (`WORLD_SIZE` > 1), and leave it after.
 
-    A group the caller has already joined is used and left standing. Uses NCCL with CUDA, one device a process, and Gloo without.
+    A group the caller has already joined is used and left standing. Uses NCCL with CUDA, one
+    device a process, and Gloo without.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else "cpu"

@@ -74,7 +74,7 @@ class SplitSpec(Spec):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     embargo_ms: Annotated[float, Field(ge=0.0)] = 1000.0
     train_windows: PositiveInt = 16384
-    validation_windows: PositiveInt = 4096
+    validation_windows: PositiveInt = 2048
     test_windows: PositiveInt = 4096
 
 
@@ -90,12 +90,15 @@ class NetworkSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """AdamW, cosine annealing with warm-up, mixed precision."""
+    """AdamW, cosine annealing with warm-up, mixed precision.
+
+    The defaults fit four minutes on two cores without BF16; `docs/training.md` has a GPU's.
+    """
 
     KIND: Literal["adamw-cosine"] = "adamw-cosine"
-    epochs: PositiveInt = 8
-    windows_per_epoch: PositiveInt = 8192  # every training window is seen once before any twice
-    batch_size: PositiveInt = 64
+    epochs: PositiveInt = 3
+    windows_per_epoch: PositiveInt = 4096  # every training window is seen once before any twice
+    batch_size: PositiveInt = 32
     learning_rate: Positive = 5e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup_fraction: Fraction = 0.1
