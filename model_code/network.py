@@ -22,9 +22,6 @@ from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH, Net
 
 FORMAT = "tickline-network-1"
 CLAMP = 10.0  # standard deviations; one wild tick must not saturate the network or FP16
-# The convolution pads with zeros. Were the mean zero too, the window's ends would be invisible and
-# with them which row is the newest; this many deviations above zero, attention can find it.
-LIFT = 3.0
 SHIFT = 3.0  # standard deviations: zero, the convolution's padding, then means "no row here"
 ROWS_PER_CHUNK = 1 << 20
 

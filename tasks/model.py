@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import numpy as np
-from prefect import get_run_logger
 
 from model_code import export, network, training
 from model_code.artifacts import ArtifactRef
@@ -16,7 +15,7 @@ from model_code.settings import NetworkSpec, TrainingSpec
 from model_code.training_run import EpochMetrics
 from tasks import tracking
 from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
-from tasks.stage import RunRef, stage, stage_key
+from tasks.stage import RunRef, console, stage, stage_key
 
 PARITY_WINDOWS = 64
 TRAINING = ["model_code.training", "model_code.features.dataset"]
@@ -31,7 +30,6 @@ def train(
     training_spec: TrainingSpec,
 ) -> TrainedNetwork:
     """Train the network; after a kill, go on from the last finished epoch."""
-    logger = get_run_logger()
     mlflow = tracking.client(run.settings)
     run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, "training")
     tracking.log_params(
@@ -42,7 +40,10 @@ def train(
         values = asdict(epoch)
         step = values.pop("epoch")
         tracking.log_metrics(mlflow, run_id, values, step)
-        logger.info("epoch %s: %s", step, values)
+        console.print(
+            f"            epoch {step}: validation AUC {epoch.validation_auc:.4f}, "
+            f"loss {epoch.train_loss:.4f}, {epoch.samples_per_s:.0f} windows/s"
+        )
 
     key = stage_key(
         TRAINING,

@@ -209,13 +209,13 @@ def test_a_missing_truncated_or_altered_file_is_refused(tmp_path):
         network.load(path)
 
 
-@pytest.mark.parametrize("lift", [network.LIFT, 0.0])
-def test_the_windows_ends_are_visible_only_by_the_lift(monkeypatch, lift):
-    monkeypatch.setattr(network, "LIFT", lift)
+@pytest.mark.parametrize("shift", [network.SHIFT, 0.0])
+def test_the_windows_ends_are_visible_only_by_the_shift(monkeypatch, shift):
+    monkeypatch.setattr(network, "SHIFT", shift)
     model = perturbed()
     seen = []
     model.convolution.register_forward_hook(lambda *call: seen.append(call[2][0]))
-    model(torch.zeros(1, 64, 16))  # every row is the mean row
+    model(model.feature_mean_F.expand(1, 64, 16))  # every row is the mean row
     first_D, inside_D, last_D = seen[0][:, 0], seen[0][:, 30], seen[0][:, 63]
     for end_D in (first_D, last_D):
-        assert torch.allclose(end_D, inside_D, atol=1e-5) == (lift == 0.0)
+        assert torch.allclose(end_D, inside_D, atol=1e-5) == (shift == 0.0)
