@@ -5,6 +5,7 @@ of `model_code/market/measures.py` within the bounds of `row_rules`: thresholds 
 """
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ def _great_expectations() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports deprecated modules
         import great_expectations
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return great_expectations
 
 
