@@ -81,7 +81,8 @@ def rerun_nightly(settings: Settings, run: str | None) -> "Outcome | None":
             if found.deployment_id:
                 return None
             found = client.read_flow_run(found.id)
-        parameters = nightly.validate_parameters(found.parameters)
+        # what was computed afresh before it died need not be computed afresh again
+        parameters = nightly.validate_parameters(found.parameters | {"refresh": False})
         outcome: Outcome = run_flow(nightly, flow_run=found, parameters=parameters)  # type: ignore[assignment]
         return outcome
 
@@ -105,13 +106,23 @@ def _find(run: str | None) -> "FlowRun":
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
     from prefect.client.schemas.sorting import FlowRunSort
 
+    from tasks.runs import BusyError
+
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=200,
         )
-    open_runs = [found for found in runs if not (found.state and found.state.is_completed())]
+    # runs that wait for their hour, or were refused beside another, have nothing to go on with
+    open_runs = [
+        found
+        for found in runs
+        if found.start_time
+        and found.state
+        and not found.state.is_completed()
+        and BusyError.__name__ not in (found.state.message or "")
+    ]
     if run is None:
         if not open_runs:
             raise ConfigError(

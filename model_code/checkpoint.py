@@ -1,6 +1,7 @@
 """Training checkpoints: one file an epoch, the last two kept, tied to their inputs by a key."""
 
 import hashlib
+import io
 import json
 import re
 from pathlib import Path
@@ -36,8 +37,10 @@ def write(folder: Path, key: str, epoch: int, payload: dict[str, Any]) -> Path:
         StorageError: the file cannot be written; earlier checkpoints are untouched.
     """
     path = folder / f"epoch-{epoch:04d}.pt"
+    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError of its own
+    torch.save({"format": FORMAT, "key": key, "epoch": epoch} | payload, buffer)
     with atomic_file(path) as temporary:
-        torch.save({"format": FORMAT, "key": key, "epoch": epoch} | payload, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     for old in _newest_first(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

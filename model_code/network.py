@@ -153,8 +153,10 @@ def save(model: FinancialPredictor, path: Path) -> None:
         "state": state,
         "sha256": state_digest(state),
     }
+    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError of its own
+    torch.save(payload, buffer)
     with atomic_file(path) as temporary:
-        torch.save(payload, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path) -> FinancialPredictor:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 from prefect import get_run_logger
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import gate, measure, plots
@@ -78,17 +80,27 @@ def measure_engines(
     def windows(start: int, stop: int) -> NDArray[np.float32]:
         return gather(rows.features_NF, ends[start:stop])
 
-    measured = measure.benchmark(
-        {
-            engine.name: ENGINES[engine.name].load(engine.folder.open())
-            for engine in engines
-            if engine.folder
-        },
-        windows,
-        label_N,
-        spec,
-        unavailable={engine.name: engine.unavailable for engine in engines if engine.unavailable},
-    )
+    predictors = {
+        engine.name: ENGINES[engine.name].load(engine.folder.open())
+        for engine in engines
+        if engine.folder
+    }
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        bars: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, of: int) -> None:
+            if what not in bars:
+                bars[what] = bar.add_task(f"benchmark, {what}", total=of)
+            bar.update(bars[what], completed=done)
+
+        measured = measure.benchmark(
+            predictors,
+            windows,
+            label_N,
+            spec,
+            unavailable={found.name: found.unavailable for found in engines if found.unavailable},
+            progress=report,
+        )
     quality = None
     if champion is not None:
         predictor = open_graph(champion.onnx.open(), physical_cores())

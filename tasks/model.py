@@ -3,8 +3,9 @@
 from dataclasses import asdict
 
 import numpy as np
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 
-from model_code import export, network, training
+from model_code import checkpoint, export, network, training
 from model_code.artifacts import ArtifactRef
 from model_code.baseline import fit_baseline
 from model_code.benchmark import plots
@@ -54,6 +55,9 @@ def train(
             "training": training_spec,
         },
     )
+    checkpoints = run.settings.checkpoints / key
+    if PREFECT_TASKS_REFRESH_CACHE.value():
+        checkpoint.discard(checkpoints)
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     result = training.train(
         rows.features_NF,
@@ -62,7 +66,7 @@ def train(
         windows.validation_ends,
         network_spec=network_spec,
         training_spec=training_spec,
-        checkpoints=run.settings.checkpoints / key,
+        checkpoints=checkpoints,
         on_epoch=log_epoch,
         progress=True,
     )

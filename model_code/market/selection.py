@@ -74,7 +74,7 @@ def select(
         raise MarketError(
             f"no ticks on the test date {newest} for {', '.join(absent)}",
             where=where,
-            remedy="wait for the missing file, or leave the instrument out with --instruments",
+            remedy="wait for the missing file, or leave the instrument out with --instrument",
         )
     warnings = tuple(
         f"{symbol} has no ticks on {newest}: trained on, not tested" for symbol in absent
