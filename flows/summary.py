@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -140,10 +141,11 @@ def _engines(outcome: Outcome) -> Table:
         caption=f"latency at batch 1, {result.requests} requests each, interleaved; "
         f"windows/s at batch {result.throughput_batch}; "
         "flips: decided otherwise than FP32",
+        box=box.SIMPLE_HEAD,  # all of it within 80 columns
     )
     table.add_column("engine", no_wrap=True)
     for heading in ("mean ms", "p50 ms", "p99 ms", "win/s", "accuracy", "AUC", "flips"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
         quality = row.quality
         numbers = [f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)]
@@ -163,11 +165,11 @@ def _engines(outcome: Outcome) -> Table:
 
 
 def _goals(verdict: Verdict) -> Table:
-    table = Table("goal", "metric", "value", "limit", "", title="Gate")
+    table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
     marks = {True: "[green]met", False: "[red]missed", None: "[yellow]no baseline"}
     for row in verdict.rows:
         value = "–" if row.value is None else f"{row.value:.4g}"
-        table.add_row(row.name, row.metric, value, row.limit, marks[row.passed])
+        table.add_row(row.name, value, row.limit, marks[row.passed])
     return table
 
 

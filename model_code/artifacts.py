@@ -3,6 +3,7 @@
 Every write is atomic: into a temporary name beside the target, flushed, then renamed.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from model_code.errors import IntegrityError, StorageError
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class ArtifactRef(BaseModel):
@@ -146,6 +149,8 @@ class ArtifactStore:
         try:
             yield folder
         except OSError as error:
+            if error.errno not in DISK_FAULTS:
+                raise
             raise storage_error(error, folder) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from model_code.settings import Settings
 
 # before anything imports Prefect or MLflow, which read these once
 os.environ.update(QUIET)
+os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # it would outlive the tests' server
 for _name in [name for name in os.environ if name.startswith("TICKLINE_")]:
     del os.environ[_name]
 

@@ -138,7 +138,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert version.tags["promotable"] == "false"
     assert first.staged is not None
     folder = Path(first.staged.path)
-    assert folder == home.staging_repository / MODEL_NAME / version.version
+    assert folder == home.staging_repository / MODEL_NAME / str(version.version)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["simulated"] is True
     assert manifest["mlflow_run_id"] == first.mlflow_run_id

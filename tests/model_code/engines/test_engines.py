@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from model_code.engines import registry
 from model_code.engines.openvino_engine import compile_graph, effective_precisions
@@ -155,3 +156,8 @@ def test_mixed_precision_answers_near_fp32(source, tmp_path, monkeypatch, x_BTF,
     answer_BC = amp.load(tmp_path).predict(x_BTF)
     assert sidecar.parity_error > 1e-6  # it really is another arithmetic
     np.testing.assert_allclose(answer_BC, expected_BC, atol=0.1)
+
+
+def test_opening_the_reference_leaves_torch_able_to_export(folders):
+    registry.ENGINES["torch-fp32"].load(folders / "torch-fp32")
+    assert torch.backends.cudnn.allow_tf32 is False  # reading it raises where settings are mixed
