@@ -40,7 +40,7 @@ class _TorchEngine(PackagedEngine):
 
     def _open(self, path: Path, threads: int) -> Predictor:
         torch.set_num_threads(threads)
-        # Convolutions default to TF32 on CUDA: the reference must be true FP32. By the older switch,
+        # Convolutions default to TF32 on CUDA; the reference must be true FP32. The older switch,
         # since torch's exporter reads that one and refuses settings made operator by operator.
         torch.backends.cudnn.allow_tf32 = False
         return _TorchPredictor(path, self.device, self.dtype)
