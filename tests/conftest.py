@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from infra.servers import QUIET, environment, prefect_server
 from model_code.settings import Settings
@@ -14,6 +15,10 @@ os.environ.update(QUIET)
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # it would outlive the tests' server
 for _name in [name for name in os.environ if name.startswith("TICKLINE_")]:
     del os.environ[_name]
+
+# a busy machine is slow, not wrong; and a check must say the same thing each time it is run
+hypothesis_settings.register_profile("tickline", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("tickline")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
