@@ -138,13 +138,14 @@ def _engines(outcome: Outcome) -> Table:
     table = Table(
         title=f"Engines on {result.windows:,} windows of {outcome.test_date}"
         + (" (SIMULATED)" if outcome.simulated else ""),
-        caption=f"latency at batch 1, {result.requests} requests each, interleaved; "
+        caption=f"latency in ms at batch 1, {result.requests} requests each, interleaved; "
         f"windows/s at batch {result.throughput_batch}; "
         "flips: decided otherwise than FP32",
         box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        padding=(0, 1, 0, 0),
     )
     table.add_column("engine", no_wrap=True)
-    for heading in ("mean ms", "p50 ms", "p99 ms", "win/s", "accuracy", "AUC", "flips"):
+    for heading in ("mean", "p50", "p99", "win/s", "accuracy", "AUC", "flips"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
         quality = row.quality
