@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,7 +108,13 @@ def running_server(settings: Settings) -> str | None:
 
 
 @contextmanager
-def started(name: str, command: list[str], health: str, settings: Settings) -> Iterator[None]:
+def started(
+    name: str,
+    command: list[str],
+    health: str,
+    settings: Settings,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[None]:
     """Run a server for the length of the block; its log is `<home>/logs/<name>.log`.
 
     It dies with this process, even by SIGKILL (a watchdog pipe), so no orphan is left behind.
@@ -124,7 +130,7 @@ def started(name: str, command: list[str], health: str, settings: Settings) -> I
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment(settings),
+            env=os.environ | environment(settings) | dict(variables or {}),
             start_new_session=True,
         )
     try:

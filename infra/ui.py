@@ -21,10 +21,11 @@ def serve(
     mlflow = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
     mlflow += ["--backend-store-uri", settings.tracking_uri]
     prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
+    api = {"PREFECT_SERVER_UI_API_URL": f"{prefect_page}/api"}  # the page's scripts ask there
     say("starting both servers (up to half a minute)...")
     run = [sys.executable, "-m"]
     with (
-        started("prefect-ui", [*run, *prefect], f"{prefect_page}/api/health", settings),
+        started("prefect-ui", [*run, *prefect], f"{prefect_page}/api/health", settings, api),
         started("mlflow-ui", [*run, *mlflow], f"{mlflow_page}/health", settings),
     ):
         say(f"Prefect  {prefect_page}   runs, stages, artefacts")

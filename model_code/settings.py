@@ -159,6 +159,7 @@ class Settings(BaseSettings):
         mlflow_tracking_uri: None means SQLite under `home`.
         mlflow_experiment: experiment of the nightly runs.
         mlflow_ui_url: where people open MLflow's pages (`tickline ui`), for links.
+        prefect_ui_url: the same for Prefect's pages.
         prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
         staging: folder of the staging model repository; None means under `home`.
     """
@@ -172,6 +173,7 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     mlflow_experiment: str = "nightly"
     mlflow_ui_url: str = "http://127.0.0.1:5000"
+    prefect_ui_url: str = "http://127.0.0.1:4200"
     prefect_api_url: str | None = None
     staging: Path | None = None
 

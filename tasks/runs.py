@@ -62,7 +62,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         identity={tracking.FLOW_RUN_TAG: flow_run_id},
         tags={
             "prefect.flow_run_name": name,
-            "prefect.flow_run_url": str(flow_run.ui_url),
+            "prefect.flow_run_url": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run_id}",
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
             "tickline.market": str(spec.market),

@@ -38,7 +38,13 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
     location = None
     if settings.mlflow_tracking_uri is None:
         location = (settings.home / "mlartifacts" / settings.mlflow_experiment).as_uri()
-    return str(mlflow.create_experiment(settings.mlflow_experiment, artifact_location=location))
+    return str(
+        mlflow.create_experiment(
+            settings.mlflow_experiment,
+            artifact_location=location,
+            tags={"mlflow.experimentKind": "custom_model_development"},  # the UI's training view
+        )
+    )
 
 
 def continue_or_start(
