@@ -1,0 +1,152 @@
+"""How sure a measured number is: bootstrap intervals that respect rounds and time.
+
+Latency: requests of one round share the machine's mood, so whole rounds are drawn (a cluster
+bootstrap). Quality: neighbouring windows share the market's mood, so blocks of consecutive windows
+are drawn, circularly, within each instrument's day (Politis and Romano 1992; block length by
+Politis and White 2004 as corrected in Patton, Politis and White 2009, Econometric Reviews 28:372).
+Every engine is drawn alike, so differences and ratios of two engines are paired.
+
+Shapes: N test windows, R timed requests, S resamples, G groups (instrument and UTC day).
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+from scipy import stats
+
+RESAMPLES = 1000
+QUANTILES = {"p50_ms": 0.50, "p90_ms": 0.90, "p99_ms": 0.99, "p999_ms": 0.999}
+LATENCY_METRICS = ("mean_ms", *QUANTILES)
+PIECES_OF_ONE_ROUND = 10
+CHUNK_ELEMENTS = 1 << 21  # of a resamples-by-requests matrix: bounds memory, fits the caches
+
+Samples = Mapping[str, NDArray[np.float64]]
+
+
+class Interval(BaseModel):
+    """A two-sided confidence interval.
+
+    Attributes:
+        low: lower bound.
+        high: upper bound.
+        confidence: of the two together; each bound alone is right with (1 + confidence) / 2.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    low: float
+    high: float
+    confidence: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+def interval(
+    samples_S: NDArray[np.float64], confidence: float, *, clusters: int | None = None
+) -> Interval | None:
+    """Percentile interval of resampled values; None where they are not all finite.
+
+    Args:
+        samples_S: the statistic of every resample.
+        confidence: between 0 and 1.
+        clusters: how many independent pieces were drawn from, when they are few: the percentiles
+            are widened for it (Hesterberg 2015, The American Statistician 69:371, section 5.3).
+    """
+    if not len(samples_S) or not np.isfinite(samples_S).all():
+        return None
+    tail = (1.0 - confidence) / 2.0
+    if clusters is not None and clusters > 1:
+        wide = np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(tail, clusters - 1)
+        tail = float(stats.norm.cdf(wide))
+    low, high = np.quantile(samples_S, [tail, 1.0 - tail])
+    return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def latency_intervals(
+    latency_ms_R: NDArray[np.float64],
+    round_R: NDArray[np.integer],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of mean_ms, p50_ms, p90_ms, p99_ms and p999_ms, whole rounds redrawn.
+
+    Args:
+        latency_ms_R: raw latencies of one engine.
+        round_R: the round each was measured in.
+        confidence: of each interval.
+        resamples: draws; the same seed gives the same intervals.
+        seed: of the draws.
+    """
+    samples = latency_samples(latency_ms_R, round_R, resamples=resamples, seed=seed)
+    pieces = len(np.unique(_pieces(round_R)))
+    found = {
+        name: interval(values, confidence, clusters=pieces) for name, values in samples.items()
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def latency_ratio(
+    latency_ms_R: NDArray[np.float64],
+    other_ms_R: NDArray[np.float64],
+    round_R: NDArray[np.integer],
+    *,
+    metric: str = "p50_ms",
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of one engine's latency over another's, both redrawn by the same rounds."""
+    mine, other = (
+        latency_samples(values, round_R, resamples=resamples, seed=seed)[metric]
+        for values in (latency_ms_R, other_ms_R)
+    )
+    return interval(mine / other, confidence, clusters=len(np.unique(_pieces(round_R))))
+
+
+def latency_samples(
+    latency_ms_R: NDArray[np.float64],
+    round_R: NDArray[np.integer],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:
+    """mean_ms and the quantiles of every resample, (S,) each; the same rounds for every engine."""
+    piece_R = np.unique(_pieces(round_R), return_inverse=True)[1]
+    count = int(piece_R.max()) + 1
+    draws = np.random.default_rng(seed).integers(0, count, (resamples, count))
+    times_SP = np.stack([np.bincount(row, minlength=count) for row in draws])
+    order = np.argsort(latency_ms_R, kind="stable")
+    sorted_R, piece_R = latency_ms_R[order], piece_R[order]
+    size_P = np.bincount(piece_R, minlength=count)
+    total_P = np.bincount(piece_R, weights=sorted_R, minlength=count)
+    found = {"mean_ms": (times_SP @ total_P) / (times_SP @ size_P)}
+    found |= {name: np.empty(resamples) for name in QUANTILES}
+    step = max(1, CHUNK_ELEMENTS // len(sorted_R))
+    for start in range(0, resamples, step):
+        seen_SR = np.cumsum(times_SP[start : start + step, piece_R], axis=1, dtype=np.int32)
+        last_S = seen_SR[:, -1] - 1
+        for name, share in QUANTILES.items():
+            # linear between the two neighbours, as numpy's quantile of the drawn requests
+            place_S = share * last_S
+            below_S = np.floor(place_S).astype(np.int64)
+            above_S = np.minimum(below_S + 1, last_S)
+            low_S = sorted_R[(seen_SR > below_S[:, None]).argmax(axis=1)]
+            high_S = sorted_R[(seen_SR > above_S[:, None]).argmax(axis=1)]
+            found[name][start : start + step] = low_S + (place_S - below_S) * (high_S - low_S)
+    return found
+
+
+def _pieces(round_R: NDArray[np.integer]) -> NDArray[np.integer]:
+    """What is drawn: rounds; of a single round, consecutive pieces."""
+    if len(np.unique(round_R)) > 1:
+        return round_R
+    return np.arange(len(round_R)) * PIECES_OF_ONE_ROUND // len(round_R)
