@@ -1,0 +1,94 @@
+"""Trading calendars: whether a night has a finished session to train on.
+
+Sessions come from the `exchange_calendars` library: "XNYS" and its like close on holidays and know
+early closes, "24/7" has a session on every UTC date.
+"""
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from model_code.errors import ConfigError
+
+if TYPE_CHECKING:
+    from exchange_calendars import ExchangeCalendar
+
+ALWAYS_OPEN = "24/7"
+
+
+def due(
+    calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: float
+) -> str | None:
+    """Why a scheduled night should not run; None where it should.
+
+    The night's session is the calendar date before `scheduled`, read in `scheduled`'s own time
+    zone: a run due on Friday at 01:00 is Thursday's. That session must exist and be over.
+
+    Args:
+        calendar: a name `exchange_calendars` knows, e.g. "XNYS", "24/7".
+        now: with a time zone.
+        scheduled: when the run was due, in the desk's time zone.
+        max_age_h: a run that begins more than this many hours late is stale.
+
+    Raises:
+        ConfigError: the calendar is unknown, its dates end before, or a time has no zone.
+    """
+    for name, moment in (("now", now), ("scheduled", scheduled)):
+        if moment.tzinfo is None:
+            raise ConfigError(f"{name} has no time zone", where=moment.isoformat())
+    late_h = (now - scheduled).total_seconds() / 3600
+    if late_h > max_age_h:
+        return (
+            f"stale: due at {scheduled:%Y-%m-%d %H:%M %Z}, {late_h:.1f} h ago "
+            f"(at most {max_age_h:g} h)"
+        )
+    if calendar == ALWAYS_OPEN:
+        return None
+    date = scheduled.date() - dt.timedelta(days=1)
+    sessions = _calendar(calendar)
+    if not sessions.first_session.date() <= date <= sessions.last_session.date():
+        raise ConfigError(
+            f"calendar {calendar} does not reach {date}",
+            where=f"{sessions.first_session.date()} to {sessions.last_session.date()}",
+            remedy="update exchange_calendars",
+        )
+    day = date.isoformat()
+    if not sessions.is_session(day):
+        return f"no session on {date:%A} {date}{_holiday(sessions, date)} ({calendar})"
+    close = sessions.session_close(day)
+    if now < close:
+        return f"the session of {date} closes at {close:%Y-%m-%d %H:%M} UTC ({calendar})"
+    return None
+
+
+def known(calendar: str) -> bool:
+    """Whether `exchange_calendars` has a calendar of this name."""
+    if calendar == ALWAYS_OPEN:
+        return True
+    from exchange_calendars import get_calendar_names
+
+    return calendar in get_calendar_names()
+
+
+def _calendar(name: str) -> "ExchangeCalendar":
+    import exchange_calendars  # seconds to import, and the default needs none of it
+    from exchange_calendars.errors import InvalidCalendarName
+
+    try:
+        return exchange_calendars.get_calendar(name)
+    except InvalidCalendarName as error:
+        raise ConfigError(
+            f"no trading calendar named {name!r}",
+            remedy='use a market\'s code, e.g. "XNYS", "XLON", or "24/7"',
+        ) from error
+
+
+def _holiday(sessions: "ExchangeCalendar", date: dt.date) -> str:
+    """The holiday's name, where the calendar's rules give one."""
+    import pandas as pd
+
+    rules = sessions.regular_holidays
+    if rules is None:
+        return ""
+    day = pd.Timestamp(date)
+    named = rules.holidays(day, day, return_name=True)
+    return f", {named.iloc[0]}" if len(named) and named.iloc[0] else ""
