@@ -1,0 +1,181 @@
+"""Alerts: Prefect automations that call a webhook when a night goes wrong.
+
+They run in the Prefect server, so a dead worker or a killed process is noticed too.
+"""
+
+import asyncio
+import datetime as dt
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from prefect import get_client
+from prefect.automations import Automation
+from prefect.blocks.webhook import Webhook
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import CallWebhook
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.types import SecretDict
+from pydantic import SecretStr
+
+from model_code.errors import ConfigError
+
+BLOCK = "tickline-alerts"
+PREFIX = "tickline: nightly "
+FLOW = "nightly"
+FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
+ENDED = FAILED | {"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"}
+
+# filled in by the server; tojson keeps a quote in a name from breaking the JSON
+PAYLOAD = """{
+  "alert": "%(name)s",
+  "text": {{ ("nightly " ~ flow_run.name ~ ": %(name)s") | tojson }},
+  "flow_run": {{ flow_run.name | tojson }},
+  "flow_run_id": {{ flow_run.id | string | tojson }},
+  "state": {{ flow_run.state.name | tojson }},
+  "do": {{ (%(remedy)s) | tojson }}
+}"""
+
+
+def install_alerts(
+    webhook: str, *, stuck_after: dt.timedelta, deadline: dt.time, flow: str = FLOW
+) -> list[str]:
+    """Create or replace the alerts and return their names.
+
+    Args:
+        webhook: URL to POST JSON to; stored as a secret.
+        stuck_after: a run in state Running for longer is stuck; at least ten seconds.
+        deadline: wall-clock time, in the deployment's zone, by which a scheduled night ends.
+        flow: the flow to watch.
+
+    Raises:
+        ConfigError: no URL, or the nightly is not deployed on a cron schedule here.
+    """
+    if not webhook.startswith(("http://", "https://")):
+        raise ConfigError("a webhook is an http or https URL")  # not repeated: it may be a secret
+    within = time_to_deadline(_schedule(f"{flow}/{flow}"), deadline)
+    json_headers = SecretDict({"content-type": "application/json"})
+    block = Webhook(method="POST", url=SecretStr(webhook), headers=json_headers)
+    block_id = block.save(BLOCK, overwrite=True)
+    remove_automations()
+    names = []
+    for name, remedy, trigger in triggers(flow, stuck_after=stuck_after, within=within):
+        payload = PAYLOAD % {"name": name, "remedy": remedy}
+        automation = Automation(
+            name=f"{PREFIX}{name}",
+            description=f"Calls the webhook of block {BLOCK}.",
+            trigger=trigger,
+            actions=[CallWebhook(block_document_id=block_id, payload=payload)],
+        )
+        automation.create()
+        names.append(automation.name)
+    return names
+
+
+def triggers(
+    flow: str, *, stuck_after: dt.timedelta, within: dt.timedelta
+) -> list[tuple[str, str, EventTrigger]]:
+    """Each alert's name, what to do about it (a Jinja expression), and what sets it off."""
+    of_flow = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
+    scheduled = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.auto-scheduled"}
+    each_run: dict[str, Any] = {
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "match_related": of_flow,
+        "for_each": {"prefect.resource.id"},
+    }
+    rerun = '"tickline rerun " ~ flow_run.name'
+    return [
+        ("failed", rerun, EventTrigger(expect=FAILED, posture=Posture.Reactive, **each_run)),
+        (
+            "late",
+            '"start a worker: tickline worker"',
+            EventTrigger(expect={"prefect.flow-run.Late"}, posture=Posture.Reactive, **each_run),
+        ),
+        (
+            "stuck",
+            f'"look at its stages; end its process, then " ~ {rerun}',
+            EventTrigger(
+                after={"prefect.flow-run.Running"},
+                expect=ENDED,
+                posture=Posture.Proactive,
+                within=stuck_after,
+                **each_run,
+            ),
+        ),
+        (
+            "deadline missed",
+            f'"the serving model stays; if it failed: " ~ {rerun}',
+            EventTrigger(
+                # a run that never starts is only ever Late
+                after={"prefect.flow-run.Pending", "prefect.flow-run.Late"},
+                expect={"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"},
+                posture=Posture.Proactive,
+                within=within,
+                **(each_run | {"match_related": [of_flow, scheduled]}),
+            ),
+        ),
+    ]
+
+
+def time_of_day(text: str) -> dt.time:
+    """HH:MM as a time.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return dt.time.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"not a time of day: {text!r}", remedy="write it as HH:MM") from error
+
+
+def time_to_deadline(schedule: CronSchedule, deadline: dt.time) -> dt.timedelta:
+    """From the schedule's next start to the deadline that follows it."""
+    from prefect.server.schemas.schedules import CronSchedule as ServerSchedule  # knows its dates
+
+    zone = ZoneInfo(schedule.timezone or "UTC")
+    known = ServerSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    start = asyncio.run(known.get_dates(n=1))[0].astimezone(zone)
+    end = dt.datetime.combine(start.date(), deadline, zone)
+    if end <= start:
+        end += dt.timedelta(days=1)
+    # by the clock's hands: the summer-time night of 23 hours keeps its four hours to finish
+    return end.replace(tzinfo=None) - start.replace(tzinfo=None)
+
+
+def remove_alerts() -> int:
+    """Remove alerts and block; return how many alerts there were."""
+    count = remove_automations()
+    with get_client(sync_client=True) as client:
+        try:
+            block = client.read_block_document_by_name(BLOCK, "webhook")
+        except ObjectNotFound:
+            return count
+        if block.id:
+            client.delete_block_document(block.id)
+    return count
+
+
+def remove_automations() -> int:
+    """Remove the alerts' automations; return how many there were."""
+    with get_client(sync_client=True) as client:
+        mine = [found for found in client.read_automations() if found.name.startswith(PREFIX)]
+        for found in mine:
+            client.delete_automation(found.id)
+    return len(mine)
+
+
+def _schedule(deployment: str) -> CronSchedule:
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(deployment)
+        except ObjectNotFound as error:
+            raise ConfigError(
+                f"{deployment} is not deployed on this server, so it has no hour to be late for",
+                where=str(client.api_url),
+                remedy="deploy it first: prefect --no-prompt deploy --all",
+            ) from error
+    crons = [item.schedule for item in found.schedules if isinstance(item.schedule, CronSchedule)]
+    if not crons:
+        raise ConfigError(f"{deployment} has no cron schedule", remedy="see prefect.yaml")
+    return crons[0]

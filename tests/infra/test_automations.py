@@ -1,0 +1,166 @@
+"""Alerts, raised by a real Prefect server to a real HTTP receiver on loopback."""
+
+import datetime as dt
+import json
+import queue
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Cancelled, Completed, Failed, Pending, Running, Scheduled, State
+
+from infra.automations import (
+    BLOCK,
+    install_alerts,
+    remove_alerts,
+    time_of_day,
+    time_to_deadline,
+    triggers,
+)
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+
+FLOW = "watched"
+WAIT_S = 90
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, "queue.Queue[dict[str, Any]]"]]:
+    """URL of an HTTP receiver, and what it was sent."""
+    calls: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["content-length"])
+            calls.put(json.loads(self.rfile.read(length)))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *_: Any) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?token=hush", calls
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def deployed(home: Settings) -> Iterator[UUID]:
+    """Id of a flow that is deployed at one o'clock; its schedule is off."""
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name(FLOW)
+        client.create_deployment(
+            flow,
+            FLOW,
+            schedules=[
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron="0 1 * * *", timezone="America/New_York"),
+                    active=False,
+                )
+            ],
+        )
+    yield flow
+    remove_alerts()
+
+
+def begin(flow: UUID, name: str, *states: State[Any], tags: tuple[str, ...] = ()) -> UUID:
+    with get_client(sync_client=True) as client:
+        body = {"flow_id": str(flow), "name": name, "tags": list(tags)}
+        run = UUID(client.request("POST", "/flow_runs/", json=body).json()["id"])
+        for state in states:
+            client.set_flow_run_state(run, state, force=True)
+    return run
+
+
+@pytest.mark.slow
+def test_each_fault_calls_the_webhook(
+    deployed: UUID,
+    receiver: tuple[str, "queue.Queue[dict[str, Any]]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, calls = receiver
+    short = dt.timedelta(seconds=10)
+    monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: short)
+    names = install_alerts(url, stuck_after=short, deadline=dt.time(5), flow=FLOW)
+    assert len(names) == 4
+    failed = begin(deployed, 'a "quoted" one', Running(), Failed(message="no"))
+    begin(deployed, "waits", Scheduled(name="Late"))
+    begin(deployed, "hangs", Running())
+    begin(deployed, "by hand", Pending(), Running(), Completed())
+    begin(deployed, "by schedule", Pending(), tags=("auto-scheduled",))
+    begin(deployed, "done in time", Pending(), Completed(), tags=("auto-scheduled",))
+    begin(deployed, "not due", Pending(), Cancelled(), tags=("auto-scheduled",))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    expected = {
+        ("failed", 'a "quoted" one'),
+        ("late", "waits"),
+        ("stuck", "hangs"),
+        ("deadline missed", "by schedule"),
+    }
+    while expected - set(found):
+        call = calls.get(timeout=WAIT_S)
+        found[call["alert"], call["flow_run"]] = call
+    assert set(found) == expected
+    alert = found["failed", 'a "quoted" one']
+    assert alert["flow_run_id"] == str(failed)
+    assert alert["state"] == "Failed"
+    assert alert["do"] == 'tickline rerun a "quoted" one'
+
+
+def test_installing_again_replaces_and_removing_leaves_nothing(
+    deployed: UUID, prefect_url: str
+) -> None:
+    for _ in range(2):
+        install_alerts(
+            "http://127.0.0.1:9/?token=hush",
+            stuck_after=dt.timedelta(hours=3),
+            deadline=dt.time(5),
+            flow=FLOW,
+        )
+    with get_client(sync_client=True) as client:
+        found = client.read_automations()
+        block = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=False)
+        assert len([one for one in found if one.name.startswith("tickline: ")]) == 4
+        assert "hush" not in str(block.data)
+    assert remove_alerts() == 4
+    assert remove_alerts() == 0
+
+
+def test_what_is_not_deployed_has_no_hour_to_be_late_for(home: Settings) -> None:
+    with pytest.raises(ConfigError, match="not deployed on this server"):
+        install_alerts(
+            "http://127.0.0.1:9/", stuck_after=dt.timedelta(hours=1), deadline=dt.time(5), flow="no"
+        )
+    with pytest.raises(ConfigError, match="http or https") as caught:
+        install_alerts("ftp://secret", stuck_after=dt.timedelta(hours=1), deadline=dt.time(5))
+    assert "secret" not in str(caught.value)
+
+
+def test_the_deadline_is_counted_from_the_schedule() -> None:
+    nightly = CronSchedule(cron="0 1 * * *", timezone="America/New_York")
+    assert time_to_deadline(nightly, time_of_day("05:00")) == dt.timedelta(hours=4)
+    evening = CronSchedule(cron="30 22 * * *", timezone="Europe/London")
+    assert time_to_deadline(evening, time_of_day("05:00")) == dt.timedelta(hours=6, minutes=30)
+    with pytest.raises(ConfigError, match="not a time of day: '5 am'"):
+        time_of_day("5 am")
+
+
+def test_only_scheduled_runs_have_a_deadline() -> None:
+    by_name = {
+        name: trigger
+        for name, _, trigger in triggers(
+            "nightly", stuck_after=dt.timedelta(hours=3), within=dt.timedelta(hours=4)
+        )
+    }
+    assert "auto-scheduled" in str(by_name["deadline missed"].match_related)
+    assert "auto-scheduled" not in str(by_name["failed"].match_related)
