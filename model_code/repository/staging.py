@@ -2,7 +2,7 @@
 
     <root>/financial_predictor/config.pbtxt
     <root>/financial_predictor/<version>/{model.onnx | model.plan, engine.json, manifest.json,
-                                          config.pbtxt}
+                                          config.pbtxt, golden and recorded requests}
 
 Triton reads the upper `config.pbtxt`, which is that of the highest version; each version keeps
 its own copy, since promotion and rollback need the one it was approved with.
@@ -12,83 +12,21 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from model_code.artifacts import atomic_file, atomic_folder, hash_bytes, hash_path
 from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
 from model_code.errors import IntegrityError
+from model_code.repository.manifest import CONFIG_FILE, MANIFEST_FILE, Manifest
 from model_code.repository.triton_config import model_config
 from model_code.settings import MODEL_NAME
 
-MANIFEST_FILE = "manifest.json"
-CONFIG_FILE = "config.pbtxt"
-
-
-class Manifest(BaseModel):
-    """Where a staged version came from; all hashes are sha256 in hex.
-
-    Attributes:
-        model: served name.
-        version: registered version, also the folder's name.
-        data_sha256: of the data snapshot it was trained and tested on.
-        code_commit: git commit of the code.
-        onnx_sha256: of the exported graph.
-        engine_sha256: of the engine's file.
-        config_sha256: of `config.pbtxt`.
-        verdict: the gate's word.
-        promotable: may be promoted by default.
-        simulated: trained or measured on simulated data.
-        mlflow_run_id: parent tracking run.
-        flow_run_id: orchestrator's run.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    model: str = MODEL_NAME
-    version: int
-    data_sha256: str
-    code_commit: str
-    onnx_sha256: str
-    engine_sha256: str
-    config_sha256: str
-    verdict: str
-    promotable: bool
-    simulated: bool
-    mlflow_run_id: str
-    flow_run_id: str
-
-    @classmethod
-    def of(
-        cls,
-        sidecar: EngineSidecar,
-        *,
-        version: int,
-        data_sha256: str,
-        code_commit: str,
-        verdict: str,
-        promotable: bool,
-        simulated: bool,
-        mlflow_run_id: str,
-        flow_run_id: str,
-    ) -> "Manifest":
-        """The manifest of an engine, its hashes taken from the sidecar."""
-        return cls(
-            version=version,
-            data_sha256=data_sha256,
-            code_commit=code_commit,
-            onnx_sha256=sidecar.onnx_sha256,
-            engine_sha256=sidecar.sha256,
-            config_sha256=hash_bytes(model_config(sidecar).encode()),
-            verdict=verdict,
-            promotable=promotable,
-            simulated=simulated,
-            mlflow_run_id=mlflow_run_id,
-            flow_run_id=flow_run_id,
-        )
-
 
 def stage(
-    root: Path, version: int, engine_folder: Path, sidecar: EngineSidecar, manifest: Manifest
+    root: Path,
+    version: int,
+    engine_folder: Path,
+    sidecar: EngineSidecar,
+    manifest: Manifest,
+    requests: Path | None = None,
 ) -> Path:
     """Put a version into the staging repository by one rename.
 
@@ -100,6 +38,7 @@ def stage(
         engine_folder: what `Engine.build` wrote.
         sidecar: of that engine.
         manifest: of this version.
+        requests: folder of golden and recorded requests, named in the manifest's `files`.
 
     Returns:
         The version's folder.
@@ -114,9 +53,10 @@ def stage(
     _require_agreement(version, engine_folder, sidecar, manifest, config)
     texts = {
         CONFIG_FILE: config,
-        MANIFEST_FILE: (manifest.model_dump_json(indent=2) + "\n").encode(),
+        MANIFEST_FILE: manifest.text(),
     }
     copies = {name: engine_folder / name for name in (sidecar.file, SIDECAR_FILE)}
+    copies |= {name: requests / name for name in manifest.files if requests}
     home = root / MODEL_NAME
     target = home / str(version)
     if target.exists():
@@ -132,8 +72,8 @@ def stage(
                 (folder / name).write_bytes(text)
             for name, source in copies.items():
                 shutil.copyfile(source, folder / name)
-            # the copy is proved too: what is renamed is what was approved
-            EngineSidecar.load(folder)
+            # the copy is proved too: what is renamed is what was measured
+            manifest.prove(folder)
     return target
 
 

@@ -1,0 +1,140 @@
+"""The audit file: one JSON line per event, each carrying the hash of the line before.
+
+A changed, removed or inserted line breaks the chain. Lines cut off at the end cannot be told from
+the file alone: the newest hash is also a tag of the model version (`audit_sha256`).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from model_code.artifacts import hash_bytes, storage_error
+from model_code.errors import IntegrityError
+
+START = "0" * 64
+
+
+class AuditRecord(BaseModel):
+    """One event.
+
+    Attributes:
+        number: 1, 2, 3, ...
+        at: UTC, ISO 8601.
+        event: what happened: started, approved, rejected, promoted, rolled back, ...
+        key: what the event is once for; a repeated key is written once.
+        facts: who, which version, why, hashes.
+        previous: `sha256` of the record before.
+        sha256: of this record's other fields as canonical JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    number: int
+    at: str
+    event: str
+    key: str
+    facts: dict[str, JsonValue]
+    previous: str
+    sha256: str
+
+
+class AuditLog:
+    """Append-only; safe between processes; every record is on disk before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, event: str, key: str, facts: Mapping[str, Any]) -> AuditRecord:
+        """Write one record, or return the one that has the key already.
+
+        Raises:
+            IntegrityError: the file was changed; nothing is appended to a broken chain.
+            StorageError: the disk is full; nothing is left half-written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                self._drop_torn_line()
+                records = self.read()
+                for record in records:
+                    if record.key == key:
+                        return record
+                fields: dict[str, Any] = {
+                    "number": len(records) + 1,
+                    "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "event": event,
+                    "key": key,
+                    "facts": dict(facts),
+                    "previous": records[-1].sha256 if records else START,
+                }
+                record = AuditRecord(**fields, sha256=_digest(fields))
+                self._write(record.model_dump_json().encode() + b"\n")
+                return record
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+
+    def read(self) -> list[AuditRecord]:
+        """All records, oldest first, the chain proved.
+
+        Raises:
+            IntegrityError: a line was changed, removed, inserted or is no record.
+        """
+        records: list[AuditRecord] = []
+        previous = START
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                record = AuditRecord.model_validate_json(line)
+            except ValidationError as error:
+                raise self._broken(number, "is no audit record") from error
+            if record.previous != previous or record.number != number:
+                raise self._broken(number, "does not follow the line before it")
+            if record.sha256 != _digest(record.model_dump(exclude={"sha256"})):
+                raise self._broken(number, "was changed after it was written")
+            previous = record.sha256
+            records.append(record)
+        return records
+
+    def _lines(self) -> list[bytes]:
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return content[: content.rfind(b"\n") + 1].splitlines()  # a torn last line was never said
+
+    def _drop_torn_line(self) -> None:
+        """Cut what a power failure left of a record that was never acknowledged."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+    def _write(self, line: bytes) -> None:
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(self.path, before)
+            raise
+
+    def _broken(self, number: int, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"the audit file is broken: line {number} {what}",
+            where=f"{self.path}:{number}",
+            remedy="keep the file as it is and find out who changed it; MLflow's tags audit_sha256 "
+            "hold the hashes as they were written. Go on with a new file: move this one away",
+        )
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return hash_bytes(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode())

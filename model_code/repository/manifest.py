@@ -1,0 +1,167 @@
+"""`manifest.json`: where a version came from, what its bytes must hash to, who let it serve."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model_code.artifacts import hash_bytes, hash_path
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import IntegrityError
+from model_code.repository.triton_config import model_config
+from model_code.settings import MODEL_NAME
+
+MANIFEST_FILE = "manifest.json"
+CONFIG_FILE = "config.pbtxt"
+REMEDY = "do not serve it; promote a version whose bytes are sound, or stage it anew"
+
+
+class Approval(BaseModel):
+    """Who let a version serve.
+
+    Attributes:
+        reviewer: name from the allow-list; a claim, since Prefect knows no identities.
+        at: UTC, ISO 8601.
+        reason: in the reviewer's words.
+        started_by: who or what started the promotion.
+        flow_run_id: the promotion's.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    reviewer: str
+    at: str
+    reason: str
+    started_by: str
+    flow_run_id: str
+
+
+class Manifest(BaseModel):
+    """Where a staged version came from; all hashes are sha256 in hex.
+
+    Attributes:
+        model: served name.
+        version: registered version, also the folder's name.
+        data_sha256: of the data snapshot it was trained and tested on.
+        code_commit: git commit of the code.
+        onnx_sha256: of the exported graph.
+        engine_sha256: of the engine's file.
+        config_sha256: of `config.pbtxt`.
+        files: hashes of the other files (golden requests, recorded requests) by name.
+        verdict: the gate's word.
+        promotable: may be promoted by default.
+        simulated: trained or measured on simulated data.
+        mlflow_run_id: parent tracking run.
+        flow_run_id: orchestrator's run.
+        approval: None until a person approved; only the serving repository has it.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    model: str = MODEL_NAME
+    version: int
+    data_sha256: str
+    code_commit: str
+    onnx_sha256: str
+    engine_sha256: str
+    config_sha256: str
+    files: dict[str, str] = {}
+    verdict: str
+    promotable: bool
+    simulated: bool
+    mlflow_run_id: str
+    flow_run_id: str
+    approval: Approval | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sidecar: EngineSidecar,
+        *,
+        version: int,
+        data_sha256: str,
+        code_commit: str,
+        verdict: str,
+        promotable: bool,
+        simulated: bool,
+        mlflow_run_id: str,
+        flow_run_id: str,
+        files: dict[str, str] | None = None,
+    ) -> Self:
+        """The manifest of an engine, its hashes taken from the sidecar."""
+        return cls(
+            version=version,
+            data_sha256=data_sha256,
+            code_commit=code_commit,
+            onnx_sha256=sidecar.onnx_sha256,
+            engine_sha256=sidecar.sha256,
+            config_sha256=hash_bytes(model_config(sidecar).encode()),
+            files=files or {},
+            verdict=verdict,
+            promotable=promotable,
+            simulated=simulated,
+            mlflow_run_id=mlflow_run_id,
+            flow_run_id=flow_run_id,
+        )
+
+    @property
+    def identity(self) -> str:
+        """sha256 over everything but the approval: what an approval is for."""
+        return hash_bytes(self.model_dump_json(exclude={"approval"}).encode())
+
+    def text(self) -> bytes:
+        """The file's bytes."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a version's manifest and prove every file of the version against it.
+
+        Raises:
+            IntegrityError: something is missing, malformed or has other bytes.
+        """
+        path = folder / MANIFEST_FILE
+        try:
+            manifest = cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise IntegrityError("no manifest", where=str(path), remedy=REMEDY) from None
+        except ValidationError as error:
+            raise IntegrityError(
+                f"the manifest is malformed: {error.errors()[0]['loc']}",
+                where=str(path),
+                remedy=REMEDY,
+            ) from error
+        manifest.prove(folder)
+        if folder.name != str(manifest.version):
+            raise IntegrityError(
+                f"folder {folder.name} holds version {manifest.version}",
+                where=str(folder),
+                remedy=REMEDY,
+            )
+        return manifest
+
+    def prove(self, folder: Path) -> EngineSidecar:
+        """Compare every file of a version's folder with this manifest.
+
+        Raises:
+            IntegrityError: something is missing or has other bytes.
+        """
+        sidecar = EngineSidecar.load(folder)  # proves the engine's bytes against the sidecar
+        wanted = self.files | {CONFIG_FILE: self.config_sha256}
+        found = {
+            name: hash_path(folder / name) if (folder / name).is_file() else "no file"
+            for name in wanted
+        }
+        pairs = {name: (found[name], sha256) for name, sha256 in wanted.items()} | {
+            sidecar.file: (sidecar.sha256, self.engine_sha256),
+            "ONNX graph": (sidecar.onnx_sha256, self.onnx_sha256),
+        }
+        for name, (is_, should) in pairs.items():
+            if is_ != should:
+                raise IntegrityError(
+                    f"version {self.version}: {name} is not the one in the manifest: "
+                    f"expected sha256 {should[:12]}, found {is_[:12]}",
+                    where=str(folder),
+                    remedy=REMEDY,
+                )
+        return sidecar

@@ -1,0 +1,93 @@
+"""Canary: the route gives the candidate a growing share, and takes it back when a goal breaks.
+
+The route file moves every client that follows it. What is judged are recorded requests sent by
+route from here: a share of them reaches the candidate, the rest the champion.
+
+Shapes: R requests, T = 64 steps, F = 16 features.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.errors import PromotionError
+from model_code.serving.observed import Observed, Tally
+from model_code.serving.route import Route, Target
+from model_code.serving.routed import Routed, RoutedClient
+from model_code.serving.shadow import decision
+from model_code.settings import PromotionSpec
+
+Say = Callable[[float, Observed], None]
+
+
+class CanaryStoppedError(PromotionError):
+    """The candidate broke a goal; the champion has all requests again."""
+
+
+async def walk(
+    client: RoutedClient,
+    route_file: Path,
+    x_RTF: NDArray[np.float32],
+    candidate: Target,
+    spec: PromotionSpec,
+    say: Say,
+) -> list[Observed]:
+    """Raise the candidate's share step by step; one `Observed` a step.
+
+    Ends, well or not, with the champion's route as it was before.
+
+    Raises:
+        CanaryStoppedError: a goal broke; the message says which and at which share.
+        ServingError: the champion does not answer either.
+    """
+    before = Route.load(route_file).champion
+    if before is None:
+        raise PromotionError("there is no champion to share requests with")
+    agreed_R = [
+        decision(await client.ask_of(before, x_RTF[number][None])) for number in range(len(x_RTF))
+    ]
+    steps: list[Observed] = []
+    champion_ms: list[float] = []  # at a share of 100% nothing new is added to it
+    try:
+        for share in spec.shares:
+            Route(champion=before, candidate=candidate, share=share).save(route_file)
+            steps.append(await _step(client, x_RTF, agreed_R, candidate, share, champion_ms, spec))
+            say(share, steps[-1])
+    finally:
+        Route(champion=before).save(route_file)
+    return steps
+
+
+async def _step(
+    client: RoutedClient,
+    x_RTF: NDArray[np.float32],
+    agreed_R: list[bool],
+    candidate: Target,
+    share: float,
+    champion_ms: list[float],
+    spec: PromotionSpec,
+) -> Observed:
+    tally = Tally(champion_ms)
+    for number in range(spec.canary_requests):
+        index = number % len(x_RTF)
+        begun = time.perf_counter()
+        answer: Routed = await client.ask(x_RTF[index][None])
+        ms = 1e3 * (time.perf_counter() - begun)
+        for target, reason in answer.failed:
+            if target == candidate:
+                tally.error(reason)
+        if answer.target == candidate:
+            tally.answer(ms, agrees=decision(answer.logits_BC) == agreed_R[index])
+        elif not answer.failed:
+            tally.champion_ms.append(ms)
+        broken = tally.observed().broken(spec)
+        if broken:
+            raise CanaryStoppedError(
+                f"canary stopped at a share of {share:.0%}: {'; '.join(broken)}",
+                where=f"{candidate.model} version {candidate.version}",
+                remedy="the champion has all requests again; look at the candidate's evidence page",
+            )
+    return tally.observed()

@@ -1,0 +1,35 @@
+"""A version under another name, loaded from its bytes: the serving repository never sees it.
+
+Triton takes a model's files and configuration in the load request itself. What is validated,
+mirrored and canaried this way leaves no trace when the server restarts.
+"""
+
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from model_code.repository.manifest import CONFIG_FILE, Manifest
+from model_code.repository.triton_config import parse
+from model_code.serving.client import TritonClient
+from model_code.settings import MODEL_NAME
+
+CANDIDATE_NAME = f"{MODEL_NAME}_candidate"
+
+
+def load_under(client: TritonClient, model: str, folder: Path) -> int:
+    """Load a version's folder as `model`; return the version.
+
+    Raises:
+        IntegrityError: bytes differ from the manifest; nothing was sent.
+        ServingError: it does not load.
+    """
+    manifest = Manifest.load(folder)
+    config = parse((folder / CONFIG_FILE).read_text())
+    config.name = model
+    engine = folder / config.default_model_filename
+    client.load_bytes(
+        model,
+        json_format.MessageToJson(config, preserving_proto_field_name=True),
+        {f"{manifest.version}/{engine.name}": engine.read_bytes()},
+    )
+    return manifest.version

@@ -1,0 +1,116 @@
+"""What was seen of a candidate beside the champion, and the goals it must keep.
+
+Shapes: R requests.
+"""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from model_code.settings import PromotionSpec
+
+
+class Observed(BaseModel):
+    """Counts and latencies of one comparison.
+
+    Attributes:
+        requests: asked of the candidate.
+        errors: of them without a sound answer.
+        disagreements: decided otherwise than the champion, at probability 0.5.
+        candidate_p50_ms: median latency.
+        candidate_p99_ms: 99th percentile.
+        champion_p50_ms: of the champion, the same minutes; None where it was not asked.
+        champion_p99_ms: 99th percentile.
+        reasons: a few messages of the errors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests: int
+    errors: int
+    disagreements: int
+    candidate_p50_ms: float | None
+    candidate_p99_ms: float | None
+    champion_p50_ms: float | None
+    champion_p99_ms: float | None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def error_rate(self) -> float:
+        """Errors per request."""
+        return self.errors / self.requests if self.requests else 0.0
+
+    @property
+    def disagreement(self) -> float:
+        """Other decisions per sound answer."""
+        sound = self.requests - self.errors
+        return self.disagreements / sound if sound else 0.0
+
+    def broken(self, spec: PromotionSpec) -> list[str]:
+        """The goals that the candidate breaks, in words; none before it was asked often enough.
+
+        A failed request counts at once.
+        """
+        found = []
+        if self.error_rate > spec.max_error_rate:
+            reason = f" ({self.reasons[0]})" if self.reasons else ""
+            found.append(
+                f"error rate {self.error_rate:.2%} > {spec.max_error_rate:.2%}: "
+                f"{self.errors} of {self.requests}{reason}"
+            )
+        if self.requests - self.errors < spec.canary_patience:
+            return found
+        if self.disagreement > spec.max_disagreement:
+            found.append(
+                f"disagreement with the champion {self.disagreement:.2%} > "
+                f"{spec.max_disagreement:.2%}"
+            )
+        candidate, champion = self.candidate_p50_ms, self.champion_p50_ms
+        if candidate and champion and candidate > spec.max_p50_ratio * champion:
+            found.append(
+                f"median latency {candidate:.2f} ms > {spec.max_p50_ratio:g} times the "
+                f"champion's {champion:.2f} ms"
+            )
+        slow = self.candidate_p99_ms
+        if slow is not None and spec.max_p99_ms is not None and slow > spec.max_p99_ms:
+            found.append(f"p99 latency {slow:.2f} ms > {spec.max_p99_ms:g} ms")
+        return found
+
+
+class Tally:
+    """Collects what `Observed` says; the champion's latencies may be shared by several."""
+
+    def __init__(self, champion_ms: list[float] | None = None) -> None:
+        self.requests = self.errors = self.disagreements = 0
+        self.candidate_ms: list[float] = []
+        self.champion_ms = [] if champion_ms is None else champion_ms
+        self.reasons: list[str] = []
+
+    def error(self, reason: str) -> None:
+        """The candidate gave no sound answer."""
+        self.requests += 1
+        self.errors += 1
+        if reason not in self.reasons[:3]:
+            self.reasons.append(reason)
+
+    def answer(self, ms: float, *, agrees: bool) -> None:
+        """The candidate answered."""
+        self.requests += 1
+        self.candidate_ms.append(ms)
+        self.disagreements += not agrees
+
+    def observed(self) -> Observed:
+        """The numbers so far."""
+        return Observed(
+            requests=self.requests,
+            errors=self.errors,
+            disagreements=self.disagreements,
+            candidate_p50_ms=_percentile(self.candidate_ms, 50),
+            candidate_p99_ms=_percentile(self.candidate_ms, 99),
+            champion_p50_ms=_percentile(self.champion_ms, 50),
+            champion_p99_ms=_percentile(self.champion_ms, 99),
+            reasons=tuple(self.reasons[:3]),
+        )
+
+
+def _percentile(values: list[float], percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if values else None

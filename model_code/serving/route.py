@@ -1,0 +1,122 @@
+"""Which model version a client asks: a small file that changes by one rename.
+
+Triton routes nothing by itself. The file names the champion and, during a canary, the candidate
+and its share of the requests. Clients look at it every few milliseconds; a swap is one rename.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model_code.artifacts import atomic_file
+from model_code.errors import IntegrityError, PromotionError
+from model_code.settings import Fraction
+
+_GOLDEN_RATIO = 0.6180339887498949
+
+
+class Target(BaseModel):
+    """A model name and version of a Triton server."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    model: str
+    version: int
+
+
+class Route(BaseModel):
+    """Where requests go.
+
+    Attributes:
+        champion: who answers; None before the first promotion.
+        candidate: who answers the share; None without a canary.
+        share: of the requests, 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    champion: Target | None = None
+    candidate: Target | None = None
+    share: Fraction = 0.0
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file; an absent one is an empty route.
+
+        Raises:
+            IntegrityError: it is no route.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return cls()
+        except ValidationError as error:
+            raise IntegrityError(
+                "the route file is malformed",
+                where=str(path),
+                remedy="tickline rollback --to the version that is to serve writes it anew",
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write the file by one rename."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+class Router:
+    """Picks the target of each request; safe in threads.
+
+    Args:
+        path: of the route file.
+        refresh_s: a change is seen after at most so many seconds.
+    """
+
+    def __init__(self, path: Path, refresh_s: float = 0.02) -> None:
+        self._path, self._refresh_s = path, refresh_s
+        self._lock = threading.Lock()
+        self._count = 0
+        self._looked, self._stamp = float("-inf"), (0, 0)
+        self._route = Route()
+
+    def route(self, *, now: bool = False) -> Route:
+        """The current route; `now` looks at the file whatever its age."""
+        with self._lock:
+            clock = time.monotonic()
+            if now or clock - self._looked >= self._refresh_s:
+                self._looked = clock
+                stamp = _stamp(self._path)
+                if stamp != self._stamp or now:
+                    self._route, self._stamp = Route.load(self._path), stamp
+            return self._route
+
+    def pick(self, *, now: bool = False) -> Target:
+        """Whom to ask next: the candidate for its share of the requests, evenly spread.
+
+        Raises:
+            PromotionError: nothing was ever promoted.
+        """
+        route = self.route(now=now)
+        if route.champion is None and route.candidate is None:
+            raise PromotionError(
+                "no version serves yet", where=str(self._path), remedy="tickline promote"
+            )
+        with self._lock:
+            self._count += 1
+            # multiples of the golden ratio fill 0..1 evenly, so any stretch has its share
+            drawn = self._count * _GOLDEN_RATIO % 1.0
+        if route.candidate is not None and (drawn < route.share or route.champion is None):
+            return route.candidate
+        assert route.champion is not None  # noqa: S101
+        return route.champion
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_ino, found.st_mtime_ns)

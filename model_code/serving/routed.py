@@ -1,0 +1,101 @@
+"""The client that follows the route: it asks the champion, or the candidate for its share.
+
+A candidate that fails costs nothing: the request is asked again of the champion. A champion that
+is gone was swapped between the look at the route and the request: the new one is asked.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.errors import ServingError
+from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
+from model_code.serving.route import Router, Target
+from model_code.settings import MODEL_NAME
+
+TURNS = 4  # other targets asked before giving up
+
+
+@dataclass(frozen=True)
+class Routed:
+    """An answer and where it came from.
+
+    Attributes:
+        logits_BC: float32.
+        target: who answered.
+        failed: who did not, before.
+    """
+
+    logits_BC: NDArray[np.float32]
+    target: Target
+    failed: tuple[tuple[Target, str], ...] = ()
+
+
+class RoutedClient:
+    """Asynchronous predictions by route; one for an event loop.
+
+    Args:
+        url: gRPC host:port of the server.
+        route_file: of the serving repository.
+        refresh_s: how old its look at the route may be.
+    """
+
+    def __init__(self, url: str, route_file: Path, refresh_s: float = 0.02) -> None:
+        self._url, self._router = url, Router(route_file, refresh_s)
+        self._clients: dict[str, AsyncTritonClient] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
+
+    async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S) -> Routed:
+        """Logits (B, 2) of raw feature windows (B, 64, 16) float32, within the deadline.
+
+        Raises:
+            PromotionError: no version serves yet.
+            ServingError: bad windows, or nobody answered in time.
+        """
+        end = asyncio.get_running_loop().time() + deadline_s
+        failed: list[tuple[Target, str]] = []
+        target = self._router.pick()
+        while True:
+            left = end - asyncio.get_running_loop().time()
+            try:
+                logits_BC = await self.ask_of(target, x_BTF, left)
+            except ServingError as error:
+                failed.append((target, error.what))
+                if len(failed) > TURNS or asyncio.get_running_loop().time() >= end:
+                    raise
+                target = self._other(target)
+            else:
+                return Routed(logits_BC, target, tuple(failed))
+
+    async def ask_of(
+        self, target: Target, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S
+    ) -> NDArray[np.float32]:
+        """Ask one target and no other.
+
+        Raises:
+            ServingError: as `AsyncTritonClient.ask`.
+        """
+        client = self._clients.get(target.model)
+        if client is None:
+            client = AsyncTritonClient(self._url, model=target.model, attempts=2)
+            self._clients[target.model] = client
+        answer = await client.ask(x_BTF, version=target.version, deadline_s=deadline_s)
+        return answer.logits_BC
+
+    def _other(self, failed: Target) -> Target:
+        champion = self._router.route(now=True).champion
+        if champion is not None and champion != failed:
+            return champion
+        # a bridge is lost when the server restarts; the model has the same version, or will have
+        return Target(model=MODEL_NAME, version=failed.version)

@@ -1,0 +1,61 @@
+"""Shadow: recorded requests go to the champion and, mirrored, to the candidate.
+
+Nobody waits for the candidate and nobody acts on its answer. Both are asked alone, in turns of
+alternating order, so that neither always finds the warmer core.
+
+Shapes: R requests, T = 64 steps, F = 16 features.
+"""
+
+import asyncio
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.errors import ServingError
+from model_code.serving.observed import Observed, Tally
+from model_code.serving.route import Target
+from model_code.serving.routed import RoutedClient
+from model_code.settings import PromotionSpec
+
+
+async def mirror(
+    client: RoutedClient,
+    x_RTF: NDArray[np.float32],
+    champion: Target,
+    candidate: Target,
+    spec: PromotionSpec,
+) -> Observed:
+    """Send `spec.shadow_requests` of the windows, in turn, for at most `spec.shadow_s` seconds.
+
+    Raises:
+        ServingError: the champion does not answer.
+    """
+    tally, end = Tally(), time.monotonic() + spec.shadow_s
+    for number in range(spec.shadow_requests):
+        if time.monotonic() > end:
+            break
+        x_BTF = x_RTF[number % len(x_RTF)][None]
+        order = (champion, candidate) if number % 2 else (candidate, champion)
+        seen: dict[Target, tuple[bool, float]] = {}
+        for target in order:
+            begun = time.perf_counter()
+            try:
+                logits_BC = await client.ask_of(target, x_BTF)
+            except ServingError as error:
+                if target == champion:
+                    raise
+                tally.error(error.what)
+                continue
+            seen[target] = (decision(logits_BC), 1e3 * (time.perf_counter() - begun))
+        tally.champion_ms.append(seen[champion][1])
+        if candidate in seen:
+            agrees = seen[candidate][0] == seen[champion][0]
+            tally.answer(seen[candidate][1], agrees=agrees)
+        await asyncio.sleep(0)
+    return tally.observed()
+
+
+def decision(logits_BC: NDArray[np.float32]) -> bool:
+    """Whether an opportunity is expected, at probability 0.5."""
+    return bool(logits_BC[0, 1] > logits_BC[0, 0])

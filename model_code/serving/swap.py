@@ -1,0 +1,189 @@
+"""Change the serving version without losing a request: one transaction over folders and server.
+
+Two versions of one configuration lie side by side in the model, so a swap is: lay the new one
+beside the old, load, golden request, turn the route. A version that needs another configuration
+(another backend, other threads) cannot share the model: it is first loaded under a bridge's name
+straight from its bytes, the route is turned to the bridge, the model is rebuilt, and the route is
+turned back. At every instant the route names a version that has answered its golden request.
+"""
+
+import time
+from typing import Protocol
+
+from model_code.errors import ServingError
+from model_code.repository.manifest import Manifest
+from model_code.repository.serving import Journal, ServingRepository
+from model_code.serving.candidate import load_under
+from model_code.serving.client import TritonClient
+from model_code.serving.golden import GoldenSet, heal, prove
+from model_code.serving.replay import GOLDEN_FILE
+from model_code.serving.route import Route, Target
+from model_code.settings import MODEL_NAME
+
+BRIDGE_NAME = f"{MODEL_NAME}_bridge"
+DRAIN_S = 0.25  # clients look at the route every 0.02 s; what is in flight ends in Triton itself
+
+
+class Registry(Protocol):
+    """Where the names `champion` and `previous` live."""
+
+    def aliases(self) -> tuple[int | None, int | None]:
+        """Versions named champion and previous."""
+        ...
+
+    def move(self, champion: int | None, previous: int | None) -> None:
+        """Name them anew; None removes a name."""
+        ...
+
+
+class Swap:
+    """The transaction; every step may be repeated, and undone.
+
+    Args:
+        repository: the caller holds its lock.
+        client: of the live server.
+        registry: of the aliases.
+    """
+
+    def __init__(
+        self, repository: ServingRepository, client: TritonClient, registry: Registry
+    ) -> None:
+        self.repository, self.client, self.registry = repository, client, registry
+
+    def run(self, kind: str, version: int, previous: int | None, flow_run_id: str) -> bool:
+        """Make a version the champion: load, golden request, route, aliases. All or nothing.
+
+        Args:
+            kind: promote or rollback.
+            version: published in the repository.
+            previous: the alias afterwards.
+            flow_run_id: whose change this is.
+
+        Returns:
+            False where the version was the champion already, and answers.
+
+        Raises:
+            IntegrityError: its bytes are not those of its manifest; nothing was loaded.
+            ServingError: it does not load, or does not answer its golden requests.
+            TicklineError: any other fault; what served before serves again.
+        """
+        Manifest.load(self.repository.folder(version))
+        journal = self.repository.journal()
+        if journal is not None and (journal.kind, journal.version) != (kind, version):
+            self.undo(journal)
+            journal = None
+        champion, before = self.registry.aliases()
+        serving = self.repository.route().champion == Target(model=MODEL_NAME, version=version)
+        if journal is None and champion == version and serving:
+            self._prove(MODEL_NAME, version)
+            return False
+        if journal is None:
+            journal = Journal(
+                kind=kind,
+                version=version,
+                route=Route(champion=self.repository.route().champion),
+                versions=self.repository.versions(),
+                champion=champion,
+                previous=before,
+                flow_run_id=flow_run_id,
+            )
+            self.repository.open_journal(journal)
+        try:
+            self._switch(self._neighbours(journal, version), version)
+            self.registry.move(version, previous)
+        except Exception as error:
+            self._restore(journal, error)
+            raise
+        self.repository.close_journal()
+        return True
+
+    def reconcile(self) -> Journal | None:
+        """Undo what an earlier process began and did not end; return what that was."""
+        journal = self.repository.journal()
+        if journal is not None:
+            self.undo(journal)
+        return journal
+
+    def undo(self, journal: Journal) -> None:
+        """Put back what served before: names, folders, route; proved by its golden request."""
+        if self.registry.aliases() != (journal.champion, journal.previous):
+            self.registry.move(journal.champion, journal.previous)
+        old = journal.route.champion
+        if old is None:
+            self._turn(None)
+            self.client.unload(MODEL_NAME)
+            self.repository.arrange(())
+        else:
+            self._switch(journal.versions, old.version)
+        self.repository.close_journal()
+
+    def _restore(self, journal: Journal, cause: Exception) -> None:
+        try:
+            self.undo(journal)
+        except Exception as error:
+            # the server or the registry is gone: leave the disk so that a restart serves the old
+            # version, and the journal so that the next change begins by proving it
+            self._turn(journal.route.champion)
+            self.repository.arrange(journal.versions)
+            cause.add_note(f"what served before is not proved again: {error}")
+
+    def _neighbours(self, journal: Journal, version: int) -> tuple[int, ...]:
+        old = journal.route.champion
+        if old is None or not self.repository.same_config(old.version, version):
+            return (version,)
+        return tuple(sorted({old.version, version}))
+
+    def _switch(self, versions: tuple[int, ...], version: int) -> None:
+        """Serve `version` from a model that holds `versions`, the old one until it answers."""
+        now = self.repository.route().champion
+        fits = now is None or self.repository.same_config(now.version, version)
+        if fits and (now is None or now.model == MODEL_NAME):
+            both = {version} if now is None else {version, now.version}
+            if self.repository.versions() != tuple(sorted(both | set(versions))):
+                self.repository.arrange(sorted(both))
+            self._load(version)
+            self._turn(Target(model=MODEL_NAME, version=version))
+            if self.repository.versions() != versions:
+                time.sleep(DRAIN_S)
+                self.repository.arrange(versions)
+                self._load(version)
+            return
+        load_under(self.client, BRIDGE_NAME, self.repository.folder(version))
+        self._prove(BRIDGE_NAME, version)
+        self._turn(Target(model=BRIDGE_NAME, version=version))
+        time.sleep(DRAIN_S)
+        self.repository.arrange(versions)
+        self._load(version)
+        self._turn(Target(model=MODEL_NAME, version=version))
+        time.sleep(DRAIN_S)
+        self.client.unload(BRIDGE_NAME)
+
+    def _load(self, version: int) -> None:
+        Manifest.load(self.repository.folder(version))  # the bytes that Triton is about to read
+        self.client.load(MODEL_NAME)
+        self._prove(MODEL_NAME, version)
+
+    def _prove(self, model: str, version: int) -> None:
+        folder = self.repository.folder(version)
+        golden = GoldenSet.load(folder / GOLDEN_FILE)
+        try:
+            prove(self.client, golden, model, version)
+        except ServingError:
+            now = self.repository.route().champion
+            others = now is not None and now.version != version and now.model == model
+            if model != MODEL_NAME or (others and self._answers(now)):
+                raise  # the version is bad; what serves must not be disturbed
+            heal(self.client, model)  # nothing serves: a dead process is cured by unload and load
+            prove(self.client, golden, model, version)
+
+    def _answers(self, target: Target | None) -> bool:
+        try:
+            if target is not None:
+                golden = GoldenSet.load(self.repository.folder(target.version) / GOLDEN_FILE)
+                prove(self.client, golden, target.model, target.version)
+        except ServingError:
+            return False
+        return target is not None
+
+    def _turn(self, champion: Target | None) -> None:
+        Route(champion=champion).save(self.repository.route_file)
