@@ -64,6 +64,11 @@ def classification(label_B: np.ndarray, probability_B: np.ndarray) -> dict[str, 
 
 def calibration_error(label_B: np.ndarray, probability_B: np.ndarray) -> float:
     """Mean |observed rate - predicted rate| over equal-width bins, weighted by their counts."""
-    bin_B = np.minimum((probability_B * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    bin_B = calibration_bin(probability_B)
     gap_by_bin = np.bincount(bin_B, weights=label_B - probability_B, minlength=CALIBRATION_BINS)
     return float(np.abs(gap_by_bin).sum() / len(label_B))
+
+
+def calibration_bin(probability_B: np.ndarray) -> np.ndarray:
+    """Index of each probability's bin, int64, 0 .. CALIBRATION_BINS - 1."""
+    return np.minimum((probability_B * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)

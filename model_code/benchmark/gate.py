@@ -1,204 +1,177 @@
-"""The gate: goals against measured numbers. What is missing or not a number never passes."""
+"""The gate: from a measured run to verdicts and a choice, without inference."""
 
-import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from model_code.benchmark.goals import (
-    HIGHER_IS_BETTER,
-    Goal,
-    Goals,
-    MaxDegradation,
-    MinImprovement,
-    Threshold,
-    load_goals,
-)
-from model_code.benchmark.result import BenchmarkResult
+from model_code.benchmark import blocks, significance
+from model_code.benchmark.goals import Goals, load_goals
+from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.slices import sliced, worst_flip_fraction
+from model_code.benchmark.verdict import Draws, Evidence, Verdict, decide
 from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
+from model_code.settings import CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
 
-__all__ = ["Goals", "Verdict", "choose", "decide", "load_goals"]
+__all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals"]
 
-Metrics = Mapping[str, float | None]
-
-
-class GoalRow(BaseModel):
-    """One goal's outcome.
-
-    Attributes:
-        name: of the goal.
-        metric: what was looked at.
-        kind: of the goal.
-        value: the candidate's.
-        reference: what it was compared with: FP32's value, the champion's, or None.
-        limit: as the goal states it, "<= 10" for example.
-        margin: distance to the limit in the limit's unit; negative is missed.
-        passed: None where there is no champion to compare with.
-        reason: in words.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-    name: str
-    metric: str
-    kind: str
-    value: float | None
-    reference: float | None
-    limit: str
-    margin: float | None
-    passed: bool | None
-    reason: str
+TIE = 0.02  # medians that may be this close count as equally fast
+EXACTNESS = ("fp32", "bf16", "fp16", "int8")
+SEED = 0
 
 
-class Verdict(BaseModel):
-    """The gate's answer for one candidate.
+class Choice(BaseModel):
+    """Which engine to stage.
 
     Attributes:
-        verdict: "no baseline" when all else passes but there is no champion.
-        promotable: may become the champion by default.
-        reason: why, in one sentence.
-        rows: one a goal.
+        engine: the one to stage; where its verdict is "fail", the one that came nearest, to show.
+        verdict: of that engine; "fail" where nothing may be staged.
+        reason: why this one, in one sentence.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    verdict: Literal["pass", "fail", "no baseline"]
-    promotable: bool
+    engine: str
+    verdict: Verdict
     reason: str
-    rows: tuple[GoalRow, ...]
-
-    def markdown(self) -> str:
-        """The goals for people."""
-        lines = ["| goal | metric | value | limit | compared with | margin | |", "|---" * 7 + "|"]
-        for row in self.rows:
-            mark = {True: "pass", False: "FAIL", None: "no baseline"}[row.passed]
-            numbers = [_text(number) for number in (row.value, row.reference, row.margin)]
-            lines.append(
-                f"| {row.name} | {row.metric} | {numbers[0]} | {row.limit} | {numbers[1]} "
-                f"| {numbers[2]} | {mark} |"
-            )
-        return "\n".join([*lines, "", f"**{self.verdict}**: {self.reason}"]) + "\n"
 
 
-def decide(
-    candidate: Metrics,
-    reference: Metrics,
-    champion: Metrics | None,
-    goals: Goals,
-    *,
-    simulated: bool,
-) -> Verdict:
-    """Judge one engine of one model.
-
-    Args:
-        candidate: `EngineRow.metrics()` of the engine to serve.
-        reference: the same of eager FP32, in the same run.
-        champion: the same of the serving model, on the same windows; None where there is none.
-        goals: from `load_goals`.
-        simulated: the model was trained or measured on simulated data; it is never promotable.
+def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, Verdict]:
+    """The verdict of every measured engine that Triton can serve, in the table's order.
 
     Raises:
-        GateError: there are no goals.
+        GateError: there are no goals, or the run has no FP32 reference.
     """
-    if not goals.goals:
-        raise GateError("there are no goals, so nothing can pass")
-    rows = tuple(_judge(goal, candidate, reference, champion) for goal in goals.goals)
-    missed = [row.name for row in rows if row.passed is False]
-    verdict: Literal["pass", "fail", "no baseline"]
-    if missed:
-        verdict, reason = "fail", f"missed: {', '.join(missed)}"
-    elif champion is None:
-        verdict, reason = "no baseline", "all other goals are met; there is no champion yet"
-    else:
-        verdict, reason = "pass", "all goals are met"
-    if simulated:
-        reason += "; not promotable: simulated data say nothing about a market"
-    return Verdict(
-        verdict=verdict,
-        promotable=verdict != "fail" and not simulated,
-        reason=reason,
-        rows=rows,
-    )
+    if run.result.row(REFERENCE_ENGINE) is None:
+        raise GateError(
+            f"the run has no {REFERENCE_ENGINE}, so there is nothing to compare with",
+            remedy="measure again with it",
+        )
+    found = evidence(run, resample=any(goal.confidence is not None for goal in goals.goals))
+    champion = found.get(CHAMPION_ROW)
+    return {
+        name: decide(candidate, found[REFERENCE_ENGINE], champion, goals, simulated=simulated)
+        for name, candidate in found.items()
+        if name in SERVABLE
+    }
 
 
-def choose(result: BenchmarkResult, verdicts: Mapping[str, Verdict]) -> str | None:
-    """The engine to stage: lowest p50 among those that did not fail and that Triton can serve.
+def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
+    """The numbers of FP32, of the champion and of every engine that Triton can serve.
 
-    Returns:
-        The engine's name, or None where every servable engine failed.
+    Args:
+        run: holds the FP32 reference.
+        resample: draw for intervals as well, which takes a second or two.
     """
-    fit = [
-        row
-        for row in result.rows
-        if row.engine in SERVABLE
-        and row.engine in verdicts
-        and verdicts[row.engine].verdict != "fail"
-    ]
-    return min(fit, key=lambda row: row.p50_ms).engine if fit else None
+    wanted = {REFERENCE_ENGINE, CHAMPION_ROW, *SERVABLE}
+    rows = [row for row in run.result.rows if row.engine in wanted]
+    draws = _draws(run, [row.engine for row in rows]) if resample else {}
+    return {
+        row.engine: Evidence(
+            row.metrics() | _slice_metrics(run, row.engine), draws.get(row.engine, {})
+        )
+        for row in rows
+    }
 
 
-def _judge(goal: Goal, candidate: Metrics, reference: Metrics, champion: Metrics | None) -> GoalRow:
-    value = _number(candidate.get(goal.metric))
-    if isinstance(goal, Threshold):
-        bound = goal.maximum if goal.maximum is not None else goal.minimum
-        limit = f"{'<=' if goal.maximum is not None else '>='} {bound:g}"
-        if value is None or bound is None:
-            return _row(goal, value, None, limit, None, "the metric is missing or not finite")
-        margin = bound - value if goal.maximum is not None else value - bound
-        return _row(goal, value, None, limit, margin, "")
-    other: Metrics | None
-    unit = "%" if goal.unit == "percent" else ""
-    if isinstance(goal, MaxDegradation):
-        other, whose = reference, "FP32"
-        limit = f"at most {goal.limit:g}{unit} worse than {whose}"
-    else:
-        other, whose = champion, "the champion"
-        limit = f"at least {goal.limit:g}{unit} better than {whose}"
-    if other is None:
-        row = _row(goal, value, None, limit, None, "there is no champion yet")
-        # only a sound number may wait for a champion
-        return row if value is None else row.model_copy(update={"passed": None})
-    baseline = _number(other.get(goal.metric))
-    if value is None or baseline is None:
-        missing = "the metric" if value is None else f"{whose}'s metric"
-        return _row(goal, value, baseline, limit, None, f"{missing} is missing or not finite")
-    gain = value - baseline if goal.metric in HIGHER_IS_BETTER else baseline - value
-    if goal.unit == "percent":
-        if baseline == 0.0:
-            reason = f"{whose}'s metric is 0: no percentage of it exists"
-            return _row(goal, value, baseline, limit, None, reason)
-        gain = 100.0 * gain / abs(baseline)
-    wanted = goal.limit if isinstance(goal, MinImprovement) else -goal.limit
-    return _row(goal, value, baseline, limit, gain - wanted, "")
+def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None = None) -> Choice:
+    """The engine to stage: the pinned one, or the fastest at batch 1 that did not fail.
 
+    Engines whose median may lie within 2% of the fastest one's, by the 95% interval of the
+    ratio, are equally fast. Of them the most exact is taken, then the first in table order, so
+    that the choice does not follow the noise of one measurement.
 
-def _row(
-    goal: Goal,
-    value: float | None,
-    reference: float | None,
-    limit: str,
-    margin: float | None,
-    reason: str,
-) -> GoalRow:
-    passed = margin is not None and margin >= 0.0
-    return GoalRow(
-        name=goal.name,
-        metric=goal.metric,
-        kind=goal.kind,
-        value=value,
-        reference=reference,
-        limit=limit,
-        margin=margin,
-        passed=passed,
-        reason=reason or ("met" if passed else "missed"),
+    Args:
+        run: what was measured.
+        verdicts: from `judge_run`.
+        pin: take this engine or none.
+
+    Raises:
+        GateError: no engine that Triton can serve was measured.
+    """
+    if not verdicts:
+        raise GateError(
+            "no engine that Triton can serve was measured, so none can be chosen",
+            remedy="see what this machine lacks: tickline engines",
+        )
+    if pin is not None:
+        return _pinned(run, verdicts, pin)
+    fit = [name for name, verdict in verdicts.items() if verdict.verdict != "fail"]
+    if not fit:
+        engine = _nearest(verdicts)
+        return Choice(
+            engine=engine,
+            verdict=verdicts[engine],
+            reason=f"every engine failed the gate; {engine} came nearest",
+        )
+    median = {row.engine: row.p50_ms for row in run.result.rows}
+    fastest = min(fit, key=lambda name: median[name])
+    ties = sorted(
+        (name for name in fit if name == fastest or _equally_fast(run, name, fastest)),
+        key=_preference,
     )
+    reason = f"{fastest} is the fastest that did not fail"
+    if len(ties) > 1:
+        reason = f"{ties[0]} is the first of the equally fast that did not fail: {', '.join(ties)}"
+    return Choice(engine=ties[0], verdict=verdicts[ties[0]], reason=reason)
 
 
-def _number(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+def _pinned(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str) -> Choice:
+    if pin in verdicts:
+        outcome = "failed the gate" if verdicts[pin].verdict == "fail" else "did not fail"
+        return Choice(engine=pin, verdict=verdicts[pin], reason=f"{pin} is pinned and {outcome}")
+    why = run.result.unavailable.get(pin, "not measured")
+    reason = f"{pin} is pinned, but cannot be judged: {why}"
+    engine = _nearest(verdicts)
+    # another engine must not take the pinned one's place, however good
+    refused = {"verdict": "fail", "promotable": False, "reason": reason}
+    return Choice(engine=engine, verdict=verdicts[engine].model_copy(update=refused), reason=reason)
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _nearest(verdicts: Mapping[str, Verdict]) -> str:
+    """The engine that misses fewest goals."""
+    return min(verdicts, key=lambda name: sum(row.passed is False for row in verdicts[name].rows))
+
+
+def _equally_fast(run: BenchmarkRun, name: str, fastest: str) -> bool:
+    ratio = significance.latency_ratio(
+        run.latency_ms_R[name], run.latency_ms_R[fastest], run.round_R, seed=SEED
+    )
+    return ratio is not None and ratio.low <= 1.0 + TIE
+
+
+def _preference(name: str) -> tuple[int, int]:
+    precision = name.rpartition("-")[2]
+    exactness = EXACTNESS.index(precision) if precision in EXACTNESS else len(EXACTNESS)
+    return exactness, ENGINE_NAMES.index(name) if name in ENGINE_NAMES else len(ENGINE_NAMES)
+
+
+def _slice_metrics(run: BenchmarkRun, name: str) -> dict[str, float | None]:
+    answers = run.probability_N
+    rows = sliced(run.context, run.label_N, answers[name], answers[REFERENCE_ENGINE])
+    return {"slice_flip_fraction": worst_flip_fraction(rows)}
+
+
+def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws]]:
+    """Every resampled metric by engine; all engines in the same draws, hence paired."""
+    reference_N = run.probability_N[REFERENCE_ENGINE]
+    series = significance.loss_series(run.label_N, reference_N, run.probability_N.get(CHAMPION_ROW))
+    length = blocks.block_length(series, run.context)
+    quality = blocks.quality_samples(
+        run.label_N,
+        {name: run.probability_N[name] for name in names},
+        reference_N,
+        run.context,
+        length=length,
+        resamples=significance.RESAMPLES,
+        seed=SEED,
+    )
+    rounds, pieces = significance.piece_count(run.round_R), len(run.label_N) // length
+    found = {}
+    for name in names:
+        latency = significance.latency_samples(run.latency_ms_R[name], run.round_R, seed=SEED)
+        found[name] = {metric: Draws(values, rounds) for metric, values in latency.items()}
+        found[name] |= {
+            metric: Draws(values, pieces) for metric, values in quality.get(name, {}).items()
+        }
+    return found

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model_code.benchmark.blocks import QUALITY_METRICS
+from model_code.benchmark.significance import LATENCY_METRICS
 from model_code.errors import GateError
 
 Metric = Literal[
@@ -15,24 +17,49 @@ Metric = Literal[
     "p50_ms",
     "p90_ms",
     "p99_ms",
+    "p999_ms",
+    "open_p50_ms",
+    "open_p99_ms",
     "throughput",
+    "size_mib",
+    "peak_mib",
     "accuracy",
     "auc",
     "log_loss",
+    "calibration_error",
     "flips",
     "flip_fraction",
+    "slice_flip_fraction",
     "max_abs_dp",
     "p99_abs_dp",
+    "batch_dependence",
     "non_finite",
 ]
 HIGHER_IS_BETTER = frozenset({"throughput", "accuracy", "auc"})
+RESAMPLED = frozenset({*LATENCY_METRICS, *QUALITY_METRICS})  # the others have no interval
 
 
 class _Goal(BaseModel):
+    """What all goals have.
+
+    Attributes:
+        name: unique among the goals.
+        metric: what is looked at.
+        confidence: None looks at the measured number alone; otherwise the worse bound of the
+            two-sided interval with this confidence must meet the limit too.
+    """
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(min_length=1)]
     metric: Metric
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] | None = None
+
+    @model_validator(mode="after")
+    def _resampled(self) -> Self:
+        if self.confidence is not None and self.metric not in RESAMPLED:
+            raise ValueError(f"{self.metric} has no interval; leave confidence out")
+        return self
 
 
 class Threshold(_Goal):

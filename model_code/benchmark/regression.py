@@ -22,6 +22,7 @@ class Regression(BaseModel):
         accuracy: of two classes at probability 0.5.
         auc: area under the ROC curve.
         log_loss: natural logarithm, per window.
+        calibration_error: expected, 15 bins: see `metrics.classification`.
         flips: windows decided otherwise than by FP32.
         flip_fraction: the same over all windows.
         max_abs_dp: largest |probability difference| to FP32.
@@ -34,6 +35,7 @@ class Regression(BaseModel):
     accuracy: float | None
     auc: float | None
     log_loss: float | None
+    calibration_error: float | None
     flips: int
     flip_fraction: float
     max_abs_dp: float | None
@@ -67,6 +69,7 @@ def compare(
         accuracy=number(quality.get("accuracy")),
         auc=number(quality.get("auc")),
         log_loss=number(quality.get("log_loss")),
+        calibration_error=number(quality.get("calibration_error")),
         flips=flips,
         flip_fraction=flips / len(label_N),
         max_abs_dp=number(difference_N.max()),

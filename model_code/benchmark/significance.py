@@ -1,15 +1,12 @@
 """How sure a measured number is: bootstrap intervals that respect rounds and time.
 
 Latency: requests of one round share the machine's mood, so whole rounds are drawn (a cluster
-bootstrap). Quality: neighbouring windows share the market's mood, so blocks of consecutive windows
-are drawn, circularly, within each instrument's day (Politis and Romano 1992; block length by
-Politis and White 2004 as corrected in Patton, Politis and White 2009, Econometric Reviews 28:372).
-Every engine is drawn alike, so differences and ratios of two engines are paired.
+bootstrap). Quality: neighbouring windows share the market's mood, so blocks of them are drawn
+(`blocks`). Every engine is drawn alike, so differences and ratios of two engines are paired.
 
-Shapes: N test windows, R timed requests, S resamples, G groups (instrument and UTC day).
+Shapes: N test windows, R timed requests, S resamples, P pieces (rounds) drawn from.
 """
 
-from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -17,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import stats
 
+from model_code.benchmark import blocks
+from model_code.benchmark.slices import WindowContext
+
 RESAMPLES = 1000
 QUANTILES = {"p50_ms": 0.50, "p90_ms": 0.90, "p99_ms": 0.99, "p999_ms": 0.999}
 LATENCY_METRICS = ("mean_ms", *QUANTILES)
 PIECES_OF_ONE_ROUND = 10
 CHUNK_ELEMENTS = 1 << 21  # of a resamples-by-requests matrix: bounds memory, fits the caches
-
-Samples = Mapping[str, NDArray[np.float64]]
 
 
 class Interval(BaseModel):
@@ -87,7 +85,7 @@ def latency_intervals(
         seed: of the draws.
     """
     samples = latency_samples(latency_ms_R, round_R, resamples=resamples, seed=seed)
-    pieces = len(np.unique(_pieces(round_R)))
+    pieces = piece_count(round_R)
     found = {
         name: interval(values, confidence, clusters=pieces) for name, values in samples.items()
     }
@@ -109,7 +107,7 @@ def latency_ratio(
         latency_samples(values, round_R, resamples=resamples, seed=seed)[metric]
         for values in (latency_ms_R, other_ms_R)
     )
-    return interval(mine / other, confidence, clusters=len(np.unique(_pieces(round_R))))
+    return interval(mine / other, confidence, clusters=piece_count(round_R))
 
 
 def latency_samples(
@@ -145,8 +143,99 @@ def latency_samples(
     return found
 
 
+def piece_count(round_R: NDArray[np.integer]) -> int:
+    """How many pieces latencies are drawn from."""
+    return len(np.unique(_pieces(round_R)))
+
+
 def _pieces(round_R: NDArray[np.integer]) -> NDArray[np.integer]:
     """What is drawn: rounds; of a single round, consecutive pieces."""
     if len(np.unique(round_R)) > 1:
         return round_R
     return np.arange(len(round_R)) * PIECES_OF_ONE_ROUND // len(round_R)
+
+
+class Paired(BaseModel):
+    """One engine's answers against another's on the same windows.
+
+    Attributes:
+        worse: windows that the other alone decides rightly.
+        better: windows that the engine alone decides rightly.
+        p_value: McNemar's exact test that both are equally likely (1947, Psychometrika 12:153);
+            it takes windows for independent, the intervals do not.
+        differences: of accuracy, auc, log_loss and calibration_error, engine minus other, and
+            flip_fraction; a metric that cannot be resampled is absent.
+        block_length: windows in a block.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    worse: int
+    better: int
+    p_value: float
+    differences: dict[str, Interval]
+    block_length: int
+
+
+def paired(
+    label_N: NDArray[np.integer],
+    probability_N: NDArray[np.float64],
+    other_N: NDArray[np.float64],
+    context: WindowContext,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Paired:
+    """Compare an engine with another, FP32 or the champion, window by window.
+
+    Args:
+        label_N: 0 or 1.
+        probability_N: of class 1, the engine's; where it is not finite it decides wrongly.
+        other_N: of class 1, finite.
+        context: time and instrument of the windows.
+        confidence: of each interval.
+        resamples: draws; the same seed gives the same intervals.
+        seed: of the draws.
+    """
+    truth_N = np.asarray(label_N) == 1
+    right_N = np.isfinite(probability_N) & ((probability_N >= blocks.THRESHOLD) == truth_N)
+    other_right_N = (other_N >= blocks.THRESHOLD) == truth_N
+    worse, better = int((other_right_N & ~right_N).sum()), int((right_N & ~other_right_N).sum())
+    p_value = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
+    length = blocks.block_length(loss_series(label_N, other_N, probability_N), context)
+    samples = blocks.quality_samples(
+        label_N,
+        {"engine": probability_N, "other": other_N},
+        other_N,
+        context,
+        length=length,
+        resamples=resamples,
+        seed=seed,
+    )
+    found = {
+        name: interval(values - samples["other"][name], confidence, clusters=len(truth_N) // length)
+        for name, values in samples.get("engine", {}).items()
+    }
+    return Paired(
+        worse=worse,
+        better=better,
+        p_value=float(p_value),
+        differences={name: value for name, value in found.items() if value is not None},
+        block_length=length,
+    )
+
+
+def loss_series(
+    label_N: NDArray[np.integer],
+    base_N: NDArray[np.float64],
+    other_N: NDArray[np.float64] | None = None,
+) -> list[NDArray[np.float64]]:
+    """Per-window values whose dependence sets the block length: a loss, and a loss difference.
+
+    The loss is the squared error, which no single confident mistake can dominate.
+    """
+    base = (base_N - label_N) ** 2
+    if other_N is None or not np.isfinite(other_N).all():
+        return [base]
+    return [base, (other_N - label_N) ** 2 - base]

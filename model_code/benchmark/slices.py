@@ -3,10 +3,21 @@
 Shapes: N test windows.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sklearn.metrics import roc_auc_score
+
+DAY_NS = 86_400_000_000_000
+HOUR_NS = 3_600_000_000_000
+THRESHOLD = 0.5
+ONE_TICK = 1.5  # times the instrument's narrowest spread: the mid moves, the tick does not
+JUDGED_WINDOWS = 100  # a smaller slice is shown, but no goal looks at it
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,3 +35,187 @@ class WindowContext:
     symbol_N: NDArray[np.str_]
     spread_N: NDArray[np.floating]
     volatility_N: NDArray[np.floating]
+
+    def days(self) -> NDArray[np.int64]:
+        """Days since the epoch, UTC."""
+        return self.timestamp_ns_N // DAY_NS
+
+    def sessions(self) -> NDArray[np.int64]:
+        """Number of the window's session, an instrument's UTC day; from 0."""
+        symbol_N = np.unique(self.symbol_N, return_inverse=True)[1]
+        day_N = np.unique(self.days(), return_inverse=True)[1]
+        return np.unique(symbol_N * (day_N.max() + 1) + day_N, return_inverse=True)[1]
+
+    def time_order(self) -> NDArray[np.int64]:
+        """Indices that sort windows by time, instruments together."""
+        return np.argsort(self.timestamp_ns_N, kind="stable")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class SliceRow(_Row):
+    """An engine's answers in one part of the market, beside FP32's.
+
+    Attributes:
+        dimension: "volatility", "spread", "hour" or "symbol".
+        name: of the slice.
+        windows: in it.
+        accuracy: at probability 0.5; an answer that is not finite is wrong.
+        accuracy_change: minus FP32's, on the same windows.
+        auc: None with one class only, or where an answer is not finite.
+        flips: decided otherwise than by FP32.
+        flip_fraction: of the slice.
+        max_abs_dp: largest |probability difference| to FP32; None where one is not finite.
+    """
+
+    dimension: str
+    name: str
+    windows: int
+    accuracy: float
+    accuracy_change: float
+    auc: float | None
+    flips: int
+    flip_fraction: float
+    max_abs_dp: float | None
+
+
+class WorstRow(_Row):
+    """One window on which an engine and FP32 disagree most.
+
+    Attributes:
+        timestamp_ns: ns UTC of the window's end.
+        symbol: instrument.
+        label: truth.
+        probability: the engine's; None where it is not finite.
+        reference: FP32's.
+        abs_dp: |difference|; None where the engine's is not finite.
+        flip: decided otherwise than by FP32.
+    """
+
+    timestamp_ns: int
+    symbol: str
+    label: int
+    probability: float | None
+    reference: float
+    abs_dp: float | None
+    flip: bool
+
+
+def sliced(
+    context: WindowContext,
+    label_N: NDArray[np.integer],
+    probability_N: Floats,
+    reference_N: Floats,
+) -> tuple[SliceRow, ...]:
+    """Every slice: quartiles of volatility and of spread, hours UTC, instruments.
+
+    Quartiles are within each instrument, so that they do not tell instruments apart. Where most
+    spreads are one tick wide there are two slices of it, "one tick" and "wider".
+    """
+    finite_N = np.isfinite(probability_N)
+    decided_N, reference_decided_N = probability_N >= THRESHOLD, reference_N >= THRESHOLD
+    right_N = finite_N & (decided_N == (label_N == 1))
+    reference_right_N = reference_decided_N == (label_N == 1)
+    flip_N = ~finite_N | (decided_N != reference_decided_N)
+    rows = []
+    for dimension, name, inside in _slices(context):
+        whole = bool(finite_N[inside].all())
+        two = len(np.unique(label_N[inside])) == 2
+        gap = np.abs(probability_N[inside] - reference_N[inside])
+        rows.append(
+            SliceRow(
+                dimension=dimension,
+                name=name,
+                windows=int(inside.sum()),
+                accuracy=float(right_N[inside].mean()),
+                accuracy_change=float(right_N[inside].mean() - reference_right_N[inside].mean()),
+                auc=float(roc_auc_score(label_N[inside], probability_N[inside]))
+                if whole and two
+                else None,
+                flips=int(flip_N[inside].sum()),
+                flip_fraction=float(flip_N[inside].mean()),
+                max_abs_dp=float(gap.max()) if whole else None,
+            )
+        )
+    return tuple(rows)
+
+
+def worst_flip_fraction(rows: Sequence[SliceRow]) -> float | None:
+    """The largest share of flips in a slice of at least 100 windows; None if there is none."""
+    return max((row.flip_fraction for row in rows if row.windows >= JUDGED_WINDOWS), default=None)
+
+
+def worst(
+    context: WindowContext,
+    label_N: NDArray[np.integer],
+    probability_N: Floats,
+    reference_N: Floats,
+    count: int = 20,
+) -> tuple[WorstRow, ...]:
+    """The windows on which the engine differs most from FP32, worst first; NaN is the worst."""
+    gap_N = np.abs(probability_N - reference_N)
+    finite_N = np.isfinite(probability_N)
+    ranked = np.argsort(-np.where(finite_N, gap_N, np.inf), kind="stable")[:count]
+    return tuple(
+        WorstRow(
+            timestamp_ns=int(context.timestamp_ns_N[i]),
+            symbol=str(context.symbol_N[i]),
+            label=int(label_N[i]),
+            probability=float(probability_N[i]) if finite_N[i] else None,
+            reference=float(reference_N[i]),
+            abs_dp=float(gap_N[i]) if finite_N[i] else None,
+            flip=bool(
+                not finite_N[i] or (probability_N[i] >= THRESHOLD) != (reference_N[i] >= THRESHOLD)
+            ),
+        )
+        for i in ranked
+    )
+
+
+def _slices(context: WindowContext) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    quartile_N = _quartile(context.volatility_N, context.symbol_N)
+    for number in range(4):
+        yield from _filled("volatility", _QUARTILES[number], quartile_N == number)
+    narrow_N = _one_tick(context)
+    if narrow_N.mean() >= 0.5:
+        yield from _filled("spread", "one tick", narrow_N)
+        yield from _filled("spread", "wider", ~narrow_N)
+    else:
+        quartile_N = _quartile(context.spread_N, context.symbol_N)
+        for number in range(4):
+            yield from _filled("spread", _QUARTILES[number], quartile_N == number)
+    hour_N = context.timestamp_ns_N % DAY_NS // HOUR_NS
+    for hour in np.unique(hour_N):
+        yield from _filled("hour", f"{hour:02d} UTC", hour_N == hour)
+    for symbol in np.unique(context.symbol_N):
+        yield from _filled("symbol", str(symbol), context.symbol_N == symbol)
+
+
+_QUARTILES = ("1st quartile", "2nd quartile", "3rd quartile", "4th quartile")
+
+
+def _filled(
+    dimension: str, name: str, inside: NDArray[np.bool_]
+) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    if inside.any():
+        yield dimension, name, inside
+
+
+def _quartile(value_N: NDArray[np.floating], symbol_N: NDArray[np.str_]) -> NDArray[np.int64]:
+    """0 to 3 within the instrument; equal values share a quartile."""
+    found = np.empty(len(value_N), np.int64)
+    for symbol in np.unique(symbol_N):
+        mine = symbol_N == symbol
+        edges = np.quantile(value_N[mine], [0.25, 0.5, 0.75])
+        found[mine] = np.searchsorted(edges, value_N[mine], side="left")
+    return found
+
+
+def _one_tick(context: WindowContext) -> NDArray[np.bool_]:
+    found = np.empty(len(context.spread_N), np.bool_)
+    for symbol in np.unique(context.symbol_N):
+        mine = context.symbol_N == symbol
+        found[mine] = context.spread_N[mine] <= ONE_TICK * context.spread_N[mine].min()
+    return found

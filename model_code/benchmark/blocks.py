@@ -1,0 +1,176 @@
+"""Resampled quality figures: blocks of neighbouring windows are drawn, so that time is respected.
+
+Windows stand in time order, all instruments together, and blocks of consecutive ones are drawn
+circularly (Politis and Romano 1992): what is alike within a block, in time or across instruments
+at one time, stays together (Gonçalves 2011, Econometric Theory 27:1048). Every engine is drawn
+alike, so differences of two engines' samples are paired.
+
+Shapes: N test windows, S resamples, K blocks in a resample, D sessions (instrument and UTC day).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.benchmark.slices import WindowContext
+from model_code.metrics import CALIBRATION_BINS, calibration_bin
+
+QUALITY_METRICS = ("accuracy", "auc", "log_loss", "calibration_error", "flip_fraction")
+CHUNK_ELEMENTS = 1 << 20  # of a resamples-by-windows matrix: bounds memory, fits the caches
+MINIMUM_BLOCKS = 8
+THRESHOLD = 0.5
+
+Floats = NDArray[np.float64]
+
+
+def quality_samples(
+    label_N: NDArray[np.integer],
+    probability_N: Mapping[str, Floats],
+    reference_N: Floats,
+    context: WindowContext,
+    *,
+    length: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Floats]]:
+    """`QUALITY_METRICS` of every engine in every resample, (S,) each.
+
+    Args:
+        label_N: 0 or 1.
+        probability_N: of class 1, by engine; one that is not finite everywhere is left out.
+        reference_N: what flips are counted against.
+        context: gives the windows' order in time.
+        length: windows in a block.
+        resamples: S.
+        seed: of the draws.
+    """
+    order = context.time_order()
+    truth_N, reference_N = np.asarray(label_N)[order].astype(np.float64), reference_N[order]
+    engines = {
+        name: _Engine(truth_N, values[order], reference_N)
+        for name, values in probability_N.items()
+        if np.isfinite(values).all()
+    }
+    parts: dict[str, list[Floats]] = {name: [] for name in engines}
+    for count_SN in draws(len(truth_N), length, resamples, seed):
+        for name, engine in engines.items():
+            parts[name].append(engine.figures(count_SN))
+    return {
+        name: dict(zip(QUALITY_METRICS, np.concatenate(found, axis=1), strict=True))
+        for name, found in parts.items()
+    }
+
+
+class _Engine:
+    """What does not change from one resample to the next, windows in time order."""
+
+    def __init__(self, label_N: Floats, probability_N: Floats, reference_N: Floats) -> None:
+        decided_N = probability_N >= THRESHOLD
+        self.label_N = label_N
+        tiny = np.finfo(np.float64).eps  # as scikit-learn's log_loss
+        clipped_N = np.clip(probability_N, tiny, 1.0 - tiny)
+        sums = np.zeros((len(label_N), 3 + CALIBRATION_BINS))
+        sums[:, 0] = decided_N == (label_N == 1)
+        sums[:, 1] = -np.where(label_N == 1, np.log(clipped_N), np.log1p(-clipped_N))
+        sums[:, 2] = decided_N != (reference_N >= THRESHOLD)
+        sums[np.arange(len(label_N)), 3 + calibration_bin(probability_N)] = label_N - probability_N
+        self.sums_NX = sums
+        self.rank_N = np.argsort(probability_N, kind="stable")
+        ranked_N = probability_N[self.rank_N]
+        self.ties = np.flatnonzero(np.r_[True, ranked_N[1:] != ranked_N[:-1]])
+
+    def figures(self, count_SN: Floats) -> Floats:
+        """`QUALITY_METRICS` down, resamples across."""
+        mean_SX = count_SN @ self.sums_NX / count_SN.shape[1]
+        gap_S = np.abs(mean_SX[:, 3:]).sum(axis=1)
+        return np.stack([mean_SX[:, 0], self._auc(count_SN), mean_SX[:, 1], gap_S, mean_SX[:, 2]])
+
+    def _auc(self, count_SN: Floats) -> Floats:
+        """Mann-Whitney with counts as weights; ties count half. NaN where one class is missing."""
+        ranked_SN = count_SN[:, self.rank_N]
+        positive_SN = ranked_SN * self.label_N[self.rank_N]
+        negative_SN = ranked_SN - positive_SN
+        if len(self.ties) < len(self.rank_N):
+            positive_SN = np.add.reduceat(positive_SN, self.ties, axis=1)
+            negative_SN = np.add.reduceat(negative_SN, self.ties, axis=1)
+        below_SN = np.cumsum(negative_SN, axis=1)
+        positives_S, negatives_S = positive_SN.sum(axis=1), below_SN[:, -1].copy()
+        below_SN -= 0.5 * negative_SN
+        wins_S = np.einsum("sn,sn->s", positive_SN, below_SN)
+        pairs_S = positives_S * negatives_S
+        auc_S: Floats = np.divide(
+            wins_S, pairs_S, out=np.full(len(pairs_S), np.nan), where=pairs_S > 0
+        )
+        return auc_S
+
+
+def draws(windows: int, length: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each window, in time order, is in each resample: matrices (some of S, N)."""
+    rng = np.random.default_rng(seed)
+    blocks = -(-windows // length)
+    step = max(1, CHUNK_ELEMENTS // windows)
+    for first in range(0, resamples, step):
+        rows = min(step, resamples - first)
+        start_SK1 = rng.integers(0, windows, (rows, blocks, 1))
+        index_SN = ((start_SK1 + np.arange(length)) % windows).reshape(rows, -1)[:, :windows]
+        flat = (index_SN + windows * np.arange(rows)[:, None]).ravel()
+        count = np.bincount(flat, minlength=rows * windows)
+        yield count.reshape(rows, windows).astype(np.float64)
+
+
+def block_length(series: list[Floats], context: WindowContext) -> int:
+    """Windows a block must hold so that blocks are nearly independent.
+
+    Per session the longest of the automatic choice for each series (Politis and White 2004,
+    Econometric Reviews 23:53, corrected by Patton, Politis and White 2009, 28:372) and the cube
+    root of the session's windows (Hall, Horowitz and Jing 1995, Biometrika 82:561); times the
+    instruments of a day, whose windows lie between each other in time.
+
+    Args:
+        series: per-window values whose dependence matters, losses for example.
+        context: gives sessions and time.
+    """
+    session_N = context.sessions()
+    order = np.lexsort((context.timestamp_ns_N, session_N))
+    bounds = np.flatnonzero(np.diff(session_N[order])) + 1
+    sessions, days = len(bounds) + 1, len(np.unique(context.days()))
+    windows = len(order)
+    lengths = [(windows / sessions) ** (1 / 3)]
+    lengths += [automatic_length(np.split(values[order], bounds)) for values in series]
+    wanted = int(np.ceil(max(lengths) * sessions / days))
+    return max(1, min(wanted, windows // MINIMUM_BLOCKS))
+
+
+def automatic_length(pieces: list[Floats]) -> float:
+    """Politis and White's block length of the circular bootstrap, covariances pooled over pieces.
+
+    Args:
+        pieces: the series' sections; nothing is assumed between one's end and the next's start.
+    """
+    total = sum(map(len, pieces))
+    count = total / len(pieces)
+    mean = sum(float(piece.sum()) for piece in pieces) / total
+    centred = [piece - mean for piece in pieces]
+    variance = sum(float(piece @ piece) for piece in centred) / total
+    if variance == 0.0 or count < 4:
+        return 1.0
+    run = max(5, int(np.sqrt(np.log10(count))))
+    lags = int(np.ceil(np.sqrt(count))) + run
+    covariance_L = np.array(
+        [
+            sum(float(piece[: len(piece) - lag] @ piece[lag:]) for piece in centred) / total
+            for lag in range(lags + 1)
+        ]
+    )
+    small_L = np.abs(covariance_L[1:] / variance) < 2.0 * np.sqrt(np.log10(count) / count)
+    quiet = [lag for lag in range(lags - run + 1) if small_L[lag : lag + run].all()]
+    reach = 2 * max(quiet[0], 1) if quiet else lags
+    lag = np.arange(1, min(reach, lags) + 1)
+    window = np.minimum(1.0, 2.0 * (1.0 - lag / reach))  # flat-top
+    slope = 2.0 * float((window * lag * covariance_L[lag]).sum())
+    level = variance + 2.0 * float((window * covariance_L[lag]).sum())
+    if level <= 0.0:
+        return 1.0
+    length = (2.0 * slope**2 / (4.0 / 3.0 * level**2)) ** (1 / 3) * count ** (1 / 3)
+    return float(min(length, np.ceil(min(3.0 * np.sqrt(count), count / 3.0))))
