@@ -114,10 +114,11 @@ def started(
     health: str,
     settings: Settings,
     variables: Mapping[str, str] | None = None,
-) -> Iterator[None]:
+) -> Iterator[int]:
     """Run a server for the length of the block; its log is `<home>/logs/<name>.log`.
 
-    It dies with this process, even by SIGKILL (a watchdog pipe), so no orphan is left behind.
+    Yields the pid of its keeper, whose child it is. Both die with this process, even by SIGKILL
+    (a watchdog pipe), so no orphan is left behind.
 
     Raises:
         ServerError: it exits or does not answer in time; the end of its log is in the message.
@@ -135,7 +136,7 @@ def started(
         )
     try:
         _await(process, health, name, log)
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -69,3 +69,11 @@ class ExportError(TicklineError):
 
 class GateError(TicklineError):
     """The goals are missing or malformed, so nothing can pass."""
+
+
+class ServingError(TicklineError):
+    """The model server refuses, does not answer in time, or answers wrongly."""
+
+
+class PromotionError(TicklineError):
+    """A version must not, or cannot, be put into service."""

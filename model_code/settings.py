@@ -4,11 +4,20 @@ Specifications (`*Spec`) are frozen, strict and hashed into cache keys: they say
 `Settings` says *where*: folders and addresses, from the environment (prefix `TICKLINE_`).
 """
 
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # The model's contract with everything that serves it.
 MODEL_NAME = "financial_predictor"
@@ -32,12 +41,18 @@ ENGINE_NAMES = (
     "tensorrt-fp16",
 )
 REFERENCE_ENGINE = "torch-fp32"
+CHAMPION_ROW = "champion"  # the serving model, measured beside the engines
 
 # lists come in from JSON and forms, where strict mode would refuse them
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Batches = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
 class Spec(BaseModel):
@@ -113,11 +128,16 @@ class BenchmarkSpec(Spec):
 
     KIND: Literal["interleaved"] = "interleaved"
     engines: Names = ENGINE_NAMES
-    warmup: PositiveInt = 20
-    requests: PositiveInt = 400
-    rounds: PositiveInt = 8
-    throughput_batch: PositiveInt = MAX_BATCH_SIZE
-    throughput_batches: PositiveInt = 8
+    pin: str | None = None  # stage this engine or none; None: the fastest that passes the gate
+    warmup: PositiveInt = 50
+    requests: PositiveInt = 1000  # single ones, an engine
+    rounds: PositiveInt = 50
+    batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
+    throughput_rounds: PositiveInt = 5
+    open_loop_hz: Positive = 100.0
+    open_loop_requests: PositiveInt = 300
+    concurrency: Batches = (1, 8, 32)  # of the closed loop through Triton
+    concurrent_requests: PositiveInt = 1000
 
     @field_validator("engines")
     @classmethod
@@ -126,6 +146,12 @@ class BenchmarkSpec(Spec):
         if not set(engines) <= set(ENGINE_NAMES) or not set(engines) & servable:
             raise ValueError(f"only known engines, and at least one of {', '.join(servable)}")
         return engines
+
+    @model_validator(mode="after")
+    def _pin_is_measured(self) -> Self:
+        if self.pin is not None and (self.pin not in self.engines or self.pin.startswith("torch-")):
+            raise ValueError("pin one of the engines that are measured and that Triton can serve")
+        return self
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -148,6 +174,50 @@ class NightlySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
+    calendar: str = "24/7"  # a scheduled night after a day without a session does not run
+    max_age_h: Positive = 4.0  # nor does one that begins later than this
+
+
+class PromotionSpec(Spec):
+    """What a candidate must show on the way from approval to serving.
+
+    Attributes:
+        decision_hours: without a decision for so long it is rejected.
+        answer_tolerance: |probability| difference to the benchmark's stored answer; the gate's own.
+        load_requests: sent at each concurrency of infra validation.
+        shadow_requests: mirrored to the candidate; at most `shadow_s` seconds of them.
+        shares: of the requests, one canary step after another.
+        canary_requests: of each step.
+        canary_patience: answers of the candidate before its numbers count.
+        max_error_rate: of the candidate's requests, in validation, shadow and canary.
+        max_p50_ratio: candidate's median latency over the champion's, the same requests.
+        max_p99_ms: candidate's 99th percentile; None where only the ratio counts.
+        max_disagreement: decisions unlike the champion's, as a fraction.
+        allow_simulated: promote a model of simulated data all the same (rehearsals).
+    """
+
+    KIND: Literal["promotion"] = "promotion"
+    decision_hours: Positive = 24.0
+    answer_tolerance: Fraction = 0.02
+    concurrency: Batches = (1, 8, 32)
+    load_requests: PositiveInt = 400
+    shadow_requests: PositiveInt = 400
+    shadow_s: Positive = 60.0
+    shares: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = (0.05, 0.5, 1.0)
+    canary_requests: PositiveInt = 400
+    canary_patience: PositiveInt = 20
+    max_error_rate: Fraction = 0.0
+    max_p50_ratio: Positive = 2.0
+    max_p99_ms: Positive | None = 50.0
+    max_disagreement: Fraction = 0.2
+    allow_simulated: bool = False
+
+    @field_validator("shares")
+    @classmethod
+    def _rising_to_all(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if list(shares) != sorted(set(shares)) or shares[0] <= 0.0 or shares[-1] != 1.0:
+            raise ValueError("shares must rise and end with 1")
+        return shares
 
 
 class Settings(BaseSettings):
@@ -162,6 +232,14 @@ class Settings(BaseSettings):
         prefect_ui_url: the same for Prefect's pages.
         prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
         staging: folder of the staging model repository; None means under `home`.
+        serving: folder of the repository the Triton server serves; None means under `home`.
+        triton: folder of the Triton server's own environment; None means the user's cache.
+        triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
+        reviewers: who may decide on a promotion, names separated by commas.
+        four_eyes: whoever started a promotion may not be the one who approves it.
+        audit: the audit file of promotions; None means under `home`.
+        auth_username: who Prefect's and MLflow's servers let in, once a password is set.
+        auth_password: switches basic authentication on, in servers started here and for clients.
     """
 
     model_config = SettingsConfigDict(
@@ -176,6 +254,14 @@ class Settings(BaseSettings):
     prefect_ui_url: str = "http://127.0.0.1:4200"
     prefect_api_url: str | None = None
     staging: Path | None = None
+    serving: Path | None = None
+    triton: Path | None = None
+    triton_url: str | None = None
+    reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    four_eyes: bool = True
+    audit: Path | None = None
+    auth_username: str = "admin"
+    auth_password: SecretStr | None = None
 
     @property
     def artifacts(self) -> Path:
@@ -196,6 +282,22 @@ class Settings(BaseSettings):
     def staging_repository(self) -> Path:
         """Root of the staging Triton model repository."""
         return self.staging or self.home / "staging"
+
+    @property
+    def serving_repository(self) -> Path:
+        """Root of the model repository that the Triton server serves."""
+        return self.serving or self.home / "serving"
+
+    @property
+    def audit_file(self) -> Path:
+        """The append-only record of promotions and rollbacks."""
+        return self.audit or self.home / "audit.jsonl"
+
+    @property
+    def triton_home(self) -> Path:
+        """Root of the Triton server's installations, shared by every `home`."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return self.triton or cache / "tickline" / "triton"
 
     def resolved(self, **changes: Any) -> "Settings":
         """A copy with the given fields replaced and `home` made absolute."""

@@ -1,0 +1,48 @@
+"""Serve one engine on its own, for a benchmark or a test: a temporary repository and server."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.triton.server import TritonServer, running
+from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
+from model_code.repository.triton_config import model_config
+from model_code.settings import MODEL_NAME, Settings
+
+
+@contextmanager
+def serving_engine(
+    settings: Settings, engine_folder: Path, sidecar: EngineSidecar
+) -> Iterator[TritonServer]:
+    """Serve what `Engine.build` wrote as version 1 of the model, as it would be in production.
+
+    Raises:
+        EngineError: Triton has no backend for the engine.
+        ServerError: the server cannot be installed or does not start.
+        ServingError: the engine does not load.
+    """
+    home = settings.home / "triton"
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix="engine-") as folder:
+        repository = Path(folder)
+        lay(repository, 1, engine_folder, sidecar)
+        with running(settings, repository, models=(MODEL_NAME,)) as server:
+            yield server
+
+
+def lay(repository: Path, version: int, engine_folder: Path, sidecar: EngineSidecar) -> Path:
+    """Put an engine into a repository of one's own, without a manifest; return its folder.
+
+    The version appears by one rename, so that a running server may load it.
+    """
+    home = repository / MODEL_NAME
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.pbtxt").write_text(model_config(sidecar))
+    target = home / str(version)
+    with tempfile.TemporaryDirectory(dir=repository, prefix=".lay-") as scratch:
+        for name in (sidecar.file, SIDECAR_FILE):
+            shutil.copyfile(engine_folder / name, Path(scratch) / name)
+        Path(scratch).chmod(0o755)
+        return Path(shutil.copytree(scratch, f"{scratch}-done")).rename(target)

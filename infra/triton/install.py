@@ -1,0 +1,161 @@
+"""The server's own environment, made once for each pin file: real binary, libraries, backends.
+
+`nvidia-pytriton` carries NVIDIA's `tritonserver` binary with its Python backend. That backend needs
+numpy below 2, so it lives apart from the project's environment, in a cache shared by all homes.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from infra.servers import ServerError
+from model_code.artifacts import atomic_folder, hash_bytes
+from model_code.settings import Settings
+
+HERE = Path(__file__).parent
+REQUIREMENTS = HERE / "requirements.txt"
+BACKEND = HERE / "backend_model.py"
+BACKENDS = ("onnxruntime", "openvino")  # tensorrt is never imitated
+INTERPRETERS = ("3.11", "3.12")  # numpy below 2 has wheels for no newer one
+SITECUSTOMIZE = "import sys\n\nsys.dont_write_bytecode = True\n"  # else models load twice
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installed server.
+
+    Attributes:
+        venv: its virtual environment.
+        backends: its backend directory.
+        library_path: LD_LIBRARY_PATH it needs.
+    """
+
+    venv: Path
+    backends: Path
+    library_path: str
+
+    @property
+    def binary(self) -> Path:
+        """The tritonserver executable."""
+        return _bundle(self.venv) / "bin" / "tritonserver"
+
+
+def install(settings: Settings, say: Callable[[str], None] | None = None) -> Installation:
+    """Make the server's environment if it is not there yet; safe to call by many at once.
+
+    Args:
+        settings: where it goes (`triton_home`).
+        say: told when something takes long.
+
+    Raises:
+        ServerError: no fitting interpreter, or the packages cannot be fetched.
+        StorageError: the folder cannot be written.
+    """
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise ServerError(
+            f"no Triton server for {platform.system()} {platform.machine()}",
+            remedy="run it in NVIDIA's container (docs/serving.md) and set TICKLINE_TRITON_URL",
+        )
+    version, interpreter = _interpreter()
+    key = hash_bytes(REQUIREMENTS.read_bytes())[:12]
+    root = settings.triton_home / f"py{version}-{key}"
+    venv = root / "venv"
+    backends = root / f"backends-{hash_bytes(BACKEND.read_bytes())[:12]}"
+    library_path = _library_path(interpreter, venv, version)
+    if not (venv.is_dir() and backends.is_dir()):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / "lock"):
+            if not venv.is_dir():
+                if say:
+                    say(f"installing the Triton server under {root} (once, about 550 MB)")
+                _make_venv(interpreter, venv, version)
+            if not backends.is_dir():
+                _make_backends(backends, venv, version)
+    return Installation(venv, backends, library_path)
+
+
+def _interpreter() -> tuple[str, str]:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if own in INTERPRETERS:
+        return own, sys.executable
+    for version in INTERPRETERS:
+        found = shutil.which(f"python{version}")
+        if found:
+            return version, found
+    raise ServerError(
+        f"the Triton server's Python backend needs Python {' or '.join(INTERPRETERS)}, "
+        f"this is {own}",
+        remedy=f"install python{INTERPRETERS[-1]} beside it",
+    )
+
+
+def _make_venv(interpreter: str, target: Path, version: str) -> None:
+    with atomic_folder(target) as folder:
+        _run([interpreter, "-m", "venv", str(folder)], "cannot make a virtual environment")
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        _run(
+            [*pip, "install", "-q", "--no-deps", "--only-binary=:all:", "-r", str(REQUIREMENTS)],
+            "cannot install the Triton server's packages",
+        )
+        (_site(folder, version) / "sitecustomize.py").write_text(SITECUSTOMIZE)
+
+
+def _make_backends(target: Path, venv: Path, version: str) -> None:
+    # copies, since the server resolves links and then looks beside the originals
+    bundle = _bundle(venv)
+    with atomic_folder(target) as folder:
+        python = folder / "python"
+        shutil.copytree(bundle / "backends" / "python", python)
+        stub = bundle / "python_backend_stubs" / version / "triton_python_backend_stub"
+        shutil.copy(stub, python / stub.name)
+        for name in BACKENDS:
+            (folder / name).mkdir()
+            shutil.copyfile(BACKEND, folder / name / "model.py")
+
+
+def _run(command: list[str], what: str) -> None:
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
+        raise ServerError(
+            f"{what}:\n{tail}",
+            where=" ".join(command[:4]),
+            remedy="reach a package index once (PIP_INDEX_URL, PIP_FIND_LINKS), or set "
+            "TICKLINE_TRITON to a folder where it is installed already",
+        )
+
+
+def _library_path(interpreter: str, venv: Path, version: str) -> str:
+    # the backend's stub is linked with libpython, which a virtual environment does not hold
+    if interpreter == sys.executable:
+        places = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
+    else:
+        places = [str(Path(interpreter).resolve().parents[1] / "lib")]
+    places.append("/usr/lib/x86_64-linux-gnu")
+    name = f"libpython{version}.so.1.0"
+    home = next((place for place in places if place and (Path(place) / name).exists()), None)
+    if home is None:
+        raise ServerError(
+            f"no {name}, which the Triton server's Python backend is linked with",
+            where=", ".join(filter(None, places)),
+            remedy=f"install it (Debian: apt-get install libpython{version}), or use a Python "
+            "built with --enable-shared",
+        )
+    return f"{home}:{_site(venv, version) / 'nvidia_pytriton.libs'}"
+
+
+def _site(venv: Path, version: str) -> Path:
+    return venv / "lib" / f"python{version}" / "site-packages"
+
+
+def _bundle(venv: Path) -> Path:
+    return next((venv / "lib").glob("python3.*")) / "site-packages" / "pytriton" / "tritonserver"

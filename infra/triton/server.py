@@ -1,0 +1,148 @@
+"""Run the real Triton server: its command line, and one for the length of a block.
+
+Loopback, explicit model control, nothing guessed about a model that its configuration does not say.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.servers import HOST, free_port, started
+from infra.triton.install import Installation, install
+from model_code.serving.client import TritonClient
+from model_code.settings import Settings
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend passes tensors
+REGION = "tickline_triton_{port}_"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of one server."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+@dataclass(frozen=True)
+class TritonServer:
+    """A running server.
+
+    Attributes:
+        pid: of the tritonserver process itself.
+        grpc_url: host:port, as clients take it.
+        http_url: `http://host:port`.
+        metrics_url: Prometheus metrics.
+        repository: the model repository it serves.
+        log: its log file.
+    """
+
+    pid: int
+    grpc_url: str
+    http_url: str
+    metrics_url: str
+    repository: Path
+    log: Path
+
+    @classmethod
+    def at(cls, pid: int, ports: Ports, repository: Path, log: Path) -> "TritonServer":
+        """The server with this pid on these ports of this machine."""
+        return cls(
+            pid=pid,
+            grpc_url=f"{HOST}:{ports.grpc}",
+            http_url=f"http://{HOST}:{ports.http}",
+            metrics_url=f"http://{HOST}:{ports.metrics}/metrics",
+            repository=repository,
+            log=log,
+        )
+
+
+@contextmanager
+def running(
+    settings: Settings, repository: Path, *, models: Sequence[str] = ()
+) -> Iterator[TritonServer]:
+    """Run a server on free ports for the length of the block; it dies with this process.
+
+    Args:
+        settings: where it is installed and where its log goes.
+        repository: root of the model repository; made if absent.
+        models: loaded before the block begins.
+
+    Raises:
+        ServerError: it cannot be installed or does not start; its log's end is in the message.
+        ServingError: a model does not load.
+    """
+    installation = install(settings)
+    repository.mkdir(parents=True, exist_ok=True)
+    ports = Ports(http=free_port(), grpc=free_port(), metrics=free_port())
+    name = f"triton-{ports.grpc}"
+    argv = command(installation, repository, ports)
+    try:
+        with started(name, argv, ready_url(ports), settings, environment(installation)) as keeper:
+            child = psutil.Process(keeper).children()[0]
+            log = settings.home / "logs" / f"{name}.log"
+            server = TritonServer.at(child.pid, ports, repository, log)
+            with TritonClient(server.grpc_url) as client:
+                for model in models:
+                    client.load(model)
+            yield server
+    finally:
+        sweep(ports)
+
+
+def command(installation: Installation, repository: Path, ports: Ports) -> list[str]:
+    """The server's command line."""
+    return [
+        str(installation.binary),
+        f"--model-repository={repository}",
+        f"--backend-directory={installation.backends}",
+        "--model-control-mode=explicit",
+        "--disable-auto-complete-config",
+        f"--http-address={HOST}",
+        f"--grpc-address={HOST}",
+        f"--metrics-address={HOST}",
+        f"--http-port={ports.http}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-port={ports.metrics}",
+        "--allow-gpu-metrics=false",
+        f"--backend-config=python,shm-region-prefix-name={REGION.format(port=ports.grpc)}",
+        "--exit-timeout-secs=10",
+    ]
+
+
+def environment(installation: Installation) -> dict[str, str]:
+    """What the server needs in its environment: its interpreter first, its libraries."""
+    return {
+        "PATH": f"{installation.venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": installation.library_path,
+        "PYTHONNOUSERSITE": "1",
+    }
+
+
+def ready_url(ports: Ports) -> str:
+    """Answers 200 when the server takes requests."""
+    return f"http://{HOST}:{ports.http}/v2/health/ready"
+
+
+def sweep(ports: Ports) -> None:
+    """Remove shared memory that a killed server left behind; call only when it is gone."""
+    prefix = REGION.format(port=ports.grpc)
+    for path in SHARED_MEMORY.glob(f"*{prefix}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def last_errors(log: Path, lines: int = 5) -> str:
+    """The newest error lines of a server's log, those of absent GPUs left out."""
+    harmless = re.compile(r"Cuda|CUDA|NVML|DCGM|pinned memory", re.IGNORECASE)
+    found = [
+        line
+        for line in log.read_text(errors="replace").splitlines()
+        if line.startswith("E") and not harmless.search(line)
+    ]
+    return "\n".join(found[-lines:])

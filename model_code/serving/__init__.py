@@ -1,0 +1,1 @@
+"""Clients of the model server: ask, load, prove, measure."""

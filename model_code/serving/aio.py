@@ -1,0 +1,173 @@
+"""The model server's asynchronous client: deadlines, bounded retries, callbacks, pinned versions.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from model_code.errors import ServingError
+from model_code.serving import wire
+from model_code.settings import MODEL_NAME
+
+DEADLINE_S = 5.0
+ATTEMPTS = 8
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.5
+
+Callback = Callable[[wire.Answer | ServingError], None]
+
+
+class AsyncTritonClient:
+    """One connection to a Triton server for one event loop.
+
+    A request is sent again only when the server could not be reached or had no such model ready,
+    never when it was refused; the deadline covers all attempts together.
+
+    Args:
+        url: host:port of its gRPC endpoint.
+        model: served name.
+        version: pinned; None for the server's newest. A call may name another.
+        attempts: at most, per request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = MODEL_NAME,
+        version: int | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        self.url, self.model, self.version = url, model, version
+        self._channel = grpc.aio.insecure_channel(url, options=wire.KEEPALIVE)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._dtypes: dict[int | None, str] = {}
+        self._attempts = attempts
+        self._submitted: set[asyncio.Task[None]] = set()
+        self.retried = 0
+
+    async def close(self) -> None:
+        """Wait for what was submitted, then close the connection."""
+        await asyncio.gather(*self._submitted)
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def predict(
+        self,
+        x_BTF: NDArray[np.float32],
+        *,
+        version: int | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> NDArray[np.float32]:
+        """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
+
+        Raises:
+            ServingError: bad windows, a refusal, no answer in time, or a senseless answer.
+        """
+        return (await self.ask(x_BTF, version=version, deadline_s=deadline_s)).logits_BC
+
+    def submit(
+        self,
+        x_BTF: NDArray[np.float32],
+        callback: Callback,
+        *,
+        version: int | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        """Ask without waiting; `callback` gets the answer or the error, once, in the event loop."""
+
+        async def run() -> None:
+            try:
+                outcome: wire.Answer | ServingError = await self.ask(
+                    x_BTF, version=version, deadline_s=deadline_s
+                )
+            except ServingError as error:
+                outcome = error
+            callback(outcome)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._submitted.add(task)
+        task.add_done_callback(self._submitted.discard)
+
+    async def ask(
+        self,
+        x_BTF: NDArray[np.float32],
+        *,
+        version: int | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> wire.Answer:
+        """As `predict`, with the version that answered.
+
+        Raises:
+            ServingError: as `predict`.
+        """
+        pinned = self.version if version is None else version
+        end = asyncio.get_running_loop().time() + deadline_s
+        try:
+            return await self._infer(x_BTF, pinned, end)
+        except grpc.RpcError as error:
+            if not self._again(error):
+                raise self._refusal(error) from error
+        try:
+            async with asyncio.timeout(deadline_s):
+                async for attempt in self._attempting():
+                    with attempt:
+                        self.retried += 1
+                        return await self._infer(x_BTF, pinned, end)
+        except grpc.RpcError as error:
+            raise self._refusal(error) from error
+        except TimeoutError as error:
+            raise ServingError(
+                f"model {self.model} gave no answer within {deadline_s:g} s",
+                where=self.url,
+                remedy="is the server running? tickline triton status",
+            ) from error
+        raise AssertionError("the attempts end by an answer or an error")
+
+    def _attempting(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception(self._again),
+            stop=stop_after_attempt(self._attempts - 1),
+            wait=wait_exponential_jitter(FIRST_WAIT_S, LONGEST_WAIT_S, jitter=FIRST_WAIT_S),
+            reraise=True,
+        )
+
+    def _again(self, error: BaseException) -> bool:
+        if not isinstance(error, grpc.RpcError):
+            return False
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return True
+        # another version, of another type, may serve since the type was asked for
+        return error.code() == grpc.StatusCode.INVALID_ARGUMENT and self._forget(error)
+
+    def _forget(self, error: grpc.RpcError) -> bool:
+        known = "data-type" in (error.details() or "") and bool(self._dtypes)
+        self._dtypes.clear()
+        return known
+
+    async def _infer(
+        self, x_BTF: NDArray[np.float32], version: int | None, end: float
+    ) -> wire.Answer:
+        left = end - asyncio.get_running_loop().time()
+        dtype = self._dtypes.get(version)
+        if dtype is None:
+            message = service_pb2.ModelMetadataRequest(name=self.model, version=wire.text(version))
+            dtype = wire.input_dtype(await self._stub.ModelMetadata(message, timeout=left))
+            self._dtypes[version] = dtype
+        message = wire.request(x_BTF, self.model, version, dtype)
+        return wire.answer(await self._stub.ModelInfer(message, timeout=left), len(x_BTF))
+
+    def _refusal(self, error: grpc.RpcError) -> ServingError:
+        return wire.refusal(error, self.url, f"model {self.model} gave no answer")

@@ -1,0 +1,142 @@
+"""Requests and answers as they go over the wire, shared by both clients.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+Source: the KServe v2 inference protocol, Triton's grpc_service.proto.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from model_code.errors import ServingError
+from model_code.settings import (
+    CLASS_COUNT,
+    FEATURE_COUNT,
+    INPUT_NAME,
+    MAX_BATCH_SIZE,
+    OUTPUT_NAME,
+    SEQUENCE_LENGTH,
+)
+
+NUMPY: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 500),  # a restarted server is found again at once
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said.
+
+    Attributes:
+        logits_BC: float32.
+        version: model version that computed them.
+    """
+
+    logits_BC: NDArray[np.float32]
+    version: int
+
+
+def request(
+    x_BTF: NDArray[np.float32], model: str, version: int | None, dtype: str
+) -> service_pb2.ModelInferRequest:
+    """An inference request; `version` None lets the server take its newest.
+
+    Raises:
+        ServingError: windows of another shape or type, too many of them, NaN or infinity.
+    """
+    shape = x_BTF.shape
+    if len(shape) != 3 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT):
+        raise ServingError(
+            f"windows have shape {shape}, expected (batch, {SEQUENCE_LENGTH}, {FEATURE_COUNT})"
+        )
+    if not 1 <= shape[0] <= MAX_BATCH_SIZE:
+        raise ServingError(
+            f"{shape[0]} windows in one request, the server takes 1 to {MAX_BATCH_SIZE}",
+            remedy="send them in batches",
+        )
+    if x_BTF.dtype != np.float32:
+        raise ServingError(f"windows are {x_BTF.dtype}, expected float32")
+    if not np.isfinite(x_BTF).all():
+        raise ServingError("windows hold NaN or infinity", remedy="mend the features first")
+    with np.errstate(over="ignore"):  # what half precision cannot hold is found out just below
+        sent_BTF = np.ascontiguousarray(x_BTF, dtype=NUMPY[dtype])
+    if dtype == "FP16" and not np.isfinite(sent_BTF).all():
+        raise ServingError("windows hold numbers that half precision cannot", where=model)
+    return service_pb2.ModelInferRequest(
+        model_name=model,
+        model_version=text(version),
+        inputs=[
+            service_pb2.ModelInferRequest.InferInputTensor(
+                name=INPUT_NAME, datatype=dtype, shape=shape
+            )
+        ],
+        raw_input_contents=[sent_BTF.tobytes()],
+    )
+
+
+def answer(response: service_pb2.ModelInferResponse, batch: int) -> Answer:
+    """Read the server's response.
+
+    Raises:
+        ServingError: logits missing, of another shape, NaN or infinite.
+    """
+    where = f"{response.model_name} version {response.model_version}"
+    names = [output.name for output in response.outputs]
+    if OUTPUT_NAME not in names or len(response.raw_output_contents) != len(names):
+        raise ServingError(f"the answer has no {OUTPUT_NAME}", where=where)
+    index = names.index(OUTPUT_NAME)
+    output = response.outputs[index]
+    if tuple(output.shape) != (batch, CLASS_COUNT) or output.datatype not in NUMPY:
+        raise ServingError(
+            f"the answer is {output.datatype}{list(output.shape)}, "
+            f"expected FP32 or FP16 {[batch, CLASS_COUNT]}",
+            where=where,
+        )
+    raw = np.frombuffer(response.raw_output_contents[index], NUMPY[output.datatype])
+    logits_BC = raw.astype(np.float32).reshape(batch, CLASS_COUNT)
+    if not np.isfinite(logits_BC).all():
+        raise ServingError("the model answered NaN or infinity", where=where, remedy="roll it back")
+    return Answer(logits_BC, int(response.model_version))
+
+
+def input_dtype(metadata: service_pb2.ModelMetadataResponse) -> str:
+    """Type of the model's input.
+
+    Raises:
+        ServingError: the model does not keep the contract.
+    """
+    found = {tensor.name: str(tensor.datatype) for tensor in metadata.inputs}
+    if found.get(INPUT_NAME) not in NUMPY:
+        raise ServingError(
+            f"model {metadata.name} takes {found}, expected {INPUT_NAME} as FP32 or FP16",
+            remedy="stage models with the nightly flow",
+        )
+    return found[INPUT_NAME]
+
+
+def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
+    """Say a gRPC error in clear words."""
+    code = error.code()
+    remedies = {
+        grpc.StatusCode.UNAVAILABLE: "is it running and the model loaded? tickline triton status",
+        grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time, or look at its load",
+        grpc.StatusCode.INTERNAL: "read its log: tickline triton logs",
+        grpc.StatusCode.NOT_FOUND: "load the model first",
+    }
+    return ServingError(
+        f"{what}: {error.details() or 'no answer'} ({code.name})",
+        where=url,
+        remedy=remedies.get(code, ""),
+    )
+
+
+def text(version: int | None) -> str:
+    """A version as the protocol writes it; empty lets the server choose."""
+    return "" if version is None else str(version)
