@@ -101,6 +101,18 @@ class TritonClient:
         except ServingError:
             return False
 
+    def server(self) -> str:
+        """The server's name and version, as "triton 2.51.0".
+
+        Raises:
+            ServingError: no answer.
+        """
+        with self._faults("server"):
+            found = self._stub.ServerMetadata(
+                service_pb2.ServerMetadataRequest(), timeout=TIMEOUT_S
+            )
+        return f"{found.name} {found.version}"
+
     def ready(self, model: str = MODEL_NAME, version: int | None = None) -> bool:
         """Whether the server says the model is ready: no proof, see `golden.prove`."""
         message = service_pb2.ModelReadyRequest(name=model, version=wire.text(version))
