@@ -18,6 +18,7 @@ import httpx
 import psutil
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from infra import auth
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -54,7 +55,7 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.prefect_api_url:
         values["PREFECT_API_URL"] = settings.prefect_api_url
-    return values
+    return values | auth.client_environment(settings)
 
 
 @contextmanager
@@ -85,6 +86,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
         [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
         f"http://{HOST}:{port}/api/health",
         settings,
+        auth.server_environment(settings),
     ):
         record = settings.home / "prefect-server.json"
         url = f"http://{HOST}:{port}/api"

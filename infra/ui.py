@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from infra import auth
 from infra.servers import HOST, started
 from model_code.settings import Settings
 
@@ -19,14 +20,16 @@ def serve(
     settings.home.mkdir(parents=True, exist_ok=True)
     prefect = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
     mlflow = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", settings.tracking_uri]
+    mlflow += ["--backend-store-uri", settings.tracking_uri, *auth.mlflow_options(settings)]
     prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
-    api = {"PREFECT_SERVER_UI_API_URL": f"{prefect_page}/api"}  # the page's scripts ask there
+    secrets = auth.server_environment(settings)
+    # the page's scripts ask there
+    api = {"PREFECT_SERVER_UI_API_URL": f"{prefect_page}/api"} | secrets
     say("starting both servers (up to half a minute)...")
     run = [sys.executable, "-m"]
     with (
         started("prefect-ui", [*run, *prefect], f"{prefect_page}/api/health", settings, api),
-        started("mlflow-ui", [*run, *mlflow], f"{mlflow_page}/health", settings),
+        started("mlflow-ui", [*run, *mlflow], f"{mlflow_page}/health", settings, secrets),
     ):
         say(f"Prefect  {prefect_page}   runs, stages, artefacts")
         say(f"MLflow   {mlflow_page}   metrics, curves, models")

@@ -1,0 +1,82 @@
+"""Nights read back from a real MLflow store and a real Prefect server."""
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from prefect import flow, task
+from prefect.runtime import flow_run
+
+from model_code.settings import MODEL_NAME, Settings
+from tasks import tracking
+from tasks.nights import PROMOTED_AT, look, prefect_url
+
+
+@task
+def validate(number: int) -> int:
+    return number
+
+
+@task
+def train() -> None:
+    raise ValueError("no")
+
+
+@flow
+def small() -> None:
+    """A night in miniature: one MLflow parent run, two stages."""
+    settings = Settings().resolved()
+    mlflow = tracking.client(settings)
+    run_id = tracking.continue_or_start(
+        mlflow,
+        settings,
+        name=str(flow_run.name),
+        identity={tracking.FLOW_RUN_TAG: str(flow_run.id)},
+        tags={"tickline.simulated": "true", "prefect.flow_run_name": str(flow_run.name)},
+    )
+    tracking.nested(mlflow, settings, run_id, "training")
+    tracking.log_metrics(mlflow, run_id, {"auc": 0.75, "p99_ms": float("nan")})
+    tracking.set_tags(mlflow, run_id, {"tickline.verdict": "no baseline"})
+    validate(1)
+    validate(2)
+    try:
+        train()
+    finally:
+        tracking.finish(mlflow, run_id, "FAILED")
+
+
+def test_a_night_is_read_back_with_its_stages_and_champion(home: Settings) -> None:
+    with pytest.raises(ValueError, match="no"):
+        small()
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.create_registered_model(MODEL_NAME)
+    mlflow.create_model_version(MODEL_NAME, str(home.home / "model"))
+    mlflow.set_registered_model_alias(MODEL_NAME, "champion", "1")
+
+    seen = look(home)
+    assert seen.sources == {"mlflow": True, "prefect": True}
+    (night,) = seen.nights  # the nested run is none
+    assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
+    assert night.metrics == {"auc": 0.75}
+    assert night.seconds is not None
+    stages = {stage.name: stage.state for stage in night.stages}
+    assert stages == {"validate": "Completed", "train": "Failed"}
+    assert seen.champion is not None
+    assert seen.champion.version == "1"
+    assert dt.datetime.now(dt.UTC) - seen.champion.since < dt.timedelta(minutes=5)
+
+    mlflow.set_model_version_tag(MODEL_NAME, "1", PROMOTED_AT, "2026-11-01T10:00:00+00:00")
+    champion = look(home).champion
+    assert champion is not None
+    assert champion.since == dt.datetime(2026, 11, 1, 10, tzinfo=dt.UTC)
+
+
+def test_silent_stores_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    dead = Settings(home=tmp_path, prefect_api_url="http://127.0.0.1:9/api")
+    assert prefect_url(dead) is None
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    seen = look(dead.resolved(mlflow_tracking_uri="http://127.0.0.1:9"))
+    assert seen.sources == {"mlflow": False, "prefect": False}
+    assert seen.nights == ()
