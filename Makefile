@@ -6,7 +6,7 @@ DATA ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test lint types imports unit bench ui clean
+.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data ui clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -32,7 +32,13 @@ imports: setup ## import directions
 unit: setup ## tests, with coverage of model_code
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: setup ## measure the speeds the docs quote
+bench: setup ## every engine side by side (DATA=URI for real ticks)
+	$(BIN)/tickline bench $(if $(DATA),--data $(DATA))
+
+bench-repeat: setup ## the same five times: how well do they agree?
+	$(BIN)/tickline bench --repeat 5 $(if $(DATA),--data $(DATA))
+
+bench-data: setup ## speed of features and validation
 	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.bench.bench_validation
 

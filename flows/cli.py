@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from flows import cli_gate, cli_sight
+from flows.options import Data, SpecFile, market_uri, nightly_spec, settings_from_environment
 from model_code import __version__
 from model_code.errors import ConfigError, TicklineError
-from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
+from model_code.settings import ENGINE_NAMES, Settings
 
 app = typer.Typer(
     name="tickline",
@@ -35,14 +35,11 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at market data, or fetch it.")
 app.add_typer(data_app, name="data")
+app.add_typer(cli_gate.app)
+app.add_typer(cli_sight.app)
 
 out = Console()
 err = Console(stderr=True)
-
-DATA = "Market store: a folder, a CSV file, any fsspec URI, or simulated:?seed=7"
-Data = Annotated[
-    str | None, typer.Option("--data", "-d", help=f"{DATA}. Default: TICKLINE_MARKET.")
-]
 
 
 def main() -> None:
@@ -126,10 +123,10 @@ def nightly(
     goals: Annotated[
         Path | None, typer.Option(help="YAML of the gate's goals instead of the shipped one.")
     ] = None,
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="YAML of a whole specification; other options override its values."),
+    pin: Annotated[
+        str | None, typer.Option(help="Stage this engine instead of the fastest that passes.")
     ] = None,
+    spec: SpecFile = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Compute every stage again, cached or not.")
     ] = False,
@@ -142,9 +139,9 @@ def nightly(
     Stages whose inputs did not change come back [bold]Cached[/]. A run that died is continued with
     [bold]tickline rerun[/]. Without data it runs on a simulated market, and says so everywhere.
     """
-    settings = _settings()
+    settings = settings_from_environment()
     changes: dict[str, Any] = {
-        "market": _market(data, settings),
+        "market": market_uri(data, settings),
         "instruments": instrument,
         "test_date": test_date,
         "train_days": train_days,
@@ -159,11 +156,11 @@ def nightly(
             "precision": precision,
             "seed": seed,
         },
-        "benchmark": {"engines": engine},
+        "benchmark": {"engines": engine, "pin": pin},
     }
     from flows.local import run_nightly
 
-    outcome = run_nightly(_spec(spec, changes), settings, refresh=refresh)
+    outcome = run_nightly(nightly_spec(spec, changes), settings, refresh=refresh)
     from flows.summary import render  # imports Prefect, which must find its environment set
 
     out.print(render(outcome))
@@ -189,10 +186,49 @@ def rerun(
         )
     from flows.local import rerun_nightly
 
-    outcome = rerun_nightly(_settings(), run)
+    outcome = rerun_nightly(settings_from_environment(), run)
     from flows.summary import render  # imports Prefect, which must find its environment set
 
     out.print("scheduled: a worker will go on with it" if outcome is None else render(outcome))
+
+
+@app.command()
+def bench(
+    data: Data = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", "-e", help=f"Only these engines: {', '.join(ENGINE_NAMES)}."),
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="Single requests an engine; at least 1000 for a p99.9.")
+    ] = None,
+    open_loop_hz: Annotated[
+        float | None, typer.Option(help="Arrival rate of the open loop, requests a second.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Measure so many times and say how well they agree.")
+    ] = 1,
+    spec: SpecFile = None,
+) -> None:
+    """Measure every engine this machine can run side by side: latency, throughput, answers.
+
+    The network is the one [bold]tickline nightly[/] trains on the same data; if it ran, only the
+    measurement is new. Tables and plots go to MLflow's experiment [bold]bench[/].
+
+    Try other goals on the same measurement, without running anything: [bold]tickline gate[/].
+    """
+    settings = settings_from_environment()
+    changes: dict[str, Any] = {
+        "market": market_uri(data, settings),
+        "benchmark": {"engines": engine, "requests": requests, "open_loop_hz": open_loop_hz},
+    }
+    from flows.local import run_bench
+
+    found = run_bench(nightly_spec(spec, changes), settings, repeat)
+    from flows.bench_tables import render  # imports Prefect, which must find its environment set
+
+    for part in render(found):
+        out.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command()
@@ -216,7 +252,12 @@ def ui(
     """Open Prefect's and MLflow's pages on this machine (loopback only) until Ctrl-C."""
     from infra.ui import serve
 
-    serve(_settings(), prefect_port=prefect_port, mlflow_port=mlflow_port, say=out.print)
+    serve(
+        settings_from_environment(),
+        prefect_port=prefect_port,
+        mlflow_port=mlflow_port,
+        say=out.print,
+    )
 
 
 @app.command()
@@ -227,7 +268,7 @@ def worker(
     """Run deployed flows on this machine: a Prefect process worker in Tickline's environment."""
     from infra.worker import work
 
-    raise typer.Exit(work(_settings(), pool=pool, once=once))
+    raise typer.Exit(work(settings_from_environment(), pool=pool, once=once))
 
 
 @data_app.command("describe")
@@ -240,7 +281,9 @@ def describe(
     """Print instruments, dates, rows, gaps and quality of a market store, and draw a picture."""
     from flows.describe import describe_market
 
-    out.print(describe_market(_market(data, _settings()) or "simulated:", picture))
+    out.print(
+        describe_market(market_uri(data, settings_from_environment()) or "simulated:", picture)
+    )
 
 
 @data_app.command("download")
@@ -269,59 +312,6 @@ def _date(text: str) -> dt.date:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise ConfigError(f"not a date: {text!r}", remedy="write it as YYYY-MM-DD") from error
-
-
-def _settings() -> Settings:
-    try:
-        return Settings().resolved()
-    except ValidationError as error:
-        raise ConfigError(
-            "a TICKLINE_ setting is wrong: " + _problems(error),
-            where="environment or .env",
-            remedy="see docs/settings.md",
-        ) from error
-
-
-def _market(data: str | None, settings: Settings) -> str | None:
-    uri = data or settings.market
-    if uri is None or ":" in uri:
-        return uri
-    return str(Path(uri).expanduser().resolve())
-
-
-def _spec(path: Path | None, changes: dict[str, Any]) -> NightlySpec:
-    try:
-        document = yaml.safe_load(path.read_text()) if path else {}
-        if not isinstance(document, dict):
-            raise ConfigError("a specification is a mapping", where=str(path))
-        return NightlySpec.model_validate(_merged(document, changes))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the specification: {error}", where=str(path)) from error
-    except ValidationError as error:
-        raise ConfigError(
-            "the specification is wrong: " + _problems(error),
-            where=str(path or "command line"),
-            remedy="tickline nightly --help explains every option",
-        ) from error
-
-
-def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(document)
-    for name, value in changes.items():
-        if isinstance(value, dict):
-            section = _merged(merged.get(name) or {}, value)
-            if section:
-                merged[name] = section
-        elif value is not None:
-            merged[name] = value
-    return merged
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})"
-        for item in error.errors()
-    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from model_code.settings import NightlySpec, Settings
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
+    from flows.bench import Bench
     from flows.summary import Outcome
 
 FLOW = "nightly"
@@ -53,6 +54,18 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
         from flows.nightly import nightly
 
         return nightly(spec, refresh=refresh)
+
+
+def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Bench, ...]":
+    """Run the benchmark flow here and return each measurement.
+
+    Raises:
+        TicklineError: a stage failed.
+    """
+    with connected(settings):
+        from flows.bench import bench
+
+        return bench(spec, repeat=repeat)
 
 
 def rerun_nightly(settings: Settings, run: str | None) -> "Outcome | None":

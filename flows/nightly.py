@@ -12,9 +12,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
+from flows.candidate import build_candidate
 from flows.summary import Outcome, announce
 from model_code.settings import NightlySpec, Settings
-from tasks import data, engines, model, release, report
+from tasks import data, engines, release, report
+from tasks.recorded import record_requests
 from tasks.runs import exclusive, tracked
 
 
@@ -35,29 +37,26 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome:
         announce(name, spec)
         plan = data.find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            days = tuple(data.validate(run, day, spec.validation) for day in plan.days)
-            report.publish_validation(run, plan, days)
-            ticks = data.require_passed(days)
-
-            table = data.build_features(run, ticks, spec.features, plan.simulated)
-            split = data.split_windows(run, table, spec.split, plan.test_date)
-            rival = model.baseline(run, table, split, spec.training.seed)
-            network = model.train(run, table, split, spec.network, spec.training)
-            exported = model.export_network(run, table, split, network.model)
-
-            built = tuple(
-                engines.build_engine(run, name, network.model, exported)
-                for name in spec.benchmark.measured
-            )
+            made = build_candidate(run, spec, plan)
             champion = release.find_champion(run)
-            measured = engines.measure_engines(run, table, split, built, champion, spec.benchmark)
-            verdict = engines.judge(run, measured, goals, plan.simulated)
-
-            version = release.register(run, plan, exported, verdict)
-            staged = release.stage_candidate(
-                run, plan, built, verdict, version, str(settings.staging_repository)
+            measured = engines.measure_engines(
+                run, made.table, made.split, made.engines, champion, spec.benchmark
             )
-            results = (plan, split, rival, network, measured, verdict, version, staged)
+            verdict = engines.judge(run, measured, goals, plan.simulated, spec.benchmark.pin)
+
+            version = release.register(run, plan, made.exported, verdict)
+            requests = record_requests(
+                run, made.table, made.split, made.engines, measured, verdict, version
+            )
+            repository = str(settings.staging_repository)
+            staged = release.stage_candidate(
+                run, plan, made.engines, verdict, version, requests, repository
+            )
+            results = (
+                *(plan, made.split, made.rival, made.network),
+                *(measured, verdict, version, staged),
+            )
             report.publish_outcome(run, *results)
+            release.announce_candidate(run, version, verdict)
     seconds = time.monotonic() - started
     return Outcome.of(run, name, *results).model_copy(update={"seconds": seconds})

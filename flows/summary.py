@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from model_code.benchmark.gate import Verdict
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
+from model_code.benchmark.verdict import Verdict
 from model_code.settings import NightlySpec
 from tasks.results import (
     Judged,
@@ -111,7 +111,7 @@ def render(outcome: Outcome) -> RenderableType:
         f"[dim]{name} is unavailable: {reason}"
         for name, reason in outcome.benchmark.unavailable.items()
     ]
-    parts.append(_goals(verdict))
+    parts.append(goals_table(verdict))
     parts += [f"[yellow]note[/] {warning}" for warning in outcome.warnings]
     parts.append(
         Panel(
@@ -139,7 +139,7 @@ def _engines(outcome: Outcome) -> Table:
         title=f"Engines on {result.windows:,} windows of {outcome.test_date}"
         + (" (SIMULATED)" if outcome.simulated else ""),
         caption=f"latency in ms at batch 1, {result.requests} requests each, interleaved; "
-        f"windows/s at batch {result.throughput_batch}; "
+        f"windows/s at batch {max(int(size) for size in result.rows[0].throughput_at)}; "
         "flips: decided otherwise than FP32",
         box=box.SIMPLE_HEAD,  # all of it within 80 columns
         padding=(0, 1, 0, 0),
@@ -165,7 +165,8 @@ def _engines(outcome: Outcome) -> Table:
     return table
 
 
-def _goals(verdict: Verdict) -> Table:
+def goals_table(verdict: Verdict) -> Table:
+    """The gate's goals, one a line."""
     table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
     marks = {True: "[green]met", False: "[red]missed", None: "[yellow]no baseline"}
     for row in verdict.rows:

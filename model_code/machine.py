@@ -7,6 +7,9 @@ from pathlib import Path
 
 import psutil
 
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_DRIVER = Path("/sys/module/nvidia/version")
+
 # what decides which arithmetic an engine can really use
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
@@ -20,6 +23,12 @@ def processor() -> str:
     return " ".join([name, *flags, *gpus()])
 
 
+def flags() -> set[str]:
+    """The processor's feature flags, as Linux names them; empty elsewhere."""
+    info = _cpuinfo()
+    return set(info.get("flags", info.get("Features", "")).split())
+
+
 @functools.cache
 def gpus() -> tuple[str, ...]:
     """Names of the CUDA devices torch can use."""
@@ -31,16 +40,23 @@ def gpus() -> tuple[str, ...]:
 
 
 def facts() -> dict[str, str]:
-    """Machine facts stored with every measurement: processor, cores, memory, load, system."""
+    """Machine facts stored with every measurement: processor, clock policy, GPU, load, system."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     return {
         "processor": processor(),
         "cores": str(psutil.cpu_count(logical=False) or psutil.cpu_count()),
+        "governor": _first_line(_GOVERNOR),
+        "gpu": ", ".join(gpus()) or "none",
+        "driver": _first_line(_DRIVER),
         "memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
         "load_1min": f"{load:.2f}",
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else "none"
 
 
 @functools.cache

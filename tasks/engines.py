@@ -1,4 +1,11 @@
-"""Stages of the engines: build each, measure them side by side, judge the candidate."""
+"""Stages of the engines: build each, measure them side by side, judge the candidate.
+
+Shapes: B batch, T = 64 steps, F = 16 features, N test windows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,21 +14,22 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from model_code.artifacts import ArtifactRef
-from model_code.benchmark import gate, measure, plots
+from model_code.benchmark import gate, measure
 from model_code.benchmark.goals import Goals
-from model_code.benchmark.regression import compare
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.memory import peak_mib
+from model_code.benchmark.report import publish
+from model_code.benchmark.result import BenchmarkRun, EngineFacts
+from model_code.benchmark.slices import WindowContext
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores
-from model_code.engines.protocol import EngineSource
+from model_code.engines.protocol import Engine, EngineSource, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
 from model_code.features.dataset import FeatureTable
+from model_code.features.definition import FEATURES
 from model_code.features.split import Split
 from model_code.features.windows import gather
-from model_code.inference import probability
-from model_code.repository.triton_config import SERVABLE
-from model_code.settings import REFERENCE_ENGINE, BenchmarkSpec
+from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, BenchmarkSpec
 from tasks import tracking
 from tasks.results import (
     BuiltEngine,
@@ -31,7 +39,10 @@ from tasks.results import (
     Measured,
     SplitWindows,
 )
+from tasks.served import TRITON_ROW, served
 from tasks.stage import RunRef, stage
+
+VOLATILITY = [feature.name for feature in FEATURES].index("volatility")
 
 
 @stage("build engine", code=["model_code.engines.registry"], run_name="build {name}")
@@ -45,7 +56,10 @@ def build_engine(
         get_run_logger().info("%s is unavailable: %s", name, reason)
         return BuiltEngine(name=name, folder=None, unavailable=reason, mlflow_run_id=None)
     source = EngineSource(
-        model=model.open(), onnx=exported.onnx.open(), torchscript=exported.torchscript.open()
+        model=model.open(),
+        onnx=exported.onnx.open(),
+        torchscript=exported.torchscript.open(),
+        calibration=exported.calibration.open(),
     )
     mlflow = tracking.client(run.settings)
     run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
@@ -64,7 +78,7 @@ def build_engine(
     return BuiltEngine(name=name, folder=folder, unavailable=None, mlflow_run_id=run_id)
 
 
-@stage("benchmark", code=["model_code.benchmark.measure", "model_code.engines.registry"])
+@stage("benchmark", code=["model_code.benchmark.report", "model_code.benchmark.measure"])
 def measure_engines(
     run: RunRef,
     table: ArtifactRef,
@@ -80,76 +94,130 @@ def measure_engines(
     def windows(start: int, stop: int) -> NDArray[np.float32]:
         return gather(rows.features_NF, ends[start:stop])
 
-    predictors = {
-        engine.name: ENGINES[engine.name].load(engine.folder.open())
-        for engine in engines
-        if engine.folder
-    }
+    some_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
+    folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
+    predictors, facts = _loaded(folders, champion, some_BTF)
+    unavailable = {found.name: found.unavailable for found in engines if found.unavailable}
+    with ExitStack() as stack:
+        server = stack.enter_context(served(run.settings, folders, predictors, some_BTF[:1]))
+        if isinstance(server, str):
+            unavailable[TRITON_ROW] = server
+        else:
+            predictors[TRITON_ROW] = server.predictor
+            facts[TRITON_ROW] = facts[server.engine].model_copy(
+                update={"note": f"serves {server.engine}", "size_mib": None, "peak_mib": None}
+            )
+        measured = measure.benchmark(
+            predictors,
+            windows,
+            label_N,
+            _context(rows, ends),
+            spec,
+            facts=facts,
+            unavailable=unavailable,
+            progress=stack.enter_context(_progress("benchmark")),
+        )
+        if not isinstance(server, str):
+            measured = measured.with_served(server.under_load(some_BTF, spec))
+    _log_rows(run, measured)
+    with run.store.scratch() as scratch:
+        folder = scratch / "benchmark"
+        folder.mkdir()
+        measured.save(folder)
+        publish(measured, folder)
+        return Measured(
+            folder=run.store.put(folder),
+            champion_version=champion.version if champion else None,
+        )
+
+
+@stage("gate", code=["model_code.benchmark.gate"])
+def judge(
+    run: RunRef,  # noqa: ARG001
+    measured: Measured,
+    goals: Goals,
+    simulated: bool,
+    pin: str | None,
+) -> Judged:
+    """Judge every servable engine; the fastest that does not fail is the one to stage."""
+    measurement = BenchmarkRun.load(measured.folder.open())
+    verdicts = gate.judge_run(measurement, goals, simulated=simulated)
+    choice = gate.choose(measurement, verdicts, pin)
+    return Judged(
+        engine=choice.engine,
+        reason=choice.reason,
+        verdict_json=choice.verdict.model_dump_json(),
+        verdicts={name: verdict.verdict for name, verdict in verdicts.items()},
+    )
+
+
+def _loaded(
+    folders: Mapping[str, Path], champion: Champion | None, largest_BTF: NDArray[np.float32]
+) -> tuple[dict[str, Predictor], dict[str, EngineFacts]]:
+    """Every engine opened, with what opening it and its largest batch cost in memory."""
+    if champion is not None and champion.engine is not None:
+        folders = {**folders, CHAMPION_ROW: champion.engine.open()}
+    predictors: dict[str, Predictor] = {}
+    facts: dict[str, EngineFacts] = {}
+    for name, folder in folders.items():
+        sidecar = EngineSidecar.load(folder)
+        engine = ENGINES[sidecar.engine]
+
+        def opened(engine: Engine = engine, folder: Path = folder) -> Predictor:
+            predictor = engine.load(folder)
+            predictor.predict(largest_BTF)
+            return predictor
+
+        predictors[name], peak = peak_mib(opened)
+        facts[name] = EngineFacts(
+            precision=sidecar.precision,
+            device=engine.device,
+            flops=sidecar.flops,
+            size_mib=(folder / sidecar.file).stat().st_size / 2**20,
+            peak_mib=peak,
+            note=f"{_version(champion)}, {sidecar.engine}" if name == CHAMPION_ROW else "",
+        )
+    if champion is not None and champion.engine is None:
+        predictors[CHAMPION_ROW] = open_graph(champion.onnx.open(), physical_cores())
+        facts[CHAMPION_ROW] = EngineFacts(note=f"{_version(champion)}, its graph")
+    return predictors, facts
+
+
+def _version(champion: Champion | None) -> str:
+    return f"version {champion.version}" if champion else ""
+
+
+def _context(rows: FeatureTable, ends: NDArray[np.int64]) -> WindowContext:
+    names = np.array(rows.meta.symbols)
+    return WindowContext(
+        timestamp_ns_N=np.asarray(rows.timestamp_N[ends]),
+        symbol_N=names[rows.symbol_N[ends]],
+        spread_N=np.asarray(rows.spread_bps_N[ends]),
+        volatility_N=np.asarray(rows.features_NF[ends, VOLATILITY]),
+    )
+
+
+@contextmanager
+def _progress(heading: str) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         bars: dict[str, TaskID] = {}
 
         def report(what: str, done: int, of: int) -> None:
             if what not in bars:
-                bars[what] = bar.add_task(f"benchmark, {what}", total=of)
+                bars[what] = bar.add_task(f"{heading}, {what}", total=of)
             bar.update(bars[what], completed=done)
 
-        measured = measure.benchmark(
-            predictors,
-            windows,
-            label_N,
-            spec,
-            unavailable={found.name: found.unavailable for found in engines if found.unavailable},
-            progress=report,
-        )
-    quality = None
-    if champion is not None:
-        predictor = open_graph(champion.onnx.open(), physical_cores())
-        answers = [
-            probability(predictor.predict(windows(start, start + spec.throughput_batch)))
-            for start in range(0, len(ends), spec.throughput_batch)
-        ]
-        reference_N = measured.probability_N[REFERENCE_ENGINE]
-        quality = compare(label_N, np.concatenate(answers), reference_N).model_dump()
-    _log_rows(run, engines, measured)
-    with run.store.scratch() as scratch:
-        folder = scratch / "benchmark"
-        folder.mkdir()
-        measured.save(folder)
-        plots.draw_benchmark(measured, folder)
-        return Measured(
-            folder=run.store.put(folder),
-            champion_version=champion.version if champion else None,
-            champion=quality,
-        )
+        yield report
 
 
-@stage("gate", code=["model_code.benchmark.gate"])
-def judge(run: RunRef, measured: Measured, goals: Goals, simulated: bool) -> Judged:  # noqa: ARG001
-    """Judge every servable engine; the fastest that does not fail is the one to stage."""
-    result = BenchmarkRun.load(measured.folder.open()).result
-    reference = result.row(REFERENCE_ENGINE)
-    assert reference is not None, "the benchmark refuses to run without its reference"  # noqa: S101
-    verdicts = {
-        row.engine: gate.decide(
-            row.metrics(), reference.metrics(), measured.champion, goals, simulated=simulated
-        )
-        for row in result.rows
-        if row.engine in SERVABLE
-    }
-    nearest = max(
-        verdicts, key=lambda name: sum(row.passed is not False for row in verdicts[name].rows)
-    )
-    engine = gate.choose(result, verdicts) or nearest
-    return Judged(engine=engine, verdict_json=verdicts[engine].model_dump_json())
-
-
-def _log_rows(run: RunRef, engines: tuple[BuiltEngine, ...], measured: BenchmarkRun) -> None:
+def _log_rows(run: RunRef, measured: BenchmarkRun) -> None:
     """The same metric names for every engine, in its own nested run, so that compare works."""
     mlflow = tracking.client(run.settings)
-    for engine in engines:
-        row = measured.result.row(engine.name)
-        if engine.mlflow_run_id and row:
-            tracking.log_metrics(mlflow, engine.mlflow_run_id, row.metrics())
+    for row in measured.result.rows:
+        run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {row.engine}")
+        tracking.log_params(mlflow, run_id, {"engine": row.engine})
+        tracking.log_metrics(mlflow, run_id, row.metrics())
+        mlflow.set_terminated(run_id)
 
 
 def _engine_params(sidecar: EngineSidecar) -> dict[str, str]:

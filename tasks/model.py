@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 
 from model_code import checkpoint, export, network, training
@@ -19,6 +20,7 @@ from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
 from tasks.stage import RunRef, console, stage, stage_key
 
 PARITY_WINDOWS = 64
+CALIBRATION = 512  # training windows that integer engines find their ranges on
 TRAINING = ["model_code.training", "model_code.features.dataset"]
 
 
@@ -147,19 +149,24 @@ def export_network(
 ) -> ExportedNetwork:
     """Write TorchScript and ONNX; prove on real test windows that they are the same network."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
-    some = windows.test_ends[
-        np.linspace(0, len(windows.test_ends) - 1, PARITY_WINDOWS).astype(np.int64)
-    ]
-    example_BTF = gather(rows.features_NF, some)
+    example_BTF = gather(rows.features_NF, _spread(windows.test_ends, PARITY_WINDOWS))
     trained = network.load(model.open())
     with run.store.scratch() as scratch:
         script, onnx = scratch / "model.ts", scratch / "model.onnx"
+        calibration = scratch / "calibration.npy"
+        np.save(calibration, gather(rows.features_NF, _spread(windows.train_ends, CALIBRATION)))
         script_report = export.export_torchscript(trained, example_BTF, script)
         onnx_report = export.export_onnx(trained, example_BTF, onnx)
         return ExportedNetwork(
             torchscript=run.store.put(script),
             onnx=run.store.put(onnx),
+            calibration=run.store.put(calibration),
             opset=onnx_report.opset or 0,
             torchscript_error=script_report.parity_error,
             onnx_error=onnx_report.parity_error,
         )
+
+
+def _spread(ends_N: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """So many of the windows, evenly over the whole time."""
+    return ends_N[np.linspace(0, len(ends_N) - 1, min(count, len(ends_N))).astype(np.int64)]

@@ -1,5 +1,6 @@
 """Stages of the release: the champion to beat, the registry, the staging repository."""
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from prefect import task
+from prefect.events import emit_event
 
-from model_code.artifacts import ArtifactRef, hash_bytes
+from model_code.artifacts import ArtifactRef, hash_bytes, hash_path
 from model_code.benchmark.goals import Goals, load_goals
-from model_code.engines.sidecar import EngineSidecar
+from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
 from model_code.errors import GateError
-from model_code.repository.staging import Manifest
+from model_code.repository.manifest import Manifest
+from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import stage as stage_version
 from model_code.settings import (
     CLASS_COUNT,
@@ -30,6 +33,8 @@ from tasks.results import BuiltEngine, Champion, ExportedNetwork, Judged, Plan, 
 from tasks.stage import RunRef, stage
 
 CHAMPION = "champion"
+PREVIOUS = "previous"
+GATE_PASSED = "tickline.gate.passed"
 CHALLENGER = "challenger"
 CHALLENGER_SIMULATED = "challenger-simulated"  # must not take the real challenger's place
 
@@ -47,7 +52,19 @@ def find_champion(run: RunRef) -> Champion | None:
             version.source, dst_path=str(scratch), tracking_uri=run.settings.tracking_uri
         )
         graph = run.store.put(Path(folder) / "model.onnx")
-    return Champion(version=str(version.version), onnx=graph)
+        engine = _served_engine(run, int(version.version), scratch / "engine")
+    return Champion(version=str(version.version), onnx=graph, engine=engine)
+
+
+def _served_engine(run: RunRef, version: int, scratch: Path) -> ArtifactRef | None:
+    repository = ServingRepository(run.settings.serving_repository)
+    if version not in repository.known():
+        return None
+    folder = repository.folder(version)
+    scratch.mkdir()
+    for name in (EngineSidecar.load(folder).file, SIDECAR_FILE):
+        shutil.copyfile(folder / name, scratch / name)
+    return run.store.put(scratch)
 
 
 def read_goals(path: str | None) -> Goals:
@@ -117,19 +134,22 @@ def stage_candidate(
     engines: tuple[BuiltEngine, ...],
     judged: Judged,
     registered: Registered | None,
+    recorded: ArtifactRef | None,
     repository: str,
 ) -> Staged | None:
     """Lay the chosen engine into the staging repository under the registry's version number."""
-    if registered is None:
+    if registered is None or recorded is None:
         return None
     chosen = next(engine for engine in engines if engine.name == judged.engine)
     if chosen.folder is None:
         raise GateError(f"the gate chose {judged.engine}, which was not built")
     folder = chosen.folder.open()
     sidecar = EngineSidecar.load(folder)
+    requests = recorded.open()
     manifest = Manifest.of(
         sidecar,
         version=int(registered.version),
+        files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=data_digest(plan),
         code_commit=tracking.code_commit(),
         verdict=judged.verdict.verdict,
@@ -138,8 +158,34 @@ def stage_candidate(
         mlflow_run_id=run.mlflow_run_id,
         flow_run_id=run.flow_run_id,
     )
-    path = stage_version(Path(repository), int(registered.version), folder, sidecar, manifest)
+    path = stage_version(
+        Path(repository), int(registered.version), folder, sidecar, manifest, requests
+    )
     return Staged(path=str(path), version=registered.version, engine_sha256=sidecar.sha256)
+
+
+@stage("announce candidate", code=["model_code.settings"])
+def announce_candidate(run: RunRef, registered: Registered | None, judged: Judged) -> bool:
+    """Tell whoever listens that a candidate passed the gate; whether it was told.
+
+    The promotion's deployment listens. Once per candidate: a night that comes back cached says
+    nothing new. A model of simulated data is not announced.
+    """
+    if registered is None or not judged.verdict.promotable:
+        return False
+    emit_event(
+        event=GATE_PASSED,
+        resource={
+            "prefect.resource.id": f"tickline.model.{registered.name}.{registered.version}",
+            "prefect.resource.name": f"{registered.name} version {registered.version}",
+        },
+        payload={
+            "version": int(registered.version),
+            "verdict": judged.verdict.verdict,
+            "flow_run_id": run.flow_run_id,
+        },
+    )
+    return True
 
 
 def data_digest(plan: Plan) -> str:

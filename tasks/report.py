@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from model_code.benchmark.report import markdown
 from model_code.benchmark.result import BenchmarkRun
 from model_code.market.quality import DayReport
 from model_code.settings import REFERENCE_ENGINE
@@ -90,7 +91,7 @@ def publish_outcome(
     """Benchmark, verdict and links to Prefect; metrics, plots and tables to MLflow."""
     benchmark = BenchmarkRun.load(measured.folder.open())
     verdict, heading = judged.verdict, _note(plan.simulated)
-    table = benchmark.result.markdown()
+    table = markdown(benchmark.result)
     create_markdown_artifact(
         heading + table, key="benchmark", description="Engines side by side on the test day."
     )

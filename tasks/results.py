@@ -5,7 +5,7 @@ import datetime as dt
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef
-from model_code.benchmark.gate import Verdict
+from model_code.benchmark.verdict import Verdict
 
 
 class Record(BaseModel):
@@ -108,10 +108,15 @@ class TrainedNetwork(Record):
 
 
 class ExportedNetwork(Record):
-    """TorchScript and ONNX of the trained network, each proved equal to it."""
+    """TorchScript and ONNX of the trained network, each proved equal to it.
+
+    Attributes:
+        calibration: training windows (.npy) that integer engines find their ranges on.
+    """
 
     torchscript: ArtifactRef
     onnx: ArtifactRef
+    calibration: ArtifactRef
     opset: int
     torchscript_error: float
     onnx_error: float
@@ -127,22 +132,23 @@ class BuiltEngine(Record):
 
 
 class Champion(Record):
-    """The serving model version, to be answered with beside the candidates."""
+    """The serving model version, to be measured beside the candidates.
+
+    Attributes:
+        engine: folder of the engine that serves; None for an alias set by hand, whose graph
+            answers through ONNX Runtime instead.
+    """
 
     version: str
     onnx: ArtifactRef
+    engine: ArtifactRef | None
 
 
 class Measured(Record):
-    """The benchmark's folder (`BenchmarkRun.load`) and the champion's answers on its windows.
-
-    Attributes:
-        champion: metrics of the champion; None where there is none.
-    """
+    """The benchmark's folder (`BenchmarkRun.load`), the champion's row included."""
 
     folder: ArtifactRef
     champion_version: str | None
-    champion: dict[str, float | None] | None
 
 
 class Judged(Record):
@@ -150,11 +156,15 @@ class Judged(Record):
 
     Attributes:
         engine: the engine to stage, or the one that came nearest where all failed.
-        verdict_json: `benchmark.gate.Verdict` of that engine.
+        reason: why this one.
+        verdict_json: `benchmark.verdict.Verdict` of that engine.
+        verdicts: of every engine that Triton can serve, by name.
     """
 
     engine: str
+    reason: str
     verdict_json: str
+    verdicts: dict[str, str]
 
     @property
     def verdict(self) -> Verdict:

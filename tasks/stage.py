@@ -35,7 +35,7 @@ console = Console()
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FIRST_PARTY = ("model_code", "tasks")
+FIRST_PARTY = ("model_code", "infra", "tasks")
 LIBRARIES = (
     "great-expectations",
     "numba",
@@ -92,8 +92,8 @@ def stage(
             persist_result=True,
             result_serializer=JSONSerializer(),
             cache_key_fn=key,
-            on_completion=[_announce],
-            on_failure=[_announce],
+            on_completion=[announce_state],
+            on_failure=[announce_state],
             retries=retries,
             retry_delay_seconds=[2.0**n for n in range(1, retries + 1)] or None,
         )
@@ -102,7 +102,8 @@ def stage(
     return wrap
 
 
-def _announce(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+    """Print a task run's end: state, name, seconds."""
     took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
     name = re.sub(r"-[0-9a-f]{3}$", "", run.name)  # the suffix Prefect adds to unnamed task runs

@@ -15,7 +15,11 @@ QUICK_BENCHMARK = BenchmarkSpec(
     warmup=2,
     requests=40,
     rounds=2,
-    throughput_batches=2,
+    batches=(1, 64),
+    throughput_rounds=1,
+    open_loop_requests=6,
+    concurrency=(1, 4),
+    concurrent_requests=20,
 )
 
 

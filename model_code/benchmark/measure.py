@@ -1,12 +1,8 @@
 """Engines measured against each other on the newest day's windows.
 
-Engines take turns round by round, each round in another order, so that a busy minute of the
-machine or a warming core falls on all of them alike.
-
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes, N test windows, R timed requests.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 
@@ -15,35 +11,43 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from model_code import machine
-from model_code.benchmark.regression import compare
-from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
+from model_code.benchmark.ceiling import ceilings
+from model_code.benchmark.regression import Regression, compare
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts, EngineRow
+from model_code.benchmark.significance import latency_intervals
+from model_code.benchmark.slices import WindowContext
+from model_code.benchmark.timing import Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
 from model_code.errors import EngineError
 from model_code.settings import CLASS_COUNT, MAX_BATCH_SIZE, REFERENCE_ENGINE, BenchmarkSpec
 
 Windows = Callable[[int, int], NDArray[np.float32]]
-Progress = Callable[[str, int, int], None]
 
-ROUND_WARMUP = 3  # calls before each turn: caches and clocks belong to the engine before
+SINGLES = 64  # windows that single requests cycle through
 LIBRARIES = ("torch", "onnxruntime", "openvino", "numpy")
+LATENCIES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
 def benchmark(
     predictors: Mapping[str, Predictor],
     windows: Windows,
     label_N: NDArray[np.integer],
+    context: WindowContext,
     spec: BenchmarkSpec,
     *,
+    facts: Mapping[str, EngineFacts] | None = None,
     unavailable: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkRun:
-    """Measure latency, throughput and answers of every engine.
+    """Measure latency, throughput and answers of every engine, interleaved.
 
     Args:
         predictors: loaded engines by name; the FP32 reference must be among them.
         windows: (start, stop) -> x_BTF float32 of test windows start to stop - 1.
         label_N: truth of all test windows, 0 or 1.
+        context: time, instrument, spread and volatility of all test windows.
         spec: rounds, requests, batches.
+        facts: what is known of each engine beforehand.
         unavailable: engines that cannot run here, with reasons, for the table.
         progress: called with (what, done, of).
 
@@ -56,29 +60,88 @@ def benchmark(
     if count == 0:
         raise EngineError("no test window to measure on", remedy="widen the test day")
     report = progress or (lambda _what, _done, _of: None)
+    known = {name: (facts or {}).get(name, EngineFacts()) for name in predictors}
+    before = machine.facts()
     probability_N = _answers(predictors, windows, count, report)
-    latency_ms_R, batch_s = _timings(predictors, windows, count, spec, report)
+    chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
+    singles = [windows(i, i + 1).copy() for i in chosen]
+    batches = {size: _repeated(windows, count, size) for size in spec.batches}
+    kinds = [(fact.device, fact.precision) for fact in known.values()]
+    peak = ceilings(kinds)
+    timings = take_turns(predictors, singles, batches, spec, report)
+    peak = {name: max(rate, peak.get(name, 0.0)) for name, rate in ceilings(kinds).items()}
+    alone = {
+        name: _dependence(predictors[name], singles, probability_N[name][chosen])
+        for name in predictors
+    }
     rows = tuple(
-        EngineRow(
-            engine=name,
-            mean_ms=float(latency_ms_R[name].mean()),
-            p50_ms=float(np.quantile(latency_ms_R[name], 0.50)),
-            p90_ms=float(np.quantile(latency_ms_R[name], 0.90)),
-            p99_ms=float(np.quantile(latency_ms_R[name], 0.99)),
-            throughput=min(spec.throughput_batch, count) * len(batch_s[name]) / sum(batch_s[name]),
-            quality=compare(label_N, probability_N[name], probability_N[REFERENCE_ENGINE]),
+        row(
+            name,
+            known[name],
+            timings,
+            peak.get(f"{known[name].device} {known[name].precision}"),
+            alone[name],
+            compare(label_N, probability_N[name], probability_N[REFERENCE_ENGINE]),
         )
         for name in predictors
     )
+    after = {"load_1min_after": machine.facts()["load_1min"]}
     result = BenchmarkResult(
         rows=rows,
         unavailable=dict(unavailable or {}),
         windows=count,
-        requests=len(latency_ms_R[REFERENCE_ENGINE]),
-        throughput_batch=min(spec.throughput_batch, count),
-        machine=machine.facts() | {name: metadata.version(name) for name in LIBRARIES},
+        requests=len(timings.round_R),
+        open_loop_hz=spec.open_loop_hz,
+        ceilings=peak,
+        machine=before | after | {name: metadata.version(name) for name in LIBRARIES},
     )
-    return BenchmarkRun(result, label_N, latency_ms_R, probability_N)
+    return BenchmarkRun(
+        result, label_N, context, timings.round_R, timings.latency_ms_R, probability_N
+    )
+
+
+def probability(logits_BC: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probability of class 1; infinite logits become NaN, which is counted."""
+    with np.errstate(invalid="ignore"):
+        answer: NDArray[np.float64] = softmax(logits_BC.astype(np.float64), axis=1)[:, 1]
+    return answer
+
+
+def row(
+    name: str,
+    facts: EngineFacts,
+    timings: Timings,
+    peak: float | None,
+    alone: float | None,
+    quality: Regression,
+) -> EngineRow:
+    """Sum up one engine.
+
+    Args:
+        name: of the engine.
+        facts: what is known of it.
+        timings: of all engines.
+        peak: FLOP/s that this machine reaches in its arithmetic; None if unknown.
+        alone: see `EngineRow.batch_dependence`.
+        quality: its answers.
+    """
+    latency_ms_R, open_ms_R = timings.latency_ms_R[name], timings.open_ms_R[name]
+    rates = timings.throughput[name]
+    return EngineRow(
+        engine=name,
+        facts=facts,
+        mean_ms=float(latency_ms_R.mean()),
+        **{key: float(np.quantile(latency_ms_R, share)) for key, share in LATENCIES.items()},
+        intervals=latency_intervals(latency_ms_R, timings.round_R),
+        drift=drift(latency_ms_R),
+        open_p50_ms=float(np.quantile(open_ms_R, 0.50)),
+        open_p99_ms=float(np.quantile(open_ms_R, 0.99)),
+        throughput=rates[max(rates)],
+        throughput_at={str(batch): rate for batch, rate in rates.items()},
+        floor_ms=1e3 * facts.flops / peak if facts.flops and peak else None,
+        batch_dependence=alone,
+        quality=quality,
+    )
 
 
 def _answers(
@@ -92,51 +155,21 @@ def _answers(
             logits_BC = predictor.predict(x_BTF)
             if logits_BC.shape != (len(x_BTF), CLASS_COUNT):
                 raise EngineError(f"engine {name} answers {logits_BC.shape}, expected (batch, 2)")
-            answers[name].append(_probability(logits_BC))
+            answers[name].append(probability(logits_BC))
         report("answers", stop, count)
     return {name: np.concatenate(parts) for name, parts in answers.items()}
 
 
-def _probability(logits_BC: NDArray[np.float32]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # infinite logits become NaN, which is counted
-        answer: NDArray[np.float64] = softmax(logits_BC.astype(np.float64), axis=1)[:, 1]
-    return answer
+def _repeated(windows: Windows, count: int, size: int) -> NDArray[np.float32]:
+    """A batch of exactly this size, windows repeated where the day has too few."""
+    x_BTF = windows(0, min(size, count))
+    return np.ascontiguousarray(np.resize(x_BTF, (size, *x_BTF.shape[1:])))
 
 
-def _timings(
-    predictors: Mapping[str, Predictor],
-    windows: Windows,
-    count: int,
-    spec: BenchmarkSpec,
-    report: Progress,
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, list[float]]]:
-    """Batch-1 latencies in ms and full-batch seconds, engines taking turns."""
-    names = list(predictors)
-    singles = [windows(i, i + 1).copy() for i in np.linspace(0, count - 1, 64).astype(int)]
-    full_BTF = windows(0, min(spec.throughput_batch, count)).copy()
-    for predictor in predictors.values():
-        for call in range(spec.warmup):
-            predictor.predict(singles[call % len(singles)])
-        predictor.predict(full_BTF)
-    latency: dict[str, list[float]] = {name: [] for name in names}
-    batch_s: dict[str, list[float]] = {name: [] for name in names}
-    requests, batches = -(-spec.requests // spec.rounds), -(-spec.throughput_batches // spec.rounds)
-    for turn in range(spec.rounds):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            predict = predictors[name].predict
-            for x_BTF in singles[:ROUND_WARMUP]:
-                predict(x_BTF)
-            for request in range(requests):
-                latency[name].append(1e3 * _seconds(predict, singles[request % len(singles)]))
-            batch_s[name] += [_seconds(predict, full_BTF) for _ in range(batches)]
-        report("rounds", turn + 1, spec.rounds)
-    return {name: np.array(values) for name, values in latency.items()}, batch_s
-
-
-def _seconds(
-    predict: Callable[[NDArray[np.float32]], NDArray[np.float32]], x_BTF: NDArray[np.float32]
-) -> float:
-    started = time.perf_counter_ns()
-    predict(x_BTF)
-    return (time.perf_counter_ns() - started) / 1e9
+def _dependence(
+    predictor: Predictor, singles: list[NDArray[np.float32]], together_M: NDArray[np.float64]
+) -> float | None:
+    """What an answer owes to the windows it rides with: nothing, in a sound network."""
+    alone_M = np.concatenate([probability(predictor.predict(x_BTF)) for x_BTF in singles])
+    worst = float(np.abs(alone_M - together_M).max())
+    return worst if np.isfinite(worst) else None

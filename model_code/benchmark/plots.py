@@ -3,7 +3,8 @@
 matplotlib's object interface on the Agg canvas: no display, no global state, safe in threads.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
 from model_code.artifacts import atomic_file
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.result import BenchmarkRun, EngineRow
 from model_code.settings import REFERENCE_ENGINE
 
 BINS = 15
@@ -51,14 +52,15 @@ class Epoch(Protocol):
 
 
 def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
-    """Draw latency ECDF, ROC, precision-recall and calibration of a benchmark.
+    """Draw latency, throughput, accuracy against latency, and the quality curves of a benchmark.
 
     Args:
         run: of `measure.benchmark`.
         folder: PNG files go here.
 
     Returns:
-        Path by picture: latency_ecdf, roc, precision_recall, calibration.
+        Path by picture: latency_ecdf, throughput, accuracy_latency, roc, precision_recall,
+        calibration.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -68,6 +70,8 @@ def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
     }
     return {
         "latency_ecdf": latency_ecdf(run.latency_ms_R, folder / "latency_ecdf.png"),
+        "throughput": throughput(run.result.rows, folder / "throughput.png"),
+        "accuracy_latency": accuracy_latency(run.result.rows, folder / "accuracy_latency.png"),
         "roc": roc(run.label_N, finite, folder / "roc.png"),
         "precision_recall": precision_recall(run.label_N, finite, folder / "precision_recall.png"),
         "calibration": calibration(
@@ -94,6 +98,51 @@ def latency_ecdf(latency_ms_R: Mapping[str, NDArray[np.float64]], path: Path) ->
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         axes.legend(loc="lower right")
+
+    return _picture(path, draw)
+
+
+def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
+    """Windows per second against batch size, by engine."""
+
+    def draw(axes: Axes) -> None:
+        for style, row in zip(_styles(), rows, strict=False):
+            batches = [int(batch) for batch in row.throughput_at]
+            rates = list(row.throughput_at.values())
+            axes.plot(batches, rates, marker="o", label=row.engine, **style)
+        axes.set(
+            xscale="log",
+            ylim=(0, None),
+            title="Throughput",
+            xlabel="batch size (windows)",
+            ylabel="windows per second",
+        )
+        axes.set_xticks(batches, [str(batch) for batch in batches])
+        axes.minorticks_off()
+        axes.legend(loc="best")
+
+    return _picture(path, draw)
+
+
+def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
+    """What speed costs: accuracy against batch-1 median latency, best in the upper left."""
+
+    def draw(axes: Axes) -> None:
+        for style, row in zip(_styles(), rows, strict=False):
+            if row.quality.accuracy is None:
+                continue
+            axes.plot(row.p50_ms, row.quality.accuracy, "o", color=style["color"], label=row.engine)
+            axes.annotate(
+                row.engine,
+                (row.p50_ms, row.quality.accuracy),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
+        axes.set(
+            title="Accuracy against latency", xlabel="p50 of one window (ms)", ylabel="accuracy"
+        )
+        axes.margins(x=0.18, y=0.2)
 
     return _picture(path, draw)
 
@@ -211,12 +260,10 @@ def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
     return _picture(path, draw)
 
 
-def _styles() -> list[dict[str, Any]]:
+def _styles() -> Iterator[dict[str, Any]]:
     # engines often answer alike: thick to thin, so that none hides another
-    return [
-        {"color": colour, "linestyle": style, "linewidth": 3.0 - 0.35 * index}
-        for index, (colour, style) in enumerate(zip(COLOURS, STYLES, strict=True))
-    ]
+    for index, (style, colour) in enumerate(itertools.product(STYLES, COLOURS)):
+        yield {"color": colour, "linestyle": style, "linewidth": max(0.8, 3.0 - 0.2 * index)}
 
 
 def _picture(path: Path, draw: Callable[[Axes], None]) -> Path:

@@ -3,7 +3,7 @@
 Shapes: N test windows, R timed requests.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,37 +14,134 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark.regression import Regression
+from model_code.benchmark.significance import Interval
+from model_code.benchmark.slices import WindowContext
+from model_code.benchmark.timing import STABLE_WITHIN
+from model_code.settings import REFERENCE_ENGINE
 
 
-class EngineRow(BaseModel):
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class EngineFacts(_Frozen):
+    """What is known of an engine before it is timed.
+
+    Attributes:
+        precision: arithmetic of the matrix products.
+        device: "cpu" or "cuda".
+        flops: of one window's matrix products as this engine computes them, a multiply-add
+            counted twice; None if unknown.
+        size_mib: of the engine's file.
+        peak_mib: memory that loading and the largest batch added; None if unknown.
+        note: what a reader must know, the engine behind a server for example.
+    """
+
+    precision: str = "fp32"
+    device: str = "cpu"
+    flops: int | None = None
+    size_mib: float | None = None
+    peak_mib: float | None = None
+    note: str = ""
+
+
+class EngineRow(_Frozen):
     """One engine's line of the table.
 
     Attributes:
         engine: name.
-        mean_ms: batch-1 latency, milliseconds, like the next three.
+        facts: precision, size, memory, arithmetic.
+        mean_ms: batch-1 latency, milliseconds, like the next four.
         p50_ms: median.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
-        throughput: windows per second at the throughput batch.
+        p999_ms: 99.9th percentile.
+        intervals: 95% confidence intervals of the five.
+        drift: see `timing.drift`.
+        open_p50_ms: of the open loop, from the intended send time.
+        open_p99_ms: of the open loop.
+        throughput: windows per second at the largest batch.
+        throughput_at: windows per second by batch size.
+        floor_ms: time of the engine's arithmetic at the machine's measured peak; None if unknown.
+        batch_dependence: largest |probability difference| between a window answered alone and
+            the same window inside a full batch; None where an answer is not finite.
         quality: answers against truth and FP32.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
     engine: str
+    facts: EngineFacts
     mean_ms: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    p999_ms: float
+    intervals: dict[str, Interval]
+    drift: float
+    open_p50_ms: float
+    open_p99_ms: float
     throughput: float
+    throughput_at: dict[str, float]
+    floor_ms: float | None
+    batch_dependence: float | None
     quality: Regression
+
+    @property
+    def stable(self) -> bool:
+        """Whether the three thirds of the measurement agree within 10%."""
+        return self.drift <= STABLE_WITHIN
+
+    @property
+    def floor_fraction(self) -> float | None:
+        """Share of the arithmetic floor that the median reaches; 1 is the physical limit."""
+        return None if self.floor_ms is None else self.floor_ms / self.p50_ms
 
     def metrics(self) -> dict[str, float | None]:
         """Every number of the row by name, as goals and trackers read them."""
-        return self.model_dump(exclude={"engine", "quality"}) | self.quality.model_dump()
+        skip = {"engine", "facts", "intervals", "throughput_at", "quality"}
+        return (
+            self.model_dump(exclude=skip)
+            | {f"throughput_b{batch}": rate for batch, rate in self.throughput_at.items()}
+            | {"floor_fraction": self.floor_fraction}
+            | self.facts.model_dump(include={"size_mib", "peak_mib"})
+            | self.quality.model_dump()
+        )
 
 
-class BenchmarkResult(BaseModel):
+class LoadRow(_Frozen):
+    """The server under one kind of load; latencies in milliseconds at the client.
+
+    Attributes:
+        load: "concurrency 8" or "open loop, 100 a second".
+        throughput: answered requests per second.
+        failed: requests without an answer.
+    """
+
+    load: str
+    p50_ms: float
+    p99_ms: float
+    throughput: float
+    failed: int
+
+
+class Served(_Frozen):
+    """The chosen engine through the real server.
+
+    Attributes:
+        engine: the one that was served.
+        server: name and version of the server.
+        queue_ms: mean time a request waited in the server for its batch, batch-1 requests.
+        compute_ms: mean time in the engine's backend.
+        loads: the server under concurrency and at a fixed arrival rate.
+    """
+
+    engine: str
+    server: str
+    queue_ms: float
+    compute_ms: float
+    loads: tuple[LoadRow, ...]
+
+
+class BenchmarkResult(_Frozen):
     """The table and the circumstances it was measured in.
 
     Attributes:
@@ -52,44 +149,34 @@ class BenchmarkResult(BaseModel):
         unavailable: reasons by engine name.
         windows: test windows answered by every engine.
         requests: timed batch-1 requests an engine.
-        throughput_batch: windows per call when measuring throughput.
+        open_loop_hz: arrival rate of the open loop.
+        ceilings: highest FLOP/s of a large matrix product by "device precision", this run.
+        served: measurements through the server; None where none was used.
         machine: processor, cores, load, library versions.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     rows: tuple[EngineRow, ...]
     unavailable: dict[str, str]
     windows: int
     requests: int
-    throughput_batch: int
+    open_loop_hz: float
+    ceilings: dict[str, float]
+    served: Served | None = None
     machine: dict[str, str]
 
     def row(self, engine: str) -> EngineRow | None:
         """The engine's row, None where it was not measured."""
         return next((row for row in self.rows if row.engine == engine), None)
 
-    def markdown(self) -> str:
-        """The table for people, unavailable engines and their reasons included."""
-        lines = [
-            "| engine | mean (ms) | p50 (ms) | p99 (ms) | throughput (windows/s) "
-            "| accuracy | AUC | flips against FP32 |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
-        ]
-        for row in self.rows:
-            quality = row.quality
-            lines.append(
-                f"| {row.engine} | {row.mean_ms:.2f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} "
-                f"| {row.throughput:,.0f} | {_cell(quality.accuracy)} | {_cell(quality.auc)} "
-                f"| {quality.flips} of {self.windows} |"
-            )
-        lines += [
-            f"| {name} | unavailable: {reason} | | | | | | |"
-            for name, reason in self.unavailable.items()
-        ]
-        facts = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        lines += ["", f"Latency at batch 1, throughput at batch {self.throughput_batch}. {facts}."]
-        return "\n".join(lines) + "\n"
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """Engines from the lowest batch-1 median to the highest."""
+        return tuple(row.engine for row in sorted(self.rows, key=lambda row: row.p50_ms))
+
+    def speedup(self, engine: str) -> float | None:
+        """How many times faster than eager FP32 at batch 1, medians of the same run."""
+        row, reference = self.row(engine), self.row(REFERENCE_ENGINE)
+        return reference.p50_ms / row.p50_ms if row and reference else None
 
 
 @dataclass(frozen=True)
@@ -99,28 +186,43 @@ class BenchmarkRun:
     Attributes:
         result: table and circumstances.
         label_N: truth.
+        context: time, instrument, spread and volatility of every window.
+        round_R: round of each timed request, the same for all engines.
         latency_ms_R: raw batch-1 latencies by engine.
         probability_N: probability of class 1 by engine.
     """
 
     result: BenchmarkResult
     label_N: NDArray[np.integer]
+    context: WindowContext
+    round_R: NDArray[np.integer]
     latency_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
     probability_N: dict[str, NDArray[np.float64]] = field(repr=False)
 
+    def with_served(self, served: Served) -> Self:
+        """The same run with what was measured through the server."""
+        return replace(self, result=self.result.model_copy(update={"served": served}))
+
     def save(self, folder: Path) -> None:
-        """Write benchmark.json, benchmark.md, latencies.parquet and predictions.parquet.
+        """Write benchmark.json, latencies.parquet and predictions.parquet.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        predictions = pl.DataFrame({"label": self.label_N, **self.probability_N})
+        predictions = pl.DataFrame(
+            {
+                "label": self.label_N,
+                "timestamp_ns": self.context.timestamp_ns_N,
+                "symbol": self.context.symbol_N,
+                "spread": self.context.spread_N,
+                "volatility": self.context.volatility_N,
+                **self.probability_N,
+            }
+        )
         with atomic_file(folder / "benchmark.json") as path:
             path.write_text(self.result.model_dump_json(indent=2) + "\n")
-        with atomic_file(folder / "benchmark.md") as path:
-            path.write_text(self.result.markdown())
         with atomic_file(folder / "latencies.parquet") as path:
-            pl.DataFrame(self.latency_ms_R).write_parquet(path)
+            pl.DataFrame({"round": self.round_R, **self.latency_ms_R}).write_parquet(path)
         with atomic_file(folder / "predictions.parquet") as path:
             predictions.write_parquet(path)
 
@@ -129,14 +231,15 @@ class BenchmarkRun:
         """Read what `save` wrote."""
         latencies = pl.read_parquet(folder / "latencies.parquet")
         predictions = pl.read_parquet(folder / "predictions.parquet")
-        label = predictions.drop_in_place("label")
+        label, timestamp, symbol, spread, volatility = (
+            predictions.drop_in_place(name).to_numpy()
+            for name in ("label", "timestamp_ns", "symbol", "spread", "volatility")
+        )
         return cls(
             result=BenchmarkResult.model_validate_json((folder / "benchmark.json").read_bytes()),
-            label_N=label.to_numpy(),
+            label_N=label,
+            context=WindowContext(timestamp, symbol.astype(np.str_), spread, volatility),
+            round_R=latencies.drop_in_place("round").to_numpy(),
             latency_ms_R={column.name: column.to_numpy() for column in latencies},
             probability_N={column.name: column.to_numpy() for column in predictions},
         )
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

@@ -3,15 +3,37 @@ import itertools
 import numpy as np
 import pytest
 
+from model_code.benchmark import measure
 from model_code.benchmark.measure import benchmark
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.result import BenchmarkRun, EngineFacts, LoadRow, Served
+from model_code.benchmark.slices import WindowContext
 from model_code.errors import EngineError, StorageError
 from model_code.settings import BenchmarkSpec
 
 COUNT = 150
 X = np.random.default_rng(0).normal(size=(COUNT, 64, 16)).astype(np.float32)
 LABEL = (X[:, -1, 0] > 0).astype(np.int8)
-SPEC = BenchmarkSpec(warmup=2, requests=6, rounds=3, throughput_batch=32, throughput_batches=3)
+SPEC = BenchmarkSpec(
+    warmup=2,
+    requests=6,
+    rounds=3,
+    batches=(1, 32),
+    throughput_rounds=2,
+    open_loop_hz=1000,
+    open_loop_requests=6,
+)
+CONTEXT = WindowContext(
+    timestamp_ns_N=np.arange(COUNT, dtype=np.int64) * 10**9,
+    symbol_N=np.array(["A", "B"]).repeat(COUNT // 2),
+    spread_N=np.linspace(1, 2, COUNT),
+    volatility_N=np.linspace(2, 1, COUNT),
+)
+
+
+@pytest.fixture(autouse=True)
+def _peak(monkeypatch):
+    """A machine of 100 GFLOP/s: measuring this one has a test of its own."""
+    monkeypatch.setattr(measure, "ceilings", lambda kinds: {"cpu fp32": 1e11})
 
 
 class Linear:
@@ -29,11 +51,15 @@ class Linear:
         return logits
 
 
+def measured(predictors, label=LABEL, **more) -> BenchmarkRun:
+    return benchmark(predictors, lambda a, b: X[a:b], label, CONTEXT, SPEC, **more)
+
+
 def run(diary=None, **others) -> BenchmarkRun:
     diary = [] if diary is None else diary
     predictors = {"torch-fp32": Linear("torch-fp32", diary)}
     predictors |= {name: Linear(name, diary, **how) for name, how in others.items()}
-    return benchmark(predictors, lambda start, stop: X[start:stop], LABEL, SPEC)
+    return measured(predictors, facts={"torch-fp32": EngineFacts(flops=10**8, size_mib=4.5)})
 
 
 def test_every_window_is_answered_once_in_batches_of_64():
@@ -49,12 +75,13 @@ def test_every_window_is_answered_once_in_batches_of_64():
 def test_engines_take_turns_in_a_rotating_order():
     diary = []
     run(diary, a={}, b={})
-    timed = [name for name, batch in diary[9:] if batch in (1, 32)]
+    answers = 3 * 3  # batches of every engine
+    warm = 3 * (SPEC.warmup + len(SPEC.batches))
+    rounds = 3 * 3 * (3 + 2)  # rounds, engines, calls that warm and calls that count
+    timed = [name for name, _ in diary[answers + warm : answers + warm + rounds]]
     turns = [name for name, _ in itertools.groupby(timed)]
-    # warm-up, then three rounds, each starting one engine later
-    warm, rounds = turns[:3], turns[3:]
-    assert warm == ["torch-fp32", "a", "b"]
-    assert rounds == ["torch-fp32", "a", "b", "a", "b", "torch-fp32", "b", "torch-fp32", "a"]
+    # three rounds, each starting one engine later
+    assert turns == ["torch-fp32", "a", "b", "a", "b", "torch-fp32", "b", "torch-fp32", "a"]
 
 
 def test_latencies_are_counted_and_summed_up():
@@ -65,9 +92,33 @@ def test_latencies_are_counted_and_summed_up():
     assert len(raw) == SPEC.requests == found.result.requests
     assert 0 < raw.min() <= row.p50_ms <= row.p90_ms <= row.p99_ms <= raw.max()
     assert row.mean_ms == pytest.approx(raw.mean())
-    assert row.throughput > 0
+    assert row.p99_ms <= row.p999_ms <= raw.max()
+    assert row.intervals["p50_ms"].low <= row.intervals["p50_ms"].high
+    assert set(row.throughput_at) == {"1", "32"}
+    assert row.throughput == row.throughput_at["32"] > 0
+    assert 0 < row.open_p50_ms <= row.open_p99_ms
+    np.testing.assert_array_equal(found.round_R, [0, 0, 1, 1, 2, 2])
     assert 0 < row.quality.max_abs_dp < 0.01
     assert set(row.metrics()) >= {"p99_ms", "throughput", "accuracy", "auc", "max_abs_dp"}
+
+
+def test_the_floor_is_the_arithmetic_at_the_machines_peak():
+    found = run(a={}).result
+    reference = found.row("torch-fp32")
+    assert reference.floor_ms == pytest.approx(1.0)  # 1e8 at 1e11 a second
+    assert reference.floor_fraction == pytest.approx(1.0 / reference.p50_ms)
+    assert found.row("a").floor_ms is None  # its arithmetic is not known
+
+
+def test_an_engine_that_mixes_the_windows_of_a_batch_is_seen():
+    class Mixing(Linear):
+        def predict(self, x_BTF):
+            return super().predict(x_BTF) - super().predict(x_BTF).mean(axis=0)
+
+    diary = []
+    found = measured({"torch-fp32": Linear("r", diary), "mixing": Mixing("m", diary)}).result
+    assert found.row("torch-fp32").batch_dependence == 0.0
+    assert found.row("mixing").batch_dependence > 0.1
 
 
 def test_answers_that_are_not_finite_are_counted():
@@ -75,28 +126,26 @@ def test_answers_that_are_not_finite_are_counted():
     quality = found.result.row("a").quality
     assert quality.non_finite == quality.flips == 3  # one in each batch
     assert quality.accuracy is None
-    assert "| – | – |" in found.result.markdown()
+    assert found.result.row("a").batch_dependence is None
 
 
-def test_the_table_lists_unavailable_engines_with_reasons():
-    predictors = {"torch-fp32": Linear("torch-fp32", [])}
+def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
     seen = []
-    found = benchmark(
-        predictors,
-        lambda start, stop: X[start:stop],
-        LABEL,
-        SPEC,
+    found = measured(
+        {"torch-fp32": Linear("torch-fp32", [])},
         unavailable={"tensorrt-fp16": "no NVIDIA driver"},
         progress=lambda *step: seen.append(step),
-    )
-    table = found.result.markdown()
-    assert "| torch-fp32 |" in table
-    assert "0 of 150" in table
-    assert "| tensorrt-fp16 | unavailable: no NVIDIA driver |" in table
-    assert found.result.machine["torch"]
-    assert found.result.row("tensorrt-fp16") is None
-    assert seen[-1] == ("rounds", 3, 3)
+    ).result
+    assert found.unavailable == {"tensorrt-fp16": "no NVIDIA driver"}
+    assert found.row("tensorrt-fp16") is None
+    assert {"torch", "load_1min", "load_1min_after"} <= set(found.machine)
     assert ("answers", COUNT, COUNT) in seen
+    assert {what for what, done, of in seen if done == of} == {
+        "answers",
+        "latency, rounds",
+        "throughput, rounds",
+        "open loop, rounds",
+    }
 
 
 def test_a_run_is_saved_and_read_back(tmp_path):
@@ -105,6 +154,10 @@ def test_a_run_is_saved_and_read_back(tmp_path):
     back = BenchmarkRun.load(tmp_path)
     assert back.result == found.result
     np.testing.assert_array_equal(back.label_N, LABEL)
+    np.testing.assert_array_equal(back.round_R, found.round_R)
+    np.testing.assert_array_equal(back.context.symbol_N, CONTEXT.symbol_N)
+    np.testing.assert_array_equal(back.context.timestamp_ns_N, CONTEXT.timestamp_ns_N)
+    np.testing.assert_array_equal(back.context.volatility_N, CONTEXT.volatility_N)
     for name in ("torch-fp32", "a"):
         np.testing.assert_array_equal(back.latency_ms_R[name], found.latency_ms_R[name])
         np.testing.assert_array_equal(back.probability_N[name], found.probability_N[name])
@@ -118,13 +171,13 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 def test_without_a_reference_nothing_is_measured():
     with pytest.raises(EngineError, match="nothing to compare with"):
-        benchmark({"a": Linear("a", [])}, lambda a, b: X[a:b], LABEL, SPEC)
+        measured({"a": Linear("a", [])})
 
 
 def test_without_windows_nothing_is_measured():
     predictors = {"torch-fp32": Linear("torch-fp32", [])}
     with pytest.raises(EngineError, match="no test window"):
-        benchmark(predictors, lambda a, b: X[a:b], LABEL[:0], SPEC)
+        measured(predictors, LABEL[:0])
 
 
 def test_an_answer_of_another_shape_is_an_error():
@@ -133,4 +186,25 @@ def test_an_answer_of_another_shape_is_an_error():
             return np.zeros((len(x_BTF), 3), np.float32)
 
     with pytest.raises(EngineError, match=r"answers \(64, 3\)"):
-        benchmark({"torch-fp32": Wrong()}, lambda a, b: X[a:b], LABEL, SPEC)
+        measured({"torch-fp32": Wrong()})
+
+
+def test_what_was_measured_through_the_server_is_added_and_kept(tmp_path):
+    load = LoadRow(load="concurrency 8", p50_ms=2.0, p99_ms=4.0, throughput=900.0, failed=0)
+    served = Served(engine="a", server="triton", queue_ms=0.1, compute_ms=1.0, loads=(load,))
+    run().with_served(served).save(tmp_path)
+    assert BenchmarkRun.load(tmp_path).result.served == served
+
+
+def test_a_day_shorter_than_a_batch_is_repeated_to_fill_it():
+    few = benchmark(
+        {"torch-fp32": Linear("torch-fp32", [])},
+        lambda a, b: X[COUNT // 2 - 5 : COUNT // 2 + 5][a:b],
+        LABEL[COUNT // 2 - 5 : COUNT // 2 + 5],
+        WindowContext(
+            *(column[COUNT // 2 - 5 : COUNT // 2 + 5] for column in vars(CONTEXT).values())
+        ),
+        SPEC,
+    )
+    assert few.result.windows == 10
+    assert few.result.row("torch-fp32").throughput_at["32"] > 0

@@ -5,8 +5,9 @@ import pytest
 from matplotlib import image
 
 from model_code.benchmark import plots
-from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
+from model_code.benchmark.result import BenchmarkRun
 from model_code.errors import StorageError
+from builders_benchmark import benchmark_run
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +16,10 @@ def run() -> BenchmarkRun:
     probability = random.uniform(size=500)
     label = (random.uniform(size=500) < probability).astype(np.int8)
     poisoned = np.where(np.arange(500) == 7, np.nan, probability)
-    result = BenchmarkResult(
-        rows=(), unavailable={}, windows=500, requests=100, throughput_batch=64, machine={}
-    )
-    latency = {name: random.gamma(9, 0.2, 100) + 0.5 for name in ("torch-fp32", "openvino-fp32")}
-    return BenchmarkRun(
-        result, label, latency, {"torch-fp32": probability, "openvino-fp32": poisoned}
-    )
+    names = ("torch-fp32", "openvino-fp32")
+    latency = {name: random.gamma(9, 0.2, 100) + 0.5 for name in names}
+    answers = {"torch-fp32": probability, "openvino-fp32": poisoned}
+    return benchmark_run(label, answers, latency)
 
 
 def ink(path) -> int:
@@ -33,10 +31,17 @@ def ink(path) -> int:
 
 def test_every_picture_of_a_benchmark_is_drawn(run, tmp_path):
     paths = plots.draw_benchmark(run, tmp_path)
-    assert set(paths) == {"latency_ecdf", "roc", "precision_recall", "calibration"}
+    assert set(paths) == {
+        "latency_ecdf",
+        "throughput",
+        "accuracy_latency",
+        "roc",
+        "precision_recall",
+        "calibration",
+    }
     inks = {name: ink(path) for name, path in paths.items()}
     assert min(inks.values()) > 3000
-    assert len(set(inks.values())) == 4
+    assert len(set(inks.values())) == 6
 
 
 def test_the_learning_curve_takes_one_epoch_and_many(tmp_path):

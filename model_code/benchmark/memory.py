@@ -1,0 +1,31 @@
+"""Peak memory of one engine: what loading it and answering its largest batch adds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def peak_mib(work: Callable[[], T]) -> tuple[T, float | None]:
+    """Do the work; say how far resident memory rose above what the process held before.
+
+    Returns:
+        The work's result and MiB of host memory; None where the system does not tell (proc(5),
+        Linux only). Libraries imported before are not counted.
+    """
+    try:
+        _CLEAR.write_text("5")  # resets the peak to the present
+        before = _resident("VmRSS")
+    except OSError:
+        return work(), None
+    result = work()
+    return result, max(0.0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> float:
+    lines = (line.partition(":") for line in _STATUS.read_text().splitlines())
+    return next(float(value.split()[0]) for key, _, value in lines if key == name) / 1024

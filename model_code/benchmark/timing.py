@@ -1,0 +1,158 @@
+"""Engines timed in turns, so that a busy minute of the machine falls on all of them alike.
+
+Shapes: B batch, T = 64 steps, F = 16 features, R timed requests.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.engines.protocol import Predict, Predictor
+from model_code.settings import BenchmarkSpec
+
+Progress = Callable[[str, int, int], None]
+
+ROUND_WARMUP = 3  # calls before each turn: caches and clocks belong to the engine before
+STABLE_WINDOWS = 3
+STABLE_WITHIN = 0.10
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Raw numbers of every engine.
+
+    Attributes:
+        round_R: round in which each single request was made, the same for all engines.
+        latency_ms_R: closed loop of one client, batch 1.
+        throughput: windows per second by engine and batch size.
+        open_ms_R: open loop at a fixed arrival rate, counted from the intended send time.
+    """
+
+    round_R: NDArray[np.int64]
+    latency_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
+    throughput: dict[str, dict[int, float]]
+    open_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
+
+
+def take_turns(
+    predictors: Mapping[str, Predictor],
+    singles: Sequence[NDArray[np.float32]],
+    batches: Mapping[int, NDArray[np.float32]],
+    spec: BenchmarkSpec,
+    report: Progress,
+) -> Timings:
+    """Time every engine: single requests, batches, open loop, each in interleaved rounds.
+
+    Args:
+        predictors: loaded engines by name.
+        singles: windows (1, 64, 16) to cycle through.
+        batches: windows (B, 64, 16) by batch size.
+        spec: rounds and requests.
+        report: called with (what, done, of).
+    """
+    for predictor in predictors.values():
+        for call in range(spec.warmup):
+            predictor.predict(singles[call % len(singles)])
+        for x_BTF in batches.values():
+            predictor.predict(x_BTF)
+    rounds = min(spec.rounds, spec.requests)
+    each = -(-spec.requests // rounds)
+    latency: dict[str, list[float]] = {name: [] for name in predictors}
+    for turn in range(rounds):
+        for name in turns(list(predictors), turn):
+            latency[name] += _latencies_ms(predictors[name].predict, singles, each)
+        report("latency, rounds", turn + 1, rounds)
+    return Timings(
+        round_R=np.repeat(np.arange(rounds), each),
+        latency_ms_R={name: np.array(values) for name, values in latency.items()},
+        throughput=_throughput(predictors, batches, spec.throughput_rounds, report),
+        open_ms_R=_open_loop(predictors, singles, spec, report),
+    )
+
+
+def turns(names: list[str], turn: int) -> list[str]:
+    """The order of a round: each starts one engine later than the one before."""
+    shift = turn % len(names)
+    return names[shift:] + names[:shift]
+
+
+def drift(latency_ms_R: NDArray[np.float64]) -> float:
+    """Largest deviation of a third's median latency from the median, as a fraction of it.
+
+    Above `STABLE_WITHIN` the machine changed under the measurement: the row is called unstable.
+    """
+    whole = float(np.median(latency_ms_R))
+    parts = np.array_split(latency_ms_R, STABLE_WINDOWS)
+    return max(abs(float(np.median(part)) / whole - 1.0) for part in parts)
+
+
+def _latencies_ms(
+    predict: Predict, singles: Sequence[NDArray[np.float32]], requests: int
+) -> list[float]:
+    for x_BTF in singles[:ROUND_WARMUP]:
+        predict(x_BTF)
+    return [1e3 * _seconds(predict, singles[call % len(singles)]) for call in range(requests)]
+
+
+def _throughput(
+    predictors: Mapping[str, Predictor],
+    batches: Mapping[int, NDArray[np.float32]],
+    rounds: int,
+    report: Progress,
+) -> dict[str, dict[int, float]]:
+    """Windows per second: each turn sends as many windows as the largest batch holds."""
+    seconds = {name: dict.fromkeys(batches, 0.0) for name in predictors}
+    sent = dict.fromkeys(batches, 0)
+    for turn in range(rounds):
+        for batch, x_BTF in batches.items():
+            calls = max(1, max(batches) // batch)
+            sent[batch] += calls * len(x_BTF)
+            for name in turns(list(predictors), turn):
+                predict = predictors[name].predict
+                predict(x_BTF)
+                started = time.perf_counter()
+                for _ in range(calls):
+                    predict(x_BTF)
+                seconds[name][batch] += time.perf_counter() - started
+        report("throughput, rounds", turn + 1, rounds)
+    return {
+        name: {batch: sent[batch] / took for batch, took in by_batch.items()}
+        for name, by_batch in seconds.items()
+    }
+
+
+def _open_loop(
+    predictors: Mapping[str, Predictor],
+    singles: Sequence[NDArray[np.float32]],
+    spec: BenchmarkSpec,
+    report: Progress,
+) -> dict[str, NDArray[np.float64]]:
+    """Requests arrive on a clock whether or not the one before is answered; late ones queue up.
+
+    Source: Tene, "How NOT to measure latency" (coordinated omission).
+    """
+    rounds = STABLE_WINDOWS
+    each = -(-spec.open_loop_requests // rounds)
+    found: dict[str, list[float]] = {name: [] for name in predictors}
+    for turn in range(rounds):
+        for name in turns(list(predictors), turn):
+            predict = predictors[name].predict
+            for x_BTF in singles[:ROUND_WARMUP]:
+                predict(x_BTF)
+            start = time.perf_counter() + 1.0 / spec.open_loop_hz
+            for call in range(each):
+                intended = start + call / spec.open_loop_hz
+                time.sleep(max(0.0, intended - time.perf_counter()))
+                predict(singles[call % len(singles)])
+                found[name].append(1e3 * (time.perf_counter() - intended))
+        report("open loop, rounds", turn + 1, rounds)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _seconds(predict: Predict, x_BTF: NDArray[np.float32]) -> float:
+    started = time.perf_counter_ns()
+    predict(x_BTF)
+    return (time.perf_counter_ns() - started) / 1e9

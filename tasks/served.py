@@ -1,0 +1,111 @@
+"""The benchmark's row `triton-grpc`: one engine behind the real server, on this machine.
+
+Shapes: B batch, T = 64 steps, F = 16 features.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.triton.engine import serving_engine
+from infra.triton.install import SERVER, installed
+from model_code.benchmark.result import LoadRow, Served
+from model_code.engines.protocol import Predictor
+from model_code.engines.sidecar import EngineSidecar
+from model_code.repository.triton_config import SERVABLE
+from model_code.serving.client import Statistics, TritonClient
+from model_code.serving.load import LoadResult, closed_loop, open_loop
+from model_code.serving.predictor import TritonPredictor
+from model_code.settings import MODEL_NAME, BenchmarkSpec, Settings
+
+TRITON_ROW = "triton-grpc"
+NOT_INSTALLED = "not installed: tickline triton up installs it once"
+PROBES = 15
+
+
+@dataclass(frozen=True)
+class ServedEngine:
+    """One engine in a running server, and the client that asks it."""
+
+    engine: str
+    url: str
+    client: TritonClient
+    predictor: TritonPredictor
+
+    def under_load(self, windows_BTF: NDArray[np.float32], spec: BenchmarkSpec) -> Served:
+        """Server times of single requests, then many clients at once, then a fixed rate."""
+        before = self.client.statistics()
+        for index in range(len(windows_BTF)):
+            self.predictor.predict(windows_BTF[index : index + 1])
+        counted = self.client.statistics()
+        loads = []
+        for clients in spec.concurrency:
+            found = closed_loop(
+                self.url, windows_BTF, concurrency=clients, requests=spec.concurrent_requests
+            )
+            loads.append(_load(f"concurrency {clients}", found))
+        seconds = spec.open_loop_requests / spec.open_loop_hz
+        found = open_loop(self.url, windows_BTF, rate_hz=spec.open_loop_hz, seconds=seconds)
+        loads.append(_load(f"open loop, {spec.open_loop_hz:g} a second", found))
+        return Served(
+            engine=self.engine,
+            server=SERVER,
+            queue_ms=_mean_ms(before, counted, "queue_ns"),
+            compute_ms=_mean_ms(before, counted, "compute_infer_ns"),
+            loads=tuple(loads),
+        )
+
+
+@contextmanager
+def served(
+    settings: Settings,
+    folders: Mapping[str, Path],
+    predictors: Mapping[str, Predictor],
+    probe_BTF: NDArray[np.float32],
+) -> Iterator[ServedEngine | str]:
+    """Serve the engine that answers a few probes fastest; or say why none can be served."""
+    if not installed(settings):
+        yield NOT_INSTALLED
+        return
+    names = [name for name in predictors if name in SERVABLE]
+    if not names:
+        yield "no engine at hand that Triton can serve"
+        return
+    engine = min(names, key=lambda name: _median_s(predictors[name], probe_BTF))
+    sidecar = EngineSidecar.load(folders[engine])
+    with (
+        serving_engine(settings, folders[engine], sidecar) as server,
+        TritonClient(server.grpc_url) as client,
+    ):
+        predictor = TritonPredictor(client, MODEL_NAME, 1)
+        yield ServedEngine(engine, server.grpc_url, client, predictor)
+
+
+def _median_s(predictor: Predictor, x_BTF: NDArray[np.float32]) -> float:
+    took = []
+    for _ in range(PROBES):
+        started = time.perf_counter()
+        predictor.predict(x_BTF)
+        took.append(time.perf_counter() - started)
+    return float(np.median(took))
+
+
+def _mean_ms(before: Statistics, after: Statistics, name: str) -> float:
+    requests = after.requests - before.requests
+    nanoseconds: int = getattr(after, name) - getattr(before, name)
+    return nanoseconds / max(1, requests) / 1e6
+
+
+def _load(load: str, found: LoadResult) -> LoadRow:
+    return LoadRow(
+        load=load,
+        p50_ms=float(np.quantile(found.latency_ms_R, 0.50)),
+        p99_ms=float(np.quantile(found.latency_ms_R, 0.99)),
+        throughput=found.throughput,
+        failed=found.failed,
+    )

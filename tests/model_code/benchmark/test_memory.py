@@ -1,0 +1,19 @@
+import numpy as np
+
+from model_code.benchmark import memory
+
+
+def test_the_peak_is_counted_though_it_is_given_back():
+    def work():
+        big = np.ones(64 << 17)  # 64 MiB
+        return float(big[:3].sum())
+
+    result, peak = memory.peak_mib(work)
+    assert result == 3.0
+    assert peak is not None
+    assert 60 < peak < 80
+
+
+def test_where_the_system_does_not_tell_nothing_is_claimed(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
+    assert memory.peak_mib(lambda: "done") == ("done", None)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from model_code.benchmark import report
+from model_code.benchmark.result import LoadRow, Served
+from builders_benchmark import benchmark_run
+
+RANDOM = np.random.default_rng(1)
+ANSWER = RANDOM.uniform(size=400)
+LABEL = (RANDOM.uniform(size=400) < ANSWER).astype(np.int8)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return benchmark_run(
+        LABEL,
+        {"torch-fp32": ANSWER, "openvino-int8": np.clip(ANSWER + 0.01, 0, 1)},
+        {"torch-fp32": np.full(100, 4.0), "openvino-int8": np.full(100, 1.25)},
+        unavailable={"tensorrt-fp16": "no NVIDIA driver"},
+    )
+
+
+def test_the_last_line_names_engine_ratio_and_limit(run):
+    # 147,194,112 multiply-adds at 2e11 a second are 0.736 ms
+    assert report.chosen_line(run.result, "openvino-int8") == (
+        "chosen openvino-int8: 3.2x torch-fp32 at batch 1, 59% of the arithmetic floor"
+    )
+
+
+def test_the_tables_hold_every_engine_and_why_one_was_not_run(run):
+    text = report.markdown(run.result)
+    assert "| openvino-int8 | 1.25 | 1.25–1.25 | 1.25 | 1.25 | 1.25 | 1.25 |" in text
+    assert "| 3.20x | 59% | yes |" in text
+    assert "| tensorrt-fp16 " in text
+    assert "not run: no NVIDIA driver" in text
+    assert "processor made up" in text
+    for sheet in report.sheets(run.result):
+        assert all(len(row) == len(sheet.columns) for row in sheet.rows), sheet.title
+
+
+def test_a_machine_that_changed_under_the_measurement_is_called_unstable():
+    latency = np.concatenate([np.full(60, 4.0), np.full(40, 5.0)])
+    found = benchmark_run(LABEL, {"torch-fp32": ANSWER}, {"torch-fp32": latency})
+    assert "| unstable |" in report.markdown(found.result)
+
+
+def test_the_page_is_one_file_with_its_pictures_and_the_worst_windows(run, tmp_path):
+    report.publish(run, tmp_path)
+    page = (tmp_path / "benchmark.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert "Worst windows" in page
+    assert "volatility" in page
+    assert (tmp_path / "benchmark.md").read_text() == report.markdown(run.result)
+
+
+def test_the_server_has_a_table_of_its_own(run):
+    assert len(report.sheets(run.result)) == 3
+    load = LoadRow(load="concurrency 8", p50_ms=2.0, p99_ms=4.0, throughput=900.0, failed=0)
+    served = Served(
+        engine="openvino-int8", server="triton 2.51", queue_ms=0.1, compute_ms=1.0, loads=(load,)
+    )
+    text = report.markdown(run.with_served(served).result)
+    assert "| concurrency 8 | 2.00 | 4.00 | 900 | 0 |" in text
+    assert "0.10 ms passed in the queue and 1.00 ms in the engine" in text

@@ -1,0 +1,48 @@
+import time
+
+import numpy as np
+import pytest
+
+from model_code.benchmark import timing
+from model_code.settings import BenchmarkSpec
+
+SINGLES = [np.zeros((1, 64, 16), np.float32)]
+
+
+def test_each_round_starts_one_engine_later():
+    names = ["a", "b", "c"]
+    assert [timing.turns(names, turn)[0] for turn in range(4)] == ["a", "b", "c", "a"]
+    assert timing.turns(names, 1) == ["b", "c", "a"]
+    assert names == ["a", "b", "c"]
+
+
+def test_drift_is_the_worst_third_against_the_whole():
+    steady = np.full(30, 2.0)
+    assert timing.drift(steady) == 0.0
+    slower = np.concatenate([np.full(20, 2.0), np.full(10, 3.0)])
+    assert timing.drift(slower) == pytest.approx(0.5)
+
+
+class Slow:
+    """Takes far longer than the clock between two arrivals."""
+
+    def predict(self, x_BTF):
+        time.sleep(0.02)
+        return np.zeros((len(x_BTF), 2), np.float32)
+
+
+def test_an_engine_that_falls_behind_pays_for_the_queue():
+    spec = BenchmarkSpec(
+        warmup=1,
+        requests=3,
+        rounds=1,
+        batches=(1,),
+        throughput_rounds=1,
+        open_loop_hz=500,
+        open_loop_requests=15,
+    )
+    found = timing.take_turns({"slow": Slow()}, SINGLES, {1: SINGLES[0]}, spec, lambda *_: None)
+    # the closed loop never sees a queue; in the open loop the fifth waits for the four before it
+    assert found.open_ms_R["slow"].max() > 60.0
+    each = found.open_ms_R["slow"].reshape(3, 5)
+    assert (np.diff(each, axis=1) > 0).all()
