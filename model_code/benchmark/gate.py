@@ -169,8 +169,12 @@ def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws
     rounds, pieces = significance.piece_count(run.round_R), len(run.label_N) // length
     found = {}
     for name in names:
-        latency = significance.latency_samples(run.latency_ms_R[name], run.round_R, seed=SEED)
-        found[name] = {metric: Draws(values, rounds) for metric, values in latency.items()}
+        latency_R = run.latency_ms_R[name]
+        by_round = significance.round_values(latency_R, run.round_R)
+        latency = significance.latency_samples(latency_R, run.round_R, seed=SEED)
+        found[name] = {
+            metric: Draws(values, rounds, by_round[metric]) for metric, values in latency.items()
+        }
         found[name] |= {
             metric: Draws(values, pieces) for metric, values in quality.get(name, {}).items()
         }

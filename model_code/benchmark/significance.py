@@ -102,12 +102,37 @@ def latency_ratio(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of one engine's latency over another's, both redrawn by the same rounds."""
-    mine, other = (
-        latency_samples(values, round_R, resamples=resamples, seed=seed)[metric]
-        for values in (latency_ms_R, other_ms_R)
+    """Interval of one engine's latency over another's: the median of the rounds' own ratios.
+
+    What a busy minute does to both engines of a round cancels out, and a round in which it struck
+    one of them alone is but one of many.
+    """
+    mine_P, other_P = (
+        round_values(values, round_R)[metric] for values in (latency_ms_R, other_ms_R)
     )
-    return interval(mine / other, confidence, clusters=piece_count(round_R))
+    medians_S = round_medians(mine_P / other_P, resamples=resamples, seed=seed)
+    return interval(medians_S, confidence, clusters=len(mine_P))
+
+
+def round_values(
+    latency_ms_R: NDArray[np.float64], round_R: NDArray[np.integer]
+) -> dict[str, NDArray[np.float64]]:
+    """mean_ms and the quantiles of every round, (P,) each."""
+    piece_R = _pieces(round_R)
+    rounds = [latency_ms_R[piece_R == piece] for piece in np.unique(piece_R)]
+    found = {"mean_ms": np.array([values.mean() for values in rounds])}
+    for name, share in QUANTILES.items():
+        found[name] = np.array([np.quantile(values, share) for values in rounds])
+    return found
+
+
+def round_medians(
+    value_P: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """Median over rounds of a value each round has, in every resample, (S,)."""
+    draws = np.random.default_rng(seed).integers(0, len(value_P), (resamples, len(value_P)))
+    medians_S: NDArray[np.float64] = np.median(value_P[draws], axis=1)
+    return medians_S
 
 
 def latency_samples(

@@ -17,16 +17,23 @@ from model_code.benchmark.goals import (
     MinImprovement,
     Threshold,
 )
-from model_code.benchmark.significance import Interval, interval
+from model_code.benchmark.significance import Interval, interval, round_medians
 from model_code.errors import GateError
 
 
 @dataclass(frozen=True)
 class Draws:
-    """A metric in every resample, and how many independent pieces they were drawn from."""
+    """A metric in every resample.
+
+    Attributes:
+        values_S: the resampled metric.
+        clusters: how many independent pieces it was drawn from; None means very many.
+        rounds_P: a latency's value in every round, for comparison round by round.
+    """
 
     values_S: NDArray[np.float64] = field(repr=False)
     clusters: int | None = None
+    rounds_P: NDArray[np.float64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -186,8 +193,12 @@ def _judge_gain(
     if goal.confidence is not None:
         mine, theirs = candidate.draws.get(goal.metric), other.draws.get(goal.metric)
         if mine is not None and theirs is not None:
-            gain_S = _gain(goal, mine.values_S, theirs.values_S)
-            bounds = interval(np.asarray(gain_S), goal.confidence, clusters=mine.clusters)
+            if mine.rounds_P is not None and theirs.rounds_P is not None:
+                gain_P = np.asarray(_gain(goal, mine.rounds_P, theirs.rounds_P))
+                gain, gain_S = float(np.median(gain_P)), round_medians(gain_P)
+            else:
+                gain_S = np.asarray(_gain(goal, mine.values_S, theirs.values_S))
+            bounds = interval(gain_S, goal.confidence, clusters=mine.clusters)
         if bounds is None:
             return _row(goal, value, baseline, limit, None, _NO_INTERVAL)
         gain = min(gain, bounds.low)

@@ -1,220 +1,128 @@
-import math
+"""The gate on whole runs: evidence drawn from raw numbers, ties, pins."""
 
+import dataclasses
+
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from model_code.benchmark.gate import Verdict, choose, decide
-from model_code.benchmark.goals import Goals, load_goals
-from model_code.benchmark.regression import Regression
-from model_code.benchmark.result import BenchmarkResult, EngineRow
+from model_code.benchmark.gate import Choice, choose, evidence, judge_run
+from model_code.benchmark.goals import Goals
+from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.verdict import Verdict
 from model_code.errors import GateError
+from tests.builders_benchmark import benchmark_run
 
-GOOD = {
-    "mean_ms": 2.0,
-    "p50_ms": 2.0,
-    "p90_ms": 2.5,
-    "p99_ms": 3.0,
-    "throughput": 400.0,
-    "accuracy": 0.7,
-    "auc": 0.75,
-    "log_loss": 0.5,
-    "flips": 0,
-    "flip_fraction": 0.0,
-    "max_abs_dp": 0.001,
-    "p99_abs_dp": 0.0001,
-    "non_finite": 0,
-}
-SHIPPED = load_goals()
+RANDOM = np.random.default_rng(0)
+P = RANDOM.uniform(size=400)
+LABEL = (RANDOM.uniform(size=400) < P).astype(np.int8)
+AUC = {"name": "auc", "metric": "auc", "kind": "threshold", "minimum": 0.6}
+SURE = Goals.model_validate({"goals": ({**AUC, "confidence": 0.95},)})
+PLAIN = Goals.model_validate({"goals": (AUC,)})
 
 
-def goals(*entries) -> Goals:
-    return Goals.model_validate({"goals": entries})
+def run(*, probability=None, **p50) -> BenchmarkRun:
+    """Engines with these medians, their requests within 0.1% of them."""
+    names = {name.replace("_", "-"): value for name, value in {"torch_fp32": 9.0, **p50}.items()}
+    noise = RANDOM.uniform(0.999, 1.001, 200)
+    answers = dict.fromkeys(names, P) | (probability or {})
+    return benchmark_run(LABEL, answers, {name: p * noise for name, p in names.items()})
 
 
-def judge(entry, candidate, reference=GOOD, champion=GOOD):
-    verdict = decide(candidate, reference, champion, goals(entry), simulated=False)
-    return verdict.rows[0]
-
-
-def test_a_good_candidate_passes_the_shipped_goals():
-    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, simulated=False)
-    assert (verdict.verdict, verdict.promotable) == ("pass", True)
-    assert all(row.passed for row in verdict.rows)
-    assert "**pass**" in verdict.markdown()
-
-
-def test_without_a_champion_there_is_no_baseline():
-    verdict = decide(GOOD, GOOD, None, SHIPPED, simulated=False)
-    assert verdict.verdict == "no baseline"
-    open_rows = [row for row in verdict.rows if row.passed is None]
-    assert [row.kind for row in open_rows] == ["min-improvement"]
-    assert "| no baseline |" in verdict.markdown()
-
-
-def test_no_baseline_does_not_hide_a_missed_goal():
-    verdict = decide(GOOD | {"p99_ms": 10.1}, GOOD, None, SHIPPED, simulated=False)
-    assert (verdict.verdict, verdict.promotable) == ("fail", False)
-    assert "answers within 10 ms" in verdict.reason
-    assert "| FAIL |" in verdict.markdown()
-
-
-@pytest.mark.parametrize("champion", [GOOD, None])
-def test_simulated_data_are_never_promotable(champion):
-    verdict = decide(GOOD, GOOD, champion, SHIPPED, simulated=True)
-    assert not verdict.promotable
-    assert "simulated" in verdict.reason
-
-
-def test_without_goals_nothing_passes():
-    with pytest.raises(GateError, match="no goals"):
-        decide(GOOD, GOOD, GOOD, Goals.model_construct(goals=()), simulated=False)
-
-
-@pytest.mark.parametrize("goal", SHIPPED.goals, ids=lambda goal: goal.name)
-@pytest.mark.parametrize("bad", [None, math.nan, math.inf, -math.inf, "absent"])
-@pytest.mark.parametrize("champion", [GOOD, None])
-def test_a_missing_metric_never_passes(goal, bad, champion):
-    candidate = GOOD | {goal.metric: bad}
-    if bad == "absent":
-        del candidate[goal.metric]
-    verdict = decide(candidate, GOOD, champion, SHIPPED, simulated=False)
-    assert verdict.verdict == "fail"
-    assert goal.name in verdict.reason
-
-
-@pytest.mark.parametrize("bad", [None, math.nan])
-def test_a_missing_number_to_compare_with_never_passes(bad):
-    assert decide(GOOD, GOOD | {"auc": bad}, GOOD, SHIPPED, simulated=False).verdict == "fail"
-    assert decide(GOOD, GOOD, GOOD | {"auc": bad}, SHIPPED, simulated=False).verdict == "fail"
-
-
-@pytest.mark.parametrize(
-    ("entry", "value", "passed"),
-    [
-        ({"kind": "threshold", "metric": "p99_ms", "maximum": 3.0}, 3.0, True),
-        ({"kind": "threshold", "metric": "p99_ms", "maximum": 3.0}, 3.01, False),
-        ({"kind": "threshold", "metric": "auc", "minimum": 0.7}, 0.7, True),
-        ({"kind": "threshold", "metric": "auc", "minimum": 0.7}, 0.69, False),
-        (
-            {"kind": "max-degradation", "metric": "auc", "limit": 0.25, "unit": "absolute"},
-            0.5,
-            True,
-        ),
-        (
-            {"kind": "max-degradation", "metric": "auc", "limit": 0.25, "unit": "absolute"},
-            0.4,
-            False,
-        ),
-        (
-            {"kind": "max-degradation", "metric": "auc", "limit": 10.0, "unit": "percent"},
-            0.68,
-            True,
-        ),
-        (
-            {"kind": "max-degradation", "metric": "auc", "limit": 10.0, "unit": "percent"},
-            0.67,
-            False,
-        ),
-        (
-            {"kind": "max-degradation", "metric": "p99_ms", "limit": 1.0, "unit": "absolute"},
-            4.0,
-            True,
-        ),
-        (
-            {"kind": "max-degradation", "metric": "p99_ms", "limit": 1.0, "unit": "absolute"},
-            4.1,
-            False,
-        ),
-        (
-            {"kind": "min-improvement", "metric": "auc", "limit": 0.0, "unit": "absolute"},
-            0.75,
-            True,
-        ),
-        (
-            {"kind": "min-improvement", "metric": "auc", "limit": 0.0, "unit": "absolute"},
-            0.74,
-            False,
-        ),
-        (
-            {"kind": "min-improvement", "metric": "auc", "limit": -0.25, "unit": "absolute"},
-            0.5,
-            True,
-        ),
-        (
-            {"kind": "min-improvement", "metric": "p99_ms", "limit": 50.0, "unit": "percent"},
-            1.5,
-            True,
-        ),
-        (
-            {"kind": "min-improvement", "metric": "p99_ms", "limit": 50.0, "unit": "percent"},
-            1.6,
-            False,
-        ),
-    ],
-)
-def test_each_kind_judges_in_the_metrics_own_direction(entry, value, passed):
-    row = judge({"name": "goal", **entry}, GOOD | {entry["metric"]: value})
-    assert row.passed is passed
-    assert (row.margin >= 0) is passed
-    assert row.reason == ("met" if passed else "missed")
-
-
-def test_a_percentage_of_zero_never_passes():
-    entry = {
-        "name": "a",
-        "kind": "max-degradation",
-        "metric": "flips",
-        "limit": 1.0,
-        "unit": "percent",
+def verdicts(**words) -> dict[str, Verdict]:
+    return {
+        name.replace("_", "-"): Verdict(verdict=word, promotable=False, reason=word, rows=())
+        for name, word in words.items()
     }
-    row = judge(entry, GOOD)
-    assert row.passed is False
-    assert "no percentage" in row.reason
 
 
-@given(st.dictionaries(st.sampled_from(sorted(GOOD)), st.none() | st.floats(), max_size=13))
-def test_only_finite_complete_numbers_pass(candidate):
-    verdict = decide(candidate, GOOD, GOOD, SHIPPED, simulated=False)
-    needed = [candidate.get(goal.metric) for goal in SHIPPED.goals]
-    sound = all(value is not None and math.isfinite(value) for value in needed)
-    assert sound or verdict.verdict == "fail"
+def chosen(measured, words, pin=None) -> Choice:
+    return choose(measured, verdicts(**words), pin)
 
 
-def result(**p50) -> BenchmarkResult:
-    quality = Regression(**{key: GOOD[key] for key in Regression.model_fields})
-    rows = tuple(
-        EngineRow(
-            engine=name.replace("_", "-"),
-            mean_ms=1.0,
-            p50_ms=value,
-            p90_ms=1.0,
-            p99_ms=1.0,
-            throughput=1.0,
-            quality=quality,
-        )
-        for name, value in p50.items()
+def test_every_servable_engine_is_judged():
+    measured = run(torch_amp=1.0, onnxruntime_fp32=2.0, openvino_fp32=3.0, champion=2.0)
+    found = judge_run(measured, SURE, simulated=False)
+    assert list(found) == ["onnxruntime-fp32", "openvino-fp32"]
+    assert {verdict.verdict for verdict in found.values()} == {"pass"}
+    bounds = found["openvino-fp32"].rows[0].interval
+    assert bounds.low < measured.result.row("openvino-fp32").quality.auc < bounds.high
+
+
+def test_without_the_champions_row_there_is_no_baseline():
+    found = judge_run(run(onnxruntime_fp32=2.0), PLAIN, simulated=True)
+    assert found["onnxruntime-fp32"].verdict == "no baseline"
+    assert "simulated" in found["onnxruntime-fp32"].reason
+
+
+def test_an_engine_without_finite_answers_has_numbers_but_no_intervals():
+    broken = np.where(np.arange(400) == 7, np.nan, P)
+    measured = run(onnxruntime_fp32=2.0, probability={"onnxruntime-fp32": broken})
+    found = evidence(measured, resample=True)["onnxruntime-fp32"]
+    assert found.number("non_finite") == 1
+    assert "auc" not in found.draws
+    assert "p50_ms" in found.draws
+    assert judge_run(measured, SURE, simulated=False)["onnxruntime-fp32"].verdict == "fail"
+
+
+def test_the_verdict_is_the_same_each_time():
+    measured = run(onnxruntime_fp32=2.0, champion=2.0)
+    first, second = (judge_run(measured, SURE, simulated=False) for _ in range(2))
+    assert first == second
+
+
+def test_without_the_reference_nothing_is_judged():
+    measured = run(onnxruntime_fp32=2.0)
+    rows = measured.result.rows[1:]
+    bare = dataclasses.replace(measured, result=measured.result.model_copy(update={"rows": rows}))
+    with pytest.raises(GateError, match="no torch-fp32"):
+        judge_run(bare, PLAIN, simulated=False)
+
+
+def test_the_fastest_engine_that_did_not_fail_is_chosen():
+    measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0, openvino_bf16=0.5)
+    words = {"onnxruntime_fp32": "pass", "openvino_fp32": "no baseline", "openvino_bf16": "fail"}
+    choice = chosen(measured, words)
+    assert (choice.engine, choice.verdict.verdict) == ("openvino-fp32", "no baseline")
+    assert "fastest" in choice.reason
+
+
+@pytest.mark.parametrize("fp32", [0.999, 1.0, 1.015])
+def test_of_equally_fast_engines_the_most_exact_is_chosen(fp32):
+    measured = run(openvino_bf16=1.0, openvino_fp32=fp32, onnxruntime_fp32=1.1)
+    words = dict.fromkeys(("openvino_bf16", "onnxruntime_fp32", "openvino_fp32"), "pass")
+    choice = chosen(measured, words)
+    assert choice.engine == "openvino-fp32"
+    assert "openvino-fp32, openvino-bf16" in choice.reason
+
+
+def test_where_all_failed_the_nearest_is_shown():
+    auc = {"name": "b", "metric": "auc", "kind": "threshold", "minimum": 0.999}
+    fast = {"name": "c", "metric": "p50_ms", "kind": "threshold", "maximum": 1.5}
+    measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
+    asked = Goals.model_validate({"goals": (AUC, auc, fast)})
+    choice = choose(measured, judge_run(measured, asked, simulated=False))
+    assert (choice.engine, choice.verdict.verdict) == ("openvino-fp32", "fail")
+    assert "every engine failed" in choice.reason
+
+
+def test_a_pinned_engine_is_taken_though_another_is_faster():
+    measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
+    words = {"onnxruntime_fp32": "pass", "openvino_fp32": "pass"}
+    choice = chosen(measured, words, pin="onnxruntime-fp32")
+    assert (choice.engine, choice.verdict.verdict) == ("onnxruntime-fp32", "pass")
+
+
+def test_no_other_engine_takes_a_pinned_ones_place():
+    measured = run(onnxruntime_fp32=2.0)
+    failed = chosen(
+        measured, {"onnxruntime_fp32": "fail", "openvino_fp32": "pass"}, pin="onnxruntime-fp32"
     )
-    return BenchmarkResult(
-        rows=rows, unavailable={}, windows=1, requests=1, throughput_batch=1, machine={}
-    )
+    assert (failed.engine, failed.verdict.verdict) == ("onnxruntime-fp32", "fail")
+    absent = chosen(measured, {"onnxruntime_fp32": "pass"}, pin="openvino-bf16")
+    assert (absent.verdict.verdict, absent.verdict.promotable) == ("fail", False)
+    assert "openvino-bf16 is pinned, but cannot be judged" in absent.reason
 
 
-def verdict_of(word) -> Verdict:
-    return Verdict(verdict=word, promotable=False, reason="", rows=())
-
-
-def test_the_fastest_servable_engine_that_did_not_fail_is_chosen():
-    table = result(torch_fp32=0.1, onnxruntime_fp32=2.0, openvino_fp32=1.0, openvino_bf16=0.5)
-    words = {
-        "torch-fp32": verdict_of("pass"),
-        "onnxruntime-fp32": verdict_of("pass"),
-        "openvino-fp32": verdict_of("no baseline"),
-        "openvino-bf16": verdict_of("fail"),
-    }
-    assert choose(table, words) == "openvino-fp32"
-
-
-def test_nothing_is_chosen_where_all_failed_or_none_was_judged():
-    table = result(onnxruntime_fp32=2.0, openvino_fp32=1.0)
-    assert choose(table, {"onnxruntime-fp32": verdict_of("fail")}) is None
+def test_nothing_to_choose_from_is_an_error():
+    with pytest.raises(GateError, match="can serve"):
+        chosen(run(), {})

@@ -17,7 +17,11 @@ def test_the_shipped_goals_cover_what_a_release_needs():
         ("non_finite", "threshold"),
         ("p99_ms", "threshold"),
         ("auc", "min-improvement"),
+        ("p50_ms", "min-improvement"),
+        ("batch_dependence", "threshold"),
     }
+    compared = [goal for goal in goals if goal.kind != "threshold"]
+    assert all(goal.confidence == 0.95 for goal in compared)
     assert next(goal for goal in goals if goal.metric == "p99_ms").maximum == 10.0
 
 
@@ -54,6 +58,8 @@ def test_no_goals_is_an_error(tmp_path, text):
         (ONE.replace("minimum: 0.5", "note: none"), "note|either"),
         (ONE + ONE.partition("\n")[2], "same name"),
         (ONE + "extra: 1\n", "extra"),
+        (ONE.replace("minimum: 0.5", "minimum: 0.5, confidence: 95"), "confidence"),
+        (ONE.replace("auc", "max_abs_dp, confidence: 0.95"), "max_abs_dp has no interval"),
         (WORSE.replace("1.0", "-1.0"), "limit"),
         (WORSE.replace("absolute", "points"), "unit"),
     ],

@@ -1,0 +1,263 @@
+"""Faults planted in engines, measured as engines are, judged by the shipped goals.
+
+Shapes: B batch, T = 64 steps, F = 16 features, D features of the encoder, N windows, R requests.
+"""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model_code.benchmark import measure
+from model_code.benchmark.gate import judge_run
+from model_code.benchmark.goals import load_goals
+from model_code.benchmark.measure import benchmark
+from model_code.network import FinancialPredictor
+from model_code.settings import BenchmarkSpec, NetworkSpec
+from tests.builders_benchmark import ROUNDS, benchmark_run, context
+
+COUNT = 1024
+SPEC = BenchmarkSpec(
+    warmup=1,
+    requests=20,
+    rounds=5,
+    batches=(1, 64),
+    throughput_rounds=1,
+    open_loop_hz=500,
+    open_loop_requests=10,
+)
+MACHINE = {"answers within 10 ms", "no slower than the champion"}  # a busy one may miss these
+ENGINE = "onnxruntime-fp32"  # the name that faulty engines go by
+
+
+class Served:
+    """A network as an engine."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def predict(self, x_BTF):
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(np.ascontiguousarray(x_BTF))).float().numpy()
+
+
+class HalfLayerNorm(nn.Module):
+    """Layer normalisation whose squares are summed in half precision: 65,504 is the end."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, h_BTD: Tensor) -> Tensor:
+        h_BTD = h_BTD.half()
+        centred_BTD = h_BTD - h_BTD.mean(dim=-1, keepdim=True)
+        variance_BT1 = centred_BTD.square().mean(dim=-1, keepdim=True)
+        h_BTD = centred_BTD / (variance_BT1 + self.norm.eps).sqrt()
+        return h_BTD.float() * self.norm.weight + self.norm.bias
+
+
+class Swapped(nn.Module):
+    """Classes in the other order."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        return self.network(x_BTF).flip(1)
+
+
+class AcrossTheBatch(nn.Module):
+    """Forgets that the batch comes first: windows attend to each other, not steps."""
+
+    def __init__(self, network: FinancialPredictor) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        inner = self.network
+        h_BDT = inner.convolution(inner.standardise(x_BTF).transpose(1, 2))
+        h_TBD = inner.encoder(h_BDT.permute(2, 0, 1))
+        return inner.head(h_TBD.mean(dim=0))
+
+
+def quantised(network: FinancialPredictor, calibration_BTF: Tensor) -> nn.Module:
+    """Weights and inputs of matrix products in int8, ranges seen on the calibration windows."""
+    network = copy.deepcopy(network)
+    ranges: dict[str, tuple[float, float]] = {}
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv1d | nn.Linear) and "out_proj" not in name
+    }
+
+    def watch(name: str) -> Callable[..., None]:
+        def seen(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            ranges[name] = (float(inputs[0].min()), float(inputs[0].max()))
+
+        return seen
+
+    torch.backends.mha.set_fastpath_enabled(False)  # it goes round the layers it replaces
+    try:
+        hooks = [layer.register_forward_pre_hook(watch(n)) for n, layer in layers.items()]
+        with torch.no_grad():
+            network(calibration_BTF)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    for hook in hooks:
+        hook.remove()
+
+    def fake(x: Tensor, low: float, high: float) -> Tensor:
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max(high - low, 1e-6) / 255
+        zero = round(-128 - low / scale)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
+
+    for name, layer in layers.items():
+        low, high = ranges[name]
+        with torch.no_grad():
+            reach = float(layer.weight.abs().max())
+            layer.weight.copy_(fake(layer.weight, -reach, reach))
+        layer.register_forward_pre_hook(
+            lambda _layer, inputs, low=low, high=high: (fake(inputs[0], low, high),)
+        )
+    return network
+
+
+class Market:
+    """A network, windows, and labels that follow its probabilities."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(7)
+        random = np.random.default_rng(7)
+        network = FinancialPredictor(NetworkSpec(d_model=16, heads=2, layers=2, feed_forward=32))
+        self.network = network.eval()
+        level = random.normal(size=(COUNT, 1, 16)) * 2
+        self.x_BTF = (level + random.normal(size=(COUNT, 64, 16))).astype(np.float32)
+        with torch.no_grad():
+            # the residual stream runs high, as it may: LayerNorm in FP32 does not mind
+            network.convolution.weight.mul_(1000)
+            logits_BC = network(torch.from_numpy(self.x_BTF))
+            spread = (logits_BC[:, 1] - logits_BC[:, 0]).std()
+            network.head.weight.mul_(4 / spread)
+            network.head.bias.zero_()
+            margin = network(torch.from_numpy(self.x_BTF)) @ torch.tensor([-1.0, 1.0])
+            network.head.bias.copy_(torch.tensor([margin.median(), 0.0]))
+            p_N = torch.softmax(network(torch.from_numpy(self.x_BTF)), dim=1)[:, 1].numpy()
+        self.label_N = (random.uniform(size=COUNT) < p_N).astype(np.int8)
+
+    def missed(self, network: nn.Module) -> set[str]:
+        """Goals that an engine of this network misses, beside FP32 of the right one."""
+        predictors = {"torch-fp32": Served(self.network), ENGINE: Served(network)}
+        run = benchmark(
+            predictors, lambda a, b: self.x_BTF[a:b], self.label_N, context(COUNT), SPEC
+        )
+        verdict = judge_run(run, load_goals(), simulated=False)[ENGINE]
+        missed = {row.name for row in verdict.rows if row.passed is False}
+        assert (verdict.verdict == "fail") is bool(missed)
+        return missed - MACHINE
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return Market()
+
+
+@pytest.fixture(autouse=True)
+def _peak(monkeypatch):
+    monkeypatch.setattr(measure, "ceilings", lambda _kinds: {})
+
+
+def test_a_sound_engine_misses_nothing(market):
+    assert market.missed(copy.deepcopy(market.network)) == set()
+
+
+def test_layer_norm_overflow_in_half(market):
+    network = copy.deepcopy(market.network)
+    for layer in network.encoder.layers:
+        layer.norm1, layer.norm2 = HalfLayerNorm(layer.norm1), HalfLayerNorm(layer.norm2)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        missed = market.missed(network)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert {"AUC keeps up with FP32", "probabilities stay close to FP32"} <= missed
+
+
+def test_a_swapped_class(market):
+    missed = market.missed(Swapped(market.network))
+    assert {
+        "accuracy keeps up with FP32",
+        "AUC keeps up with FP32",
+        "better than guessing",
+    } <= missed
+    assert "an answer does not depend on its batch" not in missed
+
+
+def test_int8_without_calibration(market):
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        zeros = torch.zeros(64, 64, 16)
+        missed = market.missed(quantised(market.network, zeros))
+        calibrated = market.missed(quantised(market.network, torch.from_numpy(market.x_BTF)))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    wanted = {"AUC keeps up with FP32", "probabilities stay close to FP32"}
+    assert wanted <= missed
+    assert "AUC keeps up with FP32" not in calibrated  # the ranges are to blame, not int8
+
+
+def test_a_batch_dependent_network(market):
+    missed = market.missed(AcrossTheBatch(market.network))
+    assert "an answer does not depend on its batch" in missed
+
+
+def stored(count: int):
+    """Probabilities and labels as a run holds them."""
+    random = np.random.default_rng(11)
+    p_N = random.uniform(size=count)
+    return p_N, (random.uniform(size=count) < p_N).astype(np.int8)
+
+
+def latency(random, mood_P) -> np.ndarray:
+    """Milliseconds of 1,000 requests: the machine's mood, the turn's own, and a heavy tail."""
+    turn_P = mood_P * random.lognormal(0, 0.02, ROUNDS)
+    body_R = np.repeat(turn_P, 1000 // ROUNDS) * (0.95 + random.gamma(2, 0.025, 1000))
+    return np.where(random.uniform(size=1000) < 0.01, body_R * random.uniform(1.5, 3, 1000), body_R)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("slower", [1.0, 1.05])
+def test_an_engine_5_percent_slower(seed, slower):
+    p_N, label_N = stored(1000)
+    random = np.random.default_rng(seed)
+    mood_P = random.lognormal(0, 0.1, ROUNDS)
+    scales = {"torch-fp32": 3.0, "champion": 1.0, ENGINE: slower}
+    run = benchmark_run(
+        label_N,
+        dict.fromkeys(scales, p_N),
+        {name: scale * latency(random, mood_P) for name, scale in scales.items()},
+    )
+    verdict = judge_run(run, load_goals(), simulated=False)[ENGINE]
+    assert verdict.verdict == ("pass" if slower == 1.0 else "fail")
+    if slower > 1.0:
+        assert verdict.reason == "missed: no slower than the champion"
+
+
+def test_nan_on_one_window_in_ten_thousand():
+    p_N, label_N = stored(10_000)
+    random, mood_P = np.random.default_rng(0), np.ones(ROUNDS)
+    latencies = {name: latency(random, mood_P) for name in ("torch-fp32", ENGINE, "openvino-fp32")}
+    broken_N = p_N.copy()
+    broken_N[4321] = np.nan
+    run = benchmark_run(
+        label_N, {"torch-fp32": p_N, ENGINE: broken_N, "openvino-fp32": p_N}, latencies
+    )
+    found = judge_run(run, load_goals(), simulated=False)
+    assert found["openvino-fp32"].verdict == "no baseline"
+    assert found[ENGINE].verdict == "fail"
+    finite = next(row for row in found[ENGINE].rows if row.metric == "non_finite")
+    assert (finite.value, finite.passed) == (1.0, False)
