@@ -47,7 +47,10 @@ def dashboard(
 
 @app.command()
 def metrics(
-    port: Annotated[int, typer.Option(help="Serve at http://127.0.0.1:PORT/metrics.")] = 9464,
+    port: Annotated[int, typer.Option(help="Serve at http://HOST:PORT/metrics.")] = 9464,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than loopback only behind a firewall.")
+    ] = "127.0.0.1",
     textfile: Annotated[
         Path | None,
         typer.Option(help="Write node_exporter's textfile instead, once (name it *.prom)."),
@@ -83,8 +86,8 @@ def metrics(
         exporter.push(look(settings, nights=nights), push)
         out.print("pushed")
         return
-    stop = exporter.serve(lambda: look(settings, nights=nights), port)
-    out.print(f"metrics at http://127.0.0.1:{port}/metrics; Ctrl-C stops")
+    stop = exporter.serve(lambda: look(settings, nights=nights), port, host)
+    out.print(f"metrics at http://{host}:{port}/metrics; Ctrl-C stops")
     try:
         while True:
             time.sleep(1)

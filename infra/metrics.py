@@ -139,18 +139,18 @@ def registry(look: Callable[[], Sight]) -> CollectorRegistry:
     return found
 
 
-def serve(look: Callable[[], Sight], port: int) -> Callable[[], None]:
-    """Answer scrapes at http://127.0.0.1:port/metrics in a thread; return what stops it.
+def serve(look: Callable[[], Sight], port: int, host: str = HOST) -> Callable[[], None]:
+    """Answer scrapes at http://host:port/metrics in a thread; return what stops it.
 
     Raises:
         TicklineError: the port is taken.
     """
     try:
-        server, thread = start_http_server(port, addr=HOST, registry=registry(look))
+        server, thread = start_http_server(port, addr=host, registry=registry(look))
     except OSError as error:
         raise TicklineError(
             f"cannot serve metrics: {error.strerror or error}",
-            where=f"{HOST}:{port}",
+            where=f"{host}:{port}",
             remedy="choose another --port",
         ) from error
 
