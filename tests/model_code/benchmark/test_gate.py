@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from model_code.benchmark.gate import Choice, choose, evidence, judge_run
 from model_code.benchmark.goals import Goals
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.errors import GateError
+from model_code.settings import BenchmarkSpec
 from tests.builders_benchmark import benchmark_run
 
 RANDOM = np.random.default_rng(0)
@@ -126,3 +128,10 @@ def test_no_other_engine_takes_a_pinned_ones_place():
 def test_nothing_to_choose_from_is_an_error():
     with pytest.raises(GateError, match="can serve"):
         chosen(run(), {})
+
+
+@pytest.mark.parametrize("pin", ["torch-fp32", "openvino-fp32", "typo"])
+def test_only_a_measured_servable_engine_can_be_pinned(pin):
+    with pytest.raises(ValidationError, match="pin one of the engines"):
+        BenchmarkSpec(engines=("torch-amp", "onnxruntime-fp32"), pin=pin)
+    assert BenchmarkSpec(pin="openvino-fp32").pin == "openvino-fp32"
