@@ -22,6 +22,7 @@ from model_code.settings import Settings
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
+SERVER = "Triton 2.51.0, Python backend"  # what nvidia-pytriton 0.7.0 bundles
 BACKEND = HERE / "backend_model.py"
 BACKENDS = ("onnxruntime", "openvino")  # tensorrt is never imitated
 INTERPRETERS = ("3.11", "3.12")  # numpy below 2 has wheels for no newer one
@@ -48,6 +49,15 @@ class Installation:
         return _bundle(self.venv) / "bin" / "tritonserver"
 
 
+def installed(settings: Settings) -> bool:
+    """Whether `install` has done its work for this home."""
+    try:
+        version, _ = _interpreter()
+    except ServerError:
+        return False
+    return (_root(settings, version) / "venv").is_dir()
+
+
 def install(settings: Settings, say: Callable[[str], None] | None = None) -> Installation:
     """Make the server's environment if it is not there yet; safe to call by many at once.
 
@@ -65,8 +75,7 @@ def install(settings: Settings, say: Callable[[str], None] | None = None) -> Ins
             remedy="run it in NVIDIA's container (docs/serving.md) and set TICKLINE_TRITON_URL",
         )
     version, interpreter = _interpreter()
-    key = hash_bytes(REQUIREMENTS.read_bytes())[:12]
-    root = settings.triton_home / f"py{version}-{key}"
+    root = _root(settings, version)
     venv = root / "venv"
     backends = root / f"backends-{hash_bytes(BACKEND.read_bytes())[:12]}"
     library_path = _library_path(interpreter, venv, version)
@@ -80,6 +89,10 @@ def install(settings: Settings, say: Callable[[str], None] | None = None) -> Ins
             if not backends.is_dir():
                 _make_backends(backends, venv, version)
     return Installation(venv, backends, library_path)
+
+
+def _root(settings: Settings, version: str) -> Path:
+    return settings.triton_home / f"py{version}-{hash_bytes(REQUIREMENTS.read_bytes())[:12]}"
 
 
 def _interpreter() -> tuple[str, str]:

@@ -1,0 +1,214 @@
+"""The Triton server that people and flows share: up, down, status, its address.
+
+Its state file holds what identifies the process (pid and start time), so that a stale one, or
+another process with the same pid, is told apart.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.servers import HOST, ServerError, healthy
+from infra.triton.install import install
+from infra.triton.server import Ports, TritonServer, command, environment, ready_url, sweep
+from model_code.artifacts import atomic_file
+from model_code.serving.client import TritonClient
+from model_code.settings import MODEL_NAME, Settings
+
+PORTS = Ports(http=8000, grpc=8001, metrics=8002)
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    pid: int
+    started: float  # seconds since the epoch, as the kernel says
+    http: int
+    grpc: int
+    metrics: int
+    repository: str
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(http=self.http, grpc=self.grpc, metrics=self.metrics)
+
+    def alive(self) -> bool:
+        try:
+            process = psutil.Process(self.pid)
+            same = process.create_time() == self.started
+            return same and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+
+def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
+    """Start the server, or find it running; load the model if the repository holds one.
+
+    Raises:
+        ServerError: a port is taken, it cannot be installed or does not start.
+        ServingError: the model does not load (the server runs on).
+    """
+    folder = settings.home / "triton"
+    folder.mkdir(parents=True, exist_ok=True)
+    installation = install(settings)
+    repository = settings.serving_repository
+    repository.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        server = status(settings)
+        if server is None:
+            _require_free(ports)
+            log = _log(settings)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    command(installation, repository, ports),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | environment(installation),
+                    start_new_session=True,
+                )
+            _await(process, ports, log)
+            _remember(settings, process.pid, ports, repository)
+            server = TritonServer.at(process.pid, ports, repository, log)
+    _load(server)
+    return server
+
+
+def adopt(settings: Settings, pid: int, ports: Ports) -> None:
+    """Make a server that another keeper started the one of this home, and load its model.
+
+    Raises:
+        ServingError: the model does not load (the server runs on).
+    """
+    (settings.home / "triton").mkdir(parents=True, exist_ok=True)
+    _remember(settings, pid, ports, settings.serving_repository)
+    _load(TritonServer.at(pid, ports, settings.serving_repository, _log(settings)))
+
+
+def down(settings: Settings) -> bool:
+    """Stop the server and wait until it is gone; False when none was running."""
+    folder = settings.home / "triton"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        state = _state(settings)
+        _record(settings).unlink(missing_ok=True)
+        if state is None:
+            return False
+        running = state.alive()
+        if running:
+            _stop(psutil.Process(state.pid))
+        sweep(state.ports)
+        return running
+
+
+def status(settings: Settings) -> TritonServer | None:
+    """The server that `up` started for this home, None when it is not running."""
+    state = _state(settings)
+    if state is None or not state.alive():
+        return None
+    return TritonServer.at(state.pid, state.ports, Path(state.repository), _log(settings))
+
+
+def serving_url(settings: Settings) -> str:
+    """Where clients ask, as host:port: the configured one, or that of `up`.
+
+    Raises:
+        ServerError: none is configured or running.
+    """
+    if settings.triton_url:
+        return settings.triton_url
+    server = status(settings)
+    if server is None:
+        raise ServerError(
+            "no Triton server is running",
+            where=str(_record(settings)),
+            remedy="tickline triton up, or name one: TICKLINE_TRITON_URL=host:8001",
+        )
+    return server.grpc_url
+
+
+def _remember(settings: Settings, pid: int, ports: Ports, repository: Path) -> None:
+    state = _State(
+        pid=pid,
+        started=psutil.Process(pid).create_time(),
+        http=ports.http,
+        grpc=ports.grpc,
+        metrics=ports.metrics,
+        repository=str(repository),
+    )
+    with atomic_file(_record(settings)) as temporary:
+        temporary.write_text(state.model_dump_json())
+
+
+def _load(server: TritonServer) -> None:
+    if (server.repository / MODEL_NAME).is_dir():
+        with TritonClient(server.grpc_url) as client:
+            if not client.versions(MODEL_NAME):
+                client.load(MODEL_NAME)
+
+
+def _record(settings: Settings) -> Path:
+    return settings.home / "triton" / "server.json"
+
+
+def _log(settings: Settings) -> Path:
+    return settings.home / "logs" / "triton.log"
+
+
+def _state(settings: Settings) -> _State | None:
+    try:
+        return _State.model_validate_json(_record(settings).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _require_free(ports: Ports) -> None:
+    for port in (ports.http, ports.grpc, ports.metrics):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise ServerError(
+                    f"port {port} is taken",
+                    where=f"{HOST}:{port}",
+                    remedy="stop what listens there, or choose: tickline triton up --grpc-port ...",
+                ) from error
+
+
+def _await(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if healthy(ready_url(ports)):
+            return
+        time.sleep(0.1)
+    status = process.poll()
+    process.kill()
+    process.wait()
+    sweep(ports)
+    reason = "did not answer in time" if status is None else f"exited with status {status}"
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    raise ServerError(f"the Triton server {reason}:\n{tail}", where=str(log))
+
+
+def _stop(process: psutil.Process) -> None:
+    stubs = process.children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stub in stubs:  # a killed server's model processes would linger
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stub.kill()
