@@ -81,6 +81,7 @@ def engine(
         system="Linux x86_64",
         build_seconds=1.0,
         parity_error=0.0,
+        flops=32,
     )
     sidecar.save(folder)
     return sidecar

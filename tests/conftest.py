@@ -1,14 +1,19 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from infra.servers import QUIET, environment, prefect_server
 from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.triton.server import TritonServer
 
 # before anything imports Prefect or MLflow, which read these once
 os.environ.update(QUIET)
@@ -37,6 +42,15 @@ def fx() -> str:
     if not (SHARED / "fx").is_dir():
         pytest.skip("real data: ../shared/data/fx is absent")
     return str(SHARED / "fx")
+
+
+@pytest.fixture(scope="session")
+def triton_home() -> Path:
+    """Where the Triton server is installed; done once for all sessions of this machine."""
+    from infra.triton.install import install
+
+    install(Settings())
+    return Settings().triton_home
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +83,27 @@ def home(tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> I
     }
     with temporary_settings(changes):
         yield settings
+
+
+@pytest.fixture(scope="session")
+def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:
+    from infra.triton.server import running
+
+    settings = Settings(home=tmp_path_factory.mktemp("triton")).resolved()
+    with running(settings, settings.serving_repository) as server:
+        yield server
+
+
+@pytest.fixture
+def live_triton(_live_triton: "TritonServer") -> "TritonServer":
+    """The session's real Triton server, with an empty repository of its own."""
+    from model_code.serving.client import TritonClient
+
+    with TritonClient(_live_triton.grpc_url) as client:
+        for model in {state.model for state in client.index() if state.state == "READY"}:
+            client.unload(model)
+    root = _live_triton.repository
+    for folder in (root, root.with_name(f"{root.name}-state")):
+        shutil.rmtree(folder, ignore_errors=True)
+    root.mkdir()
+    return _live_triton

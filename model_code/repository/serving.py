@@ -148,6 +148,12 @@ class ServingRepository:
                 _sync(path)
             approved.prove(folder)  # what is renamed is what was approved
 
+    def withdraw(self, version: int) -> None:
+        """Remove a version that was published and never served."""
+        gone = self.archive / f".{version}.withdrawn"
+        (self.archive / str(version)).rename(gone)
+        shutil.rmtree(gone)
+
     def arrange(self, versions: Sequence[int]) -> None:
         """Let Triton see exactly these versions, all of one configuration; by renames.
 
@@ -167,6 +173,9 @@ class ServingRepository:
             self.archive.mkdir(parents=True, exist_ok=True)
             for version in set(self.versions()) - set(versions):
                 (self.home / str(version)).rename(self.archive / str(version))
+            if not versions:  # a model without versions cannot be loaded
+                (self.home / CONFIG_FILE).unlink(missing_ok=True)
+                self.home.rmdir()
             for config in configs:
                 if _read(self.home / CONFIG_FILE) != config:
                     with atomic_file(self.home / CONFIG_FILE) as path:

@@ -97,5 +97,5 @@ class RoutedClient:
         champion = self._router.route(now=True).champion
         if champion is not None and champion != failed:
             return champion
-        # a bridge is lost when the server restarts; the model has the same version, or will have
+        # a bridge is lost when the server restarts; the model has the same version by then
         return Target(model=MODEL_NAME, version=failed.version)

@@ -1,0 +1,41 @@
+"""How far each feature of one set of windows has drifted from another: population stability index.
+
+PSI = sum over bins of (q - p) ln(q / p), the bins being deciles of the reference. By convention
+below 0.1 is no shift, 0.1 to 0.25 a moderate one, above 0.25 a large one.
+
+Shapes: N and M rows, F features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+MODERATE, LARGE = 0.1, 0.25
+
+
+def drift(
+    reference_NF: NDArray[np.floating], current_MF: NDArray[np.floating], names: Sequence[str]
+) -> dict[str, float]:
+    """PSI of each named feature; 0 where both are constant and equal.
+
+    Args:
+        reference_NF: the training rows.
+        current_MF: the newest day's rows.
+        names: of the F features.
+    """
+    return {
+        name: _psi(reference_NF[:, index], current_MF[:, index]) for index, name in enumerate(names)
+    }
+
+
+def _psi(reference_N: NDArray[np.floating], current_M: NDArray[np.floating]) -> float:
+    cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
+    shares = [
+        # half a row in every bin: an empty one says little, and must not make the index infinite
+        (np.bincount(np.digitize(values, cuts), minlength=len(cuts) + 1) + 0.5)
+        / (len(values) + 0.5 * (len(cuts) + 1))
+        for values in (reference_N, current_M)
+    ]
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
