@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from infra.servers import environment, prefect_server
+from infra.triton.install import install
 from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings
 
@@ -62,6 +63,7 @@ def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Benc
     Raises:
         TicklineError: a stage failed.
     """
+    install(settings, say=print)  # the row `triton-grpc`
     with connected(settings):
         from flows.bench import bench
 
