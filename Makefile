@@ -6,7 +6,7 @@ DATA ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data ui clean
+.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data ui audit clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -44,6 +44,9 @@ bench-data: setup ## speed of features and validation
 
 ui: setup ## open Prefect's and MLflow's pages
 	$(BIN)/tickline ui
+
+audit: setup ## look the locked packages up among known vulnerabilities
+	infra/audit.sh
 
 clean: ## remove the environment and caches, never results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

@@ -57,7 +57,10 @@ class Night(_Frozen):
 
 
 class Serving(_Frozen):
-    """The champion: its registered version and since when it serves."""
+    """The champion: its registered version and when that was approved.
+
+    A rollback brings an older approval back: the age is the model's, not the last swap's.
+    """
 
     version: str
     since: dt.datetime

@@ -22,7 +22,7 @@ from tasks.release import CHAMPION
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
-PROMOTED_AT = "promoted_at"  # tag of a model version, ISO 8601
+APPROVED_AT = "approved_at"  # tag that a promotion writes to the model version, ISO 8601
 
 
 def look(settings: Settings, *, nights: int = 30) -> Sight:
@@ -104,10 +104,10 @@ def _champion(mlflow: MlflowClient) -> Serving | None:
         version = mlflow.get_model_version_by_alias(MODEL_NAME, CHAMPION)
     except MlflowException:
         return None
-    promoted = version.tags.get(PROMOTED_AT)
+    approved = version.tags.get(APPROVED_AT)
     since = (
-        dt.datetime.fromisoformat(promoted)
-        if promoted
+        dt.datetime.fromisoformat(approved)
+        if approved
         else dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
     )
     return Serving(version=str(version.version), since=since)

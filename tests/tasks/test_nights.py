@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 
 from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking
-from tasks.nights import PROMOTED_AT, look, prefect_url
+from tasks.nights import APPROVED_AT, look, prefect_url
 
 
 @task
@@ -66,7 +66,7 @@ def test_a_night_is_read_back_with_its_stages_and_champion(home: Settings) -> No
     assert seen.champion.version == "1"
     assert dt.datetime.now(dt.UTC) - seen.champion.since < dt.timedelta(minutes=5)
 
-    mlflow.set_model_version_tag(MODEL_NAME, "1", PROMOTED_AT, "2026-11-01T10:00:00+00:00")
+    mlflow.set_model_version_tag(MODEL_NAME, "1", APPROVED_AT, "2026-11-01T10:00:00+00:00")
     champion = look(home).champion
     assert champion is not None
     assert champion.since == dt.datetime(2026, 11, 1, 10, tzinfo=dt.UTC)

@@ -1,0 +1,102 @@
+"""Structured logs: one JSON object a line, with the ids of the run it belongs to, no secrets."""
+
+import datetime as dt
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pythonjsonlogger.json import JsonFormatter
+
+from model_code.settings import Settings
+
+LOGGER = "tickline"
+HIDDEN = "***"
+# what a URL or an environment variable of this kind holds is never written
+SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING|WEBHOOK|CONNECTION")
+CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
+NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
+
+
+@contextmanager
+def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
+    """Write what is logged in the block to `<home>/logs/tickline-<date>.jsonl`.
+
+    Takes in the project's own logger, Prefect's and MLflow's, and warnings of every other.
+
+    Args:
+        settings: of the home folder.
+        ids: written with every line, e.g. `flow_run_id`, `flow_run_name`, `mlflow_run_id`.
+    """
+    path = settings.home / "logs" / f"tickline-{dt.datetime.now(dt.UTC):%Y-%m-%d}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Formatter(ids))
+    loggers = [logging.getLogger(name) for name in (LOGGER, "prefect", "mlflow")]
+    own = loggers[0]
+    before = own.level
+    own.setLevel(logging.INFO)
+    others = _Others(handler)
+    for logger in loggers:
+        logger.addHandler(handler)
+    logging.getLogger().addHandler(others)
+    try:
+        yield path
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        logging.getLogger().removeHandler(others)
+        own.setLevel(before)
+        handler.close()
+
+
+def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log an event with its fields, e.g. `log("stage ended", stage="train", seconds=12.5)`."""
+    logging.getLogger(LOGGER).log(level, message, extra=fields)
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """Values of variables whose names say that they are secret, longest first.
+
+    Short ones are left out: hiding every "1" would hide the log.
+    """
+    found = {value for name, value in environment.items() if SECRET_NAME.search(name.upper())}
+    return sorted((value for value in found if len(value) >= 6), key=len, reverse=True)
+
+
+class _Formatter(JsonFormatter):
+    """JSON with time in UTC, the run's ids, and no secret."""
+
+    def __init__(self, ids: Mapping[str, str]) -> None:
+        super().__init__(
+            FIELDS, rename_fields=NAMES, static_fields=dict(ids), json_ensure_ascii=False
+        )
+        self._secrets = secrets_of(os.environ)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """ISO 8601 in UTC, milliseconds."""
+        del datefmt
+        return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, every secret of the environment and every URL's credentials hidden."""
+        line = CREDENTIALS.sub(HIDDEN, super().format(record))
+        for secret in self._secrets:
+            line = line.replace(secret, HIDDEN)
+        return line
+
+
+class _Others(logging.Handler):
+    """Hands on warnings and errors that reached the root logger."""
+
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__(logging.WARNING)
+        self.target = target
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on, unless its own logger did."""
+        if record.name.split(".")[0] not in {LOGGER, "prefect", "mlflow"}:
+            self.target.emit(record)

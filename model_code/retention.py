@@ -1,0 +1,163 @@
+"""What may be deleted from a home folder: everything that nothing needs any more.
+
+Mark and sweep over the content-addressed store. Marked is what the kept stage results name, what
+the model repositories' manifests name, and whatever is young; nothing is guessed from names.
+"""
+
+import datetime as dt
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.errors import StorageError
+
+SHA256 = re.compile(rb"\b[0-9a-f]{64}\b")
+GRACE = dt.timedelta(days=1)  # whatever was written since may belong to a stage that is at work
+
+
+class Folders(BaseModel):
+    """Where things lie; each may be absent.
+
+    Attributes:
+        repositories: of models, staged or serving; read for what they name, never swept.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    artifacts: Path
+    results: Path
+    checkpoints: Path
+    logs: Path
+    repositories: tuple[Path, ...] = ()
+
+
+class Needed(BaseModel):
+    """What somebody still needs, each with who.
+
+    Attributes:
+        results: file name of a stage's result -> who needs it.
+        hashes: sha256 of an artefact -> who needs it.
+        open_since: start of the oldest run that may still go on; its checkpoints are younger.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    results: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    open_since: dt.datetime | None = None
+
+
+class Item(BaseModel):
+    """One thing that is kept or deleted as a whole.
+
+    Attributes:
+        needed: who needs it; None where nobody does.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    path: Path
+    size: int
+    needed: str | None
+
+
+def plan(
+    folders: Folders, needed: Needed, *, now: dt.datetime, keep_logs: dt.timedelta
+) -> list[Item]:
+    """Every artefact, result, checkpoint, log and left-over, with who needs it.
+
+    Args:
+        folders: where to look.
+        needed: what runs and the registry need.
+        now: with a time zone.
+        keep_logs: logs older than this are nobody's.
+    """
+    young = now - GRACE
+    items: list[Item] = []
+    hashes = dict(needed.hashes)
+    for root in folders.repositories:
+        for path in root.rglob("*.json"):
+            hashes |= dict.fromkeys(_hashes(path), f"repository {root.name}")
+    for path in _children(folders.results):
+        who = needed.results.get(path.name) or _young(path, young)
+        if who:
+            # what a kept result names is kept with it: a rerun reads it back
+            hashes |= {name: who for name in _hashes(path) if name not in hashes}
+        items.append(_item("result", path, who))
+    for path in _children(folders.artifacts):
+        if path.name.startswith("."):
+            items.append(_item("left-over", path, _young(path, young)))
+            continue
+        items += [
+            _item("artefact", home, hashes.get(home.name) or _young(home, young))
+            for home in _children(path)
+        ]
+    since = min(young, needed.open_since) if needed.open_since else young
+    for path in _children(folders.checkpoints):
+        reason = "a run that may go on" if needed.open_since else "younger than a day"
+        items.append(_item("checkpoint", path, reason if _touched(path) >= since else None))
+    return items + [
+        _item("log", path, _young(path, now - keep_logs, "recent"))
+        for path in _children(folders.logs)
+    ]
+
+
+def delete(items: Iterable[Item]) -> int:
+    """Delete what nobody needs, results before the artefacts they name; return bytes freed.
+
+    Raises:
+        StorageError: something cannot be deleted; what is left is still consistent.
+    """
+    order = {"result": 0}
+    freed = 0
+    for item in sorted(items, key=lambda item: order.get(item.kind, 1)):
+        if item.needed:
+            continue
+        try:
+            if item.path.is_dir() and not item.path.is_symlink():
+                shutil.rmtree(item.path)
+            else:
+                item.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot delete {item.path.name}: {error.strerror or error}",
+                where=str(item.path),
+                remedy="mend its permissions (ls -ld), then tickline gc --apply again",
+            ) from error
+        freed += item.size
+    return freed
+
+
+def _children(root: Path) -> list[Path]:
+    return sorted(root.iterdir()) if root.is_dir() else []
+
+
+def _item(kind: str, path: Path, needed: str | None) -> Item:
+    size = sum(found.lstat().st_size for found in _files(path))
+    return Item(kind=kind, path=path, size=size, needed=needed)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir() and not path.is_symlink():
+        yield from (found for found in path.rglob("*") if found.is_symlink() or found.is_file())
+    else:
+        yield path
+
+
+def _touched(path: Path) -> dt.datetime:
+    newest = max([path.lstat().st_mtime, *(found.lstat().st_mtime for found in _files(path))])
+    return dt.datetime.fromtimestamp(newest, dt.UTC)
+
+
+def _young(path: Path, since: dt.datetime, reason: str = "younger than a day") -> str | None:
+    return reason if _touched(path) >= since else None
+
+
+def _hashes(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    return {found.decode() for found in SHA256.findall(path.read_bytes())}

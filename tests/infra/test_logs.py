@@ -1,0 +1,75 @@
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.logs import HIDDEN, json_log, log, secrets_of
+from model_code.settings import Settings
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_each_line_is_json_with_the_runs_ids_and_its_fields(tmp_path: Path) -> None:
+    with json_log(Settings(home=tmp_path), flow_run_name="brave-fox", mlflow_run_id="m1") as path:
+        log("stage ended", stage="train", seconds=12.5)
+    log("after the block")
+    (line,) = lines(path)
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "level": "INFO",
+        "logger": "tickline",
+        "message": "stage ended",
+        "stage": "train",
+        "seconds": 12.5,
+        "flow_run_name": "brave-fox",
+        "mlflow_run_id": "m1",
+    }
+
+
+def test_others_warnings_and_tracebacks_are_taken_in_once(tmp_path: Path) -> None:
+    with json_log(Settings(home=tmp_path)) as path:
+        logging.getLogger("somelibrary").warning("careful")
+        logging.getLogger("somelibrary").info("chatter")
+        try:
+            raise ValueError("no\nsecond line")
+        except ValueError:
+            logging.getLogger("prefect.flow_runs").exception("it failed")
+    careful, failed = lines(path)
+    assert (careful["logger"], careful["message"]) == ("somelibrary", "careful")
+    assert "second line" in failed["exc_info"]
+
+
+def test_secrets_are_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKLINE_AUTH_PASSWORD", "correct horse")
+    monkeypatch.setenv("TICKLINE_WEBHOOK", "https://hooks.example/abc")
+    with json_log(Settings(home=tmp_path)) as path:
+        log("password is correct horse", url="postgresql://desk:hush@db/x")
+        log("posting to https://hooks.example/abc")
+    text = path.read_text()
+    for secret in ("correct horse", "hush", "hooks.example/abc"):
+        assert secret not in text
+    assert text.count(HIDDEN) == 3
+    assert len(lines(path)) == 2
+
+
+def test_what_counts_as_secret() -> None:
+    found = secrets_of(
+        {
+            "AWS_SECRET_ACCESS_KEY": "abcdefgh",
+            "PREFECT_API_AUTH_STRING": "desk:abcdefgh",
+            "HOME": "/home/desk",
+            "SOME_TOKEN": "1",
+        }
+    )
+    assert found == ["desk:abcdefgh", "abcdefgh"]
+
+
+def test_two_runs_of_a_day_share_the_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with json_log(Settings(home=tmp_path), flow_run_name=name) as path:
+            log("begun")
+    assert [line["flow_run_name"] for line in lines(path)] == ["one", "two"]

@@ -1,0 +1,107 @@
+"""The stack's stores for real: Postgres under Prefect and MLflow, an S3 server under artefacts."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import httpx
+import pytest
+from builders_postgres import postgres
+from moto.server import ThreadedMotoServer
+
+from infra.servers import HOST, environment, free_port, started
+from model_code.settings import Settings
+from tasks import tracking
+
+FLOW = """
+from prefect import flow, task
+
+@task(persist_result=True)
+def double(x: int) -> int:
+    return 2 * x
+
+@flow
+def small() -> int:
+    return double(21)
+
+assert small() == 42
+"""
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres("prefect", "mlflow") as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of an empty bucket on a real S3-compatible server."""
+    server = ThreadedMotoServer(HOST, 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    for name, value in {
+        "MLFLOW_S3_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="mlflow")
+    yield "s3://mlflow"
+    server.stop()
+
+
+def test_a_tracked_run_on_postgres_with_artefacts_in_s3(
+    database: str, bucket: str, tmp_path: Path
+) -> None:
+    settings = Settings(
+        home=tmp_path, mlflow_tracking_uri=f"postgresql+psycopg2://{database}/mlflow"
+    ).resolved()
+    mlflow = tracking.client(settings)
+    mlflow.create_experiment(settings.mlflow_experiment, artifact_location=f"{bucket}/nightly")
+    identity = {tracking.FLOW_RUN_TAG: "one"}
+    run_id = tracking.continue_or_start(mlflow, settings, name="a", identity=identity, tags={})
+    child = tracking.nested(mlflow, settings, run_id, "training")
+    tracking.log_metrics(mlflow, child, {"auc": 0.75})
+    mlflow.log_text(child, "hello", "notes/hello.txt")
+    tracking.finish(mlflow, run_id, "FINISHED")
+    # the same flow run again goes on in the same MLflow run
+    assert run_id == tracking.continue_or_start(
+        mlflow, settings, name="a", identity=identity, tags={}
+    )
+    tracking.finish(mlflow, run_id, "FINISHED")
+    found = mlflow.get_run(child)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"auc": 0.75})
+    client = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
+    keys = [entry["Key"] for entry in client.list_objects_v2(Bucket="mlflow")["Contents"]]
+    assert [key for key in keys if key.endswith("notes/hello.txt")]
+    assert Path(mlflow.download_artifacts(child, "notes/hello.txt")).read_text() == "hello"
+
+
+def test_prefects_server_on_postgres_keeps_a_flow_run(database: str, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://{HOST}:{port}/api"
+    settings = Settings(home=tmp_path, prefect_api_url=url).resolved()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
+    variables = {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{database}/prefect"}
+    script = tmp_path / "small.py"
+    script.write_text(FLOW)
+    with started(
+        "prefect-server", [*command, "--port", str(port)], f"{url}/health", settings, variables
+    ):
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env=os.environ | environment(settings),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run,) = httpx.post(f"{url}/flow_runs/filter", json={}).json()
+        assert run["state_type"] == "COMPLETED"
+    assert not list(tmp_path.rglob("prefect.db"))  # it was not SQLite after all
