@@ -57,12 +57,15 @@ class FinancialPredictor(nn.Module):
 
     def forward(self, x_BTF: Tensor) -> Tensor:
         """Return logits_BC for raw features x_BTF (float32, batch first)."""
-        z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
-        z_BTF = z_BTF.clamp(-CLAMP, CLAMP) + SHIFT
-        h_BDT = self.convolution(z_BTF.transpose(1, 2))
+        h_BDT = self.convolution(self.standardise(x_BTF).transpose(1, 2))
         h_BTD = self.encoder(h_BDT.transpose(1, 2))
         logits_BC: Tensor = self.head(h_BTD.mean(dim=1))
         return logits_BC
+
+    def standardise(self, x_BTF: Tensor) -> Tensor:
+        """Standard deviations from the training mean, clamped and shifted."""
+        z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
+        return z_BTF.clamp(-CLAMP, CLAMP) + SHIFT
 
     def fit_standardisation(
         self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
@@ -187,7 +190,14 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         # from memory: a broken archive then fails while reading, not later through a map
         payload = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        pickle.UnpicklingError,
+    ) as error:
         raise _unusable(path, error) from error
     if not isinstance(payload, dict):
         raise _unusable(path, TypeError(f"holds a {type(payload).__name__}, not a dictionary"))

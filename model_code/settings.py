@@ -35,10 +35,19 @@ TENSORRT_WORKSPACE_BYTES = 4 << 30
 ENGINE_NAMES = (
     "torch-fp32",
     "torch-amp",
+    "torch-compile",
     "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "onnxruntime-pruned",
     "openvino-fp32",
     "openvino-bf16",
+    "openvino-int8",
+    "openvino-pruned",
+    "openvino-pruned-bf16",
+    "tensorrt-fp32",
     "tensorrt-fp16",
+    "tensorrt-bf16",
+    "tensorrt-sparse",
 )
 REFERENCE_ENGINE = "torch-fp32"
 CHAMPION_ROW = "champion"  # the serving model, measured beside the engines

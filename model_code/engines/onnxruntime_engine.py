@@ -1,40 +1,114 @@
-"""ONNX Runtime on the CPU, FP32.
+"""ONNX Runtime: FP32 on the CPU or, where its CUDA provider is installed, on the GPU.
+
+Two sessions share the file on a CPU. The one for batch 1 has the batch fixed, so that the shapes
+that the export computes at run time become constants, and its buffers bound once.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 
+from model_code import machine
 from model_code.engines.packaged import PackagedEngine
 from model_code.engines.protocol import EngineSource, Predictor, check_windows
 from model_code.errors import EngineError
-from model_code.settings import INPUT_NAME, OUTPUT_NAME
+from model_code.settings import (
+    CLASS_COUNT,
+    FEATURE_COUNT,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    SEQUENCE_LENGTH,
+)
+
+BATCH_DIM = "batch"  # as `export` names it
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def open_session(path: Path, threads: int, *, provider: str = CPU, single: bool = False) -> Any:
+    """A session with all graph optimisations, sequential execution.
+
+    Args:
+        path: ONNX file.
+        threads: of the one pool.
+        provider: execution provider; a session that falls back to another is refused.
+        single: fix the batch at 1.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the graph, or computes it elsewhere.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if single:
+        options.add_free_dimension_override_by_name(BATCH_DIM, 1)
+    # TF32 is not FP32
+    providers = [CPU] if provider == CPU else [(CUDA, {"use_tf32": "0"}), CPU]
+    try:
+        session = ort.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # its exceptions share no public base class
+        raise EngineError(f"ONNX Runtime refuses the graph: {error}", where=str(path)) from error
+    found = session.get_providers()[0]
+    if found != provider:
+        raise EngineError(
+            f"ONNX Runtime was asked for {provider} and computes with {found}",
+            where=str(path),
+            remedy="install the CUDA and cuDNN that onnxruntime-gpu names, or onnxruntime alone",
+        )
+    return session
+
+
+class _Single:
+    """Batch 1 through buffers bound once: no allocation, no lookup by name."""
+
+    def __init__(self, session: Any) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._x_BTF = np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
+        self._logits_BC = np.zeros((1, CLASS_COUNT), np.float32)
+        for bind, name, array in (
+            (self._binding.bind_input, INPUT_NAME, self._x_BTF),
+            (self._binding.bind_output, OUTPUT_NAME, self._logits_BC),
+        ):
+            bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._x_BTF[:] = x_BTF
+        self._session.run_with_iobinding(self._binding)
+        return self._logits_BC.copy()
 
 
 class _OnnxPredictor:
-    def __init__(self, path: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path, threads: int, provider: str, *, fix_batch: bool = True) -> None:
+        self._session = open_session(path, threads, provider=provider)
+        self._single = None
+        if provider == CPU:
+            fixed = open_session(path, threads, single=True) if fix_batch else self._session
+            self._single = _Single(fixed)
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(x_BTF)
+        if self._single is not None and len(x_BTF) == 1:
+            return self._single.predict(x_BTF)
         logits_BC: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: x_BTF})[0]
         return logits_BC
 
 
 class OnnxRuntimeFloat32(PackagedEngine):
-    """ONNX Runtime's CPU provider, all graph optimisations, sequential execution."""
+    """The export as it stands; on the GPU where ONNX Runtime's CUDA provider is installed."""
 
-    name, precision, device = "onnxruntime-fp32", "fp32", "cpu"
+    name, precision = "onnxruntime-fp32", "fp32"
     library, file = "onnxruntime", "model.onnx"
+
+    def __init__(self) -> None:
+        gpu = CUDA in ort.get_available_providers() and torch.cuda.is_available()
+        self.device = "cuda" if gpu else "cpu"
 
     def availability(self) -> str | None:
         """Always available."""
@@ -44,16 +118,24 @@ class OnnxRuntimeFloat32(PackagedEngine):
         return source.onnx
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        return open_graph(path, threads)
+        return _OnnxPredictor(path, threads, CUDA if self.device == "cuda" else CPU)
+
+    def _library_version(self) -> str:
+        return str(ort.__version__)  # the distribution may be onnxruntime-gpu
+
+    def _device_name(self) -> str:
+        return machine.gpus()[0] if self.device == "cuda" else super()._device_name()
 
 
-def open_graph(path: Path, threads: int) -> Predictor:
+def open_graph(path: Path, threads: int, *, fix_batch: bool = True) -> Predictor:
     """Open an exported graph that has no engine of its own, a registered model's for example.
+
+    Args:
+        path: ONNX file.
+        threads: intra-operator threads.
+        fix_batch: give batch 1 a session of its own.
 
     Raises:
         EngineError: ONNX Runtime refuses it.
     """
-    try:
-        return _OnnxPredictor(path, threads)
-    except Exception as error:  # its exceptions share no public base class
-        raise EngineError(f"ONNX Runtime refuses the graph: {error}", where=str(path)) from error
+    return _OnnxPredictor(path, threads, CPU, fix_batch=fix_batch)

@@ -3,6 +3,9 @@
 Left alone, OpenVINO takes BF16 by itself where the processor has it, and FP32 where it has not,
 whatever the name on the tin; so the hint is explicit and the compiled graph is read back.
 
+The graph is compiled twice, for any batch and for batch 1: with its shapes fixed, reshapes and
+slices vanish and buffers are planned ahead.
+
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
@@ -16,26 +19,32 @@ from numpy.typing import NDArray
 from model_code.engines.packaged import PackagedEngine
 from model_code.engines.protocol import EngineSource, Predictor, check_windows
 from model_code.errors import EngineError
+from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH
 
 # where the arithmetic is: their precision is the engine's
 _MATRIX_LAYERS = ("FullyConnected", "MatMul", "Convolution")
+NO_BF16 = "CPU has no native BF16 (AVX512_BF16 or AMX)"
 
 
-def compile_graph(path: Path, hint: str, threads: int) -> Any:
+def compile_graph(path: Path, hint: str, threads: int, *, single: bool = False) -> Any:
     """Compile an ONNX graph for one-at-a-time latency.
 
     Args:
         path: ONNX file.
         hint: OpenVINO's name of the precision, "f32" or "bf16".
         threads: inference threads.
+        single: fix the batch at 1.
 
     Raises:
-        EngineError: the graph is refused, or was compiled to another precision.
+        EngineError: the graph is refused.
     """
     try:
         core = ov.Core()
-        compiled = core.compile_model(
-            core.read_model(path),
+        graph = core.read_model(path)
+        if single:
+            graph.reshape([1, SEQUENCE_LENGTH, FEATURE_COUNT])
+        return core.compile_model(
+            graph,
             "CPU",
             {
                 "PERFORMANCE_HINT": "LATENCY",
@@ -46,7 +55,25 @@ def compile_graph(path: Path, hint: str, threads: int) -> Any:
         )
     except RuntimeError as error:
         raise EngineError(f"OpenVINO refuses the graph: {error}", where=str(path)) from error
-    found = effective_precisions(compiled)
+
+
+def matrix_precisions(compiled: Any) -> dict[str, str]:
+    """Precision in which the compiled graph computes each of its matrix products, by name."""
+    found = {}
+    for node in compiled.get_runtime_model().get_ops():
+        facts = node.get_rt_info()
+        if facts["layerType"].astype(str) in _MATRIX_LAYERS:
+            found[node.get_friendly_name()] = facts["runtimePrecision"].astype(str)
+    return found
+
+
+def require_precision(compiled: Any, hint: str, path: Path) -> None:
+    """Stop when some matrix product is computed in another precision.
+
+    Raises:
+        EngineError: naming what was found.
+    """
+    found = set(matrix_precisions(compiled).values())
     if found != {hint}:
         raise EngineError(
             f"OpenVINO was asked for {hint} and computes matrix products in "
@@ -54,58 +81,64 @@ def compile_graph(path: Path, hint: str, threads: int) -> Any:
             where=str(path),
             remedy="use openvino-fp32 on this processor",
         )
-    return compiled
 
 
-def effective_precisions(compiled: Any) -> set[str]:
-    """Precisions in which the compiled graph computes its matrix products."""
-    found = set()
-    for node in compiled.get_runtime_model().get_ops():
-        facts = node.get_rt_info()
-        if facts["layerType"].astype(str) in _MATRIX_LAYERS:
-            found.add(facts["runtimePrecision"].astype(str))
-    return found
+class OpenVinoPredictor:
+    """Two compiled forms of one graph; batch 1 goes through buffers set once."""
 
-
-class _OpenVinoPredictor:
-    def __init__(self, compiled: Any) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(self, compiled: Any, single: Any) -> None:
+        self._request, self._single = compiled.create_infer_request(), single.create_infer_request()
+        self._x_BTF = np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
+        self._logits_BC = np.zeros((1, CLASS_COUNT), np.float32)
+        self._single.set_input_tensor(ov.Tensor(self._x_BTF, shared_memory=True))
+        self._single.set_output_tensor(ov.Tensor(self._logits_BC, shared_memory=True))
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits; see `protocol.Predictor`."""
         check_windows(x_BTF)
+        if len(x_BTF) == 1:
+            self._x_BTF[:] = x_BTF
+            self._single.infer()
+            return self._logits_BC.copy()
         self._request.infer([x_BTF], share_inputs=True)
         logits_BC: NDArray[np.float32] = self._request.get_output_tensor(0).data.copy()
         return logits_BC
 
 
-class _OpenVinoEngine(PackagedEngine):
+class OpenVinoEngine(PackagedEngine):
+    """Base: compiles the file to `hint` and proves it."""
+
     device = "cpu"
     library, file = "openvino", "model.onnx"
-    hint: str
+    hint = "f32"
+
+    def availability(self) -> str | None:
+        """Always available, but for BF16: there OpenVINO's own word on the processor."""
+        if self.hint != "bf16":
+            return None
+        capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return None if "BF16" in capabilities else NO_BF16
 
     def _export(self, source: EngineSource) -> Path:
         return source.onnx
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        return _OpenVinoPredictor(compile_graph(path, self.hint, threads))
+        forms = [compile_graph(path, self.hint, threads, single=single) for single in (False, True)]
+        for compiled in forms:
+            self._prove(compiled, path)
+        return OpenVinoPredictor(*forms)
+
+    def _prove(self, compiled: Any, path: Path) -> None:
+        require_precision(compiled, self.hint, path)
 
 
-class OpenVinoFloat32(_OpenVinoEngine):
+class OpenVinoFloat32(OpenVinoEngine):
     """FP32 on any x86-64 or Arm CPU."""
 
-    name, precision, hint = "openvino-fp32", "fp32", "f32"
-
-    def availability(self) -> str | None:
-        """Always available."""
-        return None
+    name, precision = "openvino-fp32", "fp32"
 
 
-class OpenVinoBFloat16(_OpenVinoEngine):
+class OpenVinoBFloat16(OpenVinoEngine):
     """BF16 where the processor computes it natively."""
 
     name, precision, hint = "openvino-bf16", "bf16", "bf16"
-
-    def availability(self) -> str | None:
-        """OpenVINO's own word on the processor."""
-        capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return None if "BF16" in capabilities else "CPU has no native BF16 (AVX512_BF16 or AMX)"

@@ -1,4 +1,4 @@
-"""Engines whose file is an export as it stands; compilation happens at load.
+"""Engines whose file is an export, as it stands or rewritten; compilation happens at load.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -8,12 +8,13 @@ import platform
 import shutil
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
-from model_code import machine
+from model_code import machine, network
 from model_code.artifacts import hash_path, storage_error
 from model_code.engines.protocol import EngineSource, Predictor, parity_error
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
@@ -62,8 +63,21 @@ def require_same(name: str, found: str, folder: Path) -> None:
         raise EngineError(f"this is an engine {found}, not {name}", where=str(folder))
 
 
+@dataclass(frozen=True)
+class Made:
+    """What an engine's file holds, beyond the export.
+
+    Attributes:
+        flops: of one window.
+        recipe: facts for the sidecar.
+    """
+
+    flops: int
+    recipe: dict[str, str | int | float] = field(default_factory=dict)
+
+
 class PackagedEngine(ABC):
-    """Base of the engines that copy an export and open it with a library."""
+    """Base of the engines that write a file and open it with a library."""
 
     name: str
     precision: str
@@ -79,15 +93,26 @@ class PackagedEngine(ABC):
     def _export(self, source: EngineSource) -> Path:
         """Which of the exports this engine opens."""
 
+    def _make(self, source: EngineSource, path: Path) -> Made:
+        """Write the engine's file; the export as it stands, unless the engine changes it."""
+        try:
+            shutil.copyfile(self._export(source), path)
+        except OSError as error:
+            raise storage_error(error, path) from error
+        return Made(network.flops_per_window(network.load(source.model).spec))
+
     @abstractmethod
     def _open(self, path: Path, threads: int) -> Predictor:
         """Compile the file for this machine."""
+
+    def _library_version(self) -> str:
+        return metadata.version(self.library)
 
     def _device_name(self) -> str:
         return machine.processor()
 
     def build(self, source: EngineSource, out: Path) -> EngineSidecar:
-        """Copy the export, compile it once, measure its parity, write the sidecar.
+        """Write the file, compile it once, measure its parity, write the sidecar.
 
         Raises:
             EngineUnavailableError: this machine lacks what the engine needs.
@@ -99,15 +124,15 @@ class PackagedEngine(ABC):
         started = time.perf_counter()
         try:
             out.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._export(source), path)
         except OSError as error:
             raise storage_error(error, path) from error
+        made = self._make(source, path)
         predictor = self._open(path, threads)
         seconds = time.perf_counter() - started
         sidecar = EngineSidecar(
             engine=self.name,
             library=self.library,
-            library_version=metadata.version(self.library),
+            library_version=self._library_version(),
             precision=self.precision,
             device=self._device_name(),
             file=self.file,
@@ -120,8 +145,10 @@ class PackagedEngine(ABC):
             max_batch=MAX_BATCH_SIZE,
             threads=threads,
             system=system(),
+            flops=made.flops,
+            recipe=made.recipe,
             build_seconds=seconds,
-            parity_error=parity_error(predictor, source.model),
+            parity_error=parity_error(predictor, source),
         )
         sidecar.save(out)
         return sidecar

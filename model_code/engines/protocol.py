@@ -30,11 +30,38 @@ class EngineSource:
         model: `network.save` file.
         onnx: graph with a dynamic batch.
         torchscript: traced module.
+        calibration: `.npy` of float32 training windows (N, 64, 16); None where there are none,
+            and then no engine that needs them is built.
     """
 
     model: Path
     onnx: Path
     torchscript: Path
+    calibration: Path | None = None
+
+    def windows(self) -> NDArray[np.float32]:
+        """The calibration windows.
+
+        Raises:
+            EngineError: there are none, or the file is not what it should be.
+        """
+        remedy = "give training windows: EngineSource(..., calibration=PATH)"
+        if self.calibration is None:
+            raise EngineError("there are no calibration windows to build from", remedy=remedy)
+        try:
+            x_BTF = np.load(self.calibration, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise EngineError(
+                f"the calibration windows cannot be read: {error}",
+                where=str(self.calibration),
+                remedy=remedy,
+            ) from error
+        if not isinstance(x_BTF, np.ndarray):
+            raise EngineError("the calibration file holds several arrays", remedy=remedy)
+        check_windows(x_BTF)
+        if not np.isfinite(x_BTF).all():
+            raise EngineError("a calibration window is not finite", where=str(self.calibration))
+        return x_BTF
 
 
 class Predictor(Protocol):
@@ -59,7 +86,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Arithmetic of the matrix products: fp32, bf16, fp16."""
+        """Arithmetic of the matrix products: fp32, bf16, fp16, int8."""
         ...
 
     @property
@@ -111,23 +138,26 @@ def check_windows(x_BTF: NDArray[np.float32], max_batch: int | None = None) -> N
         )
 
 
-def parity_error(predictor: Predictor, model: Path) -> float:
-    """Largest |logit difference| to eager FP32 on windows drawn like the training features.
+def parity_error(predictor: Predictor, source: EngineSource) -> float:
+    """Largest |logit difference| to eager FP32.
 
-    Args:
-        predictor: the engine under test.
-        model: `network.save` file.
+    On calibration windows where there are some, otherwise on windows drawn like them.
 
     Raises:
-        EngineError: the engine answers NaN or infinity.
+        EngineError: the engine answers NaN or infinity, or the calibration windows are unfit.
     """
-    reference = network.load(model).eval()
-    noise_BTF = np.random.default_rng(0).standard_normal(
-        (PARITY_WINDOWS, SEQUENCE_LENGTH, FEATURE_COUNT), dtype=np.float32
-    )
-    mean_F = reference.feature_mean_F.detach().cpu().numpy()
-    std_F = reference.feature_std_F.detach().cpu().numpy()
-    x_BTF = np.ascontiguousarray(mean_F + std_F * noise_BTF, dtype=np.float32)
+    reference = network.load(source.model).eval()
+    if source.calibration is not None:
+        windows = source.windows()
+        some = np.linspace(0, len(windows) - 1, min(PARITY_WINDOWS, len(windows)))
+        x_BTF = np.ascontiguousarray(windows[some.astype(np.int64)])
+    else:
+        noise_BTF = np.random.default_rng(0).standard_normal(
+            (PARITY_WINDOWS, SEQUENCE_LENGTH, FEATURE_COUNT), dtype=np.float32
+        )
+        mean_F = reference.feature_mean_F.detach().cpu().numpy()
+        std_F = reference.feature_std_F.detach().cpu().numpy()
+        x_BTF = np.ascontiguousarray(mean_F + std_F * noise_BTF, dtype=np.float32)
     with torch.inference_mode():
         expected_BC = reference(torch.from_numpy(x_BTF)).numpy()
     answer_BC = predictor.predict(x_BTF)

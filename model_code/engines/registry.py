@@ -1,18 +1,34 @@
 """All engines, in the order of `settings.ENGINE_NAMES`."""
 
+from model_code.engines.int8_engines import OnnxRuntimeInt8, OpenVinoInt8
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32
 from model_code.engines.openvino_engine import OpenVinoBFloat16, OpenVinoFloat32
 from model_code.engines.protocol import Engine
-from model_code.engines.tensorrt_engine import TensorRTFloat16
+from model_code.engines.pruned_engines import (
+    OnnxRuntimePruned,
+    OpenVinoPruned,
+    OpenVinoPrunedBFloat16,
+)
+from model_code.engines.tensorrt_engine import TensorRTEngine
+from model_code.engines.torch_compile import TorchCompiled
 from model_code.engines.torch_engines import TorchFloat32, TorchMixed
 
 _ALL: tuple[Engine, ...] = (
     TorchFloat32(),
     TorchMixed(),
+    TorchCompiled(),
     OnnxRuntimeFloat32(),
+    OnnxRuntimeInt8(),
+    OnnxRuntimePruned(),
     OpenVinoFloat32(),
     OpenVinoBFloat16(),
-    TensorRTFloat16(),
+    OpenVinoInt8(),
+    OpenVinoPruned(),
+    OpenVinoPrunedBFloat16(),
+    TensorRTEngine("tensorrt-fp32", "fp32"),
+    TensorRTEngine("tensorrt-fp16", "fp16"),
+    TensorRTEngine("tensorrt-bf16", "bf16"),
+    TensorRTEngine("tensorrt-sparse", "fp16"),
 )
 
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}

@@ -7,7 +7,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     FiniteFloat,
-    NonNegativeInt,
     PositiveInt,
     ValidationError,
 )
@@ -47,9 +46,9 @@ class PlanFacts(_Frozen):
         profile: batch sizes (min, opt, max) of the one optimisation profile.
         workspace_bytes: limit given to the builder.
         flags: builder flags set.
-        half_layers: layers of the parsed network that compute FP16.
-        float_layers: layers kept in FP32.
+        layers: layers of the parsed network by the type they compute in, as {"HALF": 70}.
         timing_cache_sha256: of the timing cache after the build.
+        trtexec: the command that builds the same plan from `typed.onnx`.
     """
 
     compute_capability: str
@@ -59,9 +58,9 @@ class PlanFacts(_Frozen):
     profile: tuple[PositiveInt, PositiveInt, PositiveInt]
     workspace_bytes: PositiveInt
     flags: tuple[str, ...]
-    half_layers: PositiveInt
-    float_layers: NonNegativeInt
+    layers: dict[str, PositiveInt]
     timing_cache_sha256: str
+    trtexec: str
 
 
 class EngineSidecar(_Frozen):
@@ -82,6 +81,8 @@ class EngineSidecar(_Frozen):
         max_batch: largest batch a caller may send.
         threads: intra-operator threads used while building.
         system: operating system and architecture.
+        flops: floating-point operations of one window, matrix products alone.
+        recipe: how its file came from the export, for those that change the network.
         build_seconds: wall time of the build, compilation included.
         parity_error: largest |logit difference| to eager FP32 on sampled windows.
         plan: TensorRT only.
@@ -101,6 +102,8 @@ class EngineSidecar(_Frozen):
     max_batch: PositiveInt
     threads: PositiveInt
     system: str
+    flops: PositiveInt
+    recipe: dict[str, str | int | FiniteFloat] = {}
     build_seconds: FiniteFloat
     parity_error: FiniteFloat
     plan: PlanFacts | None = None

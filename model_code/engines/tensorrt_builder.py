@@ -1,22 +1,16 @@
-"""FP32 ONNX -> FP16 ONNX -> TensorRT plan, against the API of TensorRT 10.12 and later.
+"""Typed ONNX -> TensorRT plan, against the API of TensorRT 10.12 and later.
 
-TensorRT 11 has no weak typing: precision is written in the graph, the network is strongly typed,
-and the flags of old (`BuilderFlag.FP16`) are gone. The module is passed in, so that the same code
-drives `tensorrt` and, on machines without a GPU, the builder of `tensorrt_rtx`.
+TensorRT 11 has no weak typing: precision is written in the graph (`tensorrt_graph`), the network is
+strongly typed, and the flags of old (`BuilderFlag.FP16`) are gone. The module is passed in, so that
+the same code drives `tensorrt` and, on machines without a GPU, the builder of `tensorrt_rtx`.
 
 Source: NVIDIA, "TensorRT Developer Guide", strongly typed networks.
 """
 
-import warnings
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import onnx
-from onnxconverter_common import float16  # type: ignore[import-untyped]
-
-from model_code.artifacts import hash_bytes
 from model_code.errors import EngineError
 from model_code.settings import (
     FEATURE_COUNT,
@@ -27,8 +21,6 @@ from model_code.settings import (
     TENSORRT_WORKSPACE_BYTES,
 )
 
-# sums of squares, of exponentials, and over time lose what FP16 cannot hold
-FP32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceMean")
 PROFILE = (1, max(PREFERRED_BATCH_SIZES), MAX_BATCH_SIZE)
 
 
@@ -38,69 +30,42 @@ class Plan:
 
     Attributes:
         data: the plan.
-        half_layers: layers of the parsed network that answer in FP16.
-        float_layers: layers that answer in FP32.
+        layers: layers of the parsed network by the type they answer in, as {"HALF": 70}.
         flags: names of the builder flags set.
-        timing_cache_sha256: of the cache after the build.
+        timing_cache: after the build; give it to the next one.
     """
 
     data: bytes
-    half_layers: int
-    float_layers: int
+    layers: dict[str, int]
     flags: tuple[str, ...]
-    timing_cache_sha256: str
-
-
-def to_half(onnx_path: Path) -> onnx.ModelProto:
-    """The graph in FP16, inputs and outputs included; `FP32_OPERATORS` stay FP32.
-
-    What comes before the first convolution stays FP32 too: standardisation divides by spreads
-    that FP16 may flush to zero.
-
-    Raises:
-        EngineError: the result is not a valid graph.
-    """
-    model = onnx.load(onnx_path)
-    nodes = [node.op_type for node in model.graph.node]
-    before = nodes.index("Conv") if "Conv" in nodes else 0
-    with warnings.catch_warnings():
-        # weights under 6e-8 become the smallest FP16 number; parity is measured after the build
-        warnings.filterwarnings("ignore", message="the float32 number .* will be truncated")
-        half: onnx.ModelProto = float16.convert_float_to_float16(
-            model,
-            keep_io_types=False,
-            op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *FP32_OPERATORS],
-            node_block_list=[node.name for node in model.graph.node[:before]],
-        )
-    try:
-        onnx.checker.check_model(half, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(
-            f"FP16 conversion broke the graph: {error}", where=str(onnx_path)
-        ) from error
-    return half
+    timing_cache: bytes
 
 
 def build_plan(
     trt: Any,
     graph: bytes,
     *,
+    layer_type: str,
+    sparse: bool = False,
     profile: tuple[int, int, int] = PROFILE,
     workspace_bytes: int = TENSORRT_WORKSPACE_BYTES,
-    expect_half: bool = True,
+    timing_cache: bytes = b"",
 ) -> Plan:
     """Build a strongly typed plan with one optimisation profile.
 
     Args:
         trt: the `tensorrt` module, or one with the same builder API.
         graph: serialised ONNX; its types are the plan's types.
+        layer_type: name of `DataType` that some layers must be found in: HALF, BF16 or FLOAT.
+            For FLOAT no layer may be found in 16 bits.
+        sparse: let the builder use 2:4 sparse kernels where weights allow.
         profile: batch sizes (min, opt, max).
         workspace_bytes: limit of the builder's scratch memory.
-        expect_half: refuse a network without FP16 layers.
+        timing_cache: of an earlier build; one of another GPU or version is left aside.
 
     Raises:
         EngineError: the parser or the builder refuses, with the library's own messages, or the
-            parsed network holds no FP16 layer though it should.
+            parsed network is not of the type asked for.
     """
     log = _log(trt)
     builder = trt.Builder(log)
@@ -112,16 +77,25 @@ def build_plan(
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise EngineError(f"TensorRT's parser refuses the graph: {'; '.join(errors)}")
     layers = layer_types(trt, network)
-    half, single = layers[trt.DataType.HALF], layers[trt.DataType.FLOAT]
-    if expect_half and half == 0:
+    found = ", ".join(f"{count} {name}" for name, count in sorted(layers.items()))
+    if not layers[layer_type]:
         raise EngineError(
-            f"a plan asked for in FP16 holds no FP16 layer ({single} in FP32)",
-            remedy="convert the graph with to_half before the build",
+            f"a plan asked for in {layer_type} holds no {layer_type} layer, but {found or 'none'}",
+            remedy="convert the graph with tensorrt_graph.RECIPES before the build",
+        )
+    if layer_type == "FLOAT" and layers["HALF"] + layers["BF16"]:
+        raise EngineError(
+            f"a plan asked for in FP32 holds layers of 16 bits: {found}",
+            remedy="build from the exported graph itself",
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)  # what is kept in FP32 is meant to be FP32
-    config.set_timing_cache(config.create_timing_cache(b""), False)
+    if sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    known = config.create_timing_cache(timing_cache)
+    if known is None or not config.set_timing_cache(known, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
     shapes = [(batch, SEQUENCE_LENGTH, FEATURE_COUNT) for batch in profile]
     optimisation = builder.create_optimization_profile()
     optimisation.set_shape(INPUT_NAME, *shapes)
@@ -136,18 +110,43 @@ def build_plan(
     flags = trt.BuilderFlag.__members__.items()
     return Plan(
         data=bytes(data),
-        half_layers=half,
-        float_layers=single,
+        layers=dict(layers),
         flags=tuple(name for name, flag in flags if config.get_flag(flag)),
-        timing_cache_sha256=hash_bytes(bytes(config.get_timing_cache().serialize())),
+        timing_cache=bytes(config.get_timing_cache().serialize()),
     )
 
 
-def layer_types(trt: Any, network: Any) -> Counter[Any]:
+def layer_types(trt: Any, network: Any) -> Counter[str]:
     """Layers of a parsed network by the type of their first output; constants left out."""
     layers = (network.get_layer(index) for index in range(network.num_layers))
     skipped = (trt.LayerType.CONSTANT, trt.LayerType.CAST)
-    return Counter(layer.get_output(0).dtype for layer in layers if layer.type not in skipped)
+    return Counter(layer.get_output(0).dtype.name for layer in layers if layer.type not in skipped)
+
+
+def trtexec_command(graph: str, plan: str, *, sparse: bool) -> str:
+    """The command of NVIDIA's `trtexec` that builds the same plan, to reproduce or to profile.
+
+    Args:
+        graph: path of the typed ONNX file.
+        plan: path to save to.
+        sparse: as in `build_plan`.
+    """
+    shapes = [
+        f"--{bound}Shapes={INPUT_NAME}:{batch}x{SEQUENCE_LENGTH}x{FEATURE_COUNT}"
+        for bound, batch in zip(("min", "opt", "max"), PROFILE, strict=True)
+    ]
+    return " ".join(
+        [
+            "trtexec",
+            f"--onnx={graph}",
+            "--stronglyTyped",  # 10.x needs it, 11 takes it for granted
+            "--noTF32",
+            *shapes,
+            f"--memPoolSize=workspace:{TENSORRT_WORKSPACE_BYTES >> 20}M",
+            *(["--sparsity=enable"] if sparse else []),
+            f"--saveEngine={plan}",
+        ]
+    )
 
 
 def _log(trt: Any) -> Any:

@@ -1,4 +1,4 @@
-"""TensorRT FP16 on an NVIDIA GPU.
+"""TensorRT on an NVIDIA GPU: FP32, FP16, BF16, and FP16 with 2:4 sparse feed-forward weights.
 
 A plan is executable code for one library version and one GPU: its bytes are checked against the
 sidecar, the sidecar against the machine, and only then is it deserialised.
@@ -10,17 +10,20 @@ import ctypes
 import importlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model_code import network
 from model_code.artifacts import atomic_file, hash_bytes, hash_path
+from model_code.engines.cache import cache_folder
 from model_code.engines.packaged import physical_cores, require, require_same, system
 from model_code.engines.protocol import EngineSource, Predictor, check_windows, parity_error
 from model_code.engines.sidecar import EngineSidecar, PlanFacts, TensorSpec
-from model_code.engines.tensorrt_builder import FP32_OPERATORS, PROFILE, build_plan, to_half
+from model_code.engines.tensorrt_builder import PROFILE, build_plan, trtexec_command
+from model_code.engines.tensorrt_graph import RECIPES
 from model_code.errors import EngineError
 from model_code.settings import (
     CLASS_COUNT,
@@ -32,12 +35,23 @@ from model_code.settings import (
     TENSORRT_WORKSPACE_BYTES,
 )
 
+GRAPH_FILE = "typed.onnx"
 
-class TensorRTFloat16:
-    """Strongly typed plan, FP16 but for norms, softmax and mean; FP16 input and output."""
 
-    name, precision, device = "tensorrt-fp16", "fp16", "cuda"
+class TensorRTEngine:
+    """Strongly typed plan of one recipe.
+
+    Args:
+        name: a key of `tensorrt_graph.RECIPES`.
+        precision: of the matrix products.
+    """
+
+    device = "cuda"
     library, file = "tensorrt", "model.plan"
+
+    def __init__(self, name: str, precision: str) -> None:
+        self.name, self.precision = name, precision
+        self._recipe = RECIPES[name]
 
     def availability(self) -> str | None:
         """Needs the driver, a GPU torch can use, and TensorRT's Python package."""
@@ -55,7 +69,7 @@ class TensorRTFloat16:
         return None
 
     def build(self, source: EngineSource, out: Path) -> EngineSidecar:
-        """Convert to FP16, build the plan for this GPU, prove it, write the sidecar.
+        """Type the graph, build the plan for this GPU, prove it, write the sidecar.
 
         Raises:
             EngineUnavailableError: no GPU, driver or library.
@@ -65,31 +79,46 @@ class TensorRTFloat16:
         require(self.name, self.availability())
         trt = importlib.import_module(self.library)
         started = time.perf_counter()
-        plan = build_plan(trt, to_half(source.onnx).SerializeToString())
+        recipe, version = self._recipe, str(trt.__version__)
+        graph = recipe.convert(source.onnx).SerializeToString()
+        known = cache_folder("tensorrt") / f"{version}-sm{compute_capability()}.timing"
+        plan = build_plan(
+            trt,
+            graph,
+            layer_type=recipe.layer_type,
+            sparse=recipe.sparse,
+            timing_cache=known.read_bytes() if known.is_file() else b"",
+        )
         path = out / self.file
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(plan.data)
-        predictor = _PlanPredictor(trt, path)
+        for file, data in (
+            (known, plan.timing_cache),
+            (out / GRAPH_FILE, graph),
+            (path, plan.data),
+        ):
+            with atomic_file(file) as temporary:
+                temporary.write_bytes(data)
+        predictor = _PlanPredictor(trt, path, recipe.io)
         seconds = time.perf_counter() - started
+        io = recipe.io
         sidecar = EngineSidecar(
             engine=self.name,
             library=self.library,
-            library_version=str(trt.__version__),
+            library_version=version,
             precision=self.precision,
-            fp32_operators=FP32_OPERATORS,
+            fp32_operators=recipe.fp32_operators,
             device=torch.cuda.get_device_name(),
             file=self.file,
             sha256=hash_bytes(plan.data),
             onnx_sha256=hash_path(source.onnx),
-            inputs=(
-                TensorSpec(name=INPUT_NAME, dtype="FP16", shape=(SEQUENCE_LENGTH, FEATURE_COUNT)),
-            ),
-            outputs=(TensorSpec(name=OUTPUT_NAME, dtype="FP16", shape=(CLASS_COUNT,)),),
+            inputs=(TensorSpec(name=INPUT_NAME, dtype=io, shape=(SEQUENCE_LENGTH, FEATURE_COUNT)),),
+            outputs=(TensorSpec(name=OUTPUT_NAME, dtype=io, shape=(CLASS_COUNT,)),),
             max_batch=MAX_BATCH_SIZE,
             threads=physical_cores(),
             system=system(),
+            flops=network.flops_per_window(network.load(source.model).spec),
+            recipe={"feed_forward_weights": "2 of 4"} if recipe.sparse else {},
             build_seconds=seconds,
-            parity_error=parity_error(predictor, source.model),
+            parity_error=parity_error(predictor, source),
             plan=PlanFacts(
                 compute_capability=compute_capability(),
                 gpu=torch.cuda.get_device_name(),
@@ -98,9 +127,9 @@ class TensorRTFloat16:
                 profile=PROFILE,
                 workspace_bytes=TENSORRT_WORKSPACE_BYTES,
                 flags=plan.flags,
-                half_layers=plan.half_layers,
-                float_layers=plan.float_layers,
-                timing_cache_sha256=plan.timing_cache_sha256,
+                layers=plan.layers,
+                timing_cache_sha256=hash_bytes(plan.timing_cache),
+                trtexec=trtexec_command(GRAPH_FILE, self.file, sparse=recipe.sparse),
             ),
         )
         sidecar.save(out)
@@ -119,7 +148,7 @@ class TensorRTFloat16:
         require(self.name, self.availability())
         trt = importlib.import_module(self.library)
         require_fit(sidecar, str(trt.__version__), compute_capability(), folder)
-        return _PlanPredictor(trt, folder / sidecar.file)
+        return _PlanPredictor(trt, folder / sidecar.file, self._recipe.io)
 
 
 def require_fit(sidecar: EngineSidecar, version: str, capability: str, folder: Path) -> None:
@@ -162,7 +191,8 @@ def driver_version() -> str:
 
 
 class _PlanPredictor:
-    def __init__(self, trt: Any, path: Path) -> None:
+    def __init__(self, trt: Any, path: Path, io: Literal["FP32", "FP16"]) -> None:
+        self._dtype = torch.float16 if io == "FP16" else torch.float32
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -177,8 +207,8 @@ class _PlanPredictor:
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(x_BTF, MAX_BATCH_SIZE)
         with torch.cuda.stream(self._stream):
-            window_BTF = torch.from_numpy(x_BTF).to("cuda", torch.float16)
-            logits_BC = torch.empty((len(x_BTF), CLASS_COUNT), dtype=torch.float16, device="cuda")
+            window_BTF = torch.from_numpy(x_BTF).to("cuda", self._dtype)
+            logits_BC = torch.empty((len(x_BTF), CLASS_COUNT), dtype=self._dtype, device="cuda")
             self._context.set_input_shape(INPUT_NAME, tuple(window_BTF.shape))
             self._context.set_tensor_address(INPUT_NAME, window_BTF.data_ptr())
             self._context.set_tensor_address(OUTPUT_NAME, logits_BC.data_ptr())

@@ -19,11 +19,21 @@ VERSIONS_KEPT = 2
 # engine -> (platform, backend); eager torch is a reference, not something to serve
 SERVABLE = {
     "onnxruntime-fp32": ("onnxruntime_onnx", "onnxruntime"),
+    "onnxruntime-int8": ("onnxruntime_onnx", "onnxruntime"),
+    "onnxruntime-pruned": ("onnxruntime_onnx", "onnxruntime"),
     "openvino-fp32": ("", "openvino"),
     "openvino-bf16": ("", "openvino"),
+    "openvino-int8": ("", "openvino"),
+    "openvino-pruned": ("", "openvino"),
+    "openvino-pruned-bf16": ("", "openvino"),
+    "tensorrt-fp32": ("tensorrt_plan", "tensorrt"),
     "tensorrt-fp16": ("tensorrt_plan", "tensorrt"),
+    "tensorrt-bf16": ("tensorrt_plan", "tensorrt"),
+    "tensorrt-sparse": ("tensorrt_plan", "tensorrt"),
 }
-_OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_DYNAMIC = {"onnxruntime-int8"}  # fixing its batch would change its answers
+# int8 is written in the graph; the hint is for the rest
+_OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def model_config(sidecar: EngineSidecar) -> str:
@@ -67,7 +77,10 @@ def model_config(sidecar: EngineSidecar) -> str:
         ),
         model_warmup=[_warmup(sidecar, batch) for batch in (1, *PREFERRED_BATCH_SIZES)],
     )
-    for key, value in _parameters(sidecar, backend).items():
+    parameters = _parameters(sidecar, backend)
+    if not on_gpu:  # our Python-based backends read it, NVIDIA's do not know it
+        parameters["batch_1_graph"] = "dynamic" if sidecar.engine in _DYNAMIC else "fixed"
+    for key, value in parameters.items():
         config.parameters[key].string_value = value
     return str(text_format.MessageToString(config))
 

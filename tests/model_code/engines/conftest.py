@@ -32,7 +32,19 @@ def source(model: network.FinancialPredictor, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("source")
     network.save(model, folder / "model.pt")
     export_onnx(model, folder / "model.onnx")
-    return EngineSource(folder / "model.pt", folder / "model.onnx", folder / "model.ts")
+    calibration = np.random.default_rng(5).normal(0.5, 2.0, (64, 64, 16)).astype(np.float32)
+    np.save(folder / "calibration.npy", calibration)
+    return EngineSource(
+        folder / "model.pt", folder / "model.onnx", folder / "model.ts", folder / "calibration.npy"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """What engines keep between builds lies in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TICKLINE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session", name="x_BTF")

@@ -3,15 +3,31 @@ import pytest
 import torch
 
 from model_code.engines import registry
-from model_code.engines.openvino_engine import compile_graph, effective_precisions
+from model_code.engines.openvino_engine import (
+    compile_graph,
+    matrix_precisions,
+    require_precision,
+)
 from model_code.engines.packaged import physical_cores
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError, EngineUnavailableError, IntegrityError, StorageError
 from model_code.settings import ENGINE_NAMES, INPUT_NAME, OUTPUT_NAME
 
-HERE = [name for name, reason in registry.available().items() if reason is None]
+# torch-compile takes minutes to build: see test_torch_compile.py
+HERE = [
+    name
+    for name, reason in registry.available().items()
+    if reason is None and name != "torch-compile"
+]
 ABSENT = [name for name, reason in registry.available().items() if reason is not None]
-TOLERANCE = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.02}
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.02, "int8": 0.05}
+PRUNED = 1.0  # half of a random network's units cannot be missed; that it runs is tested here
+
+
+def tolerance(name: str) -> float:
+    return PRUNED if "pruned" in name else TOLERANCE[registry.ENGINES[name].precision]
+
+
 NO_BF16 = "CPU has no native BF16 (AVX512_BF16 or AMX)"
 
 
@@ -43,7 +59,7 @@ def test_answers_equal_eager_fp32(name, folders, x_BTF, expected_BC):
     engine = registry.ENGINES[name]
     answer_BC = engine.load(folders / name).predict(x_BTF)
     assert answer_BC.dtype == np.float32
-    np.testing.assert_allclose(answer_BC, expected_BC, atol=TOLERANCE[engine.precision])
+    np.testing.assert_allclose(answer_BC, expected_BC, atol=tolerance(name))
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -67,10 +83,11 @@ def test_an_answer_is_not_overwritten_by_the_next(name, folders, x_BTF):
 def test_the_sidecar_tells_the_engine(name, folders):
     engine, sidecar = registry.ENGINES[name], EngineSidecar.load(folders / name)
     assert (sidecar.engine, sidecar.precision) == (name, engine.precision)
-    assert sidecar.parity_error <= TOLERANCE[engine.precision]
+    assert sidecar.parity_error <= tolerance(name)
     assert [tensor.name for tensor in sidecar.inputs + sidecar.outputs] == [INPUT_NAME, OUTPUT_NAME]
     assert sidecar.threads == physical_cores()
     assert sidecar.max_batch == 64
+    assert sidecar.flops > 0
 
 
 @pytest.mark.parametrize("name", HERE)
@@ -131,12 +148,13 @@ def test_an_engine_that_answers_nan_is_not_built(source, tmp_path, monkeypatch):
 
 
 def test_openvino_never_falls_back_silently(source):
-    assert effective_precisions(compile_graph(source.onnx, "f32", 1)) == {"f32"}
+    assert set(matrix_precisions(compile_graph(source.onnx, "f32", 1)).values()) == {"f32"}
+    compiled = compile_graph(source.onnx, "bf16", 1)
     if "openvino-bf16" in HERE:
-        assert effective_precisions(compile_graph(source.onnx, "bf16", 1)) == {"bf16"}
+        require_precision(compiled, "bf16", source.onnx)
     else:
         with pytest.raises(EngineError, match="asked for bf16 and computes matrix products in f32"):
-            compile_graph(source.onnx, "bf16", 1)
+            require_precision(compiled, "bf16", source.onnx)
 
 
 def test_bf16_engines_follow_the_processors_word(monkeypatch):

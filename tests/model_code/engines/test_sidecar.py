@@ -27,6 +27,7 @@ def written(folder: Path, file: str = "model.onnx") -> EngineSidecar:
         max_batch=64,
         threads=2,
         system="Linux x86_64",
+        flops=1000,
         build_seconds=0.5,
         parity_error=1e-7,
     )

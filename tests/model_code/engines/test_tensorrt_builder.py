@@ -5,11 +5,26 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from model_code.engines.tensorrt_builder import FP32_OPERATORS, PROFILE, build_plan, to_half
+from model_code.engines.quantisation import feed_forward_products
+from model_code.engines.tensorrt_builder import PROFILE, build_plan, trtexec_command
+from model_code.engines.tensorrt_graph import (
+    FP32_OPERATORS,
+    RECIPES,
+    to_bfloat,
+    to_half,
+    to_sparse_half,
+    two_of_four,
+)
 from model_code.errors import EngineError
 from model_code.settings import INPUT_NAME, OUTPUT_NAME
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+BFLOAT = onnx.TensorProto.BFLOAT16
+
+
+def run(graph, x_BTF):
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run([OUTPUT_NAME], {INPUT_NAME: x_BTF})[0]
 
 
 @pytest.fixture(scope="module")
@@ -40,35 +55,100 @@ def test_norms_softmax_and_mean_stay_fp32_and_the_rest_is_half(half):
 
 
 def test_half_answers_near_fp32(source, half, x_BTF, expected_BC):
-    session = ort.InferenceSession(half.SerializeToString(), providers=["CPUExecutionProvider"])
-    answer_BC = session.run([OUTPUT_NAME], {INPUT_NAME: x_BTF.astype(np.float16)})[0]
+    answer_BC = run(half, x_BTF.astype(np.float16))
     assert answer_BC.dtype == np.float16
     np.testing.assert_allclose(answer_BC, expected_BC, atol=0.02)
 
 
-@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
-def test_a_half_plan_is_built_and_its_layers_counted(rtx, half):
-    plan = build_plan(rtx, half.SerializeToString())
+QUIET = pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+
+
+@QUIET
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_plan_of_each_precision_is_built_and_its_layers_counted(rtx, source, name):
+    recipe = RECIPES[name]
+    graph = recipe.convert(source.onnx).SerializeToString()
+    plan = build_plan(rtx, graph, layer_type=recipe.layer_type, sparse=recipe.sparse)
     assert len(plan.data) > 10_000
-    assert plan.half_layers > plan.float_layers > 0
-    assert "TF32" not in plan.flags
-    assert len(plan.timing_cache_sha256) == 64
+    expected = {"FLOAT", "INT64", recipe.layer_type}
+    assert set(plan.layers) == expected
+    assert plan.layers[recipe.layer_type] >= plan.layers["FLOAT"] > 0
+    assert plan.flags == (("SPARSE_WEIGHTS",) if recipe.sparse else ())  # and no TF32
+    assert plan.timing_cache
+    again = build_plan(
+        rtx, graph, layer_type=recipe.layer_type, timing_cache=plan.timing_cache + b"torn"
+    )
+    assert again.layers == plan.layers
 
 
-def test_a_plan_without_half_layers_is_an_error(rtx, source):
-    with pytest.raises(EngineError, match="holds no FP16 layer"):
-        build_plan(rtx, source.onnx.read_bytes())
+@pytest.mark.parametrize("layer_type", ["HALF", "BF16"])
+def test_a_plan_without_layers_of_its_type_is_an_error(rtx, source, layer_type):
+    with pytest.raises(EngineError, match=f"holds no {layer_type} layer, but .* FLOAT"):
+        build_plan(rtx, source.onnx.read_bytes(), layer_type=layer_type)
+
+
+def test_a_plan_asked_for_in_fp32_holds_no_half(rtx, half):
+    with pytest.raises(EngineError, match=r"asked for in FP32 holds layers of 16 bits: .* HALF"):
+        build_plan(rtx, half.SerializeToString(), layer_type="FLOAT")
+
+
+def test_bfloat_answers_near_fp32_and_keeps_its_input_exact(source, x_BTF, expected_BC):
+    graph = to_bfloat(source.onnx)
+    types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert BFLOAT in types.values()
+    assert HALF not in types.values()
+    assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [FLOAT]
+    # no CPU engine runs BF16 products: round the same weights, compute them in FP32
+    rounded = onnx.load(source.onnx)
+    for tensor in rounded.graph.initializer:
+        if types.get(tensor.name) == BFLOAT:
+            value = onnx.numpy_helper.to_array(
+                next(other for other in graph.graph.initializer if other.name == tensor.name)
+            )
+            value = value.astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    np.testing.assert_allclose(run(rounded, x_BTF), expected_BC, atol=0.1)
+
+
+def test_two_of_four_weights_stay_the_larger_ones():
+    weight = np.array([[1.0], [-4.0], [3.0], [0.5], [2.0], [2.0], [2.0], [9.0]], np.float32)
+    assert two_of_four(weight)[:, 0].tolist() == [0, -4, 3, 0, 0, 0, 2, 9]
+    with pytest.raises(EngineError, match="6 inputs"):
+        two_of_four(np.ones((6, 2), np.float32))
+
+
+def test_only_feed_forward_weights_are_made_sparse(source):
+    before = onnx.load(source.onnx)
+    graph = to_sparse_half(source.onnx)
+    zeros = {
+        tensor.name: float((onnx.numpy_helper.to_array(tensor) == 0).mean())
+        for tensor in graph.graph.initializer
+    }
+    products = feed_forward_products(before)
+    sparse = {node.input[1] for node in before.graph.node if node.name in products}
+    assert len(sparse) == 4
+    assert {zeros[name] for name in sparse} == {0.5}
+    others = [node.input[1] for node in before.graph.node if node.op_type in ("MatMul", "Gemm")]
+    assert all(zeros.get(name, 0.0) < 0.1 for name in set(others) - sparse)
+
+
+def test_the_reproducing_command_names_what_the_builder_sets():
+    command = trtexec_command("typed.onnx", "model.plan", sparse=True)
+    assert "--minShapes=input__0:1x64x16 --optShapes=input__0:32x64x16" in command
+    assert "--maxShapes=input__0:64x64x16 --memPoolSize=workspace:4096M" in command
+    assert "--sparsity=enable" in command
+    assert "--sparsity" not in trtexec_command("typed.onnx", "model.plan", sparse=False)
 
 
 def test_a_graph_the_parser_refuses_is_an_error_with_its_words(rtx, half):
     with pytest.raises(EngineError, match=r"parser refuses the graph: .*ParseFrom"):
-        build_plan(rtx, half.SerializeToString()[:5000])
+        build_plan(rtx, half.SerializeToString()[:5000], layer_type="HALF")
 
 
-@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+@QUIET
 def test_an_impossible_profile_is_an_error_with_the_builders_words(rtx, half):
     with pytest.raises(EngineError, match="MIN<=OPT<=MAX"):
-        build_plan(rtx, half.SerializeToString(), profile=(8, 4, 64))
+        build_plan(rtx, half.SerializeToString(), layer_type="HALF", profile=(8, 4, 64))
 
 
 def test_the_profile_covers_every_batch_the_server_may_send():
@@ -81,7 +161,7 @@ def test_a_conversion_that_breaks_the_graph_is_an_error(source, monkeypatch):
         return model
 
     monkeypatch.setattr(
-        "model_code.engines.tensorrt_builder.float16.convert_float_to_float16", broken
+        "model_code.engines.tensorrt_graph.float16.convert_float_to_float16", broken
     )
-    with pytest.raises(EngineError, match="FP16 conversion broke the graph"):
+    with pytest.raises(EngineError, match="conversion to 16 bits broke the graph"):
         to_half(source.onnx)

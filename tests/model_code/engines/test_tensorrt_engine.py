@@ -8,8 +8,9 @@ from model_code import network
 from model_code.engines import tensorrt_engine
 from model_code.engines.packaged import system
 from model_code.engines.sidecar import EngineSidecar
-from model_code.engines.tensorrt_builder import FP32_OPERATORS, Plan
-from model_code.engines.tensorrt_engine import TensorRTFloat16, require_fit
+from model_code.engines.tensorrt_builder import Plan
+from model_code.engines.tensorrt_engine import TensorRTEngine, require_fit
+from model_code.engines.tensorrt_graph import FP32_OPERATORS
 from model_code.errors import EngineError, EngineUnavailableError, IntegrityError
 
 
@@ -32,10 +33,14 @@ LIBRARY = SimpleNamespace(
 )
 
 
+def half() -> TensorRTEngine:
+    return TensorRTEngine("tensorrt-fp16", "fp16")
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A machine that seems to have all TensorRT needs."""
-    monkeypatch.setattr(TensorRTFloat16, "availability", lambda _self: None)
+    monkeypatch.setattr(TensorRTEngine, "availability", lambda _self: None)
     monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda _name: LIBRARY)
     monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
@@ -45,35 +50,46 @@ def gpu(monkeypatch):
 @pytest.fixture
 def built(gpu, source, tmp_path, monkeypatch):
     class Eager:
-        def __init__(self, _trt, path):
+        def __init__(self, _trt, path, io):
+            assert io == "FP16"
             assert path.read_bytes() == b"plan"
 
         def predict(self, x_BTF):
             with torch.inference_mode():
                 return network.load(source.model)(torch.from_numpy(x_BTF)).numpy()
 
+    given = []
+
+    def build(_trt, _graph, *, layer_type, sparse, timing_cache):
+        assert (layer_type, sparse) == ("HALF", False)
+        given.append(timing_cache)
+        return plan
+
     with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
         patch.setattr(tensorrt_engine, "_PlanPredictor", Eager)
-        plan = Plan(b"plan", half_layers=9, float_layers=4, flags=(), timing_cache_sha256="0" * 64)
-        patch.setattr(tensorrt_engine, "build_plan", lambda _trt, _graph: plan)
-        TensorRTFloat16().build(source, tmp_path)
-    return tmp_path
+        plan = Plan(b"plan", layers={"HALF": 9, "FLOAT": 4}, flags=(), timing_cache=b"timings")
+        patch.setattr(tensorrt_engine, "build_plan", build)
+        half().build(source, tmp_path / "first")
+        half().build(source, tmp_path / "engine")
+    assert given == [b"", b"timings"]  # the second build starts from the first's
+    return tmp_path / "engine"
 
 
 def test_availability_names_what_is_missing(monkeypatch):
     def absent(name):
         raise OSError(name)
 
-    engine = TensorRTFloat16()
+    engine = half()
     monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", absent)
     assert engine.availability() == "no NVIDIA driver (libcuda.so.1)"
     monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda _name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no CUDA GPU" in str(engine.availability())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(TensorRTFloat16, "library", "tensorrt_that_is_not_there")
+    monkeypatch.setattr(TensorRTEngine, "library", "tensorrt_that_is_not_there")
     assert "TensorRT is not installed" in str(engine.availability())
-    monkeypatch.setattr(TensorRTFloat16, "library", "json")
+    monkeypatch.setattr(TensorRTEngine, "library", "json")
     assert engine.availability() is None
 
 
@@ -86,33 +102,35 @@ def test_the_sidecar_ties_the_plan_to_its_gpu(built):
     assert (sidecar.plan.compute_capability, sidecar.plan.gpu) == ("9.0", "a GPU")
     assert sidecar.plan.profile == (1, 32, 64)
     assert sidecar.plan.workspace_bytes == 4 << 30
-    assert sidecar.plan.half_layers == 9
+    assert sidecar.plan.layers == {"HALF": 9, "FLOAT": 4}
+    assert "--onnx=typed.onnx" in sidecar.plan.trtexec
+    assert (built / "typed.onnx").stat().st_size > 1000
 
 
 def test_a_plan_tensorrt_refuses_is_an_error(built):
     with pytest.raises(EngineError, match="refuses to deserialise"):
-        TensorRTFloat16().load(built)
+        half().load(built)
     assert Runtime.opened == 1
 
 
 def test_tampered_bytes_are_never_deserialised(built):
     (built / "model.plan").write_bytes(b"plant")
     with pytest.raises(IntegrityError):
-        TensorRTFloat16().load(built)
+        half().load(built)
     assert Runtime.opened == 0
 
 
 def test_a_plan_for_another_gpu_is_never_deserialised(built, monkeypatch):
     monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "8.0")
     with pytest.raises(EngineError, match=r"GPU compute capability 9.0, here 8.0"):
-        TensorRTFloat16().load(built)
+        half().load(built)
     assert Runtime.opened == 0
 
 
 def test_a_plan_is_not_loaded_without_a_driver(built, monkeypatch):
-    monkeypatch.setattr(TensorRTFloat16, "availability", lambda _self: "no driver")
+    monkeypatch.setattr(TensorRTEngine, "availability", lambda _self: "no driver")
     with pytest.raises(EngineUnavailableError, match="no driver"):
-        TensorRTFloat16().load(built)
+        half().load(built)
     assert Runtime.opened == 0
 
 

@@ -34,6 +34,7 @@ def engine(folder: Path, data: bytes = b"a graph", name: str = "onnxruntime-fp32
         max_batch=64,
         threads=2,
         system="Linux x86_64",
+        flops=1000,
         build_seconds=1.0,
         parity_error=0.0,
     )

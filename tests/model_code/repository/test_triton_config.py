@@ -1,6 +1,7 @@
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
+from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar, PlanFacts, TensorSpec
 from model_code.errors import EngineError
 from model_code.repository.triton_config import SERVABLE, model_config, parse
@@ -13,9 +14,9 @@ PLAN = PlanFacts(
     profile=(1, 32, 64),
     workspace_bytes=4 << 30,
     flags=(),
-    half_layers=9,
-    float_layers=3,
+    layers={"HALF": 9, "FLOAT": 3},
     timing_cache_sha256="0" * 64,
+    trtexec="trtexec",
 )
 
 
@@ -26,7 +27,7 @@ def sidecar(engine: str) -> EngineSidecar:
         engine=engine,
         library=engine.partition("-")[0],
         library_version="1",
-        precision=engine.partition("-")[2],
+        precision=ENGINES[engine].precision if engine in ENGINES else "fp32",
         device="a device",
         file="model.plan" if on_gpu else "model.onnx",
         sha256="0" * 64,
@@ -36,6 +37,7 @@ def sidecar(engine: str) -> EngineSidecar:
         max_batch=64,
         threads=2,
         system="Linux x86_64",
+        flops=1000,
         build_seconds=1.0,
         parity_error=0.0,
         plan=PLAN if on_gpu else None,

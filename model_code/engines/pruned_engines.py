@@ -1,0 +1,95 @@
+"""The network with fewer feed-forward units (`pruning`), FP32 or BF16, on the CPU.
+
+Pruning takes longer than the builds that follow it, so the narrow network is kept in the engine
+cache under what it was made from, and engines share it.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from model_code import export, network, pruning
+from model_code.artifacts import atomic_file, hash_bytes, hash_path
+from model_code.engines.cache import cache_folder
+from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
+from model_code.engines.openvino_engine import OpenVinoEngine
+from model_code.engines.packaged import Made
+from model_code.engines.protocol import EngineSource, Predictor
+from model_code.errors import IntegrityError
+
+_CODE = hash_path(Path(pruning.__file__))
+
+
+def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, Made]:
+    """The pruned network of `source`, from the cache where it is there.
+
+    Raises:
+        EngineError: calibration windows are missing, unfit or too few.
+        StorageError: the cache cannot be written.
+    """
+    windows = source.windows()
+    made_from = (hash_path(source.model), hash_bytes(windows.tobytes()), _CODE)
+    folder = cache_folder("pruned")
+    stem = hash_bytes("\0".join(made_from).encode())[:32]
+    path, facts = folder / f"{stem}.pt", folder / f"{stem}.json"
+    with FileLock(folder / f"{stem}.lock"):
+        try:
+            narrow = network.load(path)
+            recipe = json.loads(facts.read_text())
+        except (IntegrityError, OSError, ValueError):  # absent or damaged: made again
+            found = pruning.choose(network.load(source.model), windows)
+            narrow = found.model
+            recipe = {
+                "feed_forward": found.width,
+                "held_out_max_abs_dp": found.max_abs_dp,
+                "held_out_flip_fraction": found.flip_fraction,
+                "within_budget": str(found.within_budget).lower(),
+                "calibration_windows": len(windows),
+                "calibration_sha256": made_from[1],
+            }
+            network.save(narrow, path)
+            with atomic_file(facts) as temporary:
+                temporary.write_text(json.dumps(recipe, indent=2) + "\n")
+    return narrow, Made(network.flops_per_window(narrow.spec), recipe)
+
+
+def _make(source: EngineSource, path: Path) -> Made:
+    narrow, made = narrow_network(source)
+    example_BTF = np.ascontiguousarray(source.windows()[:64])
+    export.export_onnx(narrow, example_BTF, path)
+    return made
+
+
+class OnnxRuntimePruned(OnnxRuntimeFloat32):
+    """The narrow network on ONNX Runtime, FP32."""
+
+    name, precision = "onnxruntime-pruned", "fp32"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = "cpu"
+
+    def _make(self, source: EngineSource, path: Path) -> Made:
+        return _make(source, path)
+
+    def _open(self, path: Path, threads: int) -> Predictor:
+        return open_graph(path, threads)
+
+
+class OpenVinoPruned(OpenVinoEngine):
+    """The narrow network on OpenVINO, FP32."""
+
+    name, precision = "openvino-pruned", "fp32"
+
+    def _make(self, source: EngineSource, path: Path) -> Made:
+        return _make(source, path)
+
+
+class OpenVinoPrunedBFloat16(OpenVinoPruned):
+    """The narrow network in BF16, where the processor computes it natively."""
+
+    name, precision, hint = "openvino-pruned-bf16", "bf16", "bf16"

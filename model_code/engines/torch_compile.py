@@ -1,0 +1,132 @@
+"""`torch.compile`: inductor's C++ on the CPU, Triton kernels in CUDA graphs on a GPU.
+
+Compiled for batches 1, 8, 16, 32 and 64 on a GPU, whose graphs have fixed shapes; on the CPU for
+batch 1 and, once more, for any other. Whatever else comes is filled up to the next larger batch,
+so that nothing is ever compiled while answers are awaited.
+
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_code import network
+from model_code.engines.cache import cache_folder
+from model_code.engines.protocol import Predictor, check_windows
+from model_code.engines.torch_engines import TorchFloat32
+from model_code.errors import EngineError
+from model_code.settings import (
+    FEATURE_COUNT,
+    MAX_BATCH_SIZE,
+    PREFERRED_BATCH_SIZES,
+    SEQUENCE_LENGTH,
+)
+
+BATCHES = (1, *PREFERRED_BATCH_SIZES, MAX_BATCH_SIZE)
+COMPILERS = ("g++", "clang++")
+
+
+class TorchCompiled(TorchFloat32):
+    """FP32 compiled for this machine when loaded; kernels are kept in the engine cache."""
+
+    name, precision = "torch-compile", "fp32"
+
+    def availability(self) -> str | None:
+        """Needs what compiles: Triton on a GPU, a C++ compiler on a CPU."""
+        if self.device == "cuda":
+            return None if util.find_spec("triton") else "Triton is not installed"
+        compiler = os.environ.get("CXX")
+        if compiler and shutil.which(compiler):
+            return None
+        if any(shutil.which(name) for name in COMPILERS):
+            return None
+        return f"no C++ compiler ({' or '.join(COMPILERS)}, or the one CXX names)"
+
+    def _open(self, path: Path, threads: int) -> Predictor:
+        super()._open(path, threads)  # torch's own settings
+        # read by inductor when it compiles; its default is a folder in /tmp that others may own
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("torch-compile"))
+        try:
+            return _CompiledPredictor(network.load(path).to(self.device).eval(), self.device)
+        except EngineError:
+            raise
+        except Exception as error:  # dynamo, inductor and the compiler share no base class
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise EngineError(
+                f"torch.compile failed: {reason[0]}",
+                where=os.environ["TORCHINDUCTOR_CACHE_DIR"],
+                remedy="use torch-fp32, or see the compiler's words: TORCH_LOGS=inductor",
+            ) from error
+
+
+class _CompiledPredictor:
+    def __init__(self, model: network.FinancialPredictor, device: str) -> None:
+        self._device = device
+        torch.compiler.reset()  # an earlier network's graphs would count against the limit
+        forward: dict[int, Callable[[Tensor], Tensor]] = {}
+        with _decomposed(), torch.inference_mode():
+            if device == "cuda":
+                fixed = torch.compile(model, mode="reduce-overhead", dynamic=False)
+                forward = dict.fromkeys(BATCHES, fixed)
+            else:
+                options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": True}
+                single = torch.compile(model, dynamic=False, options=options)
+                several = torch.compile(_Several(model), dynamic=True, options=options)
+                forward = {batch: single if batch == 1 else several for batch in BATCHES}
+            self._forward = forward
+            for batch in BATCHES * (3 if device == "cuda" else 1):  # graphs: recorded, then played
+                self._run(torch.zeros(batch, SEQUENCE_LENGTH, FEATURE_COUNT))
+
+    def _run(self, x_BTF: Tensor) -> Tensor:
+        return self._forward[len(x_BTF)](x_BTF.to(self._device)).cpu()
+
+    def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        check_windows(x_BTF)
+        with _decomposed(), torch.inference_mode():
+            parts = [
+                self._padded(part) for part in torch.split(torch.from_numpy(x_BTF), MAX_BATCH_SIZE)
+            ]
+            answer: NDArray[np.float32] = torch.cat(parts).numpy()
+        return answer
+
+    def _padded(self, x_BTF: Tensor) -> Tensor:
+        count = len(x_BTF)
+        batch = next(size for size in BATCHES if size >= count)
+        if batch > count:
+            x_BTF = torch.cat([x_BTF, x_BTF.new_zeros(batch - count, *x_BTF.shape[1:])])
+        return self._run(x_BTF)[:count]
+
+
+class _Several(torch.nn.Module):
+    """The same network as another module: torch keeps compiled graphs by the code they are of."""
+
+    def __init__(self, model: network.FinancialPredictor) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        logits_BC: Tensor = self.model(x_BTF)
+        return logits_BC
+
+
+@contextmanager
+def _decomposed() -> Iterator[None]:
+    """Trace the encoder's own arithmetic; its fused eager kernel would be a wall to inductor."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on its own deprecated switches
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
