@@ -10,7 +10,13 @@ from typing import Self
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from model_code.errors import ServingError
@@ -140,7 +146,7 @@ class AsyncTritonClient:
         return AsyncRetrying(
             retry=retry_if_exception(self._again),
             stop=stop_after_attempt(self._attempts - 1),
-            wait=wait_exponential_jitter(FIRST_WAIT_S, LONGEST_WAIT_S, jitter=FIRST_WAIT_S),
+            wait=wait_exponential(FIRST_WAIT_S, LONGEST_WAIT_S) + wait_random(0, FIRST_WAIT_S),
             reraise=True,
         )
 

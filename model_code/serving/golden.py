@@ -65,7 +65,7 @@ class GoldenSet:
         try:
             with np.load(path, allow_pickle=False) as found:
                 return cls(found["x_NTF"], found["logits_NC"], float(found["tolerance"]))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise IntegrityError(
                 f"the golden set cannot be read: {error}",
                 where=str(path),

@@ -1,0 +1,96 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from infra.servers import HOST, free_port
+from model_code.errors import ServingError
+from model_code.serving.aio import AsyncTritonClient
+
+
+def test_many_requests_at_once_get_their_own_answers(url, x_NTF, expected):
+    async def ask():
+        async with AsyncTritonClient(url) as client:
+            return await asyncio.gather(
+                *(client.predict(x_NTF[i : i + 1]) for i in range(len(x_NTF)))
+            )
+
+    np.testing.assert_allclose(np.concatenate(asyncio.run(ask())), expected[2], atol=1e-4)
+
+
+def test_a_version_is_pinned_by_client_or_call(url, x_NTF):
+    async def ask():
+        async with AsyncTritonClient(url, version=1) as client:
+            return await client.ask(x_NTF), await client.ask(x_NTF, version=2)
+
+    pinned, other = asyncio.run(ask())
+    assert (pinned.version, other.version) == (1, 2)
+
+
+def test_callbacks_get_answers_and_errors_before_close_returns(url, x_NTF):
+    async def ask():
+        outcomes = []
+        async with AsyncTritonClient(url) as client:
+            client.submit(x_NTF, outcomes.append)
+            client.submit(x_NTF[:, :3], outcomes.append)
+            client.submit(x_NTF, outcomes.append, version=9)
+        return outcomes
+
+    kinds = sorted(type(outcome).__name__ for outcome in asyncio.run(ask()))
+    assert kinds == ["Answer", "ServingError", "ServingError"]
+
+
+def test_a_refusal_is_not_sent_again(url, x_NTF):
+    async def ask():
+        async with AsyncTritonClient(url, model="another") as client:
+            with pytest.raises(ServingError, match="NOT_FOUND"):
+                await client.predict(x_NTF)
+            return client.retried
+
+    assert asyncio.run(ask()) == 0
+
+
+def test_an_unreachable_server_is_tried_again_until_attempts_or_deadline_end(x_NTF):
+    async def ask(**limits):
+        async with AsyncTritonClient(f"{HOST}:{free_port()}", attempts=3) as client:
+            with pytest.raises(ServingError) as caught:
+                await client.predict(x_NTF, **limits)
+            return client.retried, str(caught.value)
+
+    retried, said = asyncio.run(ask())
+    assert retried == 2
+    assert "UNAVAILABLE" in said
+    _, said = asyncio.run(ask(deadline_s=0.001))
+    assert "gave no answer" in said
+
+
+def test_a_request_waits_for_a_server_that_comes_back(url, x_NTF):
+    """A proxy that listens only after a while stands for a server that is restarted."""
+    host, _, port = url.rpartition(":")
+
+    async def pipe(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+
+    async def ask():
+        late, served = free_port(), []
+
+        async def serve(reader, writer):
+            served.append(asyncio.current_task())
+            there_reader, there_writer = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
+
+        async with AsyncTritonClient(f"{HOST}:{late}", attempts=50) as client:
+            request = asyncio.create_task(client.ask(x_NTF, deadline_s=20))
+            await asyncio.sleep(0.3)
+            async with await asyncio.start_server(serve, HOST, late):
+                answer = await request
+                await client.close()
+                await asyncio.gather(*served)
+            return client.retried, answer.version
+
+    retried, version = asyncio.run(ask())
+    assert retried > 0
+    assert version == 2

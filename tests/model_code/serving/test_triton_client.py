@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from infra.servers import HOST, free_port
+from model_code.errors import ServingError
+from model_code.serving.client import TritonClient
+from model_code.serving.predictor import TritonPredictor
+from model_code.settings import MODEL_NAME
+
+
+@pytest.fixture
+def client(url):
+    with TritonClient(url) as client:
+        yield client
+
+
+def test_it_sees_the_server_and_its_versions(client):
+    assert client.live()
+    assert client.server().startswith("triton 2.")
+    assert client.ready()
+    assert client.ready(MODEL_NAME, 1)
+    assert not client.ready(MODEL_NAME, 3)
+    assert not client.ready("another")
+    assert client.versions() == [1, 2]
+    assert {(state.model, state.version) for state in client.index()} == {
+        (MODEL_NAME, 1),
+        (MODEL_NAME, 2),
+    }
+
+
+def test_the_newest_version_answers_unless_another_is_pinned(client, x_NTF, expected):
+    assert client.ask(x_NTF[:3]).version == 2
+    for version in (1, 2):
+        answer = client.ask(x_NTF, version=version)
+        assert answer.version == version
+        np.testing.assert_allclose(answer.logits_BC, expected[version], atol=1e-4)
+    predictor = TritonPredictor(client, MODEL_NAME, 1)
+    np.testing.assert_array_equal(predictor.predict(x_NTF), client.predict(x_NTF, version=1))
+
+
+def test_the_servers_counts_are_read(client, x_NTF):
+    before = client.statistics(version=1)
+    client.predict(x_NTF, version=1)
+    client.predict(x_NTF[:4], version=1)
+    after = client.statistics(version=1)
+    assert after.version == 1
+    assert after.requests - before.requests == 2
+    assert after.inferences - before.inferences == 68
+    assert after.executions - before.executions == 2
+    assert after.compute_infer_ns > before.compute_infer_ns
+    parts = after.queue_ns + after.compute_infer_ns - before.queue_ns - before.compute_infer_ns
+    assert 0 < parts <= after.total_ns - before.total_ns
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (np.zeros((1, 64, 15), np.float32), "have shape"),
+        (np.zeros((64, 16), np.float32), "have shape"),
+        (np.zeros((0, 64, 16), np.float32), "0 windows"),
+        (np.zeros((65, 64, 16), np.float32), "65 windows"),
+        (np.zeros((1, 64, 16), np.float64), "float64"),
+        (np.full((1, 64, 16), np.nan, np.float32), "NaN or infinity"),
+        (np.full((1, 64, 16), np.inf, np.float32), "NaN or infinity"),
+    ],
+)
+def test_bad_windows_are_not_sent(client, bad, said):
+    before = client.statistics().failed
+    with pytest.raises(ServingError, match=said):
+        client.predict(bad)
+    assert client.statistics().failed == before
+
+
+def test_windows_cut_from_a_larger_array_are_sent_as_they_look(client, x_NTF):
+    strided = np.asfortranarray(x_NTF)[::2]
+    np.testing.assert_array_equal(client.predict(strided), client.predict(x_NTF[::2]))
+
+
+def test_unknown_models_and_versions_are_said(client, x_NTF):
+    with pytest.raises(ServingError, match="NOT_FOUND"):
+        client.predict(x_NTF, version=9)
+    with pytest.raises(ServingError, match="NOT_FOUND"):
+        client.predict(x_NTF, model="another")
+    with pytest.raises(ServingError, match="does not load"):
+        client.load("another")
+    with pytest.raises(ServingError):
+        client.statistics("another")
+
+
+def test_a_silent_address_is_an_error_with_a_remedy(x_NTF):
+    with TritonClient(f"{HOST}:{free_port()}") as client:
+        assert not client.live()
+        assert not client.ready()
+        with pytest.raises(ServingError, match="UNAVAILABLE") as caught:
+            client.predict(x_NTF)
+        assert "tickline triton status" in caught.value.remedy
