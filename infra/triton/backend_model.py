@@ -2,7 +2,8 @@
 
 Runs inside the server's own environment (numpy below 2), where nothing of Tickline is installed.
 The library, its threads and its precision come from the model's configuration alone. Requests that
-the server batched are one call of the library.
+the server batched are one call of the library; batch 1 has a graph of its own, its shapes fixed,
+as the engines called directly have.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 Source: github.com/triton-inference-server/backend, docs/python_based_backends.md.
@@ -11,12 +12,14 @@ Source: github.com/triton-inference-server/backend, docs/python_based_backends.m
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+SINGLE = "batch_1_graph"  # "fixed" or "dynamic": the C++ backends do not know it
+BATCH_DIM = "batch"  # as the export names it
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 OPENVINO_KEYS = (
@@ -36,9 +39,15 @@ class TritonPythonModel:
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         path = Path(args["model_repository"], args["model_version"])
         path /= config["default_model_filename"]
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        library = OPENERS[config["backend"]]
-        self._run = library(path, parameters, self._input, self._output)
+        parameters = {
+            key: value["string_value"] for key, value in config.get("parameters", {}).items()
+        }
+        # buffers of batch 1, bound once; what is answered from them is copied by the server
+        x_BTF, logits_BC = (
+            np.zeros((1, *map(int, tensor["dims"])), np.float32)
+            for tensor in (config["input"][0], config["output"][0])
+        )
+        self._run = OPENERS[config["backend"]](path, parameters, x_BTF, logits_BC)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch of requests; those with NaN or infinity are refused alone."""
@@ -89,33 +98,61 @@ def _failed(error: Exception) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"the engine failed: {error}"))
 
 
-def _onnxruntime(path: Path, parameters: dict[str, str], inputs: str, output: str) -> Run:
+def _onnxruntime(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any) -> Run:
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = int(parameters["intra_op_thread_count"])
-    options.inter_op_num_threads = int(parameters["inter_op_thread_count"])
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    def session(batch: int | None) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+        options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+        if batch:
+            options.add_free_dimension_override_by_name(BATCH_DIM, batch)
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def run(x_BTF: NDArray[Any]) -> NDArray[Any]:
-        logits_BC: NDArray[Any] = session.run([output], {inputs: x_BTF})[0]
-        return logits_BC
+    anything = session(None)
+    single = session(1) if parameters.get(SINGLE) == "fixed" else anything
+    inputs, outputs = [tensor.name for tensor in (*anything.get_inputs(), *anything.get_outputs())]
+    binding = single.io_binding()
+    for bind, name, array in (
+        (binding.bind_input, inputs, x_BTF),
+        (binding.bind_output, outputs, logits_BC),
+    ):
+        bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def run(windows_BTF: NDArray[Any]) -> NDArray[Any]:
+        if len(windows_BTF) == 1:
+            x_BTF[:] = windows_BTF
+            single.run_with_iobinding(binding)
+            return cast("NDArray[Any]", logits_BC)
+        return cast("NDArray[Any]", anything.run([outputs], {inputs: windows_BTF})[0])
 
     return run
 
 
-def _openvino(path: Path, parameters: dict[str, str], _inputs: str, _output: str) -> Run:
+def _openvino(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any) -> Run:
     import openvino as ov
 
     core = ov.Core()
-    wanted = {key: parameters[key] for key in OPENVINO_KEYS}
-    compiled = core.compile_model(core.read_model(path), "CPU", wanted)
-    request = compiled.create_infer_request()
+    wanted = {key: parameters[key] for key in OPENVINO_KEYS if key in parameters}
 
-    def run(x_BTF: NDArray[Any]) -> NDArray[Any]:
-        request.infer([x_BTF], share_inputs=True)
-        logits_BC: NDArray[Any] = request.get_output_tensor(0).data  # the answer's tensor copies it
-        return logits_BC
+    def request(shape: tuple[int, ...] | None) -> Any:
+        graph = core.read_model(path)
+        if shape:
+            graph.reshape(list(shape))
+        return core.compile_model(graph, "CPU", wanted).create_infer_request()
+
+    anything = request(None)
+    single = request(x_BTF.shape if parameters.get(SINGLE) == "fixed" else None)
+    single.set_input_tensor(ov.Tensor(x_BTF, shared_memory=True))
+    single.set_output_tensor(ov.Tensor(logits_BC, shared_memory=True))
+
+    def run(windows_BTF: NDArray[Any]) -> NDArray[Any]:
+        if len(windows_BTF) == 1:
+            x_BTF[:] = windows_BTF
+            single.infer()
+            return cast("NDArray[Any]", logits_BC)
+        anything.infer([windows_BTF], share_inputs=True)
+        return cast("NDArray[Any]", anything.get_output_tensor(0).data)
 
     return run
 

@@ -7,7 +7,6 @@ another process with the same pid, is told apart.
 import contextlib
 import os
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -68,18 +67,10 @@ def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
             _require_free(ports)
             log = _log(settings)
             log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                process = subprocess.Popen(
-                    command(installation, repository, ports),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | environment(installation),
-                    start_new_session=True,
-                )
-            _await(process, ports, log)
-            _remember(settings, process.pid, ports, repository)
-            server = TritonServer.at(process.pid, ports, repository, log)
+            pid = _spawn(command(installation, repository, ports), environment(installation), log)
+            _await(pid, ports, log)
+            _remember(settings, pid, ports, repository)
+            server = TritonServer.at(pid, ports, repository, log)
     _load(server)
     return server
 
@@ -186,17 +177,32 @@ def _require_free(ports: Ports) -> None:
                 ) from error
 
 
-def _await(process: subprocess.Popen[bytes], ports: Ports, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
+def _spawn(argv: list[str], variables: dict[str, str], log: Path) -> int:
+    # not subprocess, which expects its children to end before their parent
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawn(
+        argv[0],
+        argv,
+        os.environ | variables,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+
+
+def _await(pid: int, ports: Ports, log: Path) -> None:
+    deadline, process = time.monotonic() + START_TIMEOUT_S, psutil.Process(pid)
+    while (alive := process.status() != psutil.STATUS_ZOMBIE) and time.monotonic() < deadline:
         if healthy(ready_url(ports)):
             return
         time.sleep(0.1)
-    status = process.poll()
     process.kill()
-    process.wait()
+    status = process.wait()
     sweep(ports)
-    reason = "did not answer in time" if status is None else f"exited with status {status}"
+    reason = "did not answer in time" if alive else f"exited with status {status}"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
     raise ServerError(f"the Triton server {reason}:\n{tail}", where=str(log))
 

@@ -9,7 +9,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,17 +148,15 @@ def _run(command: list[str], what: str) -> None:
 
 def _library_path(interpreter: str, venv: Path, version: str) -> str:
     # the backend's stub is linked with libpython, which a virtual environment does not hold
-    if interpreter == sys.executable:
-        places = [sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib"]
-    else:
-        places = [str(Path(interpreter).resolve().parents[1] / "lib")]
-    places.append("/usr/lib/x86_64-linux-gnu")
+    ask = "import sys, sysconfig as s; print(s.get_config_var('LIBDIR'), sys.base_prefix + '/lib')"
+    done = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, check=False)
+    places = [*done.stdout.split(), "/usr/lib/x86_64-linux-gnu"]
     name = f"libpython{version}.so.1.0"
-    home = next((place for place in places if place and (Path(place) / name).exists()), None)
+    home = next((place for place in places if (Path(place) / name).exists()), None)
     if home is None:
         raise ServerError(
             f"no {name}, which the Triton server's Python backend is linked with",
-            where=", ".join(filter(None, places)),
+            where=", ".join(places),
             remedy=f"install it (Debian: apt-get install libpython{version}), or use a Python "
             "built with --enable-shared",
         )
