@@ -24,7 +24,7 @@ BLOCK = "tickline-alerts"
 PREFIX = "tickline: nightly "
 FLOW = "nightly"
 FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
-ENDED = FAILED | {"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"}
+ENDED = FAILED | {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled", "Skipped")}
 
 # filled in by the server; tojson keeps a quote in a name from breaking the JSON
 PAYLOAD = """{
@@ -77,7 +77,10 @@ def triggers(
 ) -> list[tuple[str, str, EventTrigger]]:
     """Each alert's name, what to do about it (a Jinja expression), and what sets it off."""
     of_flow = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
-    scheduled = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.auto-scheduled"}
+    scheduled = {
+        "prefect.resource.role": "tag",
+        "prefect.resource.id": "prefect.tag.auto-scheduled",
+    }
     each_run: dict[str, Any] = {
         "match": {"prefect.resource.id": "prefect.flow-run.*"},
         "match_related": of_flow,

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 ALWAYS_OPEN = "24/7"
 
 
-def due(
-    calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: float
-) -> str | None:
+def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: float) -> str | None:
     """Why a scheduled night should not run; None where it should.
 
     The night's session is the calendar date before `scheduled`, read in `scheduled`'s own time

@@ -48,7 +48,7 @@ def test_a_late_start_is_stale_and_a_clock_change_is_no_hour() -> None:
         ask(ALWAYS_OPEN, "2026-11-25 01:00", now="2026-11-25 05:05")
     )
     # 01:00 EDT, clocks back at 02:00: five hours by the wall are six
-    utc = dt.timezone.utc
+    utc = dt.UTC
     scheduled = dt.datetime(2026, 11, 1, 5, tzinfo=utc).astimezone(NEW_YORK)
     now = dt.datetime(2026, 11, 1, 11, tzinfo=utc)
     assert "6.0 h ago" in str(due(ALWAYS_OPEN, now, scheduled, max_age_h=5))
@@ -63,4 +63,4 @@ def test_unknown_calendars_and_times_without_zone_are_refused() -> None:
     with pytest.raises(ConfigError, match="does not reach 1990-01-01"):
         ask("XNYS", "1990-01-02 01:00")
     with pytest.raises(ConfigError, match="now has no time zone"):
-        due(ALWAYS_OPEN, dt.datetime(2026, 1, 1), at("2026-01-01 01:00"), max_age_h=1)  # noqa: DTZ001
+        due(ALWAYS_OPEN, dt.datetime(2026, 1, 1), at("2026-01-01 01:00"), max_age_h=1)
