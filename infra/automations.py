@@ -111,7 +111,7 @@ def triggers(
             EventTrigger(
                 # a run that never starts is only ever Late
                 after={"prefect.flow-run.Pending", "prefect.flow-run.Late"},
-                expect={"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"},
+                expect=ENDED - FAILED,
                 posture=Posture.Proactive,
                 within=within,
                 **(each_run | {"match_related": [of_flow, scheduled]}),
