@@ -45,8 +45,8 @@ class Statistics:
 
     Attributes:
         version: of the model.
-        requests: answered.
-        failed: refused or failed.
+        requests: answered, those included that a Python-based backend refused.
+        failed: by the server itself.
         inferences: windows computed.
         executions: calls of the engine; fewer than requests when batched.
         queue_ns: waiting for a batch.
