@@ -6,7 +6,7 @@ DATA ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data ui audit clean
+.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data swap-load story story-oncall up down chaos ui audit clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -41,6 +41,24 @@ bench-repeat: setup ## the same five times: how well do they agree?
 bench-data: setup ## speed of features and validation
 	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.bench.bench_validation
+
+swap-load: setup ## swaps and rollbacks of a real Triton under 8 clients, 50,000 requests
+	$(BIN)/python -m tests.bench.swap_load
+
+story: setup ## night, approval, swap, refusal, rollback on real servers (DATA=URI for real ticks)
+	$(BIN)/python -m flows.story $(if $(DATA),--data $(DATA))
+
+up: setup ## start the stack: Prefect, worker, MLflow, Triton (WITH=redis,kafka for more)
+	$(BIN)/tickline up $(if $(WITH),--with $(WITH))
+
+down: setup ## stop the stack
+	$(BIN)/tickline down
+
+story-oncall: setup ## kill a nightly's worker in training, recover (DATA=URI for real ticks)
+	$(BIN)/python -m flows.story_oncall $(if $(DATA),--data $(DATA))
+
+chaos: setup ## every planted fault; prints the table of docs/reliability.md (TABLE=FILE writes it)
+	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos
 
 ui: setup ## open Prefect's and MLflow's pages
 	$(BIN)/tickline ui

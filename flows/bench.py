@@ -50,7 +50,7 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     goals = release.read_goals(spec.goals)
     with exclusive(settings):
-        announce(str(flow_run.name), spec)
+        announce("bench", str(flow_run.name), spec)
         plan = data.find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
             made = build_candidate(run, spec, plan)

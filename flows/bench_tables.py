@@ -52,9 +52,17 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
 
 
 def _table(sheet: Sheet) -> Table:
-    table = Table(title=sheet.title, caption=sheet.note or None, box=box.SIMPLE_HEAD)
+    table = Table(
+        title=sheet.title,
+        title_justify="left",
+        caption=sheet.note or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        padding=(0, 1, 0, 0),
+    )
     for index, column in enumerate(sheet.columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
+        numbers = index and column != "why"
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=column != "why")
     for row in sheet.rows:
         table.add_row(*row)
     return table

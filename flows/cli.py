@@ -12,7 +12,17 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from flows import cli_gate, cli_sight
+from flows import (
+    cli_backfill,
+    cli_gate,
+    cli_gc,
+    cli_oncall,
+    cli_predict,
+    cli_promote,
+    cli_sight,
+    cli_stack,
+    cli_triton,
+)
 from flows.options import Data, SpecFile, market_uri, nightly_spec, settings_from_environment
 from model_code import __version__
 from model_code.errors import ConfigError, TicklineError
@@ -36,7 +46,14 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look at market data, or fetch it.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_gate.app)
+app.add_typer(cli_predict.app)
+app.add_typer(cli_promote.app)
+app.add_typer(cli_triton.app, name="triton")
 app.add_typer(cli_sight.app)
+app.add_typer(cli_gc.app)
+app.add_typer(cli_stack.app)
+app.add_typer(cli_backfill.app)
+app.add_typer(cli_oncall.app)
 
 out = Console()
 err = Console(stderr=True)
@@ -167,32 +184,6 @@ def nightly(
 
 
 @app.command()
-def rerun(
-    run: Annotated[
-        str | None, typer.Argument(help="Name or id of the flow run, e.g. from Prefect's page.")
-    ] = None,
-    last_failed: Annotated[
-        bool,
-        typer.Option("--last-failed", help="The newest nightly that is not completed."),
-    ] = False,
-) -> None:
-    """Go on with a nightly that failed or was killed: same run, finished stages come back Cached.
-
-    Training continues after its last finished epoch, and the same MLflow run goes on.
-    """
-    if (run is None) != last_failed:
-        raise ConfigError(
-            "say which run", remedy="tickline rerun NAME, or tickline rerun --last-failed"
-        )
-    from flows.local import rerun_nightly
-
-    outcome = rerun_nightly(settings_from_environment(), run)
-    from flows.summary import render  # imports Prefect, which must find its environment set
-
-    out.print("scheduled: a worker will go on with it" if outcome is None else render(outcome))
-
-
-@app.command()
 def bench(
     data: Data = None,
     engine: Annotated[
@@ -220,7 +211,11 @@ def bench(
     settings = settings_from_environment()
     changes: dict[str, Any] = {
         "market": market_uri(data, settings),
-        "benchmark": {"engines": engine, "requests": requests, "open_loop_hz": open_loop_hz},
+        "benchmark": {
+            "engines": engine or ENGINE_NAMES,
+            "requests": requests,
+            "open_loop_hz": open_loop_hz,
+        },
     }
     from flows.local import run_bench
 
@@ -250,10 +245,17 @@ def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
 ) -> None:
     """Open Prefect's and MLflow's pages on this machine (loopback only) until Ctrl-C."""
+    from infra import stack_state
     from infra.ui import serve
 
+    settings = settings_from_environment()
+    stack = stack_state.read(settings)
+    if stack is not None:
+        for found in stack.services:
+            out.print(f"{found.name:<8} {found.address}  ({found.status})")
+        return
     serve(
-        settings_from_environment(),
+        settings,
         prefect_port=prefect_port,
         mlflow_port=mlflow_port,
         say=out.print,

@@ -8,11 +8,13 @@ find days ─ validate ─ features ─ split ─┬─ baseline ─────
 
 import time
 
-from prefect import flow
+from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+from prefect.states import Completed
 
 from flows.candidate import build_candidate
+from flows.schedule import reason_to_skip
 from flows.summary import Outcome, announce
 from model_code.settings import NightlySpec, Settings
 from tasks import data, engines, release, report
@@ -21,20 +23,26 @@ from tasks.runs import exclusive, tracked
 
 
 @flow(name="nightly", description=__doc__, persist_result=False)
-def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome:
+def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     """Retrain on the store's newest days and judge on the newest.
 
     Args:
         spec: what to compute; the store defaults to TICKLINE_MARKET, else the simulated market.
         refresh: compute every stage again, cached or not.
+
+    Returns:
+        The outcome, or the state Skipped where the schedule started a night that is not due.
     """
+    skip = reason_to_skip(spec)
+    if skip:
+        return Completed(name="Skipped", message=f"Skipped: {skip}")
     settings, started = Settings().resolved(), time.monotonic()
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     goals = release.read_goals(spec.goals)  # a typo in them must not cost a night
     name = str(flow_run.name)
     fresh = temporary_settings({PREFECT_TASKS_REFRESH_CACHE: refresh})
     with exclusive(settings), fresh:
-        announce(name, spec)
+        announce("nightly", name, spec)
         plan = data.find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
             made = build_candidate(run, spec, plan)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from infra.servers import ServerError
 from infra.triton.daemon import serving_url
+from model_code.repository.audit import account
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.settings import PromotionSpec, Settings
@@ -47,7 +48,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     repository = ServingRepository(settings.serving_repository)
     place = str(settings.serving_repository)
     with reported(settings, version) as seen:
-        opened = opening.open_promotion(settings, version, started_by or opening.whoever(), spec)
+        opened = opening.open_promotion(settings, version, started_by or account(), spec)
         seen.append(opened)
         shown = opening.show_evidence(settings, opened)
         decided = decide(settings, opened, shown, spec)

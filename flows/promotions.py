@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 POOL = "local"
 DEPLOYMENT = "promote/promote"
+# a promotion that ended with one of these is not gone on with
+VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError"}
 
 
 def start(
@@ -58,7 +60,7 @@ def start(
 
         live_server(settings)  # the first thing a person can do something about
         deployment = _deployed()
-        unfinished = _approved_and_unfinished(version)
+        unfinished = _unfinished(settings, version)
         with get_client(sync_client=True) as client:
             if unfinished is not None:
                 state = Pending(message="tickline promote")
@@ -95,7 +97,9 @@ def decide(
         from prefect import get_client
         from prefect.states import Pending
 
+        from flows.promote import live_server
         from tasks.decision import problem
+        from tasks.names import Names
 
         run = _waiting(which)
         started_by = str(run.parameters.get("started_by") or "")
@@ -106,6 +110,8 @@ def decide(
                 where=f"promotion {run.name}",
                 remedy="nothing was resumed; decide again (docs/promotion.md says who may)",
             )
+        Names(settings).require_answer()  # or the run would fail as soon as it goes on
+        live_server(settings)
         answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
         with get_client(sync_client=True) as client:
             result = client.resume_flow_run(run.id, run_input=answer)
@@ -192,17 +198,31 @@ def _waiting(which: str) -> "FlowRun":
     )
 
 
-def _approved_and_unfinished(version: int) -> "FlowRun | None":
-    """The newest run of the version that was approved, then failed, crashed or was killed."""
+def _unfinished(settings: Settings, version: int) -> "FlowRun | None":
+    """The newest run of the version, if it failed or was killed and may go on as it is.
+
+    Not one whose approval is void or whose candidate broke a goal: that needs a new decision.
+
+    Raises:
+        PromotionError: it is at work in another process.
+    """
     from model_code.repository.audit import AuditLog
+    from model_code.repository.serving import ServingRepository
     from tasks.opening import newest_run
 
-    settings = Settings().resolved()
     run = newest_run(version)
-    if run is None or run.state is None or run.state.is_completed() or run.state.is_paused():
+    if run is None or run.state is None or run.start_time is None:
         return None
-    events = {record.key for record in AuditLog(settings.audit_file).read()}
-    return run if f"decided-{run.id}" in events else None
+    if run.state.is_completed() or run.state.is_paused() or run.state.is_cancelled():
+        return None
+    with ServingRepository(settings.serving_repository).exclusive():
+        pass  # one that was killed still reads RUNNING in Prefect; the lock tells
+    stops = [
+        record.facts.get("kind")
+        for record in AuditLog(settings.audit_file).read()
+        if record.event == "stopped" and record.facts.get("flow_run_id") == str(run.id)
+    ]
+    return None if any(kind in VOID for kind in stops) else run
 
 
 def _worker_online() -> bool:

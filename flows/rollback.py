@@ -5,8 +5,9 @@ import time
 from prefect import flow
 
 from flows.promote import live_server, reported
+from model_code.repository.audit import account
 from model_code.settings import Settings
-from tasks import opening, swapping
+from tasks import swapping
 from tasks.names import Names
 from tasks.swapping import RolledBack
 
@@ -28,5 +29,5 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
     with reported(settings, version):
         swapping.roll_back(settings, url, version, previous)
         seconds = time.monotonic() - began
-        swapping.record_rollback(settings, version, champion, by or opening.whoever(), reason)
+        swapping.record_rollback(settings, version, champion, by or account(), reason)
     return RolledBack(version=version, from_version=champion, previous=previous, seconds=seconds)

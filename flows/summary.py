@@ -93,12 +93,13 @@ class Outcome(Record):
         )
 
 
-def announce(name: str, spec: NightlySpec) -> None:
+def announce(job: str, name: str, spec: NightlySpec) -> None:
     """Say what starts, on which ticks, and how to go on if it dies."""
-    console.print(f"[bold]nightly[/] {name} on [bold]{spec.market}[/]")
+    console.print(f"[bold]{job}[/] {name} on [bold]{spec.market}[/]")
     if str(spec.market).startswith("simulated:"):
         console.print(_banner())
-    console.print(f"if it stops half-way: [bold]tickline rerun {name}[/]")
+    if job == "nightly":
+        console.print(f"if it stops half-way: [bold]tickline rerun {name}[/]")
 
 
 def render(outcome: Outcome) -> RenderableType:

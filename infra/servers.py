@@ -4,21 +4,22 @@ A nightly needs a real Prefect server: the in-process one loses task records whe
 that already runs is used; otherwise one is started on a free port and stopped afterwards.
 """
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra import auth
+from infra.process import Mark
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -27,6 +28,7 @@ HOST = "127.0.0.1"  # loopback unless a person decides otherwise
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 START_TIMEOUT_S = 120
+RESTART_WAIT_S = 30
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -38,6 +40,13 @@ QUIET = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    url: str
+    owner: Mark
 
 
 class ServerError(TicklineError):
@@ -88,25 +97,55 @@ def prefect_server(settings: Settings) -> Iterator[str]:
         settings,
         auth.server_environment(settings),
     ):
-        record = settings.home / "prefect-server.json"
         url = f"http://{HOST}:{port}/api"
-        with atomic_file(record) as temporary:
-            temporary.write_text(json.dumps({"url": url, "owner": os.getpid()}))
+        record_server(settings, url)
         try:
             yield url
         finally:
-            record.unlink(missing_ok=True)
+            forget_server(settings)
+
+
+def record_server(settings: Settings, url: str) -> None:
+    """Tell the other processes of this home of a Prefect server that this process keeps."""
+    record = _Record(url=url, owner=Mark.own())
+    with atomic_file(_record(settings)) as temporary:
+        temporary.write_text(record.model_dump_json())
+
+
+def forget_server(settings: Settings) -> None:
+    """Take the record back, if it is still this process's own."""
+    found = _recorded(settings)
+    if found and found.owner == Mark.own():
+        _record(settings).unlink(missing_ok=True)
 
 
 def running_server(settings: Settings) -> str | None:
-    """URL of the embedded server another live process of this home started, if it answers."""
-    record = settings.home / "prefect-server.json"
-    try:
-        found = json.loads(record.read_text())
-        url, owner = str(found["url"]), int(found["owner"])
-    except (OSError, ValueError, KeyError):
+    """URL of the Prefect server that another live process of this home keeps, if it answers.
+
+    One that is just being restarted by its keeper is waited for.
+    """
+    found = _recorded(settings)
+    if found is None:
         return None
-    return url if psutil.pid_exists(owner) and healthy(f"{url}/health") else None
+    deadline = time.monotonic() + RESTART_WAIT_S
+    while found.owner.lives:
+        if healthy(f"{found.url}/health"):
+            return found.url
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.5)
+    return None
+
+
+def _record(settings: Settings) -> Path:
+    return settings.home / "prefect-server.json"
+
+
+def _recorded(settings: Settings) -> _Record | None:
+    try:
+        return _Record.model_validate_json(_record(settings).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 @contextmanager
@@ -180,7 +219,10 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
 def healthy(url: str) -> bool:
     """Whether a GET of the URL answers 200."""
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
+        # reading the certificates takes far longer than the question
+        verify = url.startswith("https:")
+        answer = httpx.get(url, timeout=2, trust_env=False, verify=verify)
+        return answer.status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

@@ -19,8 +19,7 @@ def work(settings: Settings, *, pool: str, once: bool) -> int:
         raise ServerError(
             "no Prefect server answers",
             where=url or "PREFECT_API_URL is not set",
-            remedy="tickline ui (in another terminal), then "
-            "TICKLINE_PREFECT_API_URL=http://127.0.0.1:4200/api",
+            remedy="tickline up starts a server and a worker",
         )
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     command += ["--pool", pool, *(["--run-once"] if once else [])]

@@ -13,12 +13,12 @@ from model_code.market.selection import select
 from model_code.market.store import MarketStore, open_market
 from model_code.settings import FeatureSpec, NightlySpec, SplitSpec, ValidationSpec
 from tasks.results import CleanDay, Plan, SourceDay, SplitWindows, ValidatedDay
-from tasks.stage import RunRef, stage
+from tasks.stage import RETRIES, RunRef, stage
 
 SIMULATED = "simulated:"  # the market of a first run, without data
 
 
-@task(name="find days")  # never cached: it is what looks at the source
+@task(name="find days", **RETRIES)  # never cached: it is what looks at the source
 def find_days(spec: NightlySpec) -> Plan:
     """Choose the instrument-days and hash their source bytes."""
     uri = spec.market or SIMULATED

@@ -20,7 +20,7 @@ from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
 from tasks.stage import RunRef, console, stage, stage_key
 
 PARITY_WINDOWS = 64
-CALIBRATION = 512  # training windows that integer engines find their ranges on
+CALIBRATION = 2048  # training windows that integer and pruned engines are fitted on
 TRAINING = ["model_code.training", "model_code.features.dataset"]
 
 

@@ -1,7 +1,6 @@
 """The beginning of a promotion: may it begin, and what the reviewer is shown."""
 
 import datetime as dt
-import os
 import tempfile
 from pathlib import Path
 
@@ -160,7 +159,7 @@ def newest_run(version: int) -> FlowRun | None:
     """The newest promotion of a version, ended or not."""
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])))
-    runs = [run for run in found if run.parameters.get("version") == version]
+    runs = [run for run in found if str(run.parameters.get("version")) == str(version)]
     return max(runs, key=lambda run: str(run.created), default=None)
 
 
@@ -168,7 +167,7 @@ def _require_alone(version: int) -> None:
     own = str(flow_run.id)
     for run in open_runs():
         waits = run.state is not None and run.state.is_paused()
-        if str(run.id) != own and run.parameters.get("version") == version and waits:
+        if str(run.id) != own and str(run.parameters.get("version")) == str(version) and waits:
             raise PromotionError(
                 f"version {version} is under decision already: run {run.name}",
                 remedy=f"tickline approve {version} or tickline reject {version}",
@@ -186,8 +185,3 @@ def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:
             remedy="tickline nightly --data PATH on real ticks; to rehearse all the same: "
             "tickline promote --allow-simulated",
         )
-
-
-def whoever() -> str:
-    """The account this runs under: who started it, where nobody said."""
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"

@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import ValidationError
 
-from model_code.repository.staging import MANIFEST_FILE, Manifest
+from model_code.repository.manifest import MANIFEST_FILE, Manifest
 from model_code.retention import Folders, Item, Needed, plan
 from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking

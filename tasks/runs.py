@@ -1,50 +1,40 @@
 """The beginning and the end of a flow run: one MLflow parent run, one flow at a time."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
+from mlflow.tracking import MlflowClient
 from prefect.artifacts import create_link_artifact
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
 from model_code import __version__
-from model_code.errors import TicklineError
 from model_code.settings import NightlySpec, Settings
 from tasks import tracking
-from tasks.stage import RunRef
-
-
-class BusyError(TicklineError):
-    """Another flow of this home folder is at work."""
+from tasks.faults import Fault
+from tasks.heartbeat import beating
+from tasks.holder import held, sign
+from tasks.stage import RunRef, console
+from tasks.sweep import sweep
 
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the home folder's lock; the system frees it however the process dies.
+    """Hold the home folder's lock, and first set right what a dead flow run left behind.
 
     Raises:
         BusyError: another process holds it.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    holder = settings.home / "nightly.pid"
-    lock = FileLock(settings.home / "nightly.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        pid = holder.read_text().strip() if holder.exists() else "unknown"
-        raise BusyError(
-            f"another nightly is at work (process {pid})",
-            where=str(settings.home),
-            remedy="wait for it, or give this one a home of its own: TICKLINE_HOME=...",
-        ) from error
-    try:
-        holder.write_text(str(os.getpid()))
+    with held(settings):
+        try:
+            swept = sweep(settings, own=str(flow_run.id))
+        except Exception as error:  # tidying up must not cost a night
+            console.print(f"[yellow]runs of dead processes could not be closed: {error}")
+        else:
+            for name in swept.crashed:
+                console.print(f"[yellow]{name} had died without a word: now Crashed")
+        sign(settings)
         yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager
@@ -80,13 +70,23 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
     tracking.log_environment(mlflow, run_id)
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id)
     try:
-        yield run
+        with beating(mlflow, run_id):
+            yield run
     except Pause:
         raise
     except BaseException as error:
-        mlflow.set_tag(run_id, "tickline.error", str(error)[:500] or type(error).__name__)
-        tracking.finish(mlflow, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        _close(mlflow, run_id, error)
         raise
-    if "tickline.error" in mlflow.get_run(run_id).data.tags:  # of an earlier attempt
-        mlflow.delete_tag(run_id, "tickline.error")
+    for tag in mlflow.get_run(run_id).data.tags.keys() & {tracking.ERROR_TAG, tracking.FAULT_TAG}:
+        mlflow.delete_tag(run_id, tag)  # of an earlier attempt
     tracking.finish(mlflow, run_id, "FINISHED")
+
+
+def _close(mlflow: MlflowClient, run_id: str, error: BaseException) -> None:
+    text = str(error)[:500] or type(error).__name__
+    tags = {tracking.ERROR_TAG: text, tracking.FAULT_TAG: Fault.of(error).model_dump_json()}
+    try:
+        tracking.set_tags(mlflow, run_id, tags)
+        tracking.finish(mlflow, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+    except Exception as second:  # the first error is the one to tell; the next sweep closes the run
+        console.print(f"[yellow]the MLflow run could not be closed: {second}")

@@ -30,8 +30,15 @@ from model_code.artifacts import ArtifactRef, ArtifactStore, hash_bytes
 from model_code.errors import ConfigError
 from model_code.machine import processor
 from model_code.settings import Settings
+from tasks.faults import retry_if_transient
 
 console = Console()
+RETRIES: dict[str, Any] = {  # with back-off, and only of what may mend itself
+    "retries": 3,
+    "retry_delay_seconds": [2.0, 8.0, 30.0],
+    "retry_jitter_factor": 0.2,
+    "retry_condition_fn": retry_if_transient,
+}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -70,7 +77,7 @@ class RunRef(BaseModel):
 
 
 def stage(
-    name: str, *, code: Sequence[str], run_name: str | None = None, retries: int = 0
+    name: str, *, code: Sequence[str], run_name: str | None = None
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a cached, persisted Prefect task keyed by content.
 
@@ -78,7 +85,6 @@ def stage(
         name: the stage's name in Prefect, MLflow and the logs.
         code: modules that do the work; they and what they import are part of the key.
         run_name: name of one task run, with the inputs in braces.
-        retries: tries after the first; only for stages whose faults can be transient.
     """
 
     def wrap(function: Callable[P, R]) -> Task[P, R]:
@@ -94,8 +100,7 @@ def stage(
             cache_key_fn=key,
             on_completion=[announce_state],
             on_failure=[announce_state],
-            retries=retries,
-            retry_delay_seconds=[2.0**n for n in range(1, retries + 1)] or None,
+            **RETRIES,
         )
         return decorate(function)
 

@@ -167,7 +167,12 @@ def record_promotion(
 def stopped(settings: Settings, opened: Opened | None, version: int, error: BaseException) -> None:
     """Write down that a promotion did not come about, and why; never hides the error itself."""
     reason = str(error)[:500] or type(error).__name__
-    facts = {"version": version, "reason": reason, "flow_run_id": str(flow_run.id)}
+    facts = {
+        "version": version,
+        "kind": type(error).__name__,
+        "reason": reason,
+        "flow_run_id": str(flow_run.id),
+    }
     key = f"stopped-{flow_run.id}-{hash_bytes(reason.encode())[:12]}"
     with suppress(Exception):
         AuditLog(settings.audit_file).append("stopped", key, facts)

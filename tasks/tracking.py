@@ -21,6 +21,8 @@ from model_code.settings import Settings
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
+ERROR_TAG = "tickline.error"
+FAULT_TAG = "tickline.fault"  # JSON of `tasks.faults.Fault`
 MAX_PARAM = 6000
 
 

@@ -67,7 +67,7 @@ def engine(
     sha256 = hash_path(folder / "model.onnx")
     sidecar = EngineSidecar(
         engine=name,
-        library=name.split("-")[0],
+        library=name.split("-", maxsplit=1)[0],
         library_version="1",
         precision="fp32",
         device="a processor",

@@ -34,9 +34,10 @@ class Sheet:
 
 
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
-    """Latency, throughput, answers, and the server's sheet where one was used."""
-    found = [_latency(result), _throughput(result), _answers(result)]
-    return tuple(found + ([_served(result)] if result.served else []))
+    """All tables; each fits a terminal of 80 columns."""
+    found = [_latency(result), _load(result), _throughput(result), _answers(result)]
+    found += [_served(result)] if result.served else []
+    return tuple(found + ([_not_run(result)] if result.unavailable else []))
 
 
 def chosen_line(result: BenchmarkResult, engine: str) -> str:
@@ -90,7 +91,7 @@ def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
 
 
 def _latency(result: BenchmarkResult) -> Sheet:
-    rows: list[tuple[str, ...]] = [
+    rows = tuple(
         (
             row.engine,
             f"{row.p50_ms:.2f}",
@@ -99,75 +100,87 @@ def _latency(result: BenchmarkResult) -> Sheet:
             f"{row.p99_ms:.2f}",
             f"{row.p999_ms:.2f}",
             f"{row.mean_ms:.2f}",
-            f"{row.open_p50_ms:.2f} / {row.open_p99_ms:.2f}",
             f"{result.speedup(row.engine) or 0.0:.2f}x",
-            _percent(row.floor_fraction),
-            "yes" if row.stable else "unstable",
+            _number(row.floor_fraction, "{:.0%}"),
         )
         for row in result.rows
-    ]
-    rows += [(name, *[NONE] * 9, _absent(why)) for name, why in result.unavailable.items()]
-    columns = (
-        "engine", "p50", "95% CI", "p90", "p99", "p99.9", "mean", "open loop p50 / p99",
-        f"against {REFERENCE_ENGINE}", "of the floor", "stable",
-    )  # fmt: skip
+    )
+    columns = ("engine", "p50", "95% CI", "p90", "p99", "p99.9", "mean", "speed-up", "floor")
     ceilings = "; ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.ceilings.items())
     note = (
-        f"Milliseconds, batch 1, {result.requests} requests an engine in interleaved rounds; open "
-        f"loop: {result.open_loop_hz:g} requests a second, from the intended send time. Floor: the "
-        f"engine's multiply-adds at the highest rate a large matrix product reached in this run "
-        f"(GFLOP/s: {ceilings or 'not measured'}). Unstable: a third of the run is more than 10% "
-        "off its median."
+        f"Milliseconds, batch 1, {result.requests} requests an engine in interleaved rounds. "
+        f"Speed-up: over {REFERENCE_ENGINE}. Floor: share of the limit that the engine's "
+        "multiply-adds set at the highest rate a large matrix product reached in this run "
+        f"(GFLOP/s: {ceilings or 'not measured'})."
     )
-    return Sheet("Latency", columns, tuple(rows), note)
+    return Sheet("Latency", columns, rows, note)
+
+
+def _load(result: BenchmarkResult) -> Sheet:
+    rows = tuple(
+        (
+            row.engine,
+            "yes" if row.stable else "unstable",
+            f"{row.open_p50_ms:.2f}",
+            f"{row.open_p99_ms:.2f}",
+            _number(row.facts.flops and row.facts.flops / 1e6, "{:.0f}"),
+            _number(row.facts.size_mib, "{:.1f}"),
+            _number(row.facts.peak_mib, "{:.0f}"),
+        )
+        for row in result.rows
+    )
+    columns = ("engine", "stable", "open p50", "open p99", "MFLOP", "MiB", "peak MiB")
+    note = (
+        "Stable: the thirds of the run agree within 10%. Open: milliseconds at "
+        f"{result.open_loop_hz:g} requests a second, from the intended send time. MFLOP: of one "
+        "window. MiB: the engine's file; peak: memory that loading and the largest batch added."
+    )
+    notes = "; ".join(f"{row.engine} {row.facts.note}" for row in result.rows if row.facts.note)
+    return Sheet("Load and size", columns, rows, f"{note} {notes}".strip())
 
 
 def _throughput(result: BenchmarkResult) -> Sheet:
     batches = list(result.rows[0].throughput_at)
-    rows = [
+    rows = tuple(
         (
             row.engine,
             row.facts.precision,
             *(f"{row.throughput_at[batch]:,.0f}" for batch in batches),
-            _number(row.facts.flops and row.facts.flops / 1e6, "{:.1f}"),
-            _number(row.facts.size_mib, "{:.1f}"),
-            _number(row.facts.peak_mib, "{:.0f}"),
-            row.facts.note or NONE,
         )
         for row in result.rows
-    ]
-    columns = (
-        "engine", "precision", *(f"batch {batch}" for batch in batches), "MFLOP a window",
-        "size (MiB)", "peak memory (MiB)", "note",
-    )  # fmt: skip
-    return Sheet("Throughput (windows a second) and size", columns, tuple(rows))
+    )
+    columns = ("engine", "precision", *(f"batch {batch}" for batch in batches))
+    return Sheet("Throughput (windows a second)", columns, rows)
 
 
 def _answers(result: BenchmarkResult) -> Sheet:
-    rows = [
+    rows = tuple(
         (
             row.engine,
             _number(row.quality.accuracy, "{:.4f}"),
             _number(row.quality.auc, "{:.4f}"),
             _number(row.quality.log_loss, "{:.4f}"),
-            _number(row.quality.calibration_error, "{:.4f}"),
-            str(row.quality.flips),
-            _number(row.quality.max_abs_dp, "{:.1e}"),
-            _number(row.quality.p99_abs_dp, "{:.1e}"),
+            _number(row.quality.calibration_error, "{:.3f}"),
+            f"{row.quality.flips}" + (f" + {bad} NaN" if (bad := row.quality.non_finite) else ""),
+            _number(row.quality.max_abs_dp, "{:.0e}"),
+            _number(row.quality.p99_abs_dp, "{:.0e}"),
             _number(row.batch_dependence, "{:.0e}"),
-            str(row.quality.non_finite),
         )
         for row in result.rows
-    ]
+    )
     columns = (
-        "engine", "accuracy", "AUC", "log loss", "calibration error", "flips", "max |dp|",
-        "p99 |dp|", "batch dependence", "not finite",
+        "engine", "accuracy", "AUC", "log loss", "ECE", "flips", "max dp", "p99 dp", "batch"
     )  # fmt: skip
     note = (
-        f"{result.windows:,} windows of the newest day. dp: probability less that of "
-        f"{REFERENCE_ENGINE}; flips: decided otherwise; batch dependence: alone against in a batch."
+        f"{result.windows:,} windows of the newest day. ECE: calibration error; dp: |probability "
+        f"less that of {REFERENCE_ENGINE}|; flips: decided otherwise; batch: |probability alone "
+        "less that in a batch|."
     )
-    return Sheet("Answers", columns, tuple(rows), note)
+    return Sheet("Answers", columns, rows, note)
+
+
+def _not_run(result: BenchmarkResult) -> Sheet:
+    return Sheet("Not run", ("engine", "why"), tuple(result.unavailable.items()))
 
 
 def _served(result: BenchmarkResult) -> Sheet:
@@ -215,14 +228,6 @@ def _text(value: object) -> str:
 def _between(row: EngineRow, metric: str) -> str:
     interval = row.intervals.get(metric)
     return NONE if interval is None else f"{interval.low:.2f}–{interval.high:.2f}"
-
-
-def _absent(why: str) -> str:
-    return f"not run: {why}"
-
-
-def _percent(value: float | None) -> str:
-    return _number(None if value is None else 100 * value, "{:.0f}%")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -20,6 +20,11 @@ from model_code.errors import IntegrityError
 START = "0" * 64
 
 
+def account() -> str:
+    """The account this runs under: who did it, where nobody said."""
+    return os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
+
+
 class AuditRecord(BaseModel):
     """One event.
 

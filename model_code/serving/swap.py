@@ -20,7 +20,7 @@ from model_code.serving.replay import GOLDEN_FILE
 from model_code.serving.route import Route, Target
 from model_code.settings import MODEL_NAME
 
-BRIDGE_NAME = f"{MODEL_NAME}_bridge"
+BRIDGE_NAMES = (f"{MODEL_NAME}_bridge", f"{MODEL_NAME}_bridge_2")
 DRAIN_S = 0.25  # clients look at the route every 0.02 s; what is in flight ends in Triton itself
 
 
@@ -148,15 +148,19 @@ class Swap:
                 self.repository.arrange(versions)
                 self._load(version)
             return
-        load_under(self.client, BRIDGE_NAME, self.repository.folder(version))
-        self._prove(BRIDGE_NAME, version)
-        self._turn(Target(model=BRIDGE_NAME, version=version))
+        # after a crash the route may be on a bridge; what it names must not be replaced under it
+        bridge = next(name for name in BRIDGE_NAMES if now is None or name != now.model)
+        load_under(self.client, bridge, self.repository.folder(version))
+        self._prove(bridge, version)
+        self._turn(Target(model=bridge, version=version))
         time.sleep(DRAIN_S)
         self.repository.arrange(versions)
         self._load(version)
         self._turn(Target(model=MODEL_NAME, version=version))
         time.sleep(DRAIN_S)
-        self.client.unload(BRIDGE_NAME)
+        loaded = {entry.model for entry in self.client.index()}
+        for name in loaded.intersection(BRIDGE_NAMES):
+            self.client.unload(name)
 
     def _load(self, version: int) -> None:
         Manifest.load(self.repository.folder(version))  # the bytes that Triton is about to read

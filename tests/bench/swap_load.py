@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -132,12 +133,13 @@ def main() -> None:
         begun = time.perf_counter()
         seen, done = run(Path(folder), asked.requests, asked.rounds)
         seconds = time.perf_counter() - begun
+    out = Console(highlight=False, soft_wrap=True, markup=False)
     for kind in ("promote", "rollback"):
         took = [s for what, _, s in done if what == kind]
-        print(f"{kind}: {len(took)} times, {min(took):.2f} to {max(took):.2f} s each")
-    print(f"{CLIENTS} clients, {seconds:.0f} s; answers by model/version: {dict(seen.by)}")
-    print(f"asked again after a swap in between: {seen.again} {dict(seen.reasons)}")
-    print(f"requests {seen.requests} failed {seen.failed} wrong {seen.wrong}")
+        out.print(f"{kind}: {len(took)} times, {min(took):.2f} to {max(took):.2f} s each")
+    out.print(f"{CLIENTS} clients, {seconds:.0f} s; answers by model/version: {dict(seen.by)}")
+    out.print(f"asked again after a swap in between: {seen.again} {dict(seen.reasons)}")
+    out.print(f"requests {seen.requests} failed {seen.failed} wrong {seen.wrong}")
     sys.exit(1 if seen.failed or seen.wrong or seen.requests < asked.requests else 0)
 
 

@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,12 +14,17 @@ import yaml
 from builders_flow import tiny
 from mlflow.tracking import MlflowClient
 from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
+from prefect.events import emit_event
 from prefect.flows import load_flow_from_entrypoint
 
-from model_code.settings import NightlySpec, Settings
+from infra.deploy import QUEUES
+from model_code.settings import MODEL_NAME, NightlySpec, PromotionSpec, Settings
 from tasks import tracking
+from tasks.opening import open_runs
+from tasks.release import GATE_PASSED
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
@@ -32,11 +38,21 @@ def test_entrypoint_parameters_and_schedule_are_sound(deployment: dict[str, Any]
     flow = load_flow_from_entrypoint(f"{ROOT / path}:{function}")
     known = inspect.signature(flow.fn).parameters
     assert set(deployment["parameters"]) <= set(known)
-    assert isinstance(flow.validate_parameters(deployment["parameters"])["spec"], NightlySpec)
-    for schedule in deployment["schedules"]:
+    triggered = {
+        name: 1 for trigger in deployment.get("triggers", []) for name in trigger["parameters"]
+    }
+    dates = {"start": "2024-08-06", "end": "2024-08-08"} if flow.name == "backfill" else {}
+    given = flow.validate_parameters(deployment["parameters"] | triggered | dates)
+    specs: dict[str, type] = {"nightly": NightlySpec, "bench": NightlySpec, "backfill": NightlySpec}
+    specs |= {"promote": PromotionSpec}
+    assert deployment["tags"][0] == "tickline"
+    assert deployment["work_pool"]["work_queue_name"] in QUEUES
+    if deployment["name"] in specs:
+        assert isinstance(given["spec"], specs[deployment["name"]])
+    for schedule in deployment.get("schedules", []):
         CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
         assert ZoneInfo(schedule["timezone"])
-    assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
+        assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
 
 
 def prefect(*arguments: str, cwd: Path = ROOT) -> str:
@@ -86,3 +102,24 @@ def test_a_worker_runs_the_deployment(
         f"tags.`{tracking.FLOW_RUN_TAG}` = '{scheduled.id}'",
     )
     assert [run.info.status for run in runs] == ["FINISHED"]
+
+
+def test_a_passed_gate_starts_a_promotion(
+    home: Settings, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    prefect("work-pool", "create", "--overwrite", "--type", "process", "local")
+    prefect("deploy", "--name", "promote")
+    name = f"tickline.model.{MODEL_NAME}.4711"
+    deadline = time.monotonic() + 60
+    found: list[FlowRun] = []
+    while not found and time.monotonic() < deadline:
+        # again and again: the automation listens some moments after it was made
+        emit_event(GATE_PASSED, resource={"prefect.resource.id": name}, payload={"version": 4711})
+        time.sleep(1.0)
+        found = [run for run in open_runs() if str(run.parameters.get("version")) == "4711"]
+    assert found, "no promotion was started"
+    assert found[0].parameters["started_by"] == "nightly"
+    with get_client(sync_client=True) as client:
+        for run in open_runs():
+            client.delete_flow_run(run.id)

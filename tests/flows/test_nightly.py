@@ -11,7 +11,7 @@ from builders_flow import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from flows.local import rerun_nightly
+from flows.rerun import rerun
 from flows.nightly import nightly
 from flows.summary import Outcome, render
 from model_code import export
@@ -226,7 +226,8 @@ def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
     (parent,) = parents(home)
     assert parent.info.status == "FAILED"
 
-    outcome = rerun_nightly(home, None)
+    outcome = rerun(home, None, say=print)
+    assert isinstance(outcome, Outcome)
     assert outcome is not None
     assert outcome.mlflow_run_id == parent.info.run_id
     assert [run.info.status for run in parents(home)] == ["FINISHED"]

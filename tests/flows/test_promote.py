@@ -1,39 +1,62 @@
 """Promotions from evidence to serving, through a real Prefect server and a real Triton."""
 
-import subprocess
-import sys
+import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders_promotion import PATIENT, registered
-from builders_serving import logits, windows
+from builders_serving import logits, weights, windows
 from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
 
 from flows import promotions
+from flows.promote import expire
+from infra.servers import ServerError
 from infra.triton.server import TritonServer
-from model_code.errors import ConfigError, PromotionError
+from model_code.errors import ConfigError, IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog
+from model_code.repository.manifest import Manifest
 from model_code.repository.serving import ServingRepository
+from model_code.serving.canary import CanaryStoppedError
+from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.client import TritonClient
-from model_code.settings import MODEL_NAME, Settings
-from tasks.names import Names
+from model_code.serving.route import Route
+from model_code.serving.swap import Swap
+from model_code.settings import MODEL_NAME, PromotionSpec, Settings
+from tasks.names import Names, RegistryDownError
+from tasks.opening import open_runs
 from tasks.promotion_results import Promoted
 
 
 @pytest.fixture
-def desk(
-    home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
+def desk(home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a desk with two reviewers, a live server and the session's Prefect."""
     values = {
         "TICKLINE_TRITON_URL": live_triton.grpc_url,
         "TICKLINE_SERVING": str(live_triton.repository),
-        "TICKLINE_REVIEWERS": "ada,grace",
+        "TICKLINE_REVIEWERS": "ada, grace",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(promotions, "_worker_online", lambda: False)  # another test's may linger
+    with get_client(sync_client=True) as client:
+        for run in open_runs():
+            client.delete_flow_run(run.id)
     return Settings().resolved()
+
+
+def start(
+    desk: Settings, version: int, by: str = "bob", spec: PromotionSpec = PATIENT, **how: Any
+) -> FlowRun:
+    registered(desk, version, **how)
+    waiting = promotions.start(desk, version, by, spec)
+    assert isinstance(waiting, FlowRun)
+    assert waiting.state is not None
+    assert waiting.state.is_paused()
+    return waiting
 
 
 def approve(desk: Settings, version: int, reviewer: str = "ada") -> Promoted:
@@ -42,66 +65,231 @@ def approve(desk: Settings, version: int, reviewer: str = "ada") -> Promoted:
     return outcome
 
 
-def promoted(desk: Settings, version: int) -> Promoted:
-    registered(desk, version)
-    waiting = promotions.start(desk, version, "bob", PATIENT)
-    assert waiting.state is not None
-    assert waiting.state.is_paused()
-    return approve(desk, version)
-
-
-def answers(desk: Settings, version: int) -> None:
-    """The server answers as the version must."""
+def champion(desk: Settings) -> int | None:
+    """Who serves, by name, by route and by the server's own answer."""
+    version, _ = Names(desk).aliases()
+    route = ServingRepository(desk.serving_repository).route()
+    assert route.candidate is None
+    assert version == (route.champion.version if route.champion else None)
     assert desk.triton_url
     with TritonClient(desk.triton_url) as client:
-        found = client.predict(windows(), version=version)
-    np.testing.assert_allclose(found, logits(version), atol=1e-4)
+        assert not client.ready(CANDIDATE_NAME)
+        if version is not None:
+            found = client.predict(windows(), model=MODEL_NAME, version=version)
+            np.testing.assert_allclose(found, logits(version), atol=1e-4)
+    return version
 
 
 def events(desk: Settings) -> list[str]:
     return [record.event for record in AuditLog(desk.audit_file).read()]
 
 
+def evidence(desk: Settings, version: int) -> str:
+    mlflow = MlflowClient(desk.tracking_uri)
+    night = mlflow.get_model_version(MODEL_NAME, str(version)).run_id
+    run = mlflow.get_run(night)
+    found = mlflow.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{night}'")
+    path = mlflow.download_artifacts(found[0].info.run_id, "promotion/evidence.html")
+    return Path(path).read_text()
+
+
+def answer(run: FlowRun, **fields: str) -> FlowRun | Promoted:
+    """Fill in Prefect's form, which knows nothing of allow-lists, and go on with the run."""
+    with get_client(sync_client=True) as client:
+        client.resume_flow_run(run.id, run_input=fields)
+        found = client.read_flow_run(run.id)
+    return promotions._work_on(found)
+
+
 def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
-    first = promoted(desk, 1)
+    start(desk, 1)
+    first = approve(desk, 1)
     assert (first.outcome, first.champion, first.previous) == ("promoted", 1, None)
     assert first.shadow is not None
     assert first.canary is not None
     assert "no baseline" in str(first.shadow.skipped)
     assert "no baseline" in str(first.canary.skipped)
-    answers(desk, 1)
-    page = evidence(desk, 1)
-    assert "No baseline." in page
-    assert "data:image/png" not in page  # this night drew nothing
+    assert champion(desk) == 1
+    assert "No baseline." in evidence(desk, 1)
 
-    second = promoted(desk, 2)
+    start(desk, 2)
+    second = approve(desk, 2)
     assert (second.outcome, second.champion, second.previous) == ("promoted", 2, 1)
     assert second.canary is not None
+    few, half, every = (step.requests for step in second.canary.steps)
+    assert 0 < few < half < every == PATIENT.canary_requests
     assert [step.errors for step in second.canary.steps] == [0, 0, 0]
-    assert second.canary.steps[0].requests < second.canary.steps[1].requests
-    assert second.canary.steps[2].requests == PATIENT.canary_requests
     assert second.validated is not None
     assert [loaded.concurrency for loaded in second.validated.loads] == [1, 8, 32]
-    answers(desk, 2)
-    assert Names(desk).tags(2)["approved_by"] == "ada"
-    assert Names(desk).tags(2)["triton_version"].startswith("triton 2.")
-    assert Names(desk).tags(2)["audit_sha256"] == AuditLog(desk.audit_file).read()[-1].sha256
+    assert champion(desk) == 2
+    tags = Names(desk).tags(2)
+    assert (tags["approved_by"], tags["reason"]) == ("ada", "the table is sound")
+    assert tags["triton_version"].startswith("triton 2.")
+    assert tags["audit_sha256"] == AuditLog(desk.audit_file).read()[-1].sha256
+    approval = Manifest.load(ServingRepository(desk.serving_repository).folder(2)).approval
+    assert approval is not None
+    assert (approval.reviewer, approval.started_by) == ("ada", "bob")
 
     back = promotions.roll_back(desk, None, "bob", "it misbehaved")
     assert (back.version, back.from_version, back.previous) == (1, 2, None)
-    answers(desk, 1)
-    assert Names(desk).aliases() == (1, None)
-    assert events(desk) == [
-        "started", "approved", "promoted", "started", "approved", "promoted", "rolled back",
-    ]  # fmt: skip
+    assert champion(desk) == 1
+    assert events(desk) == [*["started", "approved", "promoted"] * 2, "rolled back"]
+    with pytest.raises(PromotionError, match="no predecessor"):
+        promotions.roll_back(desk, None, "bob", "once more")
 
 
-def evidence(desk: Settings, version: int) -> str:
-    mlflow = MlflowClient(desk.tracking_uri)
-    night = mlflow.get_model_version(MODEL_NAME, str(version)).run_id
-    run = mlflow.get_run(night)
-    found = mlflow.search_runs(
-        [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{night}'"
-    )
-    path = mlflow.download_artifacts(found[0].info.run_id, "promotion/evidence.html")
-    return Path(path).read_text()
+def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) -> None:
+    run: FlowRun | Promoted = start(desk, 1, by="ada")
+    for fields, why in (
+        ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "allow-list"),
+        ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is needed"),
+        ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
+    ):
+        with pytest.raises(PromotionError, match=why):  # the command says so at once
+            promotions.decide(desk, "1", fields["verdict"], fields["reviewer"], fields["reason"])
+        assert isinstance(run, FlowRun)
+        run = answer(run, **fields)  # and the form's answer leads to the next form
+        assert isinstance(run, FlowRun)
+        assert run.state is not None
+        assert run.state.is_paused()
+    outcome = promotions.decide(desk, run.name, "reject", "ada", "not today")
+    assert isinstance(outcome, Promoted)
+    assert outcome.outcome == "rejected"
+    assert champion(desk) is None
+    assert events(desk) == ["started", "rejected"]
+    assert Names(desk).tags(1)["rejected_by"] == "ada"
+    with pytest.raises(ConfigError, match="no promotion of 1 waits"):
+        approve(desk, 1)
+
+
+def test_without_a_decision_it_is_rejected(desk: Settings) -> None:
+    run = start(desk, 1, spec=PATIENT.model_copy(update={"decision_hours": 1e-7}))
+    assert expire() == 1
+    with get_client(sync_client=True) as client:
+        outcome = promotions._work_on(client.read_flow_run(run.id))
+    assert isinstance(outcome, Promoted)
+    assert outcome.outcome == "rejected"
+    assert outcome.decided is not None
+    assert outcome.decided.reviewer == ""
+    assert outcome.decided.at <= dt.datetime.now(dt.UTC)
+    assert "nobody decided" in Names(desk).tags(1)["reason"]
+    assert events(desk) == ["started", "rejected"]
+
+
+def test_approval_after_the_candidate_changed_is_void(desk: Settings) -> None:
+    start(desk, 1)
+    folder = desk.staging_repository / MODEL_NAME / "1"
+    manifest = Manifest.load(folder)
+    changed = manifest.model_copy(update={"code_commit": "e" * 40})
+    (folder / "manifest.json").write_bytes(changed.text())
+    with pytest.raises(PromotionError, match="is not what was approved"):
+        approve(desk, 1)
+    assert champion(desk) is None
+    assert events(desk) == ["started", "approved", "stopped"]
+
+
+def test_approval_after_the_engine_was_tampered_with_is_void(desk: Settings) -> None:
+    start(desk, 1)
+    graph = desk.staging_repository / MODEL_NAME / "1" / "model.onnx"
+    graph.write_bytes(graph.read_bytes() + b"?")
+    with pytest.raises(IntegrityError, match="expected sha256"):
+        approve(desk, 1)
+    assert champion(desk) is None
+
+
+def test_approval_after_another_version_was_promoted_is_void(desk: Settings) -> None:
+    start(desk, 1)
+    start(desk, 2)
+    approve(desk, 1)
+    with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
+        approve(desk, 2)
+    assert champion(desk) == 1
+
+
+def test_server_that_answers_otherwise_than_the_benchmark_stops_it(desk: Settings) -> None:
+    start(desk, 1, expected=weights(77, noise=1.0))
+    with pytest.raises(Exception, match=r"golden request was answered wrongly|answers otherwise"):
+        approve(desk, 1)
+    assert champion(desk) is None
+    with TritonClient(str(desk.triton_url)) as client:
+        assert client.versions(MODEL_NAME) == []
+
+
+def test_candidate_that_decides_otherwise_is_stopped(desk: Settings) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    start(desk, 2, matrix=-weights(2))
+    with pytest.raises(CanaryStoppedError, match="stopped in shadow: disagreement"):
+        approve(desk, 2)
+    assert champion(desk) == 1
+    assert events(desk)[-1] == "stopped"
+
+
+def test_killed_in_the_swap_the_same_command_completes_it(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    waiting = start(desk, 2)
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: Swap, champion: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Swap, "_turn", die)
+        with pytest.raises(BaseException, match=""):  # noqa: PT011
+            approve(desk, 2)
+    place = ServingRepository(desk.serving_repository)
+    assert place.journal() is not None
+    assert place.route().champion is not None
+    assert champion(desk) == 1
+
+    outcome = promotions.start(desk, 2, "bob", PATIENT)
+    assert isinstance(outcome, Promoted)
+    assert (outcome.outcome, outcome.champion, outcome.previous) == ("promoted", 2, 1)
+    assert champion(desk) == 2
+    assert place.journal() is None
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(waiting.id).state  # the same run, approved once
+    assert state is not None
+    assert state.is_completed()
+    assert events(desk).count("approved") == 2
+
+
+def test_what_is_down_is_said_before_anything_is_begun(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with pytest.raises(RegistryDownError, match="MLflow does not answer"):
+            promotions.decide(Settings().resolved(), "1", "approve", "ada", "sound")
+    with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_TRITON_URL", "127.0.0.1:9")
+        with pytest.raises(ServerError, match="does not answer"):
+            promotions.start(Settings().resolved(), 1, "bob", PATIENT)
+    with monkeypatch.context() as patch:
+        patch.delenv("TICKLINE_TRITON_URL")
+        with pytest.raises(ServerError, match="no Triton server is running") as caught:
+            promotions.start(Settings().resolved(), 1, "bob", PATIENT)
+    assert "tickline triton up" in caught.value.remedy
+    assert events(desk) == ["started"]
+    assert ServingRepository(desk.serving_repository).route() == Route()
+
+
+def test_what_may_not_be_promoted(desk: Settings) -> None:
+    with pytest.raises(PromotionError, match="nothing is staged"):
+        promotions.start(desk, None, "bob", PATIENT)
+    start(desk, 1)
+    with pytest.raises(PromotionError, match="version 1 is under decision already"):
+        promotions.start(desk, 1, "bob", PATIENT)
+    with pytest.raises(PromotionError, match="version 7 is not staged"):
+        promotions.start(desk, 7, "bob", PATIENT)
+    registered(desk, 2, simulated=True, promotable=False)
+    with pytest.raises(PromotionError, match="simulated data and not promotable"):
+        promotions.start(desk, 2, "bob", PATIENT)
+    with pytest.raises(PromotionError, match="no version serves yet"):
+        promotions.roll_back(desk, 1, "bob", "try")

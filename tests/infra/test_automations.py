@@ -42,7 +42,7 @@ def receiver() -> Iterator[tuple[str, "queue.Queue[dict[str, Any]]"]]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *_: Any) -> None:
+        def log_message(self, *_: Any) -> None:
             """Keep quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)

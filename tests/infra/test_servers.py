@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -8,13 +7,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.process import Mark
 from infra.servers import (
     HOST,
     ServerError,
     environment,
+    forget_server,
     free_port,
     healthy,
     prefect_server,
+    record_server,
     running_server,
     started,
 )
@@ -88,12 +90,21 @@ def test_a_stale_or_broken_record_is_not_a_running_server(tmp_path: Path, record
 
 def test_record_of_a_dead_owner_is_not_a_running_server(tmp_path: Path, prefect_url: str) -> None:
     record = tmp_path / "prefect-server.json"
-    alive = f'{{"url": "{prefect_url}", "owner": {os.getpid()}}}'
-    record.write_text(alive)
-    assert running_server(Settings(home=tmp_path)) == prefect_url
+    settings = Settings(home=tmp_path)
+    record_server(settings, prefect_url)
+    assert running_server(settings) == prefect_url
+    alive = record.read_text()
+    own = Mark.own()
     dead = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
-    record.write_text(alive.replace(str(os.getpid()), str(dead)))
-    assert running_server(Settings(home=tmp_path)) is None
+    record.write_text(alive.replace(f'"pid":{own.pid}', f'"pid":{dead}'))
+    assert running_server(settings) is None
+    forget_server(settings)
+    assert record.exists()  # another's
+    record.write_text(alive.replace(own.birth, "1"))  # its number went to another process
+    assert running_server(settings) is None
+    record.write_text(alive)
+    forget_server(settings)
+    assert not record.exists()
 
 
 def test_environment_keeps_everything_under_home_and_telemetry_off(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from model_code.artifacts import hash_bytes, hash_path
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.errors import EngineError, IntegrityError, StorageError
 from model_code.repository import staging
-from model_code.repository.staging import Manifest, stage, staged_versions
+from model_code.repository.manifest import Manifest
+from model_code.repository.staging import stage, staged_versions
 from model_code.repository.triton_config import model_config
 
 FILES = {"model.onnx", "engine.json", "manifest.json", "config.pbtxt"}

@@ -1,0 +1,118 @@
+"""What each night of a range of dates would have said, oldest first, several at a time if asked.
+
+find dates ─┬─ night ─ night ─ ...  (a process each; stages Cached where they were computed before)
+            └─ table
+
+Resumable: stages are cached by content, so a second run comes to the first missing stage at once.
+"""
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.runtime import flow_run
+
+from flows.night import Night, Order
+from infra.servers import environment
+from model_code.errors import ConfigError, DataError
+from model_code.market.store import open_market
+from model_code.settings import NightlySpec, Settings
+from tasks import data
+from tasks.runs import exclusive
+from tasks.stage import console
+
+
+@flow(name="backfill", description=__doc__, persist_result=False)
+def backfill(
+    spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
+) -> tuple[Night, ...]:
+    """Train and judge on each date of the range that the store holds; registers nothing.
+
+    Args:
+        spec: as the nightly's; the store defaults to TICKLINE_MARKET.
+        start: first date to judge on.
+        end: last one, included.
+        parallel: nights at a time. More than one disturb each other's latencies, so leave it at
+            one where these matter.
+
+    Raises:
+        ConfigError: no such dates.
+        DataError: nights failed; the others are done, and the message names each with its cause.
+    """
+    settings = Settings().resolved()
+    spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
+    dates = dates_to_judge(spec, start, end)
+    with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
+        console.print(f"[bold]backfill[/] {flow_run.name}: {len(dates)} nights, {parallel} at once")
+        nights = tuple(pool.map(lambda date: _night(settings, spec, date), dates))
+    create_table_artifact(
+        [night.model_dump() for night in nights], key="backfill", description="Night by night."
+    )
+    failed = [night for night in nights if night.failure]
+    if failed:
+        raise DataError(
+            "\n".join(f"{night.date}: {night.failure}" for night in failed),
+            where=str(spec.market),
+            remedy="mend them, then run the same backfill again: finished nights come back Cached",
+        )
+    return nights
+
+
+@task(name="find dates")
+def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.date, ...]:
+    """Dates of the store within the range that have an earlier one to train on."""
+    market = str(spec.market)
+    held = sorted({day.date for day in open_market(market).catalog()})
+    chosen = tuple(date for date in held[1:] if start <= date <= end)
+    if not chosen:
+        raise ConfigError(
+            f"no night to fill from {start} to {end}",
+            where=market,
+            remedy=f"the store holds {held[0]} to {held[-1]}" if held else "the store is empty",
+        )
+    return chosen
+
+
+def _night(settings: Settings, spec: NightlySpec, date: dt.date) -> Night:
+    folder = settings.home / "backfill"
+    folder.mkdir(parents=True, exist_ok=True)
+    order_path, result_path = folder / f"{date}.order.json", folder / f"{date}.json"
+    order = Order(
+        spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=str(flow_run.name)
+    )
+    order_path.write_text(order.model_dump_json())
+    result_path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "flows.night", str(order_path), str(result_path)]
+    code = run_leashed(command, settings)
+    if not result_path.exists():
+        return Night(date=date.isoformat(), failure=f"its process ended with status {code}")
+    night = Night.model_validate_json(result_path.read_bytes())
+    console.print(f"  {night.date}  {night.verdict or night.failure}")
+    return night
+
+
+def run_leashed(command: Sequence[str], settings: Settings) -> int:
+    """Run a command that ends with this process, whatever kills it; return its status."""
+    from prefect.settings import PREFECT_API_URL
+
+    api = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.leash", *command],
+        stdin=subprocess.PIPE,  # closed by the system when this process dies
+        env=os.environ | environment(settings) | api,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        if process.stdin:
+            process.stdin.close()

@@ -1,0 +1,128 @@
+"""Go on with a flow run that failed, crashed or was killed: the same run, from where it stopped."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from filelock import Timeout
+from prefect import Flow, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from flows.find import find_run, flow_of, is_open
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+from tasks.heal import broken_artefact, forget
+from tasks.holder import lock
+from tasks.sweep import sweep
+
+POLL_S = 1.0
+Say = Callable[[str], None]
+
+
+def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
+    """Go on with it here, or hand it to a worker where a worker had begun it.
+
+    Args:
+        settings: where its stores are.
+        run: the flow run's name or id; None for the newest nightly that is not completed.
+        say: told what happens.
+
+    Returns:
+        What the flow returned, or the flow run where a worker goes on with it.
+
+    Raises:
+        ConfigError: no such run, it is completed, or it is still at work.
+        TicklineError: it failed again.
+    """
+    _require_idle(settings)
+    sweep(settings)
+    found = find_run(run)
+    if not is_open(found):
+        raise ConfigError(
+            f"{flow_of(found)} {found.name} is completed: nothing is left to rerun",
+            remedy="tickline nightly --refresh computes everything again",
+        )
+    _heal(settings, found, say)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
+        found = client.read_flow_run(found.id)
+        if found.deployment_id:
+            _require_worker(found, say)
+            return found
+    flow = _flow(flow_of(found))
+    # what was computed afresh before it died need not be computed afresh again
+    again = {"refresh": False} if "refresh" in found.parameters else {}
+    parameters = flow.validate_parameters(found.parameters | again)
+    say(f"going on with {found.name}")
+    outcome: object = run_flow(flow, flow_run=found, parameters=parameters)
+    return outcome
+
+
+def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
+    """Tell each stage's end until the flow run has ended; return its last state."""
+    told: set[tuple[UUID, str]] = set()
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    with get_client(sync_client=True) as client:
+        while True:
+            state = client.read_flow_run(flow_run_id).state
+            for stage in client.read_task_runs(flow_run_filter=mine):
+                ended = stage.state is not None and stage.state.is_final()
+                if ended and (stage.id, str(stage.end_time)) not in told:
+                    told.add((stage.id, str(stage.end_time)))
+                    say(f"  {stage.state_name:<9} {stage.name}")
+            if state is not None and state.is_final():
+                return state
+            time.sleep(POLL_S)
+
+
+def _require_idle(settings: Settings) -> None:
+    # a run that was killed still reads Running in Prefect; the lock tells the living from the dead
+    try:
+        with lock(settings):
+            return
+    except Timeout as error:
+        raise ConfigError(
+            "a nightly is at work just now",
+            where=str(settings.home),
+            remedy="wait for it; only one that has ended can be rerun",
+        ) from error
+
+
+def _heal(settings: Settings, run: FlowRun, say: Say) -> None:
+    message = (run.state.message if run.state else None) or ""
+    broken = broken_artefact(settings, message)
+    if broken is not None:
+        forget(settings, broken)
+        say(f"{broken.name} is damaged: it is computed again")
+
+
+def _require_worker(run: FlowRun, say: Say) -> None:
+    if run.work_pool_name is None:
+        return
+    with get_client(sync_client=True) as client:
+        workers = client.read_workers_for_work_pool(run.work_pool_name)
+    if any(worker.status == WorkerStatus.ONLINE for worker in workers):
+        return
+    say(
+        f"[yellow]no worker of pool {run.work_pool_name} is online: tickline up, or tickline worker"
+    )
+
+
+def _flow(name: str) -> Flow[Any, Any]:
+    match name:
+        case "bench":
+            from flows.bench import bench
+
+            return bench
+        case "backfill":
+            from flows.backfill import backfill
+
+            return backfill
+        case _:
+            from flows.nightly import nightly
+
+            return nightly

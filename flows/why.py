@@ -1,0 +1,167 @@
+"""Why a run stopped: the stage, the cause in one line, whose fault it is, how to go on."""
+
+import re
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from pydantic import ValidationError
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from flows.find import find_run, flow_of
+from model_code.settings import Settings
+from tasks import tracking
+from tasks.faults import Cause, Fault, cause_by_name
+from tasks.holder import read_holder
+from tasks.sweep import MESSAGE, sweep
+
+DONE = {"Completed", "Cached"}
+WHOSE = {
+    "data": "the ticks are at fault: whoever delivers them",
+    "machine": "this machine is at fault: disk, memory, or the process was killed",
+    "service": "a service did not answer: a server, the network, a database",
+    "code": "Tickline, a library or a setting is at fault: its developers, in the morning",
+}
+# "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
+EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
+KILLED = "the process died without a word: killed (out of memory?), or the machine went down"
+
+
+class Explanation(NamedTuple):
+    """What an on-call engineer needs to know of a run.
+
+    Attributes:
+        stage: where it stopped; None before the first.
+        cause: one line.
+        remedy: what the error itself advises.
+        done: stages that need not be done again, with their states.
+        command: goes on with it; None where there is nothing to go on with.
+    """
+
+    flow: str
+    run: str
+    state: str
+    when: str
+    stage: str | None
+    cause: str
+    whose: Cause | None
+    remedy: str
+    done: tuple[tuple[str, str], ...]
+    command: str | None
+    mlflow_run_id: str | None
+
+
+def explain(settings: Settings, run: str | None) -> Explanation:
+    """Explain a flow run; None: the newest nightly that is not completed.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    sweep(settings)
+    found = find_run(run)
+    stages = _stages(found)
+    mlflow_run_id, tags = _mlflow_run(settings, found)
+    state = found.state
+    text = (state.message if state else None) or ""
+    ended = state is not None and state.is_final()
+    whose, cause, remedy = (None, text.splitlines()[0] if text else "", "")
+    if state is not None and state.is_completed():
+        command = None
+    elif not ended:
+        holder = read_holder(settings)
+        pid = f", process {holder.process.pid}" if holder else ""
+        cause, command = f"it has not ended: {state.name if state else 'unknown'}{pid}", None
+    else:
+        whose, cause, remedy = _judge(text, tags, crashed=state.type == StateType.CRASHED)  # type: ignore[union-attr]
+        command = f"tickline rerun {found.name}"
+    stopped = next((stage for stage in stages if stage.state_name not in DONE), None)
+    return Explanation(
+        flow=flow_of(found),
+        run=found.name,
+        state=state.name if state and state.name else "unknown",
+        when=_when(found),
+        stage=_plain(stopped.name) if stopped and command else None,
+        cause=cause,
+        whose=whose,
+        remedy=remedy,
+        done=tuple(
+            (_plain(stage.name), str(stage.state_name))
+            for stage in stages
+            if stage.state_name in DONE
+        ),
+        command=command,
+        mlflow_run_id=mlflow_run_id,
+    )
+
+
+def render(found: Explanation) -> RenderableType:
+    """For people, the most urgent first."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{found.flow} {found.run}")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("state", f"{found.state} {found.when}")
+    if found.command:
+        table.add_row("stopped in", found.stage or "before the first stage")
+    table.add_row("cause", found.cause)
+    if found.whose:
+        table.add_row("kind", f"[bold]{found.whose}[/]: {WHOSE[found.whose]}")
+    if found.remedy:
+        table.add_row("first", found.remedy)
+    names = ", ".join(f"{name} ({state})" for name, state in found.done)
+    table.add_row("done already", names or "nothing")
+    if found.mlflow_run_id:
+        table.add_row("MLflow run", found.mlflow_run_id)
+    last = f"go on with: [bold]{found.command}[/]" if found.command else "nothing to rerun"
+    return Group(table, last)
+
+
+def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, str, str]:
+    """Whose fault, the cause in a line, the error's own advice."""
+    error = tags.get(tracking.ERROR_TAG, "")
+    if crashed or error == MESSAGE:
+        return "machine", KILLED, "dmesg | tail shows whether memory ran out; df -h the disk"
+    remedy = _advice(error or text)
+    try:
+        fault = Fault.model_validate_json(tags[tracking.FAULT_TAG])
+    except (KeyError, ValidationError):  # it stopped before it had a run in MLflow
+        named = EXCEPTION.search(text)
+        if named is None:
+            return "code", text.splitlines()[0] if text else "no reason was kept", remedy
+        kind, what = named[1], named[2].splitlines()[0].strip("'\")")
+        return cause_by_name(kind), f"{kind}: {what}", remedy
+    return fault.cause, f"{fault.kind}: {fault.what}", remedy
+
+
+def _advice(text: str) -> str:
+    found = re.search(r"^\s*do:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _stages(run: FlowRun) -> list[TaskRun]:
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        found = client.read_task_runs(flow_run_filter=mine)
+    never = datetime.max.replace(tzinfo=UTC)
+    return sorted(found, key=lambda stage: stage.start_time or never)
+
+
+def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str, str]]:
+    mlflow: MlflowClient = tracking.client(settings)
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    query = f"tags.`{tracking.FLOW_RUN_TAG}` = '{run.id}'"
+    runs = mlflow.search_runs(experiments, query, max_results=1)
+    return (runs[0].info.run_id, dict(runs[0].data.tags)) if runs else (None, {})
+
+
+def _when(run: FlowRun) -> str:
+    moment = run.end_time or (run.state.timestamp if run.state else None)
+    return f"at {moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"-[0-9a-f]{3}$", "", name)  # the suffix Prefect adds to unnamed task runs

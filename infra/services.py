@@ -1,0 +1,251 @@
+"""The services of the desk's stack: what runs, where it listens, how it is seen to be well."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict
+
+from infra import auth
+from infra.servers import HOST, ServerError, free_port, healthy, record_server
+from model_code.settings import Settings
+
+POOL = "local"
+PORTS = {
+    "prefect": 4200,
+    "mlflow": 5000,
+    "triton": 8000,
+    "triton-grpc": 8001,
+    "triton-metrics": 8002,
+    "redis": 6379,
+    "kafka": 9092,
+    "kafka-controller": 9093,
+}
+BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh"}
+INSTALL = {
+    "redis": "install it: apt install redis-server, or brew install redis",
+    "kafka": "unpack Apache Kafka 4 (https://kafka.apache.org/downloads), install Java 17 or "
+    "newer, and put Kafka's bin folder on PATH",
+}
+
+
+class Plan(BaseModel):
+    """Which services to run and on which ports; holds no secret, so it may be seen.
+
+    Attributes:
+        names: services, in the order they are shown.
+        ports: TCP ports by name of service.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    names: tuple[str, ...]
+    ports: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised process.
+
+    Attributes:
+        command: its command line.
+        address: where people or clients find it.
+        healthy: whether it answers; called every few seconds.
+        environment: variables beside those of every Tickline process.
+        after: services that must be up before it starts.
+        when_up: called with its process id each time it has come up.
+        cleaned: called when its process is gone.
+    """
+
+    name: str
+    command: list[str]
+    address: str
+    healthy: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    when_up: Callable[[int], None] | None = None
+    cleaned: Callable[[], None] | None = None
+
+
+def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
+    """Decide what runs here. A server that is configured elsewhere is used, not started.
+
+    Raises:
+        ServerError: an unknown service is asked for, or its program is not installed.
+    """
+    names = [] if settings.prefect_api_url else ["prefect"]
+    names += ["worker"]
+    names += [] if settings.tracking_uri.startswith("http") else ["mlflow"]
+    names += ["triton"] if triton and not settings.triton_url else []
+    for name in extra:
+        if name not in BINARIES:
+            raise ServerError(
+                f"no service named {name!r}", remedy="choose of " + ", ".join(BINARIES)
+            )
+        if shutil.which(BINARIES[name]) is None:
+            raise ServerError(
+                f"{BINARIES[name]} is not on PATH, so {name} cannot be started",
+                remedy=INSTALL[name],
+            )
+    names += [name for name in BINARIES if name in extra]
+    wanted = {name: _port(port) for name, port in PORTS.items() if name.split("-")[0] in names}
+    return Plan(names=tuple(names), ports=wanted | {"worker": free_port()})
+
+
+def _port(preferred: int) -> int:
+    """The usual port, or another where somebody has it already."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, preferred))
+        except OSError:
+            return free_port()
+        return preferred
+
+
+def build(settings: Settings, plan: Plan) -> list[Service]:
+    """Command lines and health checks of a plan's services.
+
+    Raises:
+        ServerError: Triton is not installed and cannot be.
+    """
+    makers = {
+        "prefect": _prefect,
+        "worker": _worker,
+        "mlflow": _mlflow,
+        "triton": _triton,
+        "redis": _redis,
+        "kafka": _kafka,
+    }
+    return [makers[name](settings, plan) for name in plan.names]
+
+
+def prefect_url(settings: Settings, plan: Plan) -> str:
+    """API of the stack's Prefect server, or of the configured one."""
+    return settings.prefect_api_url or f"http://{HOST}:{plan.ports['prefect']}/api"
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
+
+
+def _prefect(settings: Settings, plan: Plan) -> Service:
+    page = f"http://{HOST}:{plan.ports['prefect']}"
+    port = str(plan.ports["prefect"])
+    return Service(
+        name="prefect",
+        command=_python("prefect", "server", "start", "--host", HOST, "--port", port),
+        address=page,
+        healthy=lambda: healthy(f"{page}/api/health"),
+        # the page's scripts ask there
+        environment={"PREFECT_SERVER_UI_API_URL": f"{page}/api"}
+        | auth.server_environment(settings),
+        when_up=lambda _: record_server(settings, f"{page}/api"),
+    )
+
+
+def _worker(settings: Settings, plan: Plan) -> Service:
+    health = f"http://{HOST}:{plan.ports['worker']}/health"
+    api = prefect_url(settings, plan)
+    links = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
+    links["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
+    for name in ("prefect", "mlflow"):  # the links that its runs leave in each other's pages
+        if name in plan.names:
+            links[f"TICKLINE_{name.upper()}_UI_URL"] = f"http://{HOST}:{plan.ports[name]}"
+    command = _python("prefect", "worker", "start", "--type", "process", "--pool", POOL)
+    return Service(
+        name="worker",
+        command=[*command, "--with-healthcheck"],
+        address=f"pool {POOL}",
+        healthy=lambda: healthy(health),
+        environment={"PREFECT_API_URL": api, **links},
+        after=("prefect",) if "prefect" in plan.names else (),
+    )
+
+
+def _mlflow(settings: Settings, plan: Plan) -> Service:
+    page = f"http://{HOST}:{plan.ports['mlflow']}"
+    options = ["--host", HOST, "--port", str(plan.ports["mlflow"]), "--workers", "1"]
+    options += ["--backend-store-uri", settings.tracking_uri, *auth.mlflow_options(settings)]
+    return Service(
+        name="mlflow",
+        command=_python("mlflow", "server", *options),
+        address=page,
+        healthy=lambda: healthy(f"{page}/health"),
+        environment=auth.server_environment(settings),
+    )
+
+
+def _triton(settings: Settings, plan: Plan) -> Service:
+    from infra.triton import daemon, install, server
+
+    names = {"http": "triton", "grpc": "triton-grpc", "metrics": "triton-metrics"}
+    ports = server.Ports(**{name: plan.ports[port] for name, port in names.items()})
+    installation = install.install(settings)
+    settings.serving_repository.mkdir(parents=True, exist_ok=True)
+    return Service(
+        name="triton",
+        command=server.command(installation, settings.serving_repository, ports),
+        address=f"{HOST}:{ports.grpc}",
+        healthy=lambda: healthy(server.ready_url(ports)),
+        environment=server.environment(installation),
+        when_up=lambda pid: daemon.adopt(settings, pid, ports),
+        cleaned=lambda: server.sweep(ports),
+    )
+
+
+def _redis(settings: Settings, plan: Plan) -> Service:
+    port = plan.ports["redis"]
+    folder = settings.home / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--bind", HOST, "--port", str(port), "--dir", str(folder), "--daemonize", "no"]
+    return Service(
+        name="redis",
+        command=["redis-server", *options, "--appendonly", "yes"],
+        address=f"{HOST}:{port}",
+        healthy=lambda: _says(port, b"PING\r\n", b"+PONG"),
+    )
+
+
+def _kafka(settings: Settings, plan: Plan) -> Service:
+    port, controller = plan.ports["kafka"], plan.ports["kafka-controller"]
+    folder = settings.home / "kafka"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "server.properties"
+    config.write_text(
+        "process.roles=broker,controller\n"
+        "node.id=1\n"
+        f"controller.quorum.bootstrap.servers={HOST}:{controller}\n"
+        f"listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}\n"
+        f"advertised.listeners=PLAINTEXT://{HOST}:{port}\n"
+        "controller.listener.names=CONTROLLER\n"
+        "offsets.topic.replication.factor=1\n"
+        "transaction.state.log.replication.factor=1\n"
+        "transaction.state.log.min.isr=1\n"
+        f"log.dirs={folder / 'data'}\n"
+    )
+    cluster = "tickline-stack-0000000"  # 16 bytes in base64
+    options = f'--standalone --ignore-formatted -t {cluster} -c "{config}"'
+    start = f'exec kafka-server-start.sh "{config}"'
+    return Service(
+        name="kafka",
+        command=["sh", "-c", f"kafka-storage.sh format {options} && {start}"],
+        address=f"{HOST}:{port}",
+        healthy=lambda: _says(port, b"", b""),
+        environment={"LOG_DIR": str(folder / "logs")},
+    )
+
+
+def _says(port: int, question: bytes, answer: bytes) -> bool:
+    """Whether a TCP server takes connections and answers so."""
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as connection:
+            if not answer:
+                return True
+            connection.sendall(question)
+            return connection.recv(64).startswith(answer)
+    except OSError:
+        return False

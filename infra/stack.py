@@ -1,0 +1,148 @@
+"""The desk's stack on one machine: up, down, and what it says of itself."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from infra.leash import kill_tree
+from infra.servers import ServerError
+from infra.services import PORTS, choose
+from infra.stack_state import StackState, locked, log_path, pid_path, read
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+
+UP_TIMEOUT_S = 300
+DOWN_TIMEOUT_S = 90
+GIVE_UP_AFTER = 2  # restarts before `up` calls a service broken
+Say = Callable[[str], None]
+
+
+def up(settings: Settings, *, triton: bool, extra: tuple[str, ...], say: Say) -> StackState:
+    """Start the stack and wait until every service answers; a stack that runs is left as it is.
+
+    Raises:
+        ServerError: a program is missing or a service does not come up; then nothing is left
+            running and the message ends with the service's log.
+    """
+    running = read(settings)
+    if running is not None:
+        return running
+    if triton:
+        triton = _prepare_triton(settings, say)
+    plan = choose(settings, triton=triton, extra=extra)
+    for name, port in plan.ports.items():
+        if name in PORTS and port != PORTS[name]:
+            say(f"port {PORTS[name]} is taken: {name} goes to {port}")
+    log = log_path(settings, "supervisor")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "infra.supervisor", plan.model_dump_json()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TICKLINE_HOME": str(settings.home)},
+            start_new_session=True,  # it outlives this terminal
+        )
+    try:
+        return _await_up(settings, supervisor, say)
+    except BaseException:
+        down(settings)
+        raise
+
+
+def down(settings: Settings) -> bool:
+    """Stop the stack and wait until no process is left; False where none was running."""
+    if not locked(settings):
+        return False
+    with suppress(psutil.NoSuchProcess):
+        supervisor = _supervisor(settings)
+        supervisor.terminate()
+        try:
+            supervisor.wait(DOWN_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            kill_tree(supervisor)
+    return True
+
+
+@retry(
+    retry=retry_if_exception_type((OSError, ValueError)),
+    stop=stop_after_delay(10),
+    wait=wait_fixed(0.1),
+    reraise=True,
+)
+def _supervisor(settings: Settings) -> psutil.Process:
+    # it may hold the lock and be about to write its number
+    return psutil.Process(int(pid_path(settings).read_text()))
+
+
+def follow(path: Path, lines: int, *, forever: bool) -> Iterator[str]:
+    """The last lines of a log and, if asked, those to come; a log that is cut starts afresh.
+
+    Raises:
+        ConfigError: there is no such log.
+    """
+    if not path.exists():
+        raise ConfigError("no such log", where=str(path), remedy="tickline status names services")
+    with path.open(errors="replace") as file:
+        yield from file.readlines()[-lines:]
+        while forever:
+            line = file.readline()
+            if line:
+                yield line
+                continue
+            if path.stat().st_size < file.tell():
+                file.seek(0)
+            time.sleep(0.2)
+
+
+def _prepare_triton(settings: Settings, say: Say) -> bool:
+    """Install Triton if need be; False where one runs already that is not ours to supervise."""
+    from infra.triton import daemon, install
+
+    if daemon.status(settings) is not None:
+        say("Triton runs already (tickline triton up): left as it is, unsupervised")
+        return False
+    try:
+        install.install(settings, say=say)
+    except ServerError as error:
+        raise ServerError(
+            error.what, where=error.where, remedy=f"{error.remedy}; or do without: --no-triton"
+        ) from error
+    return True
+
+
+def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say) -> StackState:
+    deadline = time.monotonic() + UP_TIMEOUT_S
+    seen: set[str] = set()
+    while time.monotonic() < deadline:
+        state = read(settings)
+        code = supervisor.poll()
+        if code is not None and not locked(settings):
+            raise _broken(settings, "supervisor", f"ended with status {code}")
+        for found in state.services if state else ():
+            if found.status == "up" and found.name not in seen:
+                seen.add(found.name)
+                say(f"{found.name:<8} up  {found.address}")
+            if found.status == "backing off" and found.restarts >= GIVE_UP_AFTER:
+                raise _broken(settings, found.name, f"ended with status {found.exit_code}")
+        if state and state.all_up:
+            return state
+        time.sleep(0.2)
+    silent = [found.name for found in state.services if found.status != "up"] if state else []
+    raise _broken(settings, silent[0] if silent else "supervisor", "did not come up in time")
+
+
+def _broken(settings: Settings, name: str, reason: str) -> ServerError:
+    log = log_path(settings, name)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    return ServerError(
+        f"{name} {reason}:\n{tail}", where=str(log), remedy=f"tickline logs {name} -n 100"
+    )

@@ -1,0 +1,100 @@
+"""What is known of the running stack, for whoever asks: files under `<home>/stack`."""
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.process import Mark
+from infra.services import Plan
+from model_code.settings import Settings
+
+
+class ServiceState(BaseModel):
+    """One service as its supervisor sees it.
+
+    Attributes:
+        status: waiting, starting, up, silent, backing off, stopping or stopped.
+        pid: of the service itself; None while it is not up.
+        started: seconds since the epoch.
+        restarts: starts after the first.
+        exit_code: of its last end; negative: killed by that signal.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    name: str
+    status: str
+    address: str
+    pid: int | None
+    started: float | None
+    restarts: int
+    exit_code: int | None
+
+
+class StackState(BaseModel):
+    """The supervisor and its services.
+
+    Attributes:
+        supervisor: the process that keeps them.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    supervisor: Mark
+    plan: Plan
+    services: tuple[ServiceState, ...]
+
+    def service(self, name: str) -> ServiceState | None:
+        """The service of that name."""
+        return next((found for found in self.services if found.name == name), None)
+
+    @property
+    def all_up(self) -> bool:
+        """Whether every service is up."""
+        return all(found.status == "up" for found in self.services)
+
+
+def folder(settings: Settings) -> Path:
+    """Where the stack keeps its lock and state."""
+    path = settings.home / "stack"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def lock_path(settings: Settings) -> Path:
+    """Locked for as long as a supervisor lives."""
+    return folder(settings) / "lock"
+
+
+def pid_path(settings: Settings) -> Path:
+    """Process number of the supervisor that holds the lock."""
+    return folder(settings) / "pid"
+
+
+def state_path(settings: Settings) -> Path:
+    """The supervisor's state, JSON of `StackState`."""
+    return folder(settings) / "state.json"
+
+
+def log_path(settings: Settings, service: str) -> Path:
+    """Log of a service."""
+    return settings.home / "logs" / f"stack-{service}.log"
+
+
+def read(settings: Settings) -> StackState | None:
+    """State of the stack that runs in this home; None where none does."""
+    try:
+        state = StackState.model_validate_json(state_path(settings).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return state if state.supervisor.lives else None
+
+
+def locked(settings: Settings) -> bool:
+    """Whether a supervisor lives in this home."""
+    try:
+        with FileLock(lock_path(settings), timeout=0):
+            return False
+    except Timeout:
+        return True

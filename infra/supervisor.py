@@ -1,0 +1,262 @@
+"""The stack's supervisor: one small process that keeps the services running.
+
+`python -m infra.supervisor PLAN` (JSON of `services.Plan`). It holds the lock of the home folder's
+stack for as long as it lives, writes its state atomically, restarts what dies or stops answering
+with exponential back-off, and at SIGTERM stops everything. Were it killed, the services end too:
+each is on a leash.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from infra.leash import adopt_orphans, kill_tree
+from infra.process import Mark
+from infra.servers import environment, forget_server
+from infra.services import Plan, Service, build
+from infra.stack_state import ServiceState, StackState, lock_path, log_path, pid_path, state_path
+from model_code.artifacts import atomic_file
+from model_code.settings import Settings
+
+TICK_S = 0.25
+PROBE_S = 3.0  # between health checks of a service that is up
+START_TIMEOUT_S = 180.0
+PATIENCE_S = 60.0  # silent for so long while it should answer: restarted
+STABLE_S = 60.0  # up for so long: its earlier failures are forgotten
+BACK_OFF_S = (1.0, 60.0)
+STOP_TIMEOUT_S = 20.0
+LOG_BYTES = 10 << 20
+ALREADY_RUNNING = 3
+
+
+class Supervised:
+    """One service and its process, driven by `step`."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.settings = settings
+        self.log = log_path(settings, service.name)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.status = "waiting"
+        self.pid: int | None = None
+        self.restarts = -1  # the first start is none
+        self.exit_code: int | None = None
+        self.started = 0.0
+        self._failures = 0
+        self._begun = self._next_start = self._next_probe = self._last_well = 0.0
+
+    @property
+    def state(self) -> ServiceState:
+        """What is shown of it."""
+        return ServiceState(
+            name=self.service.name,
+            status=self.status,
+            address=self.service.address,
+            pid=self.pid,
+            started=self.started if self.process else None,
+            restarts=max(self.restarts, 0),
+            exit_code=self.exit_code,
+        )
+
+    def step(self, up: set[str]) -> None:
+        """Start, probe or restart it, whichever is due; `up` names the services that are up."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self._next_start and set(self.service.after) <= up:
+                self._start(now)
+        elif (code := self.process.poll()) is not None:
+            self._ended(code if code < 128 else code - 256, now)
+        elif now >= self._next_probe:
+            self._probe(now)
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self.status = "stopping"
+        if self.process:
+            self.process.terminate()
+
+    def reap(self, deadline: float) -> None:
+        """Wait until it is gone; kill it at the deadline (monotonic seconds)."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            kill_tree(psutil.Process(self.process.pid))
+            self.process.wait()
+        self._gone()
+
+    def _start(self, now: float) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        variables = os.environ | environment(self.settings) | dict(self.service.environment)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "infra.leash", *self.service.command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=variables,
+                start_new_session=True,
+            )
+        self.status, self.started = "starting", time.time()
+        self.restarts += 1
+        self._begun = self._last_well = now
+        self._next_probe = now
+
+    def _probe(self, now: float) -> None:
+        assert self.process is not None  # noqa: S101
+        well = self.service.healthy()
+        self._next_probe = now + (PROBE_S if self.status == "up" else 2 * TICK_S)
+        if well:
+            self._last_well = now
+            if self.status != "up":
+                self._came_up()
+            if now - self._begun > STABLE_S:
+                self._failures = 0
+            return
+        patience = START_TIMEOUT_S if self.status == "starting" else PATIENCE_S
+        if self.status == "up":
+            self.status = "silent"
+        if now - self._last_well > patience:
+            say(f"{self.service.name} does not answer: stopping it")
+            kill_tree(psutil.Process(self.process.pid))
+
+    def _came_up(self) -> None:
+        assert self.process is not None  # noqa: S101
+        children = psutil.Process(self.process.pid).children()
+        self.pid = children[0].pid if children else self.process.pid
+        if self.status == "starting" and self.service.when_up:
+            try:
+                self.service.when_up(self.pid)
+            except Exception as error:  # a model that does not load must not take the stack down
+                say(f"{self.service.name} is up, but: {error}")
+        self.status = "up"
+        say(f"{self.service.name} is up at {self.service.address}, process {self.pid}")
+
+    def _ended(self, code: int, now: float) -> None:
+        self._gone()
+        self.exit_code = code
+        first, longest = BACK_OFF_S
+        delay = min(first * 2**self._failures, longest)
+        self._failures += 1
+        self._next_start = now + delay
+        self.status = "backing off"
+        say(f"{self.service.name} ended with status {code}; again in {delay:g} s")
+
+    def _gone(self) -> None:
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
+        self.process, self.pid, self.status = None, None, "stopped"
+        if self.service.cleaned:
+            self.service.cleaned()
+
+
+class Supervisor:
+    """All services of a stack."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings, self.plan = settings, plan
+        self.services = [Supervised(service, settings) for service in build(settings, plan)]
+        self._me = psutil.Process()
+        self._others = {child.pid for child in self._me.children()}  # none, but for tests
+        self._written: StackState | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep everything running until told to stop; then leave no process."""
+        try:
+            while not stop.wait(TICK_S):
+                up = {found.service.name for found in self.services if found.status == "up"}
+                for found in self.services:
+                    restarting = found.process is None
+                    found.step(up)
+                    if restarting:
+                        self._sweep()
+                    rotate(found.log)
+                self._write()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        say("stopping")
+        # whoever needs another is stopped before it
+        needy = [found for found in self.services if found.service.after]
+        for group in (needy, [found for found in self.services if found not in needy]):
+            for found in group:
+                found.terminate()
+            self._write()
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            for found in group:
+                found.reap(deadline)
+        self._sweep()
+        forget_server(self.settings)
+        state_path(self.settings).unlink(missing_ok=True)
+        say("stopped")
+
+    def _sweep(self) -> None:
+        """Kill what a service left behind whose leash was killed: it came back to us."""
+        leashes = {found.process.pid for found in self.services if found.process}
+        while orphans := [
+            child for child in self._me.children() if child.pid not in leashes | self._others
+        ]:
+            for orphan in orphans:
+                kill_tree(orphan)
+                orphan.wait(STOP_TIMEOUT_S)  # nobody else would bury it
+
+    def _write(self) -> None:
+        state = StackState(
+            supervisor=Mark.own(),
+            plan=self.plan,
+            services=tuple(found.state for found in self.services),
+        )
+        if state != self._written:
+            with atomic_file(state_path(self.settings)) as temporary:
+                temporary.write_text(state.model_dump_json(indent=1))
+            self._written = state
+
+
+def rotate(log: Path) -> None:
+    """Move a log that grew too long to `.1` and go on with an empty one.
+
+    Writers have it open for appending, so it is copied and cut, not renamed.
+    """
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+        os.truncate(log, 0)
+
+
+def say(text: str) -> None:
+    """A line in the supervisor's own log."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)  # noqa: T201
+
+
+def main(plan_json: str) -> int:
+    """Supervise until SIGTERM; 3 where another supervisor has this home."""
+    settings = Settings().resolved()
+    lock = FileLock(lock_path(settings), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return ALREADY_RUNNING
+    pid_path(settings).write_text(str(os.getpid()))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    adopt_orphans()
+    try:
+        Supervisor(settings, Plan.model_validate_json(plan_json)).run(stop)
+    finally:
+        pid_path(settings).unlink(missing_ok=True)
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,143 @@
+"""Set right what dead processes left behind: MLflow runs still RUNNING, Prefect runs likewise.
+
+A run is another's to end while its process lives. A process of this machine is looked at; one of
+another machine is given up once its heartbeat has been silent for long.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psutil
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.process import Mark
+from model_code.settings import Settings
+from tasks import tracking
+from tasks.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.holder import read_holder
+
+FLOWS = ("nightly", "bench", "backfill", "backfill night", "promote", "rollback")
+AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+START_S = 600.0  # a worker that takes longer from Pending to a process of its own is dead
+MESSAGE = "its process died"
+
+
+class Swept(BaseModel):
+    """What was set right.
+
+    Attributes:
+        crashed: names of Prefect flow runs now Crashed.
+        closed: names of MLflow runs now KILLED.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    crashed: tuple[str, ...]
+    closed: tuple[str, ...]
+
+
+def sweep(settings: Settings, *, own: str | None = None) -> Swept:
+    """End the runs of dead processes in both stores; those of living ones are left alone.
+
+    Args:
+        settings: where the stores are.
+        own: id of the flow run that asks, which lives.
+    """
+    mlflow = tracking.client(settings)
+    with get_client(sync_client=True) as client:
+        dead = {
+            run.data.tags[tracking.FLOW_RUN_TAG]: run
+            for run in _running(mlflow, f"tags.`{PROCESS_TAG}` LIKE '%'")
+            if run.data.tags.get(tracking.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
+        }
+        crashed = tuple(_crash(client, settings, set(dead), own))
+        closed = []
+        for flow_run_id, run in dead.items():
+            if not _paused(client, flow_run_id):
+                mlflow.set_tag(run.info.run_id, tracking.ERROR_TAG, MESSAGE)
+                tracking.finish(mlflow, run.info.run_id, "KILLED")
+                closed.append(str(run.info.run_name))
+    closed += _orphans(mlflow)
+    return Swept(crashed=crashed, closed=tuple(closed))
+
+
+def _running(mlflow: MlflowClient, condition: str) -> list[Run]:
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    query = f"attributes.status = 'RUNNING' and {condition}"
+    return list(mlflow.search_runs(experiments, query, max_results=1000))
+
+
+def _is_dead(run: Run) -> bool:
+    tags = run.data.tags
+    try:
+        mark = Mark.model_validate_json(tags[PROCESS_TAG])
+    except ValidationError:
+        return False
+    if mark.here:
+        return not mark.lives
+    return time.time() - float(tags.get(BEAT_TAG, 0.0)) > SILENT_S
+
+
+def _orphans(mlflow: MlflowClient) -> Iterator[str]:
+    """End nested runs whose parent has ended."""
+    for run in _running(mlflow, f"tags.`{MLFLOW_PARENT_RUN_ID}` LIKE '%'"):
+        parent = mlflow.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID])
+        if parent.info.status != "RUNNING":
+            mlflow.set_terminated(run.info.run_id, "KILLED")
+            yield str(run.info.run_name)
+
+
+def _crash(
+    client: SyncPrefectClient, settings: Settings, dead: set[str], own: str | None
+) -> Iterator[str]:
+    """Mark the flow runs of dead processes Crashed."""
+    holder = read_holder(settings)
+    if holder and not holder.process.lives:
+        dead = dead | {holder.flow_run_id}
+    at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK)))
+    runs = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=FlowRunFilter(state=at_work),
+    )
+    for run in runs:
+        if str(run.id) == own or not (str(run.id) in dead or _lost(run)):
+            continue
+        client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
+        yield run.name
+
+
+def _lost(run: FlowRun) -> bool:
+    """Whether a worker of this machine began it and its process is gone."""
+    if run.deployment_id is None or run.state is None:
+        return False
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    if pid.isdigit():
+        own = Mark.own().host
+        return host == own and not psutil.pid_exists(int(pid))
+    waited = datetime.now(UTC) - run.state.timestamp
+    return run.state.is_pending() and waited > timedelta(seconds=START_S)
+
+
+def _paused(client: SyncPrefectClient, flow_run_id: str) -> bool:
+    try:
+        state = client.read_flow_run(UUID(flow_run_id)).state
+    except (ObjectNotFound, ValueError):
+        return False
+    return state is not None and state.is_paused()

@@ -1,0 +1,104 @@
+"""Faults of the machine: full disk, no memory, broken bytes, a clock that jumps, stale locks."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Home, Row
+
+from tasks.holder import lock, read_holder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, prefect_url: str) -> Iterator[Home]:
+    """A home on a file system of its own."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(mount)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip(f"a file system cannot be mounted here: {made.stderr.strip()}")
+    home = Home.make(mount, prefect_url)
+    try:
+        yield home
+    finally:
+        home.kill_leftovers()
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_disk_full(small_disk: Home, undisturbed: Home, table: list[Row]) -> None:
+    said = small_disk.nightly(("fill", "export")).fail()
+    assert "No space left on device" in said or "disk is full" in said
+    (small_disk.settings.home / "ballast").unlink()
+    why = small_disk.run("why")
+    why.succeed()
+    assert "machine" in why.text
+    took = small_disk.rerun().succeed()
+    small_disk.compare(undisturbed)
+    table.append(Row("disk full in `export`", "failed with the path; no half-written file", took))
+
+
+@pytest.mark.fast
+def test_out_of_memory(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
+    night = disturbed.nightly(("memory", "train"))
+    assert night.end() != 0, night.text
+    took = disturbed.rerun().succeed()
+    disturbed.compare(undisturbed)
+    table.append(Row("no memory left in `train`", "the process ended; nothing was lost", took))
+
+
+def test_truncated_parquet(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
+    disturbed.nightly(("kill", "validate")).die()
+    disturbed.rerun(("kill", "publish_validation")).die()
+    clean = next(disturbed.settings.artifacts.rglob("*.parquet"))
+    clean.write_bytes(clean.read_bytes()[: clean.stat().st_size // 2])
+    said = disturbed.rerun().fail()
+    assert "was changed after it was written" in said
+    again = disturbed.rerun()
+    took = again.succeed()
+    assert "is computed again" in again.text
+    disturbed.compare(undisturbed)
+    happened = "noticed by its hash, not used; the rerun validated that day again"
+    table.append(Row("truncated Parquet in the store", happened, took))
+
+
+def test_clock_goes_back(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
+    disturbed.nightly(("clock", "features")).succeed()
+    disturbed.compare(undisturbed)
+    table.append(Row("clock goes back an hour", "the night went through", 0.0))
+
+
+@pytest.mark.fast
+def test_stale_lock(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
+    disturbed.nightly(("kill", "find days")).die()
+    holder = read_holder(disturbed.settings)
+    assert holder is not None
+    assert not holder.process.lives
+    assert (disturbed.settings.home / "nightly.lock").exists()
+    with lock(disturbed.settings):  # the system freed it
+        pass
+    took = disturbed.nightly().succeed()  # a new night, not the rerun
+    disturbed.compare(undisturbed)
+    said = disturbed.run("why")
+    said.succeed()
+    assert "Crashed" in said.text
+    table.append(Row("stale lock of a killed night", "not in the way; that run is Crashed", took))
+
+
+@pytest.mark.fast
+def test_two_nightlies_at_once(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
+    first = disturbed.nightly(("signal", "split"))
+    reached = disturbed.reached(first)
+    said = disturbed.nightly().fail()
+    assert "another nightly is at work" in said
+    said = disturbed.rerun().fail()
+    assert "a nightly is at work just now" in said
+    reached.unlink()
+    first.succeed()
+    disturbed.compare(undisturbed)
+    table.append(Row("two nightlies at once", "the second is refused, the first goes on", 0.0))

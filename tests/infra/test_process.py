@@ -1,0 +1,35 @@
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from infra.process import Mark, birth
+
+
+def test_own_mark_lives_and_survives_json() -> None:
+    mark = Mark.own()
+    assert mark.here
+    assert mark.lives
+    assert Mark.model_validate_json(mark.model_dump_json()) == mark == Mark.of(os.getpid())
+
+
+def test_a_dead_process_another_of_its_number_and_another_boot_do_not_live() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mark = Mark.of(child.pid)
+    assert mark.lives
+    child.kill()
+    deadline = time.monotonic() + 20
+    while birth(child.pid) is not None and time.monotonic() < deadline:  # a zombie now
+        time.sleep(0.01)
+    assert not mark.lives
+    child.communicate()
+    assert not mark.lives
+    with pytest.raises(psutil.NoSuchProcess):
+        Mark.of(child.pid)
+    own = Mark.own()
+    assert not own.model_copy(update={"birth": "1"}).lives
+    assert not own.model_copy(update={"boot": "before"}).lives
+    assert not own.model_copy(update={"host": "elsewhere"}).here

@@ -1,0 +1,240 @@
+"""The supervisor with small web servers for services; then the real stack, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import services, stack, stack_state, supervisor
+from infra.leash import kill_tree
+from infra.servers import HOST, ServerError, free_port, healthy, running_server
+from infra.services import Plan, Service
+from model_code.settings import Settings
+
+PLAN = Plan(names=("web",), ports={})
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def web(name: str = "web", after: tuple[str, ...] = ()) -> Service:
+    port = free_port()
+    url = f"http://{HOST}:{port}/"
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", HOST]
+    return Service(
+        name=name, command=command, address=url, healthy=lambda: healthy(url), after=after
+    )
+
+
+@contextmanager
+def supervised(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, *made: Service
+) -> Iterator[supervisor.Supervisor]:
+    monkeypatch.setattr(supervisor, "build", lambda *_: list(made))
+    monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.05, 0.2))
+    stop, keeper = threading.Event(), supervisor.Supervisor(settings, PLAN)
+    thread = threading.Thread(target=keeper.run, args=(stop,))
+    thread.start()
+    try:
+        yield keeper
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def status(settings: Settings, name: str) -> str | None:
+    state = stack_state.read(settings)
+    found = state.service(name) if state else None
+    return found.status if found else None
+
+
+def pid_of(settings: Settings, name: str) -> int | None:
+    state = stack_state.read(settings)
+    found = state.service(name) if state else None
+    return found.pid if found else None
+
+
+def test_started_in_order_watched_and_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    first, second = web("first"), web("second", after=("first",))
+    with supervised(settings, monkeypatch, second, first):
+        until(lambda: status(settings, "second") == "up")
+        state = stack_state.read(settings)
+        assert state is not None
+        assert state.all_up
+        begun = {found.name: found.started for found in state.services}
+        assert begun["second"] > begun["first"]
+        pids = [found.pid for found in state.services]
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert stack_state.read(settings) is None
+    assert not stack_state.state_path(settings).exists()
+
+
+def test_whatever_dies_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path)
+
+    def pid() -> int | None:
+        state = stack_state.read(settings)
+        assert state is not None
+        return state.services[0].pid or 0
+
+    with supervised(settings, monkeypatch, web()):
+        until(lambda: status(settings, "web") == "up")
+        killed = pid()
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: status(settings, "web") == "up" and pid() != killed)
+        state = stack_state.read(settings)
+        assert state is not None
+        assert state.services[0].restarts == 1
+
+
+def test_a_service_that_cannot_start_backs_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    broken = Service("web", [sys.executable, "-c", "raise SystemExit(7)"], "", lambda: False)
+    with supervised(settings, monkeypatch, broken) as keeper:
+        until(lambda: keeper.services[0].restarts >= 2)
+        assert keeper.services[0].exit_code == 7
+
+
+def test_a_silent_service_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(supervisor, "PROBE_S", 0.1)
+    settings, deaf = Settings(home=tmp_path), threading.Event()
+    service = web()
+    alert = Service("web", service.command, "", lambda: not deaf.is_set() and service.healthy())
+    with supervised(settings, monkeypatch, alert) as keeper:
+        until(lambda: status(settings, "web") == "up")
+        deaf.set()
+        until(lambda: keeper.services[0].restarts == 1)
+        deaf.clear()
+        until(lambda: status(settings, "web") == "up")
+
+
+def test_logs_are_rotated_and_followed_over_the_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOG_BYTES", 100)
+    log = tmp_path / "web.log"
+    with log.open("a") as writer:
+        writer.write("x" * 99 + "\n")
+        writer.flush()
+        supervisor.rotate(log)
+        assert log.stat().st_size == 100
+        writer.write("one more\n")
+        writer.flush()
+        lines = stack.follow(log, 1, forever=True)
+        assert next(lines) == "one more\n"
+        supervisor.rotate(log)
+        writer.write("after\n")
+        writer.flush()
+        assert next(lines) == "after\n"
+    assert log.read_text() == "after\n"
+    assert "one more" in (tmp_path / "web.log.1").read_text()
+
+
+def test_what_is_configured_elsewhere_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    assert services.choose(settings, triton=False, extra=()).names == (
+        "prefect",
+        "worker",
+        "mlflow",
+    )
+    elsewhere = Settings(
+        home=tmp_path,
+        prefect_api_url="http://desk:4200/api",
+        mlflow_tracking_uri="http://desk:5000",
+        triton_url="desk:8001",
+    )
+    assert services.choose(elsewhere, triton=True, extra=()).names == ("worker",)
+    monkeypatch.setenv("PATH", "")
+    for name, advice in services.INSTALL.items():
+        with pytest.raises(ServerError, match="not on PATH") as caught:
+            services.choose(settings, triton=False, extra=(name,))
+        assert caught.value.remedy == advice
+    with pytest.raises(ServerError, match="no service named"):
+        services.choose(settings, triton=False, extra=("postgres",))
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every process whose environment or command line names the home folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.pid != os.getpid() and any(str(home) in word for word in words):
+            found.append(process)
+    return found
+
+
+def tickline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env={**os.environ, "TICKLINE_HOME": str(home), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_stack_comes_up_mends_itself_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_LOGGING_TO_API_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    settings = Settings(home=home)
+    try:
+        up = tickline(home, "up", "--no-triton", "--no-deploy")
+        assert up.returncode == 0, up.stdout + up.stderr
+        state = stack_state.read(settings)
+        assert state is not None
+        assert {found.name for found in state.services} == {"prefect", "worker", "mlflow"}
+        assert running_server(settings)  # what every other command looks for
+        assert "already" in tickline(home, "up", "--no-triton", "--no-deploy").stdout
+
+        worker = state.service("worker")
+        assert worker is not None
+        assert worker.pid is not None
+        orphan = worker.pid
+        keeper = psutil.Process(orphan).parent()
+        assert keeper is not None
+        keeper.kill()  # what it kept must not live on beside its successor
+        until(
+            lambda: status(settings, "worker") == "up" and pid_of(settings, "worker") != orphan, 120
+        )
+        assert not psutil.pid_exists(orphan)
+        assert "worker" in tickline(home, "logs", "supervisor").stdout
+
+        down = tickline(home, "down")
+        assert down.returncode == 0, down.stderr
+    finally:
+        left = processes_of(home)
+        for process in left:
+            kill_tree(process)
+    assert left == []
+    assert not stack_state.locked(settings)
+    assert stack_state.read(settings) is None
+    assert tickline(home, "status").returncode == 1

@@ -1,0 +1,132 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from builders_serving import APPROVAL, staged, weights
+
+from model_code.errors import IntegrityError, PromotionError, StorageError
+from model_code.repository.manifest import Manifest
+from model_code.repository.serving import Journal, ServingRepository
+from model_code.serving.route import Route
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> ServingRepository:
+    return ServingRepository(tmp_path / "serving")
+
+
+def publish(place: ServingRepository, version: int, **how) -> Path:
+    folder = staged(place.root.with_name("staging"), version, **how)
+    place.publish(folder, APPROVAL)
+    return folder
+
+
+def test_publishing_copies_everything_and_says_who_approved(place: ServingRepository) -> None:
+    folder = publish(place, 1)
+    found = place.folder(1)
+    assert {path.name for path in found.iterdir()} == {path.name for path in folder.iterdir()}
+    assert Manifest.load(found).approval == APPROVAL
+    assert Manifest.load(found).identity == Manifest.load(folder).identity
+    assert place.versions() == ()  # Triton does not see it yet
+    assert place.known() == (1,)
+
+
+def test_the_same_bytes_again_change_nothing_others_are_refused(
+    place: ServingRepository, tmp_path: Path
+) -> None:
+    folder = publish(place, 1)
+    before = (place.folder(1) / "manifest.json").stat()
+    place.publish(folder, APPROVAL.model_copy(update={"reviewer": "grace"}))
+    assert (place.folder(1) / "manifest.json").stat() == before
+    other = staged(tmp_path / "other" / "staging", 1, matrix=weights(99))
+    with pytest.raises(IntegrityError, match="has served already with other bytes"):
+        place.publish(other, APPROVAL)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz", "config.pbtxt", "manifest.json"])
+def test_a_changed_file_is_refused_before_it_is_copied(
+    place: ServingRepository, tmp_path: Path, name: str
+) -> None:
+    folder = staged(tmp_path / "staging", 1)
+    with (folder / name).open("ab") as file:
+        file.write(b"#")
+    with pytest.raises(IntegrityError):
+        place.publish(folder, APPROVAL)
+    assert place.known() == ()
+
+
+def test_full_disk_while_publishing_leaves_nothing(
+    place: ServingRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = staged(place.root.with_name("staging"), 1)
+    monkeypatch.setattr("model_code.repository.serving.shutil.copytree", full_tree)
+    with pytest.raises(StorageError, match="No space left on device"):
+        place.publish(folder, APPROVAL)
+    assert list(place.archive.iterdir()) == []
+    assert place.known() == ()
+
+
+def full_tree(source: Path, target: Path, **how) -> None:
+    shutil.copyfile(source / "model.onnx", target / "model.onnx")
+    raise OSError(28, "No space left on device")
+
+
+def test_arranging_moves_versions_between_model_and_archive(place: ServingRepository) -> None:
+    for version in (1, 2, 3):
+        publish(place, version)
+    place.arrange((1, 2))
+    assert place.versions() == (1, 2)
+    place.arrange((2, 3))
+    assert place.versions() == (2, 3)
+    assert place.known() == (1, 2, 3)
+    place.arrange(())
+    assert not place.home.exists()
+    assert place.known() == (1, 2, 3)
+
+
+def test_versions_of_different_configurations_are_not_put_together(
+    place: ServingRepository,
+) -> None:
+    publish(place, 1)
+    publish(place, 2, name="openvino-fp32")
+    assert not place.same_config(1, 2)
+    with pytest.raises(IntegrityError, match="different configurations"):
+        place.arrange((1, 2))
+    place.arrange((1,))
+    first = (place.home / "config.pbtxt").read_bytes()
+    place.arrange((2,))
+    assert (place.home / "config.pbtxt").read_bytes() != first
+
+
+def test_a_version_that_never_served_says_which_did(place: ServingRepository) -> None:
+    publish(place, 4)
+    with pytest.raises(PromotionError, match="version 5 was never promoted") as caught:
+        place.folder(5)
+    assert "choose one of 4" in caught.value.remedy
+
+
+def test_two_at_once_one_is_refused(place: ServingRepository) -> None:
+    with (
+        place.exclusive(),
+        pytest.raises(PromotionError, match=r"another promotion .* \(process \d+\)"),
+        ServingRepository(place.root).exclusive(),
+    ):
+        raise AssertionError("it must not get here")
+    with place.exclusive():
+        pass
+
+
+def test_journal_survives_and_a_broken_one_is_said(place: ServingRepository) -> None:
+    assert place.journal() is None
+    journal = Journal(
+        kind="promote", version=2, route=Route(), versions=(1,), champion=1, previous=None,
+        flow_run_id="f",
+    )  # fmt: skip
+    place.open_journal(journal)
+    assert place.journal() == journal
+    place.journal_file.write_text("{}")
+    with pytest.raises(IntegrityError, match="journal"):
+        place.journal()
+    place.close_journal()
+    place.close_journal()
+    assert place.journal() is None

@@ -1,0 +1,144 @@
+"""Shadow and canary with a champion and a candidate in the real server."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders_serving import APPROVAL, Names, logits, staged, weights, windows
+
+from infra.triton.server import TritonServer
+from model_code.errors import ServingError
+from model_code.repository.serving import ServingRepository
+from model_code.serving.canary import CanaryStoppedError, walk
+from model_code.serving.candidate import CANDIDATE_NAME, load_under
+from model_code.serving.client import TritonClient
+from model_code.serving.observed import Observed
+from model_code.serving.route import Route, Target
+from model_code.serving.routed import RoutedClient
+from model_code.serving.shadow import mirror
+from model_code.serving.swap import Swap
+from model_code.settings import MODEL_NAME, PromotionSpec
+
+CHAMPION = Target(model=MODEL_NAME, version=1)
+CANDIDATE = Target(model=CANDIDATE_NAME, version=2)
+SPEC = PromotionSpec(
+    shadow_requests=60, canary_requests=100, canary_patience=2, max_p50_ratio=1000.0,
+    max_p99_ms=None,
+)  # fmt: skip
+
+
+@dataclass
+class Pair:
+    url: str
+    place: ServingRepository
+    client: TritonClient
+    staging: Path
+
+    def candidate(self, **how: object) -> None:
+        load_under(self.client, CANDIDATE_NAME, staged(self.staging, 2, **how))  # type: ignore[arg-type]
+
+    def mirror(self, spec: PromotionSpec = SPEC) -> Observed:
+        async def run() -> Observed:
+            async with RoutedClient(self.url, self.place.route_file) as client:
+                return await mirror(client, windows(), CHAMPION, CANDIDATE, spec)
+
+        return asyncio.run(run())
+
+    def walk(self, spec: PromotionSpec = SPEC) -> tuple[list[Observed], list[float]]:
+        shares: list[float] = []
+
+        async def run() -> list[Observed]:
+            async with RoutedClient(self.url, self.place.route_file) as client:
+                return await walk(
+                    client, self.place.route_file, windows(), CANDIDATE, spec,
+                    lambda share, _: shares.append(share),
+                )  # fmt: skip
+
+        return asyncio.run(run()), shares
+
+
+@pytest.fixture
+def pair(live_triton: TritonServer, tmp_path: Path) -> Iterator[Pair]:
+    place = ServingRepository(live_triton.repository)
+    place.publish(staged(tmp_path / "staging", 1), APPROVAL)
+    with TritonClient(live_triton.grpc_url) as client:
+        Swap(place, client, Names()).run("promote", 1, None, "f")
+        yield Pair(live_triton.grpc_url, place, client, tmp_path / "staging")
+
+
+def test_shadow_asks_both_and_compares_decisions(pair: Pair) -> None:
+    pair.candidate()
+    seen = pair.mirror()
+    one, other = (answers[:, 1] > answers[:, 0] for answers in (logits(1), logits(2)))
+    indices = np.arange(SPEC.shadow_requests) % len(one)
+    assert seen.requests == SPEC.shadow_requests
+    assert seen.disagreements == int((one != other)[indices].sum())
+    assert seen.errors == 0
+    assert pair.place.route() == Route(champion=CHAMPION)  # nobody was moved
+
+
+def test_candidate_that_fails_in_shadow_harms_nobody(pair: Pair) -> None:
+    pair.candidate(matrix=np.full((16, 2), np.nan, np.float32), expected=weights(2))
+    seen = pair.mirror()
+    assert seen.errors == seen.requests == SPEC.shadow_requests
+    assert "error rate 100.00%" in seen.broken(SPEC)[0]
+    assert "NaN" in seen.broken(SPEC)[0]
+
+
+def test_canary_rises_to_all_and_leaves_the_route_to_the_champion(pair: Pair) -> None:
+    pair.candidate()
+    steps, shares = pair.walk()
+    assert shares == [0.05, 0.5, 1.0]
+    assert [step.requests for step in steps] == pytest.approx([5, 50, 100], abs=3)
+    assert sum(step.errors for step in steps) == 0
+    assert pair.place.route() == Route(champion=CHAMPION)
+
+
+def test_canary_of_a_failing_candidate_stops_at_once_and_no_request_is_lost(pair: Pair) -> None:
+    pair.candidate(matrix=np.full((16, 2), np.nan, np.float32), expected=weights(2))
+    with pytest.raises(CanaryStoppedError, match=r"share of 5%: error rate 100.00% .*NaN"):
+        pair.walk()
+    assert pair.place.route() == Route(champion=CHAMPION)
+
+
+def test_canary_that_decides_otherwise_stops(pair: Pair) -> None:
+    pair.candidate(matrix=-weights(1))
+    with pytest.raises(CanaryStoppedError, match=r"disagreement with the champion 100\.00%"):
+        pair.walk()
+    assert pair.place.route() == Route(champion=CHAMPION)
+
+
+def test_canary_that_is_slow_stops(pair: Pair) -> None:
+    pair.candidate()
+    impossible = SPEC.model_copy(update={"max_p99_ms": 1e-6})
+    with pytest.raises(CanaryStoppedError, match="p99 latency"):
+        pair.walk(impossible)
+    assert pair.place.route() == Route(champion=CHAMPION)
+
+
+def test_candidate_that_vanishes_costs_no_client_a_request(pair: Pair) -> None:
+    pair.candidate()
+    Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(pair.place.route_file)
+
+    async def run() -> None:
+        async with RoutedClient(pair.url, pair.place.route_file) as client:
+            assert (await client.ask(windows()[:1])).target == CANDIDATE
+            pair.client.unload(CANDIDATE_NAME)
+            answer = await client.ask(windows()[:1])
+            assert answer.target == CHAMPION
+            assert answer.failed[0][0] == CANDIDATE
+            np.testing.assert_allclose(answer.logits_BC, logits(1)[:1], atol=1e-4)
+
+    asyncio.run(run())
+
+
+def test_bad_windows_are_refused_not_asked_around(pair: Pair) -> None:
+    async def run() -> None:
+        async with RoutedClient(pair.url, pair.place.route_file) as client:
+            await client.ask(np.full((1, 64, 16), np.nan, np.float32))
+
+    with pytest.raises(ServingError, match="NaN or infinity"):
+        asyncio.run(run())

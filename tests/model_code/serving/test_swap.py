@@ -1,0 +1,247 @@
+"""The swap against the real server: under load, with bad versions, killed anywhere."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from builders_serving import APPROVAL, Names, logits, staged, weights, windows
+
+from infra.triton.server import TritonServer, running
+from model_code.errors import IntegrityError, ServingError
+from model_code.repository.serving import ServingRepository
+from model_code.serving.client import TritonClient
+from model_code.serving.route import Route, Target
+from model_code.serving.swap import BRIDGE_NAMES, Swap
+from model_code.settings import MODEL_NAME, Settings
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+
+class Desk:
+    """One repository, one server, two names."""
+
+    def __init__(self, server: TritonServer, tmp_path: Path) -> None:
+        self.place = ServingRepository(server.repository)
+        self.client = TritonClient(server.grpc_url)
+        self.names = Names()
+        self._staging = tmp_path / "staging"
+
+    @property
+    def swap(self) -> Swap:
+        return Swap(self.place, self.client, self.names)
+
+    def publish(self, version: int, **how: Any) -> None:
+        self.place.publish(staged(self._staging, version, **how), APPROVAL)
+
+    def serves(self, version: int) -> None:
+        """Names, route and the server itself all say so."""
+        assert self.names.champion == version
+        assert self.place.route() == Route(champion=Target(model=MODEL_NAME, version=version))
+        assert self.place.journal() is None
+        found = self.client.predict(windows(), version=version)
+        np.testing.assert_allclose(found, logits(version), atol=1e-4)
+
+
+@pytest.fixture
+def desk(live_triton: TritonServer, tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(live_triton, tmp_path)
+    for version in (1, 2):
+        desk.publish(version)
+    desk.swap.run("promote", 1, None, "f")
+    yield desk
+    desk.client.close()
+
+
+def test_swaps_and_rollbacks_under_load_lose_and_mistake_nothing(tmp_path: Path) -> None:
+    from bench.swap_load import STORY, run
+
+    seen, done = run(tmp_path, requests=2000, rounds=1)
+    assert (seen.failed, seen.wrong) == (0, 0), seen.reasons
+    assert len(done) >= len(STORY)
+    assert seen.requests >= 2000
+    assert {name.rsplit("/", maxsplit=1)[1] for name in seen.by} == {"1", "2", "3"}
+    assert any(name.startswith(BRIDGE_NAMES[0]) for name in seen.by)  # over the change of backend
+
+
+def test_swap_keeps_the_old_version_loaded_and_is_idempotent(desk: Desk) -> None:
+    desk.serves(1)
+    assert desk.swap.run("promote", 2, 1, "f")
+    desk.serves(2)
+    assert desk.names.previous == 1
+    assert desk.client.versions() == [1, 2]
+    assert not desk.swap.run("promote", 2, 1, "f")
+    desk.serves(2)
+
+
+def test_a_bad_version_left_by_a_rollback_never_outranks_the_champion(desk: Desk) -> None:
+    desk.swap.run("promote", 2, 1, "f")
+    desk.swap.run("rollback", 1, None, "f")
+    desk.publish(3)
+    desk.swap.run("promote", 3, 1, "f")
+    assert desk.client.versions() == [1, 3]  # latest 2 alone would have kept 2 and dropped 1
+    desk.serves(3)
+
+
+def test_tampered_engine_is_refused_before_it_is_loaded(desk: Desk) -> None:
+    graph = desk.place.folder(2) / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError, match="expected sha256"):
+        desk.swap.run("promote", 2, 1, "f")
+    assert desk.client.versions() == [1]
+    desk.serves(1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"matrix": np.full((16, 2), np.nan, np.float32)}, "NaN"),
+        ({"matrix": weights(3), "expected": weights(77)}, "answered wrongly"),
+    ],
+)
+def test_a_version_that_answers_nan_or_wrongly_is_refused_and_undone(
+    desk: Desk, bad: dict[str, Any], message: str
+) -> None:
+    desk.publish(3, **({"expected": weights(3)} | bad))
+    with pytest.raises(ServingError, match=message):
+        desk.swap.run("promote", 3, 1, "f")
+    assert desk.client.versions() == [1]
+    desk.serves(1)
+
+
+def test_a_graph_that_does_not_load_is_refused_and_undone(desk: Desk) -> None:
+    desk.publish(3, matrix=np.zeros((15, 2), np.float32), expected=weights(3))
+    with pytest.raises(ServingError):
+        desk.swap.run("promote", 3, 1, "f")
+    desk.serves(1)
+
+
+def test_first_version_that_fails_leaves_nothing_serving(
+    live_triton: TritonServer, tmp_path: Path
+) -> None:
+    desk = Desk(live_triton, tmp_path)
+    desk.publish(1, matrix=np.full((16, 2), np.nan, np.float32), expected=weights(1))
+    with pytest.raises(ServingError):
+        desk.swap.run("promote", 1, None, "f")
+    assert desk.place.versions() == ()
+    assert desk.place.route() == Route()
+    assert desk.client.versions() == []
+    assert desk.names.aliases() == (None, None)
+
+
+def test_registry_that_fails_at_the_end_undoes_the_swap(desk: Desk) -> None:
+    move = desk.names.move
+    desk.names.move = lambda champion, previous: (  # type: ignore[method-assign]
+        (_ for _ in ()).throw(ConnectionError("gone"))
+        if champion == 2
+        else move(champion, previous)
+    )
+    with pytest.raises(ConnectionError):
+        desk.swap.run("promote", 2, 1, "f")
+    desk.serves(1)
+    assert desk.client.versions() == [1]
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this line runs."""
+
+
+def die_at(desk: Desk, point: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die before the point-th thing the swap changes."""
+    count = 0
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def wrapped(*args: Any, **how: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == point:
+                raise Killed
+            return real(*args, **how)
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    counted(desk.place, "arrange")
+    counted(desk.client, "load")
+    counted(desk.client, "load_bytes")
+    counted(desk.client, "unload")
+    counted(Route, "save")
+    counted(desk.names, "move")
+    counted(desk.place, "close_journal")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime-fp32", "openvino-fp32"])
+def test_killed_anywhere_the_same_again_completes_and_another_undoes(
+    desk: Desk, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every point between two changes; after each the clients' route answers rightly."""
+    desk.publish(3, name=backend)
+    points = 0
+    for point in range(1, 30):
+        with monkeypatch.context() as patch:
+            die_at(desk, point, patch)
+            try:
+                desk.swap.run("promote", 3, 1, "f")
+            except Killed:
+                points += 1
+            else:
+                break  # it was never reached: all points are done
+        target = desk.place.route().champion
+        assert target is not None
+        found = desk.client.predict(windows(), model=target.model, version=target.version)
+        np.testing.assert_allclose(found, logits(target.version), atol=1e-4)
+        if point % 2:
+            desk.swap.run("promote", 3, 1, "f")
+            desk.serves(3)
+            desk.swap.run("rollback", 1, None, "f")
+        else:
+            desk.swap.reconcile()
+        desk.serves(1)
+    assert points >= 4
+    desk.serves(3)
+
+
+def test_killed_stub_is_found_by_the_golden_request_and_healed(
+    desk: Desk, live_triton: TritonServer
+) -> None:
+    for child in psutil.Process(live_triton.pid).children(recursive=True):
+        if "python_backend_stub" in child.name():
+            child.kill()
+    assert desk.client.ready()  # which proves nothing
+    assert not desk.swap.run("promote", 1, None, "f")
+    desk.serves(1)
+
+
+def test_server_killed_in_the_middle_then_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home").resolved()
+    with running(settings, settings.serving_repository) as server:
+        desk = Desk(server, tmp_path)
+        for version in (1, 2):
+            desk.publish(version)
+        desk.swap.run("promote", 1, None, "f")
+        real = desk.client.load
+
+        def kill(model: str = MODEL_NAME) -> None:
+            os.kill(server.pid, signal.SIGKILL)
+            real(model)
+
+        monkeypatch.setattr(desk.client, "load", kill)
+        with pytest.raises(ServingError) as caught:
+            desk.swap.run("promote", 2, 1, "f")
+        assert "not proved again" in caught.value.__notes__[0]
+        assert desk.place.versions() == (1,)  # what a restart will load
+        assert desk.place.route().champion == Target(model=MODEL_NAME, version=1)
+        assert desk.names.aliases() == (1, None)
+    with running(settings, settings.serving_repository, models=(MODEL_NAME,)) as server:
+        again = Desk(server, tmp_path)
+        again.names = desk.names
+        assert again.swap.run("promote", 2, 1, "f")
+        again.serves(2)
