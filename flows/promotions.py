@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from model_code.repository.audit import AuditRecord
     from tasks.promotion_results import Promoted
     from tasks.swapping import RolledBack
 
@@ -110,6 +111,13 @@ def decide(
                 where=f"promotion {run.name}",
                 remedy="nothing was resumed; decide again (docs/promotion.md says who may)",
             )
+        worker = _worker_online()
+        if not worker and not _records(settings, run):
+            raise PromotionError(
+                f"promotion {run.name} was begun in another home, and no worker is there to go on",
+                where=str(settings.home),
+                remedy="decide where it was begun, or start its worker: tickline worker",
+            )
         Names(settings).require_answer()  # or the run would fail as soon as it goes on
         live_server(settings)
         answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
@@ -118,7 +126,7 @@ def decide(
             if result.status.value != "ACCEPT":
                 why = getattr(result.details, "reason", "")
                 raise PromotionError(f"Prefect does not resume {run.name}: {why}")
-            if _worker_online():
+            if worker:
                 return None
             state = Pending(message=f"tickline {verdict}")
             client.set_flow_run_state(run.id, state, force=True)
@@ -206,7 +214,6 @@ def _unfinished(settings: Settings, version: int) -> "FlowRun | None":
     Raises:
         PromotionError: it is at work in another process.
     """
-    from model_code.repository.audit import AuditLog
     from model_code.repository.serving import ServingRepository
     from tasks.opening import newest_run
 
@@ -217,12 +224,17 @@ def _unfinished(settings: Settings, version: int) -> "FlowRun | None":
         return None
     with ServingRepository(settings.serving_repository).exclusive():
         pass  # one that was killed still reads RUNNING in Prefect; the lock tells
-    stops = [
-        record.facts.get("kind")
-        for record in AuditLog(settings.audit_file).read()
-        if record.event == "stopped" and record.facts.get("flow_run_id") == str(run.id)
-    ]
-    return None if any(kind in VOID for kind in stops) else run
+    own = _records(settings, run)
+    void = any(record.event == "stopped" and record.facts.get("kind") in VOID for record in own)
+    return run if own and not void else None
+
+
+def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":
+    """What this home's audit file says of a run; nothing, if it was begun in another home."""
+    from model_code.repository.audit import AuditLog
+
+    found = AuditLog(settings.audit_file).read()
+    return [record for record in found if record.facts.get("flow_run_id") == str(run.id)]
 
 
 def _worker_online() -> bool:

@@ -97,11 +97,15 @@ def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonSe
 @pytest.fixture
 def live_triton(_live_triton: "TritonServer") -> "TritonServer":
     """The session's real Triton server, with an empty repository of its own."""
+    from model_code.serving.candidate import CANDIDATE_NAME
     from model_code.serving.client import TritonClient
+    from model_code.serving.swap import BRIDGE_NAMES
 
     with TritonClient(_live_triton.grpc_url) as client:
-        for model in {state.model for state in client.index() if state.state == "READY"}:
-            client.unload(model)
+        hidden = {CANDIDATE_NAME, *BRIDGE_NAMES}  # which the index does not list
+        for model in {entry.model for entry in client.index()} | hidden:
+            if client.ready(model):
+                client.unload(model)
     root = _live_triton.repository
     for folder in (root, root.with_name(f"{root.name}-state")):
         shutil.rmtree(folder, ignore_errors=True)

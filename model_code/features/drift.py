@@ -34,7 +34,7 @@ def _psi(reference_N: NDArray[np.floating], current_M: NDArray[np.floating]) -> 
     cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
     shares = [
         # half a row in every bin: an empty one says little, and must not make the index infinite
-        (np.bincount(np.digitize(values, cuts), minlength=len(cuts) + 1) + 0.5)
+        (np.bincount(np.digitize(values, cuts, right=True), minlength=len(cuts) + 1) + 0.5)
         / (len(values) + 0.5 * (len(cuts) + 1))
         for values in (reference_N, current_M)
     ]

@@ -54,6 +54,7 @@ async def walk(
     try:
         for share in spec.shares:
             Route(champion=before, candidate=candidate, share=share).save(route_file)
+            client.look()
             steps.append(await _step(client, x_RTF, agreed_R, candidate, share, champion_ms, spec))
             say(share, steps[-1])
     finally:

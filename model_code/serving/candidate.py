@@ -1,7 +1,7 @@
 """A version under another name, loaded from its bytes: the serving repository never sees it.
 
 Triton takes a model's files and configuration in the load request itself. What is validated,
-mirrored and canaried this way leaves no trace when the server restarts.
+mirrored and canaried this way leaves no trace when the server restarts, and is not in its index.
 """
 
 from pathlib import Path
@@ -24,6 +24,9 @@ def load_under(client: TritonClient, model: str, folder: Path) -> int:
         ServingError: it does not load.
     """
     manifest = Manifest.load(folder)
+    if client.ready(model):
+        # loading over a model of the same configuration succeeds and goes on serving the old bytes
+        client.unload(model)
     config = parse((folder / CONFIG_FILE).read_text())
     config.name = model
     engine = folder / config.default_model_filename

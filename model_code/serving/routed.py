@@ -56,6 +56,10 @@ class RoutedClient:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
+    def look(self) -> None:
+        """Look at the route now, whatever the age of the last look."""
+        self._router.route(now=True)
+
     async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S) -> Routed:
         """Logits (B, 2) of raw feature windows (B, 64, 16) float32, within the deadline.
 

@@ -158,8 +158,7 @@ class Swap:
         self._load(version)
         self._turn(Target(model=MODEL_NAME, version=version))
         time.sleep(DRAIN_S)
-        loaded = {entry.model for entry in self.client.index()}
-        for name in loaded.intersection(BRIDGE_NAMES):
+        for name in filter(self.client.ready, BRIDGE_NAMES):
             self.client.unload(name)
 
     def _load(self, version: int) -> None:

@@ -88,6 +88,13 @@ def test_candidate_that_fails_in_shadow_harms_nobody(pair: Pair) -> None:
     assert "NaN" in seen.broken(SPEC)[0]
 
 
+def test_a_candidate_loaded_over_another_is_the_other(pair: Pair, tmp_path: Path) -> None:
+    pair.candidate()
+    load_under(pair.client, CANDIDATE_NAME, staged(tmp_path / "b" / "s", 2, matrix=-weights(2)))
+    found = pair.client.predict(windows(), model=CANDIDATE_NAME)
+    np.testing.assert_allclose(found, -logits(2), atol=1e-4)
+
+
 def test_canary_rises_to_all_and_leaves_the_route_to_the_champion(pair: Pair) -> None:
     pair.candidate()
     steps, shares = pair.walk()

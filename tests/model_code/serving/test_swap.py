@@ -44,6 +44,7 @@ class Desk:
         assert self.names.champion == version
         assert self.place.route() == Route(champion=Target(model=MODEL_NAME, version=version))
         assert self.place.journal() is None
+        assert not any(map(self.client.ready, BRIDGE_NAMES))
         found = self.client.predict(windows(), version=version)
         np.testing.assert_allclose(found, logits(version), atol=1e-4)
 
