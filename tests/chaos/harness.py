@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from infra.servers import environment
+from model_code.artifacts import hash_path
 from model_code.settings import MODEL_NAME, Settings, TrainingSpec
 from tasks import tracking
 
@@ -27,7 +28,8 @@ goals:
   - {name: no worse, metric: auc, kind: min-improvement, limit: 0.0, unit: absolute}
 """
 TIMEOUT_S = 280
-MEASURED = ("benchmark", "requests")  # hold times: another run measures others
+# what holds times of the clock differs between any two runs; TorchScript numbers its scopes anew
+UNEQUAL = {"benchmark", "requests", "engine.json", "model.ts"}
 
 
 class Row(NamedTuple):
@@ -121,6 +123,12 @@ class Home:
     def rerun(self, fault: tuple[str, str] | None = None) -> Command:
         return self.run("rerun", "--last-failed", fault=fault)
 
+    def why(self) -> str:
+        """What `tickline why` says of the last failed run."""
+        command = self.run("why")
+        command.succeed()
+        return command.text
+
     def reached(self, command: Command) -> Path:
         """Wait until the victim stands at its stage; remove the file to let it go on."""
         path = self.settings.home / "reached"
@@ -149,11 +157,14 @@ class Home:
         return [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
 
     def artefacts(self) -> Counter[tuple[str, str]]:
-        """Name and hash of everything in the store that is no measurement."""
-        found = self.settings.artifacts.glob("??/*/*")
-        return Counter(
-            (path.name, path.parent.name) for path in found if not path.name.startswith(MEASURED)
-        )
+        """Name of every file in the store and the hash of each whose bytes must be the same."""
+        found: Counter[tuple[str, str]] = Counter()
+        for entry in self.settings.artifacts.glob("??/*/*"):
+            for path in [entry] if entry.is_file() else filter(Path.is_file, entry.rglob("*")):
+                equal = not UNEQUAL & {entry.name, path.name}
+                name = str(path.relative_to(entry.parent))
+                found[name, hash_path(path) if equal else ""] += 1
+        return found
 
     def compare(self, other: "Home") -> None:
         """Assert that nothing is lost, doubled, left open or different from the other's."""

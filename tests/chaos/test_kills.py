@@ -23,10 +23,21 @@ def killed_in(stages: tuple[str, ...], home: Home) -> list[float]:
 
 
 @pytest.mark.fast
-def test_killed_in_three_stages_one_after_the_other(
-    disturbed: Home, undisturbed: Home, table: list[Row]
-) -> None:
-    killed_in(("features", "train", "register"), disturbed)
+def test_one_night_beset_by_several_faults(disturbed: Home, undisturbed: Home) -> None:
+    disturbed.nightly(("kill", "features")).die()
+
+    second = disturbed.rerun(("signal", "split"))
+    reached = disturbed.reached(second)
+    assert "another nightly is at work" in disturbed.nightly().fail()
+    second.process.kill()
+    second.die()
+    reached.unlink()
+
+    starved = disturbed.rerun(("memory", "train"))
+    assert starved.end() != 0, starved.text
+    disturbed.rerun(("kill", "register")).die()
+    assert "machine" in disturbed.why()
+    disturbed.rerun().succeed()
     disturbed.compare(undisturbed)
 
 

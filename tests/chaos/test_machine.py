@@ -35,15 +35,12 @@ def test_disk_full(small_disk: Home, undisturbed: Home, table: list[Row]) -> Non
     said = small_disk.nightly(("fill", "export")).fail()
     assert "No space left on device" in said or "disk is full" in said
     (small_disk.settings.home / "ballast").unlink()
-    why = small_disk.run("why")
-    why.succeed()
-    assert "machine" in why.text
+    assert "machine" in small_disk.why()
     took = small_disk.rerun().succeed()
     small_disk.compare(undisturbed)
     table.append(Row("disk full in `export`", "failed with the path; no half-written file", took))
 
 
-@pytest.mark.fast
 def test_out_of_memory(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
     night = disturbed.nightly(("memory", "train"))
     assert night.end() != 0, night.text
@@ -73,7 +70,6 @@ def test_clock_goes_back(disturbed: Home, undisturbed: Home, table: list[Row]) -
     table.append(Row("clock goes back an hour", "the night went through", 0.0))
 
 
-@pytest.mark.fast
 def test_stale_lock(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
     disturbed.nightly(("kill", "find days")).die()
     holder = read_holder(disturbed.settings)
@@ -84,13 +80,10 @@ def test_stale_lock(disturbed: Home, undisturbed: Home, table: list[Row]) -> Non
         pass
     took = disturbed.nightly().succeed()  # a new night, not the rerun
     disturbed.compare(undisturbed)
-    said = disturbed.run("why")
-    said.succeed()
-    assert "Crashed" in said.text
+    assert "Crashed" in disturbed.why()
     table.append(Row("stale lock of a killed night", "not in the way; that run is Crashed", took))
 
 
-@pytest.mark.fast
 def test_two_nightlies_at_once(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
     first = disturbed.nightly(("signal", "split"))
     reached = disturbed.reached(first)

@@ -1,0 +1,36 @@
+"""Stages as plain functions: everything they would tell MLflow goes nowhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from model_code.settings import Settings
+from tasks import tracking
+from tasks.stage import RunRef
+
+
+class Nowhere:
+    """An MLflow client that keeps nothing."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_, **__: SimpleNamespace(
+            data=SimpleNamespace(params={}, tags={}, metrics={}),
+            info=SimpleNamespace(run_id="none", experiment_id="0"),
+        )
+
+    def get_metric_history(self, *_: object) -> list[object]:
+        return []
+
+
+@contextmanager
+def bare(home: Path) -> Iterator[RunRef]:
+    """A run whose tracking costs nothing."""
+    settings = Settings().resolved(home=home)
+    with (
+        patch.object(tracking, "client", lambda _: Nowhere()),
+        patch.object(tracking, "nested", lambda *_: "none"),
+    ):
+        yield RunRef(settings=settings, mlflow_run_id="none", flow_run_id="none")

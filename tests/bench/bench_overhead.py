@@ -1,0 +1,137 @@
+"""What orchestration costs: `python -m tests.bench.bench_overhead [--data URI] [--spec YAML]`.
+
+The stages by the library alone (no Prefect, no MLflow, no cache), then a whole nightly, each in a
+fresh process, so that both pay for their imports. Beside them what is promised: at most 10 s or 5%
+of the night, whichever is larger.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.options import Data, SpecFile, market_uri, nightly_spec, settings_from_environment
+from model_code.settings import NightlySpec, Settings
+
+out = Console()
+ALLOWED_S, ALLOWED = 10.0, 0.05
+Measure = Callable[[NightlySpec, Path], dict[str, float]]
+
+
+class Clock:
+    """Seconds by stage, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def main(data: Data = None, spec: SpecFile = None) -> None:
+    """Measure and print."""
+    wanted = nightly_spec(spec, {"market": market_uri(data, settings_from_environment())})
+    folder = Path(tempfile.mkdtemp(prefix="tickline-overhead-"))
+    os.environ["TICKLINE_HOME"] = str(folder / "home")
+    try:
+        library = alone(library_seconds, wanted, folder)
+        flow = alone(flow_seconds, wanted, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    start = flow.pop("server")
+    table = Table(
+        "stage", "library, s", "flow, s", title="A nightly with and without orchestration"
+    )
+    for stage, seconds in library.items():
+        table.add_row(stage, f"{seconds:.1f}", f"{flow.get(stage, 0.0):.1f}")
+    ours = sum(library.values())
+    whole = flow["whole flow"]
+    table.add_section()
+    table.add_row("all", f"{ours:.1f}", f"{whole:.1f}")
+    out.print(table)
+    by_stage = sum(max(0.0, flow.get(stage, 0.0)) for stage in library)
+    around = whole - sum(seconds for stage, seconds in flow.items() if stage != "whole flow")
+    allowed = max(ALLOWED_S, ALLOWED * whole)
+    out.print(f"inside stages {by_stage - ours:+.1f} s, between and around them {around:.1f} s")
+    out.print(
+        f"orchestration costs {by_stage - ours + around:.1f} s of {whole:.1f} s; "
+        f"allowed {allowed:.1f} s"
+    )
+    out.print(f"where no stack is up, Prefect's server starts first: {start:.1f} s more")
+
+
+def alone(measure: Measure, spec: NightlySpec, folder: Path) -> dict[str, float]:
+    """Call it in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, spec, folder).result()
+
+
+def flow_seconds(spec: NightlySpec, _: Path) -> dict[str, float]:
+    """Seconds of each stage as Prefect has them, of the whole flow, and of the server's start."""
+    from flows.local import connected, run_nightly
+
+    begun = time.perf_counter()
+    settings = Settings().resolved()
+    with connected(settings):
+        server = time.perf_counter() - begun
+        outcome = run_nightly(spec, settings)
+        whole = time.perf_counter() - begun - server
+        from prefect import get_client
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[outcome.flow_run_name]))
+        with get_client(sync_client=True) as client:
+            runs = client.read_task_runs(flow_run_filter=named)
+    seconds: dict[str, float] = {}
+    for run in runs:
+        stage = re.sub(r"-[0-9a-f]{3}$", "", run.name).split(" ")[0]
+        seconds[stage] = seconds.get(stage, 0.0) + run.total_run_time.total_seconds()
+    return seconds | {"whole flow": whole, "server": server}
+
+
+def library_seconds(spec: NightlySpec, folder: Path) -> dict[str, float]:
+    """Seconds of the same stages called as plain functions, without tracking."""
+    from tasks import data, engines, model
+    from tests.bench.bare import bare
+
+    with bare(folder / "bare") as run:
+        clock = Clock()
+        plan = data.find_days.fn(spec)
+        clock.lap("find")
+        days = tuple(data.validate.fn(run, day, spec.validation) for day in plan.days)
+        ticks = data.require_passed(days)
+        clock.lap("validate")
+        table = data.build_features.fn(run, ticks, spec.features, plan.simulated)
+        clock.lap("features")
+        split = data.split_windows.fn(run, table, spec.split, plan.test_date)
+        clock.lap("split")
+        model.baseline.fn(run, table, split, spec.training.seed)
+        clock.lap("baseline")
+        network = model.train.fn(run, table, split, spec.network, spec.training)
+        clock.lap("train")
+        exported = model.export_network.fn(run, table, split, network.model)
+        clock.lap("export")
+        built = tuple(
+            engines.build_engine.fn(run, name, network.model, exported)
+            for name in spec.benchmark.measured
+        )
+        clock.lap("build")
+        engines.measure_engines.fn(run, table, split, built, None, spec.benchmark)
+        clock.lap("benchmark")
+    return clock.seconds
+
+
+if __name__ == "__main__":
+    typer.run(main)
