@@ -95,8 +95,13 @@ def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonSe
 
 
 @pytest.fixture
-def live_triton(_live_triton: "TritonServer") -> "TritonServer":
+def live_triton(_live_triton: "TritonServer") -> Iterator["TritonServer"]:
     """The session's real Triton server, with an empty repository of its own."""
+    root = _live_triton.repository
+    for folder in (root, root.with_name(f"{root.name}-state")):
+        shutil.rmtree(folder, ignore_errors=True)
+    root.mkdir()
+    yield _live_triton
     from model_code.serving.candidate import CANDIDATE_NAME
     from model_code.serving.client import TritonClient
     from model_code.serving.swap import BRIDGE_NAMES
@@ -106,8 +111,3 @@ def live_triton(_live_triton: "TritonServer") -> "TritonServer":
         for model in {entry.model for entry in client.index()} | hidden:
             if client.ready(model):
                 client.unload(model)
-    root = _live_triton.repository
-    for folder in (root, root.with_name(f"{root.name}-state")):
-        shutil.rmtree(folder, ignore_errors=True)
-    root.mkdir()
-    return _live_triton

@@ -147,6 +147,7 @@ class Swap:
                 time.sleep(DRAIN_S)
                 self.repository.arrange(versions)
                 self._load(version)
+            self._clear_bridges()  # one may be left from a change that died
             return
         # after a crash the route may be on a bridge; what it names must not be replaced under it
         bridge = next(name for name in BRIDGE_NAMES if now is None or name != now.model)
@@ -158,6 +159,9 @@ class Swap:
         self._load(version)
         self._turn(Target(model=MODEL_NAME, version=version))
         time.sleep(DRAIN_S)
+        self._clear_bridges()
+
+    def _clear_bridges(self) -> None:
         for name in filter(self.client.ready, BRIDGE_NAMES):
             self.client.unload(name)
 

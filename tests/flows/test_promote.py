@@ -27,8 +27,8 @@ from model_code.serving.route import Route
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.names import Names, RegistryDownError
-from tasks.opening import open_runs
-from tasks.promotion_results import Promoted
+from tasks.opening import open_runs, require_unchanged
+from tasks.promotion_results import Opened, Promoted, Shown
 
 
 @pytest.fixture
@@ -188,22 +188,29 @@ def test_approval_after_the_candidate_changed_is_void(desk: Settings) -> None:
     assert events(desk) == ["started", "approved", "stopped"]
 
 
-def test_approval_after_the_engine_was_tampered_with_is_void(desk: Settings) -> None:
-    start(desk, 1)
-    graph = desk.staging_repository / MODEL_NAME / "1" / "model.onnx"
+def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settings) -> None:
+    registered(desk, 1)
+    registered(desk, 2)
+    folder = desk.staging_repository / MODEL_NAME / "2"
+    manifest = Manifest.load(folder)
+    opened = Opened(
+        version=2, started_by="bob", candidate=str(folder), mlflow_run_id="m",
+        opened_at=dt.datetime.now(dt.UTC),
+    )  # fmt: skip
+    shown = Shown(
+        identity=manifest.identity, engine_sha256="", config_sha256="", engine="", champion=None,
+        verdict_json="", simulated=False, page_url="", run_url="", summary="",
+    )  # fmt: skip
+    require_unchanged(desk, opened, shown)
+    Names(desk).move(1, None)
+    with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
+        require_unchanged(desk, opened, shown)
+    Names(desk).move(2, 1)  # its own swap, seen by a rerun
+    require_unchanged(desk, opened, shown)
+    graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"?")
     with pytest.raises(IntegrityError, match="expected sha256"):
-        approve(desk, 1)
-    assert champion(desk) is None
-
-
-def test_approval_after_another_version_was_promoted_is_void(desk: Settings) -> None:
-    start(desk, 1)
-    start(desk, 2)
-    approve(desk, 1)
-    with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
-        approve(desk, 2)
-    assert champion(desk) == 1
+        require_unchanged(desk, opened, shown)
 
 
 def test_server_that_answers_otherwise_than_the_benchmark_stops_it(desk: Settings) -> None:
@@ -240,7 +247,7 @@ def test_killed_in_the_swap_the_same_command_completes_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Swap, "_turn", die)
-        with pytest.raises(BaseException, match=""):  # noqa: PT011
+        with pytest.raises(Killed):
             approve(desk, 2)
     place = ServingRepository(desk.serving_repository)
     assert place.journal() is not None
