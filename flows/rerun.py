@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.find import find_run, flow_of, is_open
+from flows.find import find_run, flow_of, is_open, plain
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.heal import broken_artefact, forget
@@ -63,17 +63,20 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
 
 
 def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
-    """Tell each stage's end until the flow run has ended; return its last state."""
-    told: set[tuple[UUID, str]] = set()
+    """Tell each stage's end from now until the flow run has ended; return its last state."""
     mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
+        told = {
+            (stage.id, str(stage.end_time))  # of an earlier attempt
+            for stage in client.read_task_runs(flow_run_filter=mine)
+        }
         while True:
             state = client.read_flow_run(flow_run_id).state
             for stage in client.read_task_runs(flow_run_filter=mine):
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in told:
                     told.add((stage.id, str(stage.end_time)))
-                    say(f"  {stage.state_name:<9} {stage.name}")
+                    say(f"  {stage.state_name:<9} {plain(stage.name)}")
             if state is not None and state.is_final():
                 return state
             time.sleep(POLL_S)

@@ -36,7 +36,7 @@ class Timeline:
     def say(self, text: str) -> None:
         """One line."""
         minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
-        out.print(f"[dim]{minutes:02d}:{seconds:02d}[/]  {text}")
+        out.print(f"[dim]{minutes:02d}:{seconds:02d}[/]  {text}", soft_wrap=True)
 
 
 def play(

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from flows.find import find_run, flow_of
+from flows.find import find_run, flow_of, plain
 from model_code.settings import Settings
 from tasks import tracking
 from tasks.faults import Cause, Fault, cause_by_name
@@ -85,12 +85,12 @@ def explain(settings: Settings, run: str | None) -> Explanation:
         run=found.name,
         state=state.name if state and state.name else "unknown",
         when=_when(found),
-        stage=_plain(stopped.name) if stopped and command else None,
+        stage=plain(stopped.name) if stopped and command else None,
         cause=cause,
         whose=whose,
         remedy=remedy,
         done=tuple(
-            (_plain(stage.name), str(stage.state_name))
+            (plain(stage.name), str(stage.state_name))
             for stage in stages
             if stage.state_name in DONE
         ),
@@ -147,7 +147,9 @@ def _stages(run: FlowRun) -> list[TaskRun]:
     with get_client(sync_client=True) as client:
         found = client.read_task_runs(flow_run_filter=mine)
     never = datetime.max.replace(tzinfo=UTC)
-    return sorted(found, key=lambda stage: stage.start_time or never)
+    ordered = sorted(found, key=lambda stage: stage.start_time or never)
+    newest = {plain(stage.name): stage for stage in ordered}  # each attempt leaves its own
+    return [stage for stage in ordered if newest[plain(stage.name)] is stage]
 
 
 def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str, str]]:
@@ -161,7 +163,3 @@ def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str,
 def _when(run: FlowRun) -> str:
     moment = run.end_time or (run.state.timestamp if run.state else None)
     return f"at {moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"-[0-9a-f]{3}$", "", name)  # the suffix Prefect adds to unnamed task runs
