@@ -15,6 +15,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in mine:
         item.add_marker("chaos")
+        item.add_marker(pytest.mark.timeout(1800))  # many processes, each some seconds to start
     if os.environ.get("CHAOS") == "all":
         return
     left_out = [item for item in mine if item.get_closest_marker("fast") is None]

@@ -1,6 +1,7 @@
 """The supervisor with small web servers for services; then the real stack, once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,24 @@ def test_what_is_configured_elsewhere_is_not_started(
         assert caught.value.remedy == advice
     with pytest.raises(ServerError, match="no service named"):
         services.choose(settings, triton=False, extra=("postgres",))
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_redis_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path)
+    (redis,) = services.build(settings, Plan(names=("redis",), ports={"redis": free_port()}))
+    with supervised(settings, monkeypatch, redis):
+        until(lambda: status(settings, "redis") == "up")
+    assert not redis.healthy()
+
+
+def test_kafka_keeps_its_data_under_home_and_listens_on_loopback(tmp_path: Path) -> None:
+    ports = {"kafka": 9092, "kafka-controller": 9093}
+    services.build(Settings(home=tmp_path), Plan(names=("kafka",), ports=ports))
+    lines = (tmp_path / "kafka" / "server.properties").read_text().splitlines()
+    config = dict(line.split("=", 1) for line in lines)
+    assert config["listeners"] == f"PLAINTEXT://{HOST}:9092,CONTROLLER://{HOST}:9093"
+    assert config["log.dirs"] == str(tmp_path / "kafka" / "data")
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
