@@ -49,7 +49,7 @@ def up(
         note = f", without {', '.join(missing)}: tickline down first" if missing else ""
         out.print(f"the stack is up already{note}")
     else:
-        out.print("starting (up to a minute)...")
+        out.print("starting (a minute or two)...")
         stack.up(settings, triton=triton, extra=wanted, say=out.print)
     if deploy:
         _deploy(settings)
@@ -59,6 +59,7 @@ def up(
 def _deploy(settings: Settings) -> None:
     from flows.local import connected
 
+    out.print("deploying the flows (up to a minute)...")
     with connected(settings):
         from infra.deploy import deploy
         from infra.servers import environment

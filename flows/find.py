@@ -31,7 +31,7 @@ def find_run(run: str | None) -> FlowRun:
     if run is None:
         if not unfinished:
             raise ConfigError(
-                "no nightly to rerun: every one is completed", remedy="start one: tickline nightly"
+                "no nightly failed: every one is completed", remedy="start one: tickline nightly"
             )
         return unfinished[0]
     for found in runs:

@@ -75,6 +75,7 @@ def _night(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
     from infra.deploy import deploy
     from infra.servers import environment
 
+    line.say("deploying (up to a minute)...")
     line.say("deployed " + ", ".join(deploy(environment(settings))))
     # the type depends on whether it is awaited
     run: Any = run_deployment(DEPLOYMENT, parameters={"spec": spec}, timeout=0)
