@@ -123,7 +123,9 @@ def render(found: Explanation) -> RenderableType:
 def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, str, str]:
     """Whose fault, the cause in a line, the error's own advice."""
     error = tags.get(tracking.ERROR_TAG, "")
-    if crashed or error == MESSAGE:
+    if error == MESSAGE:  # the run in MLflow could not be closed, on a full disk say
+        error = ""
+    if crashed:
         return "machine", KILLED, "dmesg | tail shows whether memory ran out; df -h the disk"
     remedy = _advice(error or text)
     try:

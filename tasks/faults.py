@@ -6,6 +6,7 @@ service  something that did not answer: a server, the network, a database
 code     Tickline, a library or a setting
 """
 
+import builtins
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -78,7 +79,7 @@ def cause_by_name(kind: str) -> Cause:
     """Judge by an exception's type name alone, where nothing more was kept."""
     from model_code import errors
 
-    known = getattr(errors, kind, None)
+    known = getattr(errors, kind, None) or getattr(builtins, kind, None)
     names = {kind, *(base.__name__ for base in getattr(known, "__mro__", ()))}
     if names & MACHINE:
         return "machine"

@@ -123,5 +123,5 @@ def test_fault_survives_json_and_keeps_one_line() -> None:
 
 def test_cause_by_name_of_the_unknown_is_code() -> None:
     assert cause_by_name("ZeroDivisionError") == "code"
-    assert cause_by_name("ConnectionError") == "service"
+    assert cause_by_name("ConnectionRefusedError") == "service"
     assert cause_by_name("MemoryError") == "machine"
