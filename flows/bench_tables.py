@@ -21,10 +21,9 @@ def render(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     yield f"{verdict.verdict}: {verdict.reason}"
     yield last.judged.reason
     yield f"raw numbers, plots and benchmark.html: {last.folder}"
+    yield chosen_line(last.result, last.judged.engine)
     if len(found) > 1:
         yield from repeated(found)
-    else:
-        yield chosen_line(last.result, last.judged.engine)
 
 
 def repeated(found: tuple[Bench, ...]) -> list[str]:

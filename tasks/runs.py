@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
+from infra.logs import json_log
 from model_code import __version__
 from model_code.settings import NightlySpec, Settings
 from tasks import tracking
@@ -69,8 +70,9 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
     tracking.log_params(mlflow, run_id, tracking.flatten(spec))
     tracking.log_environment(mlflow, run_id)
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id)
+    ids = {"flow_run_id": flow_run_id, "flow_run_name": name, "mlflow_run_id": run_id}
     try:
-        with beating(mlflow, run_id):
+        with beating(mlflow, run_id), json_log(settings, **ids):
             yield run
     except Pause:
         raise

@@ -26,6 +26,7 @@ from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, ConfigDict, JsonValue
 from rich.console import Console
 
+from infra.logs import log
 from model_code.artifacts import ArtifactRef, ArtifactStore, hash_bytes
 from model_code.errors import ConfigError
 from model_code.machine import processor
@@ -113,6 +114,7 @@ def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
     name = re.sub(r"-[0-9a-f]{3}$", "", run.name)  # the suffix Prefect adds to unnamed task runs
     console.print(f"  [{colour}]{state.name:<9}[/] {name}  [dim]{took:.1f} s")
+    log("stage ended", stage=name, state=state.name, seconds=round(took, 3))
 
 
 def stage_key(code: Sequence[str], inputs: Mapping[str, Any], own: str = "") -> str:

@@ -128,10 +128,15 @@ class Swap:
             cause.add_note(f"what served before is not proved again: {error}")
 
     def _neighbours(self, journal: Journal, version: int) -> tuple[int, ...]:
+        """Versions to keep loaded; none above the champion.
+
+        Triton hands the highest to every client that names no version.
+        """
         old = journal.route.champion
-        if old is None or not self.repository.same_config(old.version, version):
+        below = old is not None and old.version < version
+        if old is None or not below or not self.repository.same_config(old.version, version):
             return (version,)
-        return tuple(sorted({old.version, version}))
+        return (old.version, version)
 
     def _switch(self, versions: tuple[int, ...], version: int) -> None:
         """Serve `version` from a model that holds `versions`, the old one until it answers."""

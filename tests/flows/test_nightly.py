@@ -11,8 +11,8 @@ from builders_flow import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from flows.rerun import rerun
 from flows.nightly import nightly
+from flows.rerun import rerun
 from flows.summary import Outcome, render
 from model_code import export
 from model_code.errors import DataError, GateError, MarketError

@@ -33,7 +33,7 @@ CONTEXT = WindowContext(
 @pytest.fixture(autouse=True)
 def _peak(monkeypatch):
     """A machine of 100 GFLOP/s: measuring this one has a test of its own."""
-    monkeypatch.setattr(measure, "ceilings", lambda kinds: {"cpu fp32": 1e11})
+    monkeypatch.setattr(measure, "ceilings", lambda _: {"cpu fp32": 1e11})
 
 
 class Linear:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from builders_benchmark import benchmark_run
 
 from model_code.benchmark import report
 from model_code.benchmark.result import LoadRow, Served
-from builders_benchmark import benchmark_run
 
 RANDOM = np.random.default_rng(1)
 ANSWER = RANDOM.uniform(size=400)

@@ -83,6 +83,7 @@ def test_swap_keeps_the_old_version_loaded_and_is_idempotent(desk: Desk) -> None
 def test_a_bad_version_left_by_a_rollback_never_outranks_the_champion(desk: Desk) -> None:
     desk.swap.run("promote", 2, 1, "f")
     desk.swap.run("rollback", 1, None, "f")
+    assert desk.client.ask(windows(1)).version == 1  # who names no version gets it too
     desk.publish(3)
     desk.swap.run("promote", 3, 1, "f")
     assert desk.client.versions() == [1, 3]  # latest 2 alone would have kept 2 and dropped 1
