@@ -7,7 +7,7 @@ there to take it.
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.local import connected
 from model_code.errors import ConfigError, PromotionError
@@ -16,7 +16,7 @@ from model_code.settings import PromotionSpec, Settings
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
     from model_code.repository.audit import AuditRecord
     from tasks.promotion_results import Promoted
@@ -64,7 +64,7 @@ def start(
         unfinished = _unfinished(settings, version)
         with get_client(sync_client=True) as client:
             if unfinished is not None:
-                state = Pending(message="tickline promote")
+                state: State[Any] = Pending(message="tickline promote")
                 client.set_flow_run_state(unfinished.id, state, force=True)
                 return _work_on(client.read_flow_run(unfinished.id))
             parameters = {
@@ -128,7 +128,7 @@ def decide(
                 raise PromotionError(f"Prefect does not resume {run.name}: {why}")
             if worker:
                 return None
-            state = Pending(message=f"tickline {verdict}")
+            state: State[Any] = Pending(message=f"tickline {verdict}")
             client.set_flow_run_state(run.id, state, force=True)
             return _work_on(client.read_flow_run(run.id))
 
