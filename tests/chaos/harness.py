@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -156,14 +155,14 @@ class Home:
     def parents(self) -> list[Run]:
         return [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
 
-    def artefacts(self) -> Counter[tuple[str, str]]:
+    def artefacts(self) -> set[tuple[str, str]]:
         """Name of every file in the store and the hash of each whose bytes must be the same."""
-        found: Counter[tuple[str, str]] = Counter()
+        found: set[tuple[str, str]] = set()
         for entry in self.settings.artifacts.glob("??/*/*"):
             for path in [entry] if entry.is_file() else filter(Path.is_file, entry.rglob("*")):
                 equal = not UNEQUAL & {entry.name, path.name}
                 name = str(path.relative_to(entry.parent))
-                found[name, hash_path(path) if equal else ""] += 1
+                found.add((name, hash_path(path) if equal else ""))
         return found
 
     def compare(self, other: "Home") -> None:
