@@ -10,13 +10,14 @@ import datetime as dt
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 
 from flows.night import Night, Order
 from infra.servers import environment
@@ -48,9 +49,11 @@ def backfill(
     settings = Settings().resolved()
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     dates = dates_to_judge(spec, start, end)
+    server = str(PREFECT_API_URL.value())  # the pool's threads would not see this flow's settings
+    name = str(flow_run.name)
     with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
-        console.print(f"[bold]backfill[/] {flow_run.name}: {len(dates)} nights, {parallel} at once")
-        nights = tuple(pool.map(lambda date: _night(settings, spec, date), dates))
+        console.print(f"[bold]backfill[/] {name}: {len(dates)} nights, {parallel} at once")
+        nights = tuple(pool.map(lambda date: _night(settings, spec, date, name, server), dates))
     create_table_artifact(
         [night.model_dump() for night in nights], key="backfill", description="Night by night."
     )
@@ -79,17 +82,15 @@ def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.
     return chosen
 
 
-def _night(settings: Settings, spec: NightlySpec, date: dt.date) -> Night:
+def _night(settings: Settings, spec: NightlySpec, date: dt.date, name: str, server: str) -> Night:
     folder = settings.home / "backfill"
     folder.mkdir(parents=True, exist_ok=True)
     order_path, result_path = folder / f"{date}.order.json", folder / f"{date}.json"
-    order = Order(
-        spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=str(flow_run.name)
-    )
+    order = Order(spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=name)
     order_path.write_text(order.model_dump_json())
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.night", str(order_path), str(result_path)]
-    code = run_leashed(command, settings)
+    code = run_leashed(command, environment(settings) | {"PREFECT_API_URL": server})
     if not result_path.exists():
         return Night(date=date.isoformat(), failure=f"its process ended with status {code}")
     night = Night.model_validate_json(result_path.read_bytes())
@@ -97,15 +98,12 @@ def _night(settings: Settings, spec: NightlySpec, date: dt.date) -> Night:
     return night
 
 
-def run_leashed(command: Sequence[str], settings: Settings) -> int:
+def run_leashed(command: Sequence[str], variables: Mapping[str, str]) -> int:
     """Run a command that ends with this process, whatever kills it; return its status."""
-    from prefect.settings import PREFECT_API_URL
-
-    api = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     process = subprocess.Popen(
         [sys.executable, "-m", "infra.leash", *command],
         stdin=subprocess.PIPE,  # closed by the system when this process dies
-        env=os.environ | environment(settings) | api,
+        env=os.environ | dict(variables),
         cwd=Path(__file__).resolve().parents[1],
     )
     try:
