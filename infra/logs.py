@@ -37,8 +37,9 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
     handler.setFormatter(_Formatter(ids))
     loggers = [logging.getLogger(name) for name in (LOGGER, "prefect", "mlflow")]
     own = loggers[0]
-    before = own.level
+    before = own.level, own.propagate
     own.setLevel(logging.INFO)
+    own.propagate = False  # stages announce themselves on the console
     others = _Others(handler)
     for logger in loggers:
         logger.addHandler(handler)
@@ -49,7 +50,8 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
         for logger in loggers:
             logger.removeHandler(handler)
         logging.getLogger().removeHandler(others)
-        own.setLevel(before)
+        own.setLevel(before[0])
+        own.propagate = before[1]
         handler.close()
 
 
