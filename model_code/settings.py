@@ -147,7 +147,8 @@ class BenchmarkSpec(Spec):
     throughput_rounds: PositiveInt = 3
     open_loop_hz: Positive = 100.0
     open_loop_requests: PositiveInt = 300
-    concurrency: Batches = (1, 8, 32)  # of the closed loop through Triton
+    served: bool = True  # measure through a real Triton server too, where one is installed
+    concurrency: Batches = (1, 8, 32)  # of the closed loop through it
     concurrent_requests: PositiveInt = 1000
 
     @field_validator("engines")

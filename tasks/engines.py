@@ -39,7 +39,7 @@ from tasks.results import (
     Measured,
     SplitWindows,
 )
-from tasks.served import TRITON_ROW, served
+from tasks.served import TRITON_ROW, ServedEngine, served
 from tasks.stage import RunRef, stage
 
 VOLATILITY = [feature.name for feature in FEATURES].index("volatility")
@@ -99,7 +99,9 @@ def measure_engines(
     predictors, facts = _loaded(folders, champion, some_BTF)
     unavailable = {found.name: found.unavailable for found in engines if found.unavailable}
     with ExitStack() as stack:
-        server = stack.enter_context(served(run.settings, folders, predictors, some_BTF[:1]))
+        server: ServedEngine | str = "left out by the specification"
+        if spec.served:
+            server = stack.enter_context(served(run.settings, folders, predictors, some_BTF[:1]))
         if isinstance(server, str):
             unavailable[TRITON_ROW] = server
         else:

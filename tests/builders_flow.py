@@ -18,6 +18,7 @@ QUICK_BENCHMARK = BenchmarkSpec(
     batches=(1, 64),
     throughput_rounds=1,
     open_loop_requests=6,
+    served=False,
     concurrency=(1, 4),
     concurrent_requests=20,
 )

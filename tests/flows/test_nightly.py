@@ -19,7 +19,8 @@ from model_code.errors import DataError, GateError, MarketError
 from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
 from tasks import tracking
-from tasks.runs import BusyError, exclusive
+from tasks.holder import BusyError
+from tasks.runs import exclusive
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 EASY = """
