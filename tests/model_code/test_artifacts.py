@@ -70,7 +70,7 @@ def test_missing_artefact_says_how_to_make_it_again(tmp_path: Path) -> None:
     Path(ref.path).unlink()
     with pytest.raises(IntegrityError, match="is gone") as caught:
         ref.open()
-    assert "--refresh" in str(caught.value)
+    assert "rerun --last-failed" in str(caught.value)
 
 
 def test_atomic_file_leaves_nothing_when_the_writer_fails(tmp_path: Path) -> None:
