@@ -67,7 +67,7 @@ def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
     assert nested["training"].info.run_id == training
     steps = [point.step for point in mlflow.get_metric_history(training, "train_loss")]
-    assert steps == list(range(1, EPOCHS + 1))
+    assert sorted(steps) == list(range(1, EPOCHS + 1))  # one cut off from its metrics comes last
     states = stage_states(printed[1])
     cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "baseline"} <= cached
