@@ -1,4 +1,4 @@
-"""The benchmark on its own: every engine of one network side by side, again whenever asked.
+"""The benchmark on its own: engines of one network side by side, again whenever asked.
 
 The network is the one a nightly of the same specification trains: what that nightly computed comes
 back Cached, only the measurement is made anew.

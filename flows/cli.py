@@ -229,13 +229,18 @@ def bench(
 @app.command()
 def engines() -> None:
     """List the inference engines: which this machine can run, and why not the others."""
+    from infra.triton.install import installed
     from model_code.engines.registry import ENGINES, available
+    from tasks.served import NOT_INSTALLED, TRITON_ROW
 
     table = Table("engine", "precision", "device", "on this machine", title="Engines")
     for name, reason in available().items():
         engine = ENGINES[name]
         state = "[green]available[/]" if reason is None else f"[yellow]unavailable:[/] {reason}"
         table.add_row(name, engine.precision, engine.device, state)
+    served = installed(settings_from_environment())
+    state = "[green]available[/]" if served else f"[yellow]unavailable:[/] {NOT_INSTALLED}"
+    table.add_row(TRITON_ROW, "as served", "cpu", state)
     out.print(table)
 
 
