@@ -47,7 +47,7 @@ class OnnxRuntimeInt8(OnnxRuntimeFloat32):
         return _make(source, path)
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        # with the batch fixed, products and biases merge before they are found to be int8
+        # a fixed batch was measured to be slower for this graph; why is not known
         return open_graph(path, threads, fix_batch=False)
 
 
