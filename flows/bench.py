@@ -32,9 +32,14 @@ class Bench(Record):
     judged: Judged
 
     @property
+    def run(self) -> BenchmarkRun:
+        """The measurement with its raw numbers."""
+        return BenchmarkRun.load(Path(self.folder))
+
+    @property
     def result(self) -> BenchmarkResult:
         """The tables' numbers."""
-        return BenchmarkRun.load(Path(self.folder)).result
+        return self.run.result
 
 
 @flow(name="bench", description=__doc__, persist_result=False)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from flows.bench import Bench
 from flows.summary import goals_table
+from model_code.benchmark import gate
 from model_code.benchmark.report import Sheet, chosen_line, sheets
 
 
@@ -27,27 +28,31 @@ def render(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
 
 
 def repeated(found: tuple[Bench, ...]) -> list[str]:
-    """How well repeated measurements agree; the last line is the summary."""
-    first = found[0]
-    rankings = [done.result.ranking for done in found]
-    verdicts = [done.judged.verdict.verdict for done in found]
+    """How well repeated measurements agree with the first; the last line is the summary.
+
+    Engines that are equally fast share a place ("a = b"), and stand there in the table's order.
+    """
+    standings = [gate.places(done.run) for done in found]
+    rankings = [[name for place in standing for name in place] for standing in standings]
     chosen = [done.judged.engine for done in found]
-
-    def same(values: Sequence[str]) -> str:
-        return f"{values.count(values[0])}/{len(values)}"
-
+    verdicts = [done.judged.verdict.verdict for done in found]
+    ends = [(ranking[0], ranking[-1]) for ranking in rankings]
     lines = [
         f"measurement {turn}: chose {done.judged.engine} ({done.judged.verdict.verdict}); "
-        + " < ".join(done.result.ranking)
-        for turn, done in enumerate(found, 1)
+        + " < ".join(" = ".join(place) for place in standing)
+        for turn, (done, standing) in enumerate(zip(found, standings, strict=True), 1)
     ]
-    firsts, lasts = [order[0] for order in rankings], [order[-1] for order in rankings]
     return [
         *lines,
-        f"first place {firsts[0]} {same(firsts)}, last place {lasts[0]} {same(lasts)}, "
-        f"chosen {first.judged.engine} {same(chosen)}",
-        f"same ranking {rankings.count(rankings[0])}/{len(found)}, same verdict {same(verdicts)}",
+        f"first place {ends[0][0]} {_same([first for first, _ in ends])}, "
+        f"last place {ends[0][1]} {_same([last for _, last in ends])}, "
+        f"chosen {chosen[0]} {_same(chosen)}",
+        f"same ranking {_same(rankings)}, same verdict {_same(verdicts)}",
     ]
+
+
+def _same(values: Sequence[object]) -> str:
+    return f"{sum(value == values[0] for value in values)}/{len(values)}"
 
 
 def _table(sheet: Sheet) -> Table:

@@ -23,6 +23,7 @@ BATCH_DIM = "batch"  # as the export names it
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 OPENVINO_KEYS = (
+    "ENABLE_CPU_PINNING",
     "INFERENCE_NUM_THREADS",
     "INFERENCE_PRECISION_HINT",
     "NUM_STREAMS",

@@ -13,7 +13,7 @@ from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
 from model_code.settings import CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
 
-__all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals"]
+__all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals", "places"]
 
 TIE = 0.02  # medians that may be this close count as equally fast
 EXACTNESS = ("fp32", "bf16", "fp16", "int8")
@@ -114,6 +114,22 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
     if len(ties) > 1:
         reason = f"{ties[0]} is the first of the equally fast that did not fail: {', '.join(ties)}"
     return Choice(engine=ties[0], verdict=verdicts[ties[0]], reason=reason)
+
+
+def places(run: BenchmarkRun) -> tuple[tuple[str, ...], ...]:
+    """Engines by batch-1 latency, the fastest place first; the equally fast share a place.
+
+    Equally fast is as `choose` has it, compared with the fastest of the place. Within a place the
+    order is the table's, so that nothing follows the noise of one measurement.
+    """
+    rows = {row.engine: row.p50_ms for row in run.result.rows}
+    table, found = list(rows), list[list[str]]()
+    for name in sorted(rows, key=lambda engine: rows[engine]):
+        if found and _equally_fast(run, name, found[-1][0]):
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return tuple(tuple(sorted(place, key=table.index)) for place in found)
 
 
 def _pinned(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str) -> Choice:

@@ -168,11 +168,6 @@ class BenchmarkResult(_Frozen):
         """The engine's row, None where it was not measured."""
         return next((row for row in self.rows if row.engine == engine), None)
 
-    @property
-    def ranking(self) -> tuple[str, ...]:
-        """Engines from the lowest batch-1 median to the highest."""
-        return tuple(row.engine for row in sorted(self.rows, key=lambda row: row.p50_ms))
-
     def speedup(self, engine: str) -> float | None:
         """How many times faster than eager FP32 at batch 1, medians of the same run."""
         row, reference = self.row(engine), self.row(REFERENCE_ENGINE)

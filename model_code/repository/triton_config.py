@@ -102,6 +102,8 @@ def _parameters(sidecar: EngineSidecar, backend: str) -> dict[str, str]:
         return {"intra_op_thread_count": str(sidecar.threads), "inter_op_thread_count": "1"}
     if backend == "openvino":
         parameters = {
+            # a request wakes the model's process on any core: bound to one, it would have to move
+            "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_NUM_THREADS": str(sidecar.threads),
             "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[sidecar.precision],
             "NUM_STREAMS": "1",

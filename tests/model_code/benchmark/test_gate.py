@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from model_code.benchmark.gate import Choice, choose, evidence, judge_run
+from model_code.benchmark.gate import Choice, choose, evidence, judge_run, places
 from model_code.benchmark.goals import Goals
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
@@ -95,6 +95,23 @@ def test_of_equally_fast_engines_the_most_exact_is_chosen(fp32):
     choice = chosen(measured, words)
     assert choice.engine == "openvino-fp32"
     assert "openvino-fp32, openvino-bf16" in choice.reason
+
+
+@pytest.mark.parametrize("fp32", [0.999, 1.0, 1.015])
+def test_the_equally_fast_share_a_place_in_the_tables_order(fp32):
+    measured = run(openvino_bf16=1.0, openvino_fp32=fp32, onnxruntime_fp32=1.1)
+    order = [row.engine for row in measured.result.rows]
+    assert order.index("openvino-bf16") < order.index("openvino-fp32")  # as given, for this test
+    assert places(measured) == (
+        ("openvino-bf16", "openvino-fp32"),
+        ("onnxruntime-fp32",),
+        ("torch-fp32",),
+    )
+
+
+def test_an_engine_is_compared_with_the_fastest_of_its_place_not_with_its_neighbour():
+    measured = run(onnxruntime_fp32=1.0, openvino_fp32=1.015, openvino_bf16=1.03)
+    assert places(measured)[:2] == (("onnxruntime-fp32", "openvino-fp32"), ("openvino-bf16",))
 
 
 def test_where_all_failed_the_nearest_is_shown():

@@ -1,68 +1,31 @@
-"""The names that builder and engine use exist in TensorRT 10.12 and in 11.
+"""The names that builder and engine use exist in the oldest TensorRT 10 supported and in 11.
 
-`API` lists, by object, the names of the Python API that the code relies on: those of NVIDIA's API
-reference which its page "Removed Python APIs and Replacements" (10.x to 11.x) does not take away,
-checked against the bindings of TensorRT-RTX, which share them. `REMOVED` is from that page.
+`tensorrt_names/` holds what NVIDIA's own bindings of both define, recorded by `tensorrt_names.py`.
 """
 
 import ast
 import inspect
+import json
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from model_code.engines import tensorrt_builder, tensorrt_engine
+from model_code.engines.tensorrt_graph import RECIPES
 
-API = {
-    "trt": {
-        "Builder",
-        "BuilderFlag",
-        "ILogger",
-        "LayerType",
-        "Logger",
-        "MemoryPoolType",
-        "NetworkDefinitionCreationFlag",
-        "OnnxParser",
-        "Runtime",
-        "__version__",
-    },
-    "BuilderFlag": {"SPARSE_WEIGHTS", "TF32", "__members__"},
-    "MemoryPoolType": {"WORKSPACE"},
-    "LayerType": {"CONSTANT", "CAST"},
-    "builder": {
-        "build_serialized_network",
-        "create_builder_config",
-        "create_network",
-        "create_optimization_profile",
-    },
-    "config": {
-        "add_optimization_profile",
-        "clear_flag",
-        "create_timing_cache",
-        "get_flag",
-        "get_timing_cache",
-        "set_flag",
-        "set_memory_pool_limit",
-        "set_timing_cache",
-    },
-    "network": {"get_layer", "num_layers"},
-    "parser": {"get_error", "num_errors", "parse"},
-    "optimisation": {"set_shape"},
-    "layer": {"get_output", "type"},
-    "_runtime": {"deserialize_cuda_engine"},
-    "_engine": {"create_execution_context"},
-    "_context": {"execute_async_v3", "set_input_shape", "set_tensor_address"},
+ROOT = Path(__file__).parents[3]
+RECORDS = {
+    path.stem: {owner: set(names) for owner, names in json.loads(path.read_text()).items()}
+    for path in sorted((Path(__file__).parent / "tensorrt_names").glob("*.json"))
 }
-REMOVED = {
-    "FP16",
-    "BF16",
-    "INT8",
-    "OBEY_PRECISION_CONSTRAINTS",
-    "EXPLICIT_BATCH",
-    "int8_calibrator",
-    "platform_has_fast_fp16",
-    "device_memory_size",
-}
-CLASSES = {
+# how the code calls what the API returns
+OWNERS = {
+    "trt": "tensorrt",
+    "BuilderFlag": "BuilderFlag",
+    "MemoryPoolType": "MemoryPoolType",
+    "LayerType": "LayerType",
+    "NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
     "builder": "Builder",
     "config": "IBuilderConfig",
     "network": "INetworkDefinition",
@@ -73,47 +36,85 @@ CLASSES = {
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
 }
+OURS = {("network", "load"), ("network", "flops_per_window")}  # model_code.network
 
 
 def used(module) -> set[tuple[str, str]]:
-    """(object, name) of every attribute read from an object of `API`."""
+    """(object, public name) of every attribute read from one of `OWNERS`."""
     found = set()
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Attribute):
             owner = node.value
             name = getattr(owner, "attr", None) or getattr(owner, "id", None)
-            if name in API and not (
-                name == "network" and node.attr in ("load", "flops_per_window")
-            ):
+            if name in OWNERS and not node.attr.startswith("__"):
                 found.add((name, node.attr))
-    return found
+    return found - OURS
 
 
 USED = used(tensorrt_builder) | used(tensorrt_engine)
 
 
-def test_only_names_that_both_majors_have_are_used():
-    assert {(name, attribute) for name, attribute in USED if attribute not in API[name]} == set()
-    assert not {attribute for _, attribute in USED} & REMOVED
+def missing(record: dict[str, set[str]], names: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(owner, name) for owner, name in names if name not in record[OWNERS[owner]]}
 
 
-def test_the_list_holds_nothing_that_is_not_used():
-    listed = {(name, attribute) for name, names in API.items() for attribute in names}
-    assert listed - USED == set()
+def test_the_records_are_of_the_oldest_supported_10_and_of_11():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (oldest,) = wanted["project"]["optional-dependencies"]["gpu"]
+    ten, eleven = RECORDS
+    assert ten.startswith(oldest.removeprefix("tensorrt>=") + ".")
+    assert eleven.startswith("11.")
+    assert "STRONGLY_TYPED" in RECORDS[ten]["NetworkDefinitionCreationFlag"]  # asked for there
+    # 11 took weak typing away: records that did not differ there would be of one version
+    removed = {
+        ("BuilderFlag", "FP16"),
+        ("BuilderFlag", "BF16"),
+        ("BuilderFlag", "INT8"),
+        ("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS"),
+        ("NetworkDefinitionCreationFlag", "EXPLICIT_BATCH"),
+        ("builder", "platform_has_fast_fp16"),
+        ("config", "int8_calibrator"),
+        ("_engine", "device_memory_size"),
+    }
+    assert missing(RECORDS[ten], removed) == set()
+    assert missing(RECORDS[eleven], removed) == removed
 
 
-def test_the_shared_api_really_has_them():
+@pytest.mark.parametrize("version", RECORDS)
+def test_every_name_used_is_there(version: str):
+    assert missing(RECORDS[version], USED) == set()
+
+
+def test_what_is_used_is_seen():
+    """A renamed variable in the builder would otherwise empty the check unnoticed."""
+    assert {owner for owner, _ in USED} | {"NetworkDefinitionCreationFlag"} == set(OWNERS)
+    assert ("builder", "build_serialized_network") in USED
+    assert ("_context", "execute_async_v3") in USED
+    assert len(USED) >= 35
+
+
+@pytest.mark.parametrize("version", RECORDS)
+def test_the_recipes_types_are_there(version: str):
+    assert {recipe.layer_type for recipe in RECIPES.values()} <= RECORDS[version]["DataType"]
+
+
+def test_a_name_that_11_lacks_would_be_noticed():
+    ten, eleven = RECORDS.values()
+    weak = ast.parse("config.set_flag(trt.BuilderFlag.FP16)")
+    read = {
+        (node.value.attr, node.attr)
+        for node in ast.walk(weak)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute)
+    }
+    assert read == {("BuilderFlag", "FP16")}
+    assert missing(ten, read) == set()
+    assert missing(eleven, read) == read
+
+
+def test_tensorrt_rtx_shares_the_api():
+    """The builder runs for real through TensorRT-RTX in the tests, so that must hold."""
     rtx = pytest.importorskip("tensorrt_rtx")
-    missing = set()
-    for name, attribute in USED:
-        owner = rtx if name == "trt" else getattr(rtx, CLASSES.get(name, name))
-        if not hasattr(owner, attribute):
-            missing.add((name, attribute))
-    assert missing == set()
-
-
-def test_the_parsed_types_have_the_names_the_recipes_ask_for():
-    rtx = pytest.importorskip("tensorrt_rtx")
-    from model_code.engines.tensorrt_graph import RECIPES
-
-    assert {recipe.layer_type for recipe in RECIPES.values()} <= set(rtx.DataType.__members__)
+    owners = {"tensorrt": rtx} | {
+        name: getattr(rtx, name) for name in set(OWNERS.values()) if name != "tensorrt"
+    }
+    assert {(o, n) for o, n in USED if not hasattr(owners[OWNERS[o]], n)} == set()

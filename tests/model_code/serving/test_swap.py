@@ -60,7 +60,7 @@ def desk(live_triton: TritonServer, tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_swaps_and_rollbacks_under_load_lose_and_mistake_nothing(tmp_path: Path) -> None:
-    from bench.swap_load import STORY, run
+    from tests.bench.swap_load import STORY, run
 
     seen, done = run(tmp_path, requests=2000, rounds=1)
     assert (seen.failed, seen.wrong) == (0, 0), seen.reasons
