@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from infra.triton.engine import serving_engine
 from infra.triton.install import SERVER, installed
 from model_code.benchmark.result import LoadRow, Served
+from model_code.benchmark.timing import settle
 from model_code.engines.protocol import Predictor
 from model_code.engines.sidecar import EngineSidecar
 from model_code.repository.triton_config import SERVABLE
@@ -89,6 +90,7 @@ def served(
 def _median_s(predictor: Predictor, x_BTF: NDArray[np.float32]) -> float:
     took = []
     for _ in range(PROBES):
+    settle(predictor.predict, [x_BTF])
         started = time.perf_counter()
         predictor.predict(x_BTF)
         took.append(time.perf_counter() - started)

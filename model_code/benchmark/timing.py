@@ -15,6 +15,7 @@ from model_code.settings import BenchmarkSpec
 
 Progress = Callable[[str, int, int], None]
 
+SETTLE_S = 0.1  # before each turn: threads of the engine before spin on for tens of milliseconds
 ROUND_WARMUP = 3  # calls before each turn: caches and clocks belong to the engine before
 STABLE_WINDOWS = 3
 STABLE_WITHIN = 0.10
@@ -89,11 +90,17 @@ def drift(latency_ms_R: NDArray[np.float64]) -> float:
     return max(abs(float(np.median(part)) / whole - 1.0) for part in parts)
 
 
+def settle(predict: Predict, warm: Sequence[NDArray[np.float32]]) -> None:
+    """Leave the engine before behind: wait until its threads rest, then a few calls untimed."""
+    time.sleep(SETTLE_S)
+    for x_BTF in warm[:ROUND_WARMUP]:
+        predict(x_BTF)
+
+
 def _latencies_ms(
     predict: Predict, singles: Sequence[NDArray[np.float32]], requests: int
 ) -> list[float]:
-    for x_BTF in singles[:ROUND_WARMUP]:
-        predict(x_BTF)
+    settle(predict, singles)
     return [1e3 * _seconds(predict, singles[call % len(singles)]) for call in range(requests)]
 
 
@@ -112,7 +119,7 @@ def _throughput(
             sent[batch] += calls * len(x_BTF)
             for name in turns(list(predictors), turn):
                 predict = predictors[name].predict
-                predict(x_BTF)
+                settle(predict, [x_BTF])
                 started = time.perf_counter()
                 for _ in range(calls):
                     predict(x_BTF)
@@ -140,8 +147,7 @@ def _open_loop(
     for turn in range(rounds):
         for name in turns(list(predictors), turn):
             predict = predictors[name].predict
-            for x_BTF in singles[:ROUND_WARMUP]:
-                predict(x_BTF)
+            settle(predict, singles)
             start = time.perf_counter() + 1.0 / spec.open_loop_hz
             for call in range(each):
                 intended = start + call / spec.open_loop_hz

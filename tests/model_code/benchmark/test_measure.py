@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from model_code.benchmark import measure
+from model_code.benchmark import measure, timing
 from model_code.benchmark.measure import benchmark
 from model_code.benchmark.result import BenchmarkRun, EngineFacts, LoadRow, Served
 from model_code.benchmark.slices import WindowContext
@@ -34,6 +34,7 @@ CONTEXT = WindowContext(
 def _peak(monkeypatch):
     """A machine of 100 GFLOP/s: measuring this one has a test of its own."""
     monkeypatch.setattr(measure, "ceilings", lambda _: {"cpu fp32": 1e11})
+    monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
 class Linear:

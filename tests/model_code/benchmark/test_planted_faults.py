@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_code.benchmark import measure
+from model_code.benchmark import measure, timing
 from model_code.benchmark.gate import judge_run
 from model_code.benchmark.goals import load_goals
 from model_code.benchmark.measure import benchmark
@@ -169,6 +169,7 @@ def market() -> Market:
 @pytest.fixture(autouse=True)
 def _peak(monkeypatch):
     monkeypatch.setattr(measure, "ceilings", lambda _kinds: {})
+    monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
 def test_a_sound_engine_misses_nothing(market):

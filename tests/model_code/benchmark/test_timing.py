@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -46,3 +47,38 @@ def test_an_engine_that_falls_behind_pays_for_the_queue():
     assert found.open_ms_R["slow"].max() > 60.0
     each = found.open_ms_R["slow"].reshape(3, 5)
     assert (np.diff(each, axis=1) > 0).all()
+
+
+class Watched:
+    """Notes when each call began and ended, and by whom."""
+
+    def __init__(self, name, diary):
+        self.name, self.diary = name, diary
+
+    def predict(self, x_BTF):
+        began = time.perf_counter()
+        self.diary.append((self.name, began, time.perf_counter()))
+        return np.zeros((len(x_BTF), 2), np.float32)
+
+
+def test_an_engine_does_not_compute_beside_the_spinning_threads_of_the_one_before():
+    spec = BenchmarkSpec(
+        warmup=1,
+        requests=4,
+        rounds=2,
+        batches=(1,),
+        throughput_rounds=2,
+        open_loop_hz=1000,
+        open_loop_requests=3,
+    )
+    diary = []
+    engines = {name: Watched(name, diary) for name in ("a", "b")}
+    timing.take_turns(engines, SINGLES, {1: SINGLES[0]}, spec, lambda *_: None)
+    timed = diary[2 * (spec.warmup + 1) :]  # what warms up all at first is not timed
+    changes = [
+        began - ended
+        for (before, _, ended), (name, began, _) in itertools.pairwise(timed)
+        if name != before
+    ]
+    assert len(changes) >= 7  # of 2 + 2 + 3 rounds
+    assert min(changes) >= timing.SETTLE_S
