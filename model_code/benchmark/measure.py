@@ -52,7 +52,8 @@ def benchmark(
         progress: called with (what, done, of).
 
     Raises:
-        EngineError: no FP32 reference, no window, or an engine answers in another shape.
+        EngineError: no FP32 reference or not finite, no window, or an engine answers in another
+            shape.
     """
     count = len(label_N)
     if REFERENCE_ENGINE not in predictors:
@@ -65,6 +66,12 @@ def benchmark(
     probability_N = _answers(predictors, windows, count, report)
     chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
     singles = [windows(i, i + 1).copy() for i in chosen]
+    if bad := int((~np.isfinite(probability_N[REFERENCE_ENGINE])).sum()):
+        raise EngineError(
+            f"{REFERENCE_ENGINE} answers {bad} of {count} windows with NaN or infinity, so there "
+            "is nothing to compare with",
+            remedy="the network or its input is broken; look for NaN in weights and features",
+        )
     batches = {size: _repeated(windows, count, size) for size in spec.batches}
     kinds = [(fact.device, fact.precision) for fact in known.values()]
     peak = ceilings(kinds)
@@ -101,10 +108,11 @@ def benchmark(
 
 
 def probability(logits_BC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probability of class 1; infinite logits become NaN, which is counted."""
+    """Probability of class 1; a logit that is not finite makes it NaN, which is counted."""
+    finite_B = np.isfinite(logits_BC).all(axis=1)  # softmax alone would turn -inf into a sure 0
     with np.errstate(invalid="ignore"):
         answer: NDArray[np.float64] = softmax(logits_BC.astype(np.float64), axis=1)[:, 1]
-    return answer
+    return np.where(finite_B, answer, np.nan)
 
 
 def row(

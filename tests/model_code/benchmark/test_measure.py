@@ -140,6 +140,18 @@ def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
     assert found.unavailable == {"tensorrt-fp16": "no NVIDIA driver"}
     assert found.row("tensorrt-fp16") is None
     assert {"torch", "load_1min", "load_1min_after"} <= set(found.machine)
+@pytest.mark.parametrize("bad", [[0, -np.inf], [-np.inf, 0], [np.inf, 0], [0, np.nan]])
+def test_a_logit_that_is_not_finite_is_no_sure_answer(bad):
+    found = measure.probability(np.array([bad, [0, 0]], np.float32))
+    assert np.isnan(found[0])
+    assert found[1] == 0.5
+
+
+def test_a_reference_that_is_not_finite_is_an_error():
+    with pytest.raises(EngineError, match="torch-fp32 answers 3 of 150 windows with NaN"):
+        measured({"torch-fp32": Linear("torch-fp32", [], poison=True)})
+
+
     assert ("answers", COUNT, COUNT) in seen
     assert {what for what, done, of in seen if done == of} == {
         "answers",
