@@ -17,6 +17,7 @@ __all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "loa
 
 TIE = 0.02  # medians that may be this close count as equally fast
 EXACTNESS = ("fp32", "bf16", "fp16", "int8")
+CHANGED = frozenset({"pruned", "sparse"})  # engines of a network with fewer weights
 SEED = 0
 
 
@@ -156,10 +157,12 @@ def _equally_fast(run: BenchmarkRun, name: str, fastest: str) -> bool:
     return ratio is not None and ratio.low <= 1.0 + TIE
 
 
-def _preference(name: str) -> tuple[int, int]:
-    precision = name.rpartition("-")[2]
-    exactness = EXACTNESS.index(precision) if precision in EXACTNESS else len(EXACTNESS)
-    return exactness, ENGINE_NAMES.index(name) if name in ENGINE_NAMES else len(ENGINE_NAMES)
+def _preference(name: str) -> tuple[bool, int, int]:
+    """The trained network before one of fewer weights, then by precision, then table order."""
+    parts = name.split("-")
+    exactness = EXACTNESS.index(parts[-1]) if parts[-1] in EXACTNESS else 0
+    place = ENGINE_NAMES.index(name) if name in ENGINE_NAMES else len(ENGINE_NAMES)
+    return not CHANGED.isdisjoint(parts), exactness, place
 
 
 def _slice_metrics(run: BenchmarkRun, name: str) -> dict[str, float | None]:

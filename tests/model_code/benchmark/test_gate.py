@@ -114,6 +114,15 @@ def test_an_engine_is_compared_with_the_fastest_of_its_place_not_with_its_neighb
     assert places(measured)[:2] == (("onnxruntime-fp32", "openvino-fp32"), ("openvino-bf16",))
 
 
+def test_fewer_weights_are_less_exact_than_fewer_bits():
+    fit = ("openvino-pruned-bf16", "openvino-pruned", "openvino-int8", "openvino-bf16")
+    measured = run(**dict.fromkeys((name.replace("-", "_") for name in fit), 1.0))
+    expected = ["openvino-bf16", "openvino-int8", "openvino-pruned", "openvino-pruned-bf16"]
+    for count, first in enumerate(expected):
+        left = [name.replace("-", "_") for name in fit if name not in expected[:count]]
+        assert chosen(measured, dict.fromkeys(left, "pass")).engine == first
+
+
 def test_where_all_failed_the_nearest_is_shown():
     auc = {"name": "b", "metric": "auc", "kind": "threshold", "minimum": 0.999}
     fast = {"name": "c", "metric": "p50_ms", "kind": "threshold", "maximum": 1.5}
