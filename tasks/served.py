@@ -18,6 +18,7 @@ from model_code.benchmark.result import LoadRow, Served
 from model_code.benchmark.timing import settle
 from model_code.engines.protocol import Predictor
 from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import ServingError
 from model_code.repository.triton_config import SERVABLE
 from model_code.serving.client import Statistics, TritonClient
 from model_code.serving.load import LoadResult, closed_loop, open_loop
@@ -89,8 +90,8 @@ def served(
 
 def _median_s(predictor: Predictor, x_BTF: NDArray[np.float32]) -> float:
     took = []
-    for _ in range(PROBES):
     settle(predictor.predict, [x_BTF])
+    for _ in range(PROBES):
         started = time.perf_counter()
         predictor.predict(x_BTF)
         took.append(time.perf_counter() - started)
@@ -104,6 +105,12 @@ def _mean_ms(before: Statistics, after: Statistics, name: str) -> float:
 
 
 def _load(load: str, found: LoadResult) -> LoadRow:
+    if not len(found.latency_ms_R):
+        reasons = "; ".join(f"{text} ({count})" for text, count in found.errors.items())
+        raise ServingError(
+            f"the server answered none of {found.requests} requests under {load}: {reasons}",
+            remedy="see the server's log, or measure without it: benchmark.served: false",
+        )
     return LoadRow(
         load=load,
         p50_ms=float(np.quantile(found.latency_ms_R, 0.50)),
