@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from model_code.artifacts import ArtifactRef
+from model_code.engines.registry import ENGINES
 from model_code.settings import NightlySpec
 from tasks import data, engines, model, report
 from tasks.results import BuiltEngine, ExportedNetwork, Plan, SplitWindows, TrainedNetwork
@@ -32,7 +33,9 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     network = model.train(run, table, split, spec.network, spec.training)
     exported = model.export_network(run, table, split, network.model)
 
+    reasons = {name: ENGINES[name].availability() for name in spec.benchmark.measured}
     built = tuple(
-        engines.build_engine(run, name, network.model, exported) for name in spec.benchmark.measured
+        engines.build_engine(run, name, network.model, exported, reason)
+        for name, reason in reasons.items()
     )
     return Candidate(table, split, rival, network, exported, built)

@@ -47,11 +47,14 @@ VOLATILITY = [feature.name for feature in FEATURES].index("volatility")
 
 @stage("build engine", code=["model_code.engines.registry"], run_name="build {name}")
 def build_engine(
-    run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork
+    run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork, reason: str | None
 ) -> BuiltEngine:
-    """Build one engine into a folder with its sidecar, or say why this machine cannot."""
+    """Build one engine into a folder with its sidecar, or keep why this machine cannot.
+
+    The reason comes from outside, so that it is part of the key: a driver or a compiler installed
+    since must not find the old answer.
+    """
     engine = ENGINES[name]
-    reason = engine.availability()
     if reason is not None:
         get_run_logger().info("%s is unavailable: %s", name, reason)
         return BuiltEngine(name=name, folder=None, unavailable=reason, mlflow_run_id=None)

@@ -103,6 +103,7 @@ def flow_seconds(spec: NightlySpec, _: Path) -> dict[str, float]:
 
 def library_seconds(spec: NightlySpec, folder: Path) -> dict[str, float]:
     """Seconds of the same stages called as plain functions, without tracking."""
+    from model_code.engines.registry import ENGINES
     from tasks import data, engines, model
     from tests.bench.bare import bare
 
@@ -124,7 +125,9 @@ def library_seconds(spec: NightlySpec, folder: Path) -> dict[str, float]:
         exported = model.export_network.fn(run, table, split, network.model)
         clock.lap("export")
         built = tuple(
-            engines.build_engine.fn(run, name, network.model, exported)
+            engines.build_engine.fn(
+                run, name, network.model, exported, ENGINES[name].availability()
+            )
             for name in spec.benchmark.measured
         )
         clock.lap("build")
