@@ -120,6 +120,7 @@ def measure_engines(
             spec,
             facts=facts,
             unavailable=unavailable,
+            simulated=rows.meta.simulated,
             progress=stack.enter_context(_progress("benchmark")),
         )
         if not isinstance(server, str):

@@ -14,7 +14,7 @@ from model_code import machine
 from model_code.benchmark.ceiling import ceilings
 from model_code.benchmark.regression import Regression, compare
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts, EngineRow
-from model_code.benchmark.significance import latency_intervals
+from model_code.benchmark.significance import Paired, latency_intervals, paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
@@ -37,6 +37,7 @@ def benchmark(
     *,
     facts: Mapping[str, EngineFacts] | None = None,
     unavailable: Mapping[str, str] | None = None,
+    simulated: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkRun:
     """Measure latency, throughput and answers of every engine, interleaved.
@@ -49,6 +50,7 @@ def benchmark(
         spec: rounds, requests, batches.
         facts: what is known of each engine beforehand.
         unavailable: engines that cannot run here, with reasons, for the table.
+        simulated: the windows are of a made-up market.
         progress: called with (what, done, of).
 
     Raises:
@@ -64,14 +66,14 @@ def benchmark(
     known = {name: (facts or {}).get(name, EngineFacts()) for name in predictors}
     before = machine.facts()
     probability_N = _answers(predictors, windows, count, report)
-    chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
-    singles = [windows(i, i + 1).copy() for i in chosen]
     if bad := int((~np.isfinite(probability_N[REFERENCE_ENGINE])).sum()):
         raise EngineError(
             f"{REFERENCE_ENGINE} answers {bad} of {count} windows with NaN or infinity, so there "
             "is nothing to compare with",
             remedy="the network or its input is broken; look for NaN in weights and features",
         )
+    chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
+    singles = [windows(i, i + 1).copy() for i in chosen]
     batches = {size: _repeated(windows, count, size) for size in spec.batches}
     kinds = [(fact.device, fact.precision) for fact in known.values()]
     peak = ceilings(kinds)
@@ -81,6 +83,7 @@ def benchmark(
         name: _dependence(predictors[name], singles, probability_N[name][chosen])
         for name in predictors
     }
+    reference_N = probability_N[REFERENCE_ENGINE]
     rows = tuple(
         row(
             name,
@@ -88,7 +91,10 @@ def benchmark(
             timings,
             peak.get(f"{known[name].device} {known[name].precision}"),
             alone[name],
-            compare(label_N, probability_N[name], probability_N[REFERENCE_ENGINE]),
+            compare(label_N, probability_N[name], reference_N),
+            None
+            if name == REFERENCE_ENGINE
+            else paired(label_N, probability_N[name], reference_N, context),
         )
         for name in predictors
     )
@@ -101,6 +107,7 @@ def benchmark(
         open_loop_hz=spec.open_loop_hz,
         ceilings=peak,
         machine=before | after | {name: metadata.version(name) for name in LIBRARIES},
+        simulated=simulated,
     )
     return BenchmarkRun(
         result, label_N, context, timings.round_R, timings.latency_ms_R, probability_N
@@ -122,6 +129,7 @@ def row(
     peak: float | None,
     alone: float | None,
     quality: Regression,
+    against: Paired | None = None,
 ) -> EngineRow:
     """Sum up one engine.
 
@@ -132,6 +140,7 @@ def row(
         peak: FLOP/s that this machine reaches in its arithmetic; None if unknown.
         alone: see `EngineRow.batch_dependence`.
         quality: its answers.
+        against: its answers paired with FP32's.
     """
     latency_ms_R, open_ms_R = timings.latency_ms_R[name], timings.open_ms_R[name]
     rates = timings.throughput[name]
@@ -149,6 +158,7 @@ def row(
         floor_ms=1e3 * facts.flops / peak if facts.flops and peak else None,
         batch_dependence=alone,
         quality=quality,
+        paired=against,
     )
 
 

@@ -1,7 +1,7 @@
 """The benchmark for people: the same tables as Markdown, as one HTML page, or on a terminal."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import jinja2
 from model_code.artifacts import atomic_file
 from model_code.benchmark import plots
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
+from model_code.benchmark.significance import LATENCY_METRICS, Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
 
 NONE = "–"
+SIMULATED = "> **SIMULATED DATA.** These ticks are made up: no figure here is a market's.\n\n"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Sheet:
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
     """All tables; each fits a terminal of 80 columns."""
     found = [_latency(result), _load(result), _throughput(result), _answers(result)]
+    found += [_against(result)] if any(row.paired for row in result.rows) else []
     found += [_served(result)] if result.served else []
     return tuple(found + ([_not_run(result)] if result.unavailable else []))
 
@@ -51,10 +54,22 @@ def chosen_line(result: BenchmarkResult, engine: str) -> str:
     )
 
 
+def heading(result: BenchmarkResult) -> str:
+    """What must be read before any figure; empty on a real market's ticks."""
+    return SIMULATED if result.simulated else ""
+
+
+def verdicts(words: Iterable[tuple[str, str, str]]) -> Sheet:
+    """The gate's word on each engine it judged: (engine, verdict, why)."""
+    note = "Judged are the engines that Triton can serve; the others are never staged."
+    return Sheet("Verdicts", ("engine", "verdict", "why"), tuple(words), note)
+
+
 def markdown(result: BenchmarkResult) -> str:
-    """All sheets and the machine's facts."""
+    """All sheets, the intervals, and the machine's facts."""
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    return "\n".join([*(sheet.markdown() for sheet in sheets(result)), f"Machine: {facts}.", ""])
+    all_sheets = (*sheets(result), _intervals(result))
+    return "\n".join([*(sheet.markdown() for sheet in all_sheets), f"Machine: {facts}.", ""])
 
 
 def publish(run: BenchmarkRun, folder: Path) -> None:
@@ -65,7 +80,7 @@ def publish(run: BenchmarkRun, folder: Path) -> None:
     """
     pictures = plots.draw_benchmark(run, folder)
     with atomic_file(folder / "benchmark.md") as path:
-        path.write_text(markdown(run.result))
+        path.write_text(heading(run.result) + markdown(run.result))
     with atomic_file(folder / "benchmark.html") as path:
         path.write_text(html(run, pictures))
 
@@ -81,7 +96,7 @@ def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
     )
     return environment.get_template("report.html.j2").render(
         result=run.result,
-        sheets=sheets(run.result),
+        sheets=(*sheets(run.result), _intervals(run.result)),
         details=_details(run),
         pictures={
             name.replace("_", " "): base64.b64encode(path.read_bytes()).decode()
@@ -178,8 +193,47 @@ def _answers(result: BenchmarkResult) -> Sheet:
     return Sheet("Answers", columns, rows, note)
 
 
+def _against(result: BenchmarkResult) -> Sheet:
+    rows = tuple(
+        (
+            row.engine,
+            _number(row.quality.p99_abs_dp, "{:.0e}"),
+            str(pair.worse),
+            str(pair.better),
+            f"{pair.p_value:.2g}",
+            _points(pair, "accuracy"),
+            _points(pair, "auc"),
+        )
+        for row in result.rows
+        if (pair := row.paired) is not None
+    )
+    columns = ("engine", "p99 dp", "worse", "better", "p", "accuracy", "AUC")
+    note = (
+        f"p99 dp: of |probability less that of {REFERENCE_ENGINE}|. Worse, better: windows that "
+        f"{REFERENCE_ENGINE} alone, the engine alone decides rightly; p: McNemar's exact test of "
+        "the two, which takes windows for independent. Accuracy, AUC: 95% interval of the "
+        "difference in percentage points, blocks of neighbouring windows redrawn; what lies "
+        "below 0 altogether is worse."
+    )
+    return Sheet(f"Paired with {REFERENCE_ENGINE}", columns, rows, note)
+
+
+def _points(pair: Paired, metric: str) -> str:
+    bounds = pair.differences.get(metric)
+    return NONE if bounds is None else f"{100 * bounds.low:.2f}..{100 * bounds.high:.2f}"
+
+
+def _intervals(result: BenchmarkResult) -> Sheet:
+    rows = tuple(
+        (row.engine, *(_between(row, metric) for metric in LATENCY_METRICS)) for row in result.rows
+    )
+    columns = ("engine", "mean", "p50", "p90", "p99", "p99.9")  # as LATENCY_METRICS
+    return Sheet("95% intervals of the latencies (ms)", columns, rows)
+
+
 def _not_run(result: BenchmarkResult) -> Sheet:
-    return Sheet("Not run", ("engine", "why"), tuple(result.unavailable.items()))
+    rows = tuple((name, f"not run: {why}") for name, why in result.unavailable.items())
+    return Sheet("Not run", ("engine", "why"), rows)
 
 
 def _served(result: BenchmarkResult) -> Sheet:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark.regression import Regression
-from model_code.benchmark.significance import Interval
+from model_code.benchmark.significance import Interval, Paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import STABLE_WITHIN
 from model_code.settings import REFERENCE_ENGINE
@@ -66,6 +66,7 @@ class EngineRow(_Frozen):
         batch_dependence: largest |probability difference| between a window answered alone and
             the same window inside a full batch; None where an answer is not finite.
         quality: answers against truth and FP32.
+        paired: the tests of "no worse than FP32"; None for FP32 itself.
     """
 
     engine: str
@@ -84,6 +85,7 @@ class EngineRow(_Frozen):
     floor_ms: float | None
     batch_dependence: float | None
     quality: Regression
+    paired: Paired | None = None
 
     @property
     def stable(self) -> bool:
@@ -97,11 +99,12 @@ class EngineRow(_Frozen):
 
     def metrics(self) -> dict[str, float | None]:
         """Every number of the row by name, as goals and trackers read them."""
-        skip = {"engine", "facts", "intervals", "throughput_at", "quality"}
+        skip = {"engine", "facts", "intervals", "throughput_at", "quality", "paired"}
         return (
             self.model_dump(exclude=skip)
             | {f"throughput_b{batch}": rate for batch, rate in self.throughput_at.items()}
             | {"floor_fraction": self.floor_fraction}
+            | {"mcnemar_p": self.paired.p_value if self.paired else None}
             | self.facts.model_dump(include={"size_mib", "peak_mib"})
             | self.quality.model_dump()
         )
@@ -153,6 +156,7 @@ class BenchmarkResult(_Frozen):
         ceilings: highest FLOP/s of a large matrix product by "device precision", this run.
         served: measurements through the server; None where none was used.
         machine: processor, cores, load, library versions.
+        simulated: the windows are of a made-up market.
     """
 
     rows: tuple[EngineRow, ...]
@@ -163,6 +167,7 @@ class BenchmarkResult(_Frozen):
     ceilings: dict[str, float]
     served: Served | None = None
     machine: dict[str, str]
+    simulated: bool = False
 
     def row(self, engine: str) -> EngineRow | None:
         """The engine's row, None where it was not measured."""

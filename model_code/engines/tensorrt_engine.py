@@ -59,9 +59,9 @@ class TensorRTEngine:
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
-            return "no NVIDIA driver (libcuda.so.1)"
+            return "no GPU (no NVIDIA driver, libcuda.so.1)"
         if not torch.cuda.is_available():
-            return "torch sees no CUDA GPU: install the extra `gpu`"
+            return "no GPU that torch can use: install the extra `gpu`"
         try:
             importlib.import_module(self.library)
         except ImportError as error:

@@ -103,6 +103,16 @@ def test_latencies_are_counted_and_summed_up():
     assert set(row.metrics()) >= {"p99_ms", "throughput", "accuracy", "auc", "max_abs_dp"}
 
 
+def test_every_engine_is_paired_with_fp32():
+    found = run(a={"scale": -1.0}).result
+    assert found.row("torch-fp32").paired is None
+    assert found.row("torch-fp32").metrics()["mcnemar_p"] is None
+    pair = found.row("a").paired
+    assert (pair.worse, pair.better) == (COUNT, 0)  # the classes are swapped
+    assert pair.differences["accuracy"].high < 0
+    assert found.row("a").metrics()["mcnemar_p"] < 1e-9
+
+
 def test_the_floor_is_the_arithmetic_at_the_machines_peak():
     found = run(a={}).result
     reference = found.row("torch-fp32")
@@ -130,16 +140,6 @@ def test_answers_that_are_not_finite_are_counted():
     assert found.result.row("a").batch_dependence is None
 
 
-def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
-    seen = []
-    found = measured(
-        {"torch-fp32": Linear("torch-fp32", [])},
-        unavailable={"tensorrt-fp16": "no NVIDIA driver"},
-        progress=lambda *step: seen.append(step),
-    ).result
-    assert found.unavailable == {"tensorrt-fp16": "no NVIDIA driver"}
-    assert found.row("tensorrt-fp16") is None
-    assert {"torch", "load_1min", "load_1min_after"} <= set(found.machine)
 @pytest.mark.parametrize("bad", [[0, -np.inf], [-np.inf, 0], [np.inf, 0], [0, np.nan]])
 def test_a_logit_that_is_not_finite_is_no_sure_answer(bad):
     found = measure.probability(np.array([bad, [0, 0]], np.float32))
@@ -152,6 +152,16 @@ def test_a_reference_that_is_not_finite_is_an_error():
         measured({"torch-fp32": Linear("torch-fp32", [], poison=True)})
 
 
+def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
+    seen = []
+    found = measured(
+        {"torch-fp32": Linear("torch-fp32", [])},
+        unavailable={"tensorrt-fp16": "no NVIDIA driver"},
+        progress=lambda *step: seen.append(step),
+    ).result
+    assert found.unavailable == {"tensorrt-fp16": "no NVIDIA driver"}
+    assert found.row("tensorrt-fp16") is None
+    assert {"torch", "load_1min", "load_1min_after"} <= set(found.machine)
     assert ("answers", COUNT, COUNT) in seen
     assert {what for what, done, of in seen if done == of} == {
         "answers",

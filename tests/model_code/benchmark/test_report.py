@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from builders_benchmark import benchmark_run
 
 from model_code.benchmark import report
 from model_code.benchmark.result import LoadRow, Served
+from model_code.benchmark.significance import paired
 
 RANDOM = np.random.default_rng(1)
 ANSWER = RANDOM.uniform(size=400)
@@ -31,7 +34,8 @@ def test_the_tables_hold_every_engine_and_why_one_was_not_run(run):
     text = report.markdown(run.result)
     assert "| openvino-int8 | 1.25 | 1.25–1.25 | 1.25 | 1.25 | 1.25 | 1.25 | 3.20x | 59% |" in text
     assert "| openvino-int8 | yes |" in text
-    assert "| tensorrt-fp16 | no NVIDIA driver |" in text
+    assert "| tensorrt-fp16 | not run: no NVIDIA driver |" in text
+    assert "### 95% intervals" in text
     assert "processor made up" in text
     for sheet in report.sheets(run.result):
         assert all(len(row) == len(sheet.columns) for row in sheet.rows), sheet.title
@@ -52,6 +56,36 @@ def test_the_page_is_one_file_with_its_pictures_and_the_worst_windows(run, tmp_p
     assert "Worst windows" in page
     assert "volatility" in page
     assert (tmp_path / "benchmark.md").read_text() == report.markdown(run.result)
+
+
+def test_the_paired_test_is_told(run):
+    rows = []
+    for row in run.result.rows:
+        q = run.probability_N[row.engine]
+        pair = paired(LABEL, q, ANSWER, run.context, resamples=50)
+        rows.append(row.model_copy(update={"paired": pair if q is not ANSWER else None}))
+    result = run.result.model_copy(update={"rows": tuple(rows)})
+    found = next(sheet for sheet in report.sheets(result) if sheet.title.startswith("Paired"))
+    (line,) = found.rows
+    pair = rows[1].paired
+    assert line[:5] == (
+        "openvino-int8", "1e-02", str(pair.worse), str(pair.better), f"{pair.p_value:.2g}"
+    )  # fmt: skip
+    low, _, high = line[6].partition("..")
+    assert float(low) <= 0 <= float(high)  # a shift of 0.01 moves no rank but the clipped ones'
+
+
+def test_simulated_ticks_are_called_so(run, tmp_path):
+    made_up = dataclasses.replace(run, result=run.result.model_copy(update={"simulated": True}))
+    for found, said in ((run, False), (made_up, True)):
+        report.publish(found, tmp_path)
+        for name in ("benchmark.md", "benchmark.html"):
+            assert ("SIMULATED" in (tmp_path / name).read_text()) is said
+
+
+def test_the_gates_word_on_each_engine_is_a_table():
+    sheet = report.verdicts([("openvino-int8", "fail", "missed: AUC")])
+    assert "| openvino-int8 | fail | missed: AUC |" in sheet.markdown()
 
 
 def test_the_server_has_a_table_of_its_own(run):

@@ -82,10 +82,10 @@ def test_availability_names_what_is_missing(monkeypatch):
 
     engine = half()
     monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", absent)
-    assert engine.availability() == "no NVIDIA driver (libcuda.so.1)"
+    assert engine.availability() == "no GPU (no NVIDIA driver, libcuda.so.1)"
     monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda _name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "torch sees no CUDA GPU" in str(engine.availability())
+    assert "no GPU that torch can use" in str(engine.availability())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(TensorRTEngine, "library", "tensorrt_that_is_not_there")
     assert "TensorRT is not installed" in str(engine.availability())
