@@ -17,7 +17,8 @@ def gate(
     replay: Annotated[
         str,
         typer.Option(
-            help="What was measured: a benchmark's folder, or an MLflow run by name or id."
+            help="What was measured: a benchmark's folder, or an MLflow run by name or id "
+            "(of a bench run its last measurement)."
         ),
     ],
     goals: Annotated[

@@ -94,11 +94,13 @@ def _found(measured: str, settings: Settings) -> Iterator[tuple[BenchmarkRun, bo
     """The stored run, and whether its market was simulated."""
     path = Path(measured).expanduser()
     if path.exists():
-        yield _load(path), False
+        run = _load(path)
+        yield run, run.result.simulated
         return
     with TemporaryDirectory() as folder:
         downloaded, simulated = _download(settings, measured, folder)
-        yield _load(downloaded), simulated
+        run = _load(downloaded)
+        yield run, simulated or run.result.simulated
 
 
 def _load(path: Path) -> BenchmarkRun:
@@ -113,8 +115,15 @@ def _load(path: Path) -> BenchmarkRun:
         ) from error
 
 
+def _last(kept: Sequence[str]) -> str:
+    """`benchmark` as a night names it, or the highest of a bench run's `benchmark-1`, `-2`, ..."""
+    numbers = [name.removeprefix("benchmark-") for name in kept if name.startswith("benchmark-")]
+    counted = [int(number) for number in numbers if number.isdecimal()]
+    return f"benchmark-{max(counted)}" if counted else "benchmark"
+
+
 def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
-    """The benchmark artefacts of an MLflow run; of several with one name, the newest."""
+    """The benchmark artefacts of an MLflow run, its last ones; of several runs, the newest's."""
     mlflow = tracking.client(settings)
     experiments = [found.experiment_id for found in mlflow.search_experiments()]
     try:
@@ -126,7 +135,8 @@ def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
             order_by=["attributes.start_time DESC"],
         )
         run = runs[0] if runs else mlflow.get_run(name)
-        path = mlflow.download_artifacts(run.info.run_id, "benchmark", folder)
+        kept = [entry.path for entry in mlflow.list_artifacts(run.info.run_id)]
+        path = mlflow.download_artifacts(run.info.run_id, _last(kept), folder)
     except (MlflowException, OSError) as error:
         raise ConfigError(
             f"there is no folder and no run with a benchmark called {name!r}",

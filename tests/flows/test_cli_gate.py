@@ -1,5 +1,7 @@
 """`tickline gate --replay` on stored runs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -70,6 +72,32 @@ def test_a_run_in_mlflow_is_found(folder, tmp_path, monkeypatch):
     mlflow.log_artifacts(run_id, str(folder), "benchmark")
     for name in ("amber-falcon", run_id):
         assert "not promotable: simulated data" in gate("--replay", name)
+
+
+def test_of_a_bench_run_the_last_measurement_is_judged(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
+    settings = Settings().resolved()
+    mlflow = tracking.client(settings)
+    run_id = tracking.continue_or_start(
+        mlflow, settings, name="rugged-carp", identity={"prefect.flow_run_id": "2"}, tags={}
+    )
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "benchmark.json").write_text("{}")
+    for turn, kept in ((2, broken), (9, broken), (10, folder)):
+        mlflow.log_artifacts(run_id, str(kept), f"benchmark-{turn}")
+    # MLflow's progress bar comes first where it is shown
+    assert gate("--replay", "rugged-carp").endswith(gate("--replay", folder))
+
+
+def test_a_folder_remembers_that_its_market_was_made_up(tmp_path):
+    latencies = {name: RANDOM.uniform(1, 2, 200) for name in ("torch-fp32", "openvino-fp32")}
+    run = benchmark_run(LABEL, dict.fromkeys(latencies, P), latencies)
+    made_up = run.result.model_copy(update={"simulated": True})
+    dataclasses.replace(run, result=made_up).save(tmp_path)
+    assert "not promotable: simulated data" in gate("--replay", tmp_path)
+    run.save(tmp_path)
+    assert "simulated" not in gate("--replay", tmp_path)
 
 
 def test_what_is_not_a_benchmark_is_a_clear_error(folder, tmp_path, monkeypatch):
