@@ -14,7 +14,8 @@ from prefect.runtime import flow_run
 
 from flows.candidate import build_candidate
 from flows.summary import announce
-from model_code.benchmark.report import markdown
+from model_code.benchmark.report import Sheet, heading, markdown
+from model_code.benchmark.report import verdicts as verdict_sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.settings import NightlySpec, Settings
 from tasks import data, engines, release, tracking
@@ -40,6 +41,13 @@ class Bench(Record):
     def result(self) -> BenchmarkResult:
         """The tables' numbers."""
         return self.run.result
+
+
+def verdicts(judged: Judged) -> Sheet:
+    """The gate's word on every engine it judged."""
+    return verdict_sheet(
+        (name, word, judged.reasons.get(name, "")) for name, word in judged.verdicts.items()
+    )
 
 
 @flow(name="bench", description=__doc__, persist_result=False)
@@ -73,7 +81,14 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
             mlflow = tracking.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")
-            tables = markdown(found[-1].result) + "\n" + found[-1].judged.verdict.markdown()
+            last = found[-1]
+            tables = "\n".join(
+                (
+                    heading(last.result) + markdown(last.result),
+                    verdicts(last.judged).markdown(),
+                    last.judged.verdict.markdown(),
+                )
+            )
             create_markdown_artifact(tables, key="bench", description="Engines side by side.")
             tracking.note(mlflow, run.mlflow_run_id, tables)
     return tuple(found)

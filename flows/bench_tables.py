@@ -1,12 +1,13 @@
 """What `tickline bench` prints: the tables, the verdict, how well repeats agree, the choice."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
-from flows.bench import Bench
+from flows.bench import Bench, verdicts
 from flows.summary import goals_table
 from model_code.benchmark import gate
 from model_code.benchmark.report import Sheet, chosen_line, sheets
@@ -17,11 +18,14 @@ def render(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     last = found[-1]
     for sheet in sheets(last.result):
         yield _table(sheet)
+    yield _table(verdicts(last.judged))
     verdict = last.judged.verdict
     yield goals_table(verdict)
     yield f"{verdict.verdict}: {verdict.reason}"
     yield last.judged.reason
     yield f"raw numbers, plots and benchmark.html: {last.folder}"
+    if last.result.simulated:
+        yield "SIMULATED MARKET: these ticks are made up, no figure here is a market's"
     yield chosen_line(last.result, last.judged.engine)
     if len(found) > 1:
         yield from repeated(found)
@@ -35,7 +39,8 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
     standings = [gate.places(done.run) for done in found]
     rankings = [[name for place in standing for name in place] for standing in standings]
     chosen = [done.judged.engine for done in found]
-    verdicts = [done.judged.verdict.verdict for done in found]
+    words = [done.judged.verdict.verdict for done in found]
+    unsure = _unsure([done.judged.verdicts for done in found])
     ends = [(ranking[0], ranking[-1]) for ranking in rankings]
     lines = [
         f"measurement {turn}: chose {done.judged.engine} ({done.judged.verdict.verdict}); "
@@ -44,15 +49,27 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
     ]
     return [
         *lines,
+        f"verdicts that changed: {unsure or 'none'}",
         f"first place {ends[0][0]} {_same([first for first, _ in ends])}, "
         f"last place {ends[0][1]} {_same([last for _, last in ends])}, "
         f"chosen {chosen[0]} {_same(chosen)}",
-        f"same ranking {_same(rankings)}, same verdict {_same(verdicts)}",
+        f"same ranking {_same(rankings)}, same verdict {_same(words)}",
     ]
 
 
 def _same(values: Sequence[object]) -> str:
     return f"{sum(value == values[0] for value in values)}/{len(values)}"
+
+
+def _unsure(judged: Sequence[Mapping[str, str]]) -> str:
+    """Engines that the gate did not judge alike each time, with how often it said what."""
+    engines = dict.fromkeys(name for found in judged for name in found)
+    counts = {name: Counter(found.get(name, "not judged") for found in judged) for name in engines}
+    return "; ".join(
+        f"{name} " + ", ".join(f"{word} {times}" for word, times in words.items())
+        for name, words in counts.items()
+        if len(words) > 1
+    )
 
 
 def _table(sheet: Sheet) -> Table:

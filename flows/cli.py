@@ -212,14 +212,18 @@ def bench(
     changes: dict[str, Any] = {
         "market": market_uri(data, settings),
         "benchmark": {
-            "engines": engine or ENGINE_NAMES,
+            "engines": engine,
             "requests": requests,
             "open_loop_hz": open_loop_hz,
         },
     }
+    asked = nightly_spec(spec, changes)
+    if "engines" not in asked.benchmark.model_fields_set:  # neither named here nor in the file
+        every = asked.benchmark.model_copy(update={"engines": ENGINE_NAMES})
+        asked = asked.model_copy(update={"benchmark": every})
     from flows.local import run_bench
 
-    found = run_bench(nightly_spec(spec, changes), settings, repeat)
+    found = run_bench(asked, settings, repeat)
     from flows.bench_tables import render  # imports Prefect, which must find its environment set
 
     for part in render(found):

@@ -154,6 +154,7 @@ def judge(
         reason=choice.reason,
         verdict_json=choice.verdict.model_dump_json(),
         verdicts={name: verdict.verdict for name, verdict in verdicts.items()},
+        reasons={name: verdict.reason for name, verdict in verdicts.items()},
     )
 
 

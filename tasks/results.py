@@ -159,12 +159,14 @@ class Judged(Record):
         reason: why this one.
         verdict_json: `benchmark.verdict.Verdict` of that engine.
         verdicts: of every engine that Triton can serve, by name.
+        reasons: of those verdicts.
     """
 
     engine: str
     reason: str
     verdict_json: str
     verdicts: dict[str, str]
+    reasons: dict[str, str] = {}
 
     @property
     def verdict(self) -> Verdict:

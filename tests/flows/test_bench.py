@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builders_flow import QUICK_BENCHMARK, tiny
@@ -9,11 +10,11 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows import bench_tables
+from flows import bench_tables, local
 from flows.bench import EXPERIMENT, Bench, bench
 from flows.cli import app
 from model_code.benchmark.result import BenchmarkRun
-from model_code.settings import Settings
+from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
 from tasks import tracking
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
@@ -65,10 +66,72 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
     text = console.export_text()
     assert "Through Triton" in text
     assert re.fullmatch(r"same ranking [12]/2, same verdict [12]/2", str(parts[-1]))
+    assert "Verdicts" in text
+    assert result.simulated
+    assert "SIMULATED MARKET" in text
     alone = list(bench_tables.render(found[1:]))[-1]
     assert re.fullmatch(
         r"chosen \S+: \d+\.\dx torch-fp32 at batch 1, \d+% of the arithmetic floor", str(alone)
     )
+
+
+def measured(order: str, chosen: str, **words: str) -> SimpleNamespace:
+    """A measurement as far as repeats look at it; its run is its places."""
+    judged = SimpleNamespace(
+        engine=chosen, verdicts=words, verdict=SimpleNamespace(verdict=words[chosen])
+    )
+    places = tuple(tuple(place.split("=")) for place in order.split())
+    return SimpleNamespace(judged=judged, run=places)
+
+
+def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_tables.gate, "places", lambda run: run)
+    found = (
+        measured("a b=c", "a", a="pass", b="pass"),
+        measured("a c b", "a", a="pass", b="fail"),
+        measured("b a c", "b", a="pass", b="fail"),
+    )
+    *_, third, changed, places, last = bench_tables.repeated(found)  # type: ignore[arg-type]
+    assert third == "measurement 3: chose b (fail); b < a < c"
+    assert changed == "verdicts that changed: b pass 1, fail 2"
+    assert places == "first place a 2/3, last place c 2/3, chosen a 2/3"
+    assert last == "same ranking 1/3, same verdict 2/3"
+    *_, changed, _, last = bench_tables.repeated(found[:1] * 5)  # type: ignore[arg-type]
+    assert changed == "verdicts that changed: none"
+    assert last == "same ranking 5/5, same verdict 5/5"
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "engines"),
+    [
+        ("", (), ENGINE_NAMES),
+        ("benchmark: {engines: [openvino-fp32]}", (), ("openvino-fp32",)),
+        ("benchmark: {requests: 50}", (), ENGINE_NAMES),
+        (
+            "benchmark: {engines: [openvino-fp32]}",
+            ("-e", "onnxruntime-fp32"),
+            ("onnxruntime-fp32",),
+        ),
+    ],
+)
+def test_a_files_engines_are_kept(
+    file: str,
+    options: tuple[str, ...],
+    engines: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
+    asked: list[NightlySpec] = []
+    monkeypatch.setattr(local, "run_bench", lambda spec, *_: asked.append(spec))
+    monkeypatch.setattr(bench_tables, "render", lambda _: [])
+    path = tmp_path / "spec.yaml"
+    path.write_text(file)
+    given = ("--spec", str(path)) if file else ()
+    CliRunner().invoke(app, ["bench", *given, *options], catch_exceptions=False)
+    assert [spec.benchmark.engines for spec in asked] == [engines]
 
 
 def test_help_says_what_is_measured_and_where_it_goes() -> None:
