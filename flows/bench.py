@@ -81,6 +81,8 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
             mlflow = tracking.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")
+                word = done.judged.verdict_json
+                mlflow.log_text(run.mlflow_run_id, word, f"gate-{turn}/verdict.json")
             last = found[-1]
             tables = "\n".join(
                 (

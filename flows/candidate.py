@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from model_code.artifacts import ArtifactRef
 from model_code.engines.registry import ENGINES
-from model_code.settings import NightlySpec
+from model_code.errors import EngineError
+from model_code.settings import REFERENCE_ENGINE, NightlySpec
 from tasks import data, engines, model, report
 from tasks.results import BuiltEngine, ExportedNetwork, Plan, SplitWindows, TrainedNetwork
 from tasks.stage import RunRef
@@ -33,9 +34,24 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     network = model.train(run, table, split, spec.network, spec.training)
     exported = model.export_network(run, table, split, network.model)
 
-    reasons = {name: ENGINES[name].availability() for name in spec.benchmark.measured}
-    built = tuple(
-        engines.build_engine(run, name, network.model, exported, reason)
-        for name, reason in reasons.items()
-    )
+    built = tuple(_built(run, name, network, exported) for name in spec.benchmark.measured)
     return Candidate(table, split, rival, network, exported, built)
+
+
+def _built(
+    run: RunRef, name: str, network: TrainedNetwork, exported: ExportedNetwork
+) -> BuiltEngine:
+    """One engine; where it cannot be built the night goes on with the others and says so.
+
+    Raises:
+        EngineError: it is the reference that all are compared with.
+    """
+    reason = ENGINES[name].availability()
+    try:
+        return engines.build_engine(run, name, network.model, exported, reason)
+    except EngineError as error:
+        if name == REFERENCE_ENGINE:
+            raise
+        return BuiltEngine(
+            name=name, folder=None, unavailable=f"not built: {error.what}", mlflow_run_id=None
+        )

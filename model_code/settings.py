@@ -144,7 +144,7 @@ class BenchmarkSpec(Spec):
     requests: PositiveInt = 1000  # single ones, an engine
     rounds: PositiveInt = 50
     batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
-    throughput_rounds: PositiveInt = 3
+    throughput_rounds: PositiveInt = 5
     open_loop_hz: Positive = 100.0
     open_loop_requests: PositiveInt = 300
     served: bool = True  # measure through a real Triton server too, where one is installed

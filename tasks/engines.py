@@ -65,10 +65,11 @@ def build_engine(
         calibration=exported.calibration.open(),
     )
     mlflow = tracking.client(run.settings)
-    run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
     with run.store.scratch() as scratch:
         out = scratch / name
         sidecar = engine.build(source, out)
+        # only now: an engine that cannot be built leaves no open run
+        run_id = tracking.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
         mlflow.log_artifacts(run_id, str(out), "engine")
         folder = run.store.put(out)
     tracking.log_params(mlflow, run_id, _engine_params(sidecar))

@@ -164,8 +164,8 @@ def _throughput(result: BenchmarkResult) -> Sheet:
         )
         for row in result.rows
     )
-    columns = ("engine", "precision", *(f"batch {batch}" for batch in batches))
-    return Sheet("Throughput (windows a second)", columns, rows)
+    columns = ("engine", "precision", *(str(batch) for batch in batches))
+    return Sheet("Throughput (windows a second, by batch size)", columns, rows)
 
 
 def _answers(result: BenchmarkResult) -> Sheet:
@@ -177,8 +177,8 @@ def _answers(result: BenchmarkResult) -> Sheet:
             _number(row.quality.log_loss, "{:.4f}"),
             _number(row.quality.calibration_error, "{:.3f}"),
             f"{row.quality.flips}" + (f" + {bad} NaN" if (bad := row.quality.non_finite) else ""),
-            _number(row.quality.max_abs_dp, "{:.0e}"),
-            _number(row.batch_dependence, "{:.0e}"),
+            _difference(row.quality.max_abs_dp),
+            _difference(row.batch_dependence),
         )
         for row in result.rows
     )
@@ -197,7 +197,7 @@ def _against(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (
             row.engine,
-            _number(row.quality.p99_abs_dp, "{:.0e}"),
+            _difference(row.quality.p99_abs_dp),
             str(pair.worse),
             str(pair.better),
             f"{pair.p_value:.2g}",
@@ -281,6 +281,11 @@ def _text(value: object) -> str:
 def _between(row: EngineRow, metric: str) -> str:
     interval = row.intervals.get(metric)
     return NONE if interval is None else f"{interval.low:.2f}–{interval.high:.2f}"
+
+
+def _difference(value: float | None) -> str:
+    """Of two probabilities: four digits where a goal would look, else its order of magnitude."""
+    return _number(value, "{:.4f}" if value is not None and value >= 1e-3 else "{:.0e}")
 
 
 def _number(value: float | None, form: str) -> str:

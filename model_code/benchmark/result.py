@@ -127,10 +127,10 @@ class LoadRow(_Frozen):
 
 
 class Served(_Frozen):
-    """The chosen engine through the real server.
+    """One engine through the real server.
 
     Attributes:
-        engine: the one that was served.
+        engine: the one that was served: the fastest of a few probes, whatever the gate says of it.
         server: name and version of the server.
         queue_ms: mean time a request waited in the server for its batch, batch-1 requests.
         compute_ms: mean time in the engine's backend.

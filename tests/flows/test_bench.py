@@ -14,6 +14,7 @@ from flows import bench_tables, local
 from flows.bench import EXPERIMENT, Bench, bench
 from flows.cli import app
 from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.verdict import Verdict
 from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
 from tasks import tracking
 
@@ -58,6 +59,8 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     kept = {entry.path for entry in mlflow.list_artifacts(parent.info.run_id, "benchmark-2")}
     assert {"benchmark-2/benchmark.html", "benchmark-2/latencies.parquet"} <= kept
+    judged = mlflow.download_artifacts(parent.info.run_id, "gate-2/verdict.json")
+    assert Verdict.model_validate_json(Path(judged).read_bytes()).rows
 
     console = Console(width=200, record=True)
     parts = list(bench_tables.render(found))
