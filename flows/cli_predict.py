@@ -1,5 +1,6 @@
 """`tickline predict`: ask the model that serves."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,8 @@ def predict(
     ] = None,
     last: Annotated[int, typer.Option(help="So many of the newest windows.", min=1)] = 10,
     version: Annotated[
-        int | None, typer.Option(help="Ask this version; default: the newest that is loaded.")
+        int | None,
+        typer.Option(help="Ask this version; default: what this home's route says, if it has one."),
     ] = None,
     model: Annotated[str, typer.Option(help="Served name.")] = MODEL_NAME,
     to: Annotated[
@@ -44,23 +46,26 @@ def predict(
 
     Windows are 64 rows of the 16 features (docs/features.md), float32, not standardised.
 
-    Server: that of [bold]tickline triton up[/], or TICKLINE_TRITON_URL.
+    Server: that of [bold]tickline triton up[/], or TICKLINE_TRITON_URL. Version: the one that
+    promotions let serve (TICKLINE_SERVING says where they wrote it); before the first promotion,
+    and for another model, the newest that is loaded.
     """
     from infra.triton.daemon import serving_url
     from model_code.inference import probability
-    from model_code.serving.client import TritonClient
+    from model_code.repository.serving import ServingRepository
 
-    url = serving_url(settings_from_environment())
+    settings = settings_from_environment()
+    url = serving_url(settings)
+    route_file = ServingRepository(settings.serving_repository).route_file
     x_NTF, names = _file(source) if source.endswith(".npy") else _newest(source, instrument, last)
     x_NTF, names = x_NTF[-last:], names[-last:]
-    with TritonClient(url) as client:
-        answers = [
-            client.ask(x_NTF[start : start + MAX_BATCH_SIZE], model=model, version=version)
-            for start in range(0, len(x_NTF), MAX_BATCH_SIZE)
-        ]
-    p_N = probability(np.concatenate([answer.logits_BC for answer in answers]))
-    served = ", ".join(str(one) for one in sorted({answer.version for answer in answers}))
-    table = Table("window", "p(opportunity)", "decision", title=f"{model}, version {served}")
+    parts = [x_NTF[i : i + MAX_BATCH_SIZE] for i in range(0, len(x_NTF), MAX_BATCH_SIZE)]
+    if version is None and model == MODEL_NAME and route_file.exists():
+        logits_NC, title = _by_route(url, route_file, parts)
+    else:
+        logits_NC, title = _by_name(url, model, version, parts)
+    p_N = probability(logits_NC)
+    table = Table("window", "p(opportunity)", "decision", title=title)
     for name, p in zip(names, p_N, strict=True):
         table.add_row(name, f"{p:.4f}", "yes" if p >= DECISION else "no")
     out.print(table)
@@ -68,6 +73,37 @@ def predict(
         rows = (f"{name},{p:.9g}" for name, p in zip(names, p_N, strict=True))
         with atomic_file(to) as temporary:
             temporary.write_text("\n".join(["window,p_opportunity", *rows]) + "\n")
+
+
+def _by_route(
+    url: str, route_file: Path, parts: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], str]:
+    """Logits of whom the route names, and who that was; a canary's share included."""
+    from model_code.serving.client import TIMEOUT_S
+    from model_code.serving.routed import RoutedClient
+
+    async def ask() -> tuple[NDArray[np.float32], str]:
+        async with RoutedClient(url, route_file) as client:
+            answers = [await client.ask(x_BTF, TIMEOUT_S) for x_BTF in parts]
+        targets = {f"{one.target.model}, version {one.target.version}" for one in answers}
+        return (
+            np.concatenate([one.logits_BC for one in answers]),
+            f"{'; '.join(sorted(targets))}, as the route says",
+        )
+
+    return asyncio.run(ask())
+
+
+def _by_name(
+    url: str, model: str, version: int | None, parts: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], str]:
+    """Logits of that version, or of the newest that is loaded, and who that was."""
+    from model_code.serving.client import TritonClient
+
+    with TritonClient(url) as client:
+        answers = [client.ask(x_BTF, model=model, version=version) for x_BTF in parts]
+    served = ", ".join(str(one) for one in sorted({one.version for one in answers}))
+    return np.concatenate([one.logits_BC for one in answers]), f"{model}, version {served}"
 
 
 def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:

@@ -189,7 +189,10 @@ def _say_promoted(outcome: "Promoted") -> None:
     for name, part in (("shadow", outcome.shadow), ("canary", outcome.canary)):
         _say_compared(name, part)
     before = "none" if outcome.previous is None else f"version {outcome.previous}"
-    out.print(f"[bold green]version {outcome.version} serves[/]; a rollback would go to: {before}")
+    serves = "serves already" if outcome.outcome == "already serving" else "serves"
+    out.print(
+        f"[bold green]version {outcome.version} {serves}[/]; a rollback would go to: {before}"
+    )
 
 
 def _say_compared(name: str, part: "Compared | None") -> None:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from pydantic import ValidationError
 
 from infra.servers import ServerError
 from infra.triton.daemon import serving_url
+from model_code.errors import PromotionError
 from model_code.repository.audit import account
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
@@ -70,9 +72,9 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
                 canary = proving.canary(url, opened, place, spec)
             opening.require_unchanged(settings, opened, shown)
             swapping.swap(settings, url, opened, shown, decided)
-        swapping.record_promotion(
-            settings, url, opened, shown, decided, validated, (shadow, canary)
-        )
+            swapping.record_promotion(
+                settings, url, opened, shown, decided, validated, (shadow, canary)
+            )
     tracking.finish(tracking.client(settings), opened.mlflow_run_id, "FINISHED")
     champion, previous = names.aliases()
     return Promoted(
@@ -91,19 +93,39 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
 
 @flow(name="promotion-timeouts")
 def expire() -> int:
-    """Reject promotions that nobody decided in time; how many."""
-    count, now = 0, dt.datetime.now(dt.UTC)
+    """Reject promotions that nobody decided in time; how many.
+
+    Raises:
+        PromotionError: some could not be rejected; the others were.
+    """
+    count, failed = 0, []
     for run in opening.open_runs():
-        if run.state is None or not run.state.is_paused() or run.start_time is None:
-            continue
-        spec = PromotionSpec.model_validate(run.parameters.get("spec") or {})
-        if now > deadline(run.start_time, spec.decision_hours):
-            answer = {"verdict": "reject", "reviewer": "", "reason": "nobody decided in time"}
-            with get_client(sync_client=True) as client:
-                client.resume_flow_run(run.id, run_input=answer)
-            console.print(f"  rejected for want of a decision: {run.name}")
-            count += 1
+        try:
+            count += _expired(run)
+        except Exception as error:  # one that cannot be answered must not keep the others open
+            failed.append(f"{run.name}: {error}")
+    if failed:
+        raise PromotionError(
+            f"{len(failed)} promotions could not be rejected: {'; '.join(failed)}",
+            remedy="look at them in Prefect's page and cancel them there",
+        )
     return count
+
+
+def _expired(run: FlowRun) -> bool:
+    """Reject the promotion if its time is over; whether it was."""
+    if run.state is None or not run.state.is_paused() or run.start_time is None:
+        return False
+    spec = PromotionSpec.model_validate(run.parameters.get("spec") or {})
+    if dt.datetime.now(dt.UTC) <= deadline(run.start_time, spec.decision_hours):
+        return False
+    answer = {"verdict": "reject", "reviewer": "", "reason": "nobody decided in time"}
+    with get_client(sync_client=True) as client:
+        result = client.resume_flow_run(run.id, run_input=answer)
+    if result.status.value != "ACCEPT":
+        raise PromotionError(f"Prefect does not resume it: {getattr(result.details, 'reason', '')}")
+    console.print(f"  rejected for want of a decision: {run.name}")
+    return True
 
 
 def decide(settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec) -> Decided:

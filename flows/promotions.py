@@ -38,7 +38,7 @@ def start(
         version: None for the newest staged one.
 
     Returns:
-        The outcome, or the run that waits for a decision.
+        The outcome, or the run that waits for a decision; nothing is begun where it serves.
 
     Raises:
         TicklineError: it may not begin, or it stopped.
@@ -58,10 +58,24 @@ def start(
         from prefect.states import Pending
 
         from flows.promote import live_server
+        from tasks.names import Names
+        from tasks.promotion_results import Promoted
 
         live_server(settings)  # the first thing a person can do something about
         deployment = _deployed()
         unfinished = _unfinished(settings, version)
+        if unfinished is None:
+            names = Names(settings)
+            names.require_answer()
+            champion, previous = names.aliases()
+            if champion == version:
+                return Promoted(
+                    version=version,
+                    outcome="already serving",
+                    champion=champion,
+                    previous=previous,
+                    decided=None,
+                )
         with get_client(sync_client=True) as client:
             if unfinished is not None:
                 state: State[Any] = Pending(message="tickline promote")

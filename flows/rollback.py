@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.promote import live_server, reported
 from model_code.repository.audit import account
+from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 from tasks import swapping
 from tasks.names import Names
@@ -25,9 +26,10 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
     names = Names(settings)
     names.require_answer()
     url = live_server(settings)
-    version, champion, previous = swapping.choose_version(settings, to)
-    with reported(settings, version):
-        swapping.roll_back(settings, url, version, previous)
-        seconds = time.monotonic() - began
-        swapping.record_rollback(settings, version, champion, by or account(), reason)
+    with ServingRepository(settings.serving_repository).exclusive():
+        version, champion, previous = swapping.choose_version(settings, to)
+        with reported(settings, version):
+            swapping.roll_back(settings, url, version, previous)
+            seconds = time.monotonic() - began
+            swapping.record_rollback(settings, version, champion, by or account(), reason)
     return RolledBack(version=version, from_version=champion, previous=previous, seconds=seconds)

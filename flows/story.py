@@ -18,7 +18,6 @@ from rich.console import Console
 from flows.options import market_uri
 from infra.triton.install import install
 from infra.triton.server import running
-from model_code.errors import TicklineError
 from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.serving.replay import REPLAY_FILE, Replay
@@ -50,7 +49,7 @@ class Clients:
                 self.asked += 1
                 try:
                     await client.ask(windows[self.asked % len(windows)][None])
-                except TicklineError:
+                except Exception:  # whatever it is: that client was not answered
                     self.failed += 1
 
         async def all_of_them() -> None:
@@ -66,6 +65,12 @@ class Clients:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    def report(self) -> None:
+        """Say what they saw; the story ends here where a request was lost."""
+        say(str(self))
+        if self.failed or not self.asked:
+            raise typer.Exit(stop("requests were lost: the story is not as it should be"))
 
     def __str__(self) -> str:
         return f"{CLIENTS} clients asked {self.asked:,} times meanwhile, {self.failed} failed"
@@ -118,7 +123,7 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     with Clients(str(settings.triton_url), place.route_file, staged) as clients:
         approve(settings, second, "no worse than the champion on the newest day")
         time.sleep(1.0)
-    say(str(clients))
+    clients.report()
 
     say("a worse night: its learning rate is a hundredth of a millionth")
     worse = night(data, small, goals, epochs=1, learning_rate=1e-8)
@@ -133,7 +138,7 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
         done = promotions.roll_back(settings, None, "bob", "story: it misbehaves")
         time.sleep(0.5)
     say(f"version {done.version} serves again, after {done.seconds:.1f} s")
-    say(str(clients))
+    clients.report()
     for record in AuditLog(settings.audit_file).read():
         say(f"audit {record.number}: {record.event} version {record.facts.get('version')}")
 

@@ -31,7 +31,8 @@ def problem(
         return f"reviewer {reviewer.strip()!r} is not in the allow-list ({allowed})"
     if not reason.strip():
         return "a reason is needed"
-    if verdict == "approve" and settings.four_eyes and reviewer.strip() == started_by:
+    own = reviewer.strip().casefold() == started_by.strip().casefold()
+    if verdict == "approve" and settings.four_eyes and own:
         return f"{reviewer.strip()} started this promotion: another reviewer must approve it"
     return None
 

@@ -8,10 +8,9 @@ from mlflow.exceptions import MlflowException
 from model_code.errors import PromotionError
 from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking
-from tasks.release import CHAMPION, PREVIOUS
+from tasks.release import ABSENT, CHAMPION, PREVIOUS
 
 PREDECESSOR_TAG = "tickline.predecessor"
-ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 class RegistryDownError(PromotionError):

@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 
+from infra.triton.image import require_compatible
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
@@ -40,8 +41,9 @@ def open_promotion(
     """Check that the version may be promoted at all, and open its MLflow run.
 
     Raises:
-        PromotionError: not staged, failed its gate, simulated, or under decision already.
+        PromotionError: not staged, failed its gate, simulated, serving or under decision already.
         IntegrityError: its bytes are not those of its manifest.
+        EngineUnavailableError: a plan of a TensorRT that the pinned server does not hold.
     """
     folder = settings.staging_repository / MODEL_NAME / str(version)
     if version not in staged_versions(settings.staging_repository):
@@ -53,9 +55,16 @@ def open_promotion(
         )
     manifest = Manifest.load(folder)
     _require_promotable(manifest, spec)
+    require_compatible(EngineSidecar.load(folder))
     _require_alone(version)
     names = Names(settings)
     names.tags(version)  # the registry knows it
+    if version == names.aliases()[0]:
+        raise PromotionError(
+            f"version {version} serves already",
+            where="alias champion in MLflow",
+            remedy=f"nothing to do; to prove that it answers: tickline rollback --to {version}",
+        )
     mlflow = tracking.client(settings)
     run_id = tracking.nested(mlflow, settings, manifest.mlflow_run_id, f"promotion {flow_run.name}")
     AuditLog(settings.audit_file).append(

@@ -34,6 +34,7 @@ from tasks.stage import RunRef, stage
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or name
 GATE_PASSED = "tickline.gate.passed"
 CHALLENGER = "challenger"
 CHALLENGER_SIMULATED = "challenger-simulated"  # must not take the real challenger's place
@@ -41,12 +42,18 @@ CHALLENGER_SIMULATED = "challenger-simulated"  # must not take the real challeng
 
 @task(name="find champion")  # never cached: it is what looks at the registry
 def find_champion(run: RunRef) -> Champion | None:
-    """Return the model version that serves, None before the first promotion."""
+    """Return the model version that serves, None before the first promotion.
+
+    A registry that does not answer is an error: without the champion the gate would compare with
+    nothing.
+    """
     registry = tracking.client(run.settings)
     try:
         version = registry.get_model_version_by_alias(MODEL_NAME, CHAMPION)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
     with run.store.scratch() as scratch:
         folder = mlflow.artifacts.download_artifacts(
             version.source, dst_path=str(scratch), tracking_uri=run.settings.tracking_uri

@@ -7,13 +7,14 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from model_code.artifacts import hash_bytes
-from model_code.errors import PromotionError
+from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
 from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
+from model_code.serving.route import Route, Target
 from model_code.serving.swap import Swap
-from model_code.settings import Settings
+from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking
 from tasks.names import PREDECESSOR_TAG, Names
 from tasks.promotion_results import Compared, Decided, Opened, Shown, Validated
@@ -93,12 +94,25 @@ def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: De
         fresh = opened.version not in repository.known()
         repository.publish(Path(opened.candidate), approval)
         try:
+            _require_approved(repository, opened.version, shown)
             transaction.run("promote", opened.version, shown.champion, str(flow_run.id))
         except Exception:
             if fresh and repository.journal() is None:
                 repository.withdraw(opened.version)
             raise
     return opened.version
+
+
+def _require_approved(repository: ServingRepository, version: int, shown: Shown) -> None:
+    """The copy that is about to serve is what was shown: the staging folder may have changed."""
+    found = Manifest.load(repository.folder(version)).identity
+    if found != shown.identity:
+        raise PromotionError(
+            f"version {version} is not what was approved: "
+            f"shown {shown.identity[:12]}, copied {found[:12]}",
+            where=str(repository.folder(version)),
+            remedy="the approval is void; find out who changed the staging folder",
+        )
 
 
 @step("record")
@@ -193,9 +207,14 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
     """
     repository, names = ServingRepository(settings.serving_repository), Names(settings)
     champion, previous = names.aliases()
-    journal = repository.journal()
-    if journal is not None and champion is None:
-        champion = journal.champion
+    _mend_route(repository, champion)
+    journal, serving = repository.journal(), repository.route().champion
+    if journal is not None and journal.kind == "rollback":
+        # one that was killed is completed, not followed by a second
+        champion, previous = journal.champion, journal.version
+    elif journal is not None and serving is not None and serving.version != champion:
+        # clients ask the version of a promotion that was killed; the names still say who was before
+        champion, previous = serving.version, champion
     if champion is None:
         raise PromotionError("no version serves yet", remedy="tickline promote --version N")
     target = previous if to is None else to
@@ -205,8 +224,8 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
             where="alias previous in MLflow",
             remedy="name one: tickline rollback --to N, of those in tickline audit",
         )
-    repository.folder(target)  # it is there
-    if APPROVED_TAG not in names.tags(target):
+    # the manifest knows it from the moment it may serve, the tags only once that is recorded
+    if Manifest.load(repository.folder(target)).approval is None:
         raise PromotionError(
             f"version {target} was never approved, so it must not serve",
             remedy=f"tickline promote --version {target}",
@@ -215,15 +234,27 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
     return target, champion, before if before in repository.known() else None
 
 
+def _mend_route(repository: ServingRepository, champion: int | None) -> None:
+    """Write a malformed route anew by the name in the registry; the swap proves what it names."""
+    try:
+        repository.route()
+    except IntegrityError:
+        if champion is None:
+            raise
+        Route(champion=Target(model=MODEL_NAME, version=champion)).save(repository.route_file)
+
+
 def roll_back(settings: Settings, url: str, version: int, previous: int | None) -> bool:
     """Make an earlier version serve again; False where it does already.
+
+    The caller holds the repository's lock since it chose the version.
 
     Raises:
         IntegrityError: its bytes are not those that were approved.
         TicklineError: it did not come about; what served before serves.
     """
     repository, names = ServingRepository(settings.serving_repository), Names(settings)
-    with repository.exclusive(), TritonClient(url) as client:
+    with TritonClient(url) as client:
         transaction = Swap(repository, client, names)
         return transaction.run("rollback", version, previous, str(flow_run.id))
 

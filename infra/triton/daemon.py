@@ -18,6 +18,8 @@ from infra.servers import HOST, ServerError, healthy
 from infra.triton.install import install
 from infra.triton.server import Ports, TritonServer, command, environment, ready_url, sweep
 from model_code.artifacts import atomic_file
+from model_code.errors import IntegrityError
+from model_code.repository.manifest import Manifest
 from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, Settings
 
@@ -54,6 +56,8 @@ def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
 
     Raises:
         ServerError: a port is taken, it cannot be installed or does not start.
+        IntegrityError: a version's bytes are not the approved ones; it was not loaded (the server
+            runs on).
         ServingError: the model does not load (the server runs on).
     """
     folder = settings.home / "triton"
@@ -79,6 +83,7 @@ def adopt(settings: Settings, pid: int, ports: Ports) -> None:
     """Make a server that another keeper started the one of this home, and load its model.
 
     Raises:
+        IntegrityError: a version's bytes are not the approved ones; it was not loaded.
         ServingError: the model does not load (the server runs on).
     """
     (settings.home / "triton").mkdir(parents=True, exist_ok=True)
@@ -145,7 +150,19 @@ def _load(server: TritonServer) -> None:
     if (server.repository / MODEL_NAME).is_dir():
         with TritonClient(server.grpc_url) as client:
             if not client.versions(MODEL_NAME):
+                _require_approved(server.repository / MODEL_NAME)
                 client.load(MODEL_NAME)
+
+
+def _require_approved(home: Path) -> None:
+    """A start reads from disk what a promotion proved long ago."""
+    for folder in sorted(home.iterdir()):
+        if folder.name.isdecimal() and Manifest.load(folder).approval is None:
+            raise IntegrityError(
+                f"version {folder.name} lies in the serving repository and was never approved",
+                where=str(folder),
+                remedy="only a promotion writes there: move it away, then tickline triton up",
+            )
 
 
 def _record(settings: Settings) -> Path:

@@ -27,6 +27,10 @@ from model_code.serving.route import Route
 from model_code.settings import MODEL_NAME
 
 
+class RepositoryBusyError(PromotionError):
+    """Another promotion or rollback is at work; what was approved may go on after it."""
+
+
 class Journal(BaseModel):
     """What a change of the serving version intends and what there was before it.
 
@@ -71,7 +75,7 @@ class ServingRepository:
         """Hold the repository's lock; the system frees it however the process dies.
 
         Raises:
-            PromotionError: another promotion or rollback holds it.
+            RepositoryBusyError: another promotion or rollback holds it.
         """
         self.state.mkdir(parents=True, exist_ok=True)
         holder = self.state / "promotion.pid"
@@ -80,7 +84,7 @@ class ServingRepository:
             lock.acquire()
         except Timeout as error:
             pid = holder.read_text().strip() if holder.exists() else "unknown"
-            raise PromotionError(
+            raise RepositoryBusyError(
                 f"another promotion or rollback is at work (process {pid})",
                 where=str(self.root),
                 remedy="wait for it to end (tickline audit shows it), then run the same command",
@@ -175,6 +179,8 @@ class ServingRepository:
                 (self.home / str(version)).rename(self.archive / str(version))
             if not versions:  # a model without versions cannot be loaded
                 (self.home / CONFIG_FILE).unlink(missing_ok=True)
+                for left in self.home.glob(f".{CONFIG_FILE}.*.tmp"):  # by a process that was killed
+                    left.unlink()
                 self.home.rmdir()
             for config in configs:
                 if _read(self.home / CONFIG_FILE) != config:

@@ -8,6 +8,7 @@ Triton reads the upper `config.pbtxt`, which is that of the highest version; eac
 its own copy, since promotion and rollback need the one it was approved with.
 """
 
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,6 +73,9 @@ def stage(
                 (folder / name).write_bytes(text)
             for name, source in copies.items():
                 shutil.copyfile(source, folder / name)
+            for path in folder.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
             # the copy is proved too: what is renamed is what was measured
             manifest.prove(folder)
     return target

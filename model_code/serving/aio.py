@@ -61,8 +61,10 @@ class AsyncTritonClient:
 
     async def close(self) -> None:
         """Wait for what was submitted, then close the connection."""
-        await asyncio.gather(*self._submitted)
-        await self._channel.close()
+        try:
+            await asyncio.gather(*self._submitted)
+        finally:  # a callback may raise
+            await self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +129,7 @@ class AsyncTritonClient:
             if not self._again(error):
                 raise self._refusal(error) from error
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout_at(end):
                 async for attempt in self._attempting():
                     with attempt:
                         self.retried += 1

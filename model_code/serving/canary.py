@@ -1,7 +1,8 @@
 """Canary: the route gives the candidate a growing share, and takes it back when a goal breaks.
 
 The route file moves every client that follows it. What is judged are recorded requests sent by
-route from here: a share of them reaches the candidate, the rest the champion.
+route from here: a share of them reaches the candidate, the rest the champion. A share ends by
+itself soon after the process that judges it is gone.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -21,6 +22,7 @@ from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
 
 Say = Callable[[float, Observed], None]
+LEASE_S = 20.0  # a share lasts so long after the watcher was last alive
 
 
 class CanaryStoppedError(PromotionError):
@@ -53,26 +55,46 @@ async def walk(
     champion_ms: list[float] = []  # at a share of 100% nothing new is added to it
     try:
         for share in spec.shares:
-            Route(champion=before, candidate=candidate, share=share).save(route_file)
+            lease = _Lease(route_file, before, candidate, share)
             client.look()
-            steps.append(await _step(client, x_RTF, agreed_R, candidate, share, champion_ms, spec))
+            steps.append(await _step(client, x_RTF, agreed_R, lease, champion_ms, spec))
             say(share, steps[-1])
     finally:
         Route(champion=before).save(route_file)
     return steps
 
 
+class _Lease:
+    """A candidate's share in the route file, renewed as long as somebody judges it."""
+
+    def __init__(self, route_file: Path, champion: Target, candidate: Target, share: float) -> None:
+        self.candidate, self.share = candidate, share
+        self._file, self._champion = route_file, champion
+        self._ends = float("-inf")
+        self.renew()
+
+    def renew(self) -> None:
+        """Write it anew where half of it is gone."""
+        now = time.time()
+        if self._ends - now > LEASE_S / 2:
+            return
+        self._ends = now + LEASE_S
+        Route(
+            champion=self._champion, candidate=self.candidate, share=self.share, until=self._ends
+        ).save(self._file)
+
+
 async def _step(
     client: RoutedClient,
     x_RTF: NDArray[np.float32],
     agreed_R: list[bool],
-    candidate: Target,
-    share: float,
+    lease: _Lease,
     champion_ms: list[float],
     spec: PromotionSpec,
 ) -> Observed:
-    tally = Tally(champion_ms)
+    tally, candidate, share = Tally(champion_ms), lease.candidate, lease.share
     for number in range(spec.canary_requests):
+        lease.renew()
         index = number % len(x_RTF)
         begun = time.perf_counter()
         answer: Routed = await client.ask(x_RTF[index][None])

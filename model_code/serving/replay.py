@@ -51,7 +51,7 @@ class Replay:
         try:
             with np.load(path, allow_pickle=False) as found:
                 return cls(found["x_RTF"], found["probability_R"], found["label_R"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise IntegrityError(
                 f"the recorded requests cannot be read: {error}",
                 where=str(path),

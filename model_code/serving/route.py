@@ -35,6 +35,8 @@ class Route(BaseModel):
         champion: who answers; None before the first promotion.
         candidate: who answers the share; None without a canary.
         share: of the requests, 0 to 1.
+        until: seconds since the epoch after which the candidate gets nothing, so that a canary
+            whose watcher was killed ends by itself; None: no end.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -42,6 +44,7 @@ class Route(BaseModel):
     champion: Target | None = None
     candidate: Target | None = None
     share: Fraction = 0.0
+    until: float | None = None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -64,7 +67,11 @@ class Route(BaseModel):
     def save(self, path: Path) -> None:
         """Write the file by one rename."""
         with atomic_file(path) as temporary:
-            temporary.write_text(self.model_dump_json(indent=2) + "\n")
+            temporary.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n")
+
+    def shared(self) -> bool:
+        """Whether a canary is under way, and watched."""
+        return self.candidate is not None and (self.until is None or time.time() < self.until)
 
 
 class Router:
@@ -108,9 +115,9 @@ class Router:
             self._count += 1
             # multiples of the golden ratio fill 0..1 evenly, so any stretch has its share
             drawn = self._count * _GOLDEN_RATIO % 1.0
-        if route.candidate is not None and (drawn < route.share or route.champion is None):
+        if route.champion is None or (drawn < route.share and route.shared()):
+            assert route.candidate is not None  # noqa: S101
             return route.candidate
-        assert route.champion is not None  # noqa: S101
         return route.champion
 
 

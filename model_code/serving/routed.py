@@ -1,7 +1,8 @@
 """The client that follows the route: it asks the champion, or the candidate for its share.
 
-A candidate that fails costs nothing: the request is asked again of the champion. A champion that
-is gone was swapped between the look at the route and the request: the new one is asked.
+A candidate that fails costs nothing: the request is asked again of the champion, for whom half of
+the deadline is kept where the candidate does not answer at all. A champion that is gone was swapped
+between the look at the route and the request: the new one is asked.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -72,6 +73,8 @@ class RoutedClient:
         target = self._router.pick()
         while True:
             left = end - asyncio.get_running_loop().time()
+            if target == self._router.route().candidate:
+                left /= 2
             try:
                 logits_BC = await self.ask_of(target, x_BTF, left)
             except ServingError as error:

@@ -2,15 +2,18 @@
 
 Two versions of one configuration lie side by side in the model, so a swap is: lay the new one
 beside the old, load, golden request, turn the route. A version that needs another configuration
-(another backend, other threads) cannot share the model: it is first loaded under a bridge's name
-straight from its bytes, the route is turned to the bridge, the model is rebuilt, and the route is
-turned back. At every instant the route names a version that has answered its golden request.
+(another backend, other threads), or whose neighbour's bytes were changed, cannot share the model:
+it is first loaded under a bridge's name straight from its bytes, the route is turned to the bridge,
+the model is rebuilt, and the route is turned back. At every instant the route names a version that
+has answered its golden request.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from model_code.errors import ServingError
+from model_code.errors import ServingError, TicklineError
 from model_code.repository.manifest import Manifest
 from model_code.repository.serving import Journal, ServingRepository
 from model_code.serving.candidate import load_under
@@ -73,7 +76,9 @@ class Swap:
             self.undo(journal)
             journal = None
         champion, before = self.registry.aliases()
-        serving = self.repository.route().champion == Target(model=MODEL_NAME, version=version)
+        # a canary that was killed may have left the candidate a share
+        only = Route(champion=Target(model=MODEL_NAME, version=version))
+        serving = self.repository.route() == only
         if journal is None and champion == version and serving:
             self._prove(MODEL_NAME, version)
             return False
@@ -105,9 +110,7 @@ class Swap:
         return journal
 
     def undo(self, journal: Journal) -> None:
-        """Put back what served before: names, folders, route; proved by its golden request."""
-        if self.registry.aliases() != (journal.champion, journal.previous):
-            self.registry.move(journal.champion, journal.previous)
+        """Put back what served before: folders, route, names; proved by its golden request."""
         old = journal.route.champion
         if old is None:
             self._turn(None)
@@ -115,6 +118,9 @@ class Swap:
             self.repository.arrange(())
         else:
             self._switch(journal.versions, old.version)
+        # last: clients must be answered even where the registry is what fails
+        if self.registry.aliases() != (journal.champion, journal.previous):
+            self.registry.move(journal.champion, journal.previous)
         self.repository.close_journal()
 
     def _restore(self, journal: Journal, cause: Exception) -> None:
@@ -123,9 +129,20 @@ class Swap:
         except Exception as error:
             # the server or the registry is gone: leave the disk so that a restart serves the old
             # version, and the journal so that the next change begins by proving it
-            self._turn(journal.route.champion)
-            self.repository.arrange(journal.versions)
             cause.add_note(f"what served before is not proved again: {error}")
+            with self._noted(cause):
+                self._turn(journal.route.champion)
+            with self._noted(cause):
+                self.repository.arrange(journal.versions)
+
+    @staticmethod
+    @contextmanager
+    def _noted(cause: Exception) -> Iterator[None]:
+        """A second fault is told beside the first, never in its place."""
+        try:
+            yield
+        except Exception as error:
+            cause.add_note(f"nor put back on disk: {error}")
 
     def _neighbours(self, journal: Journal, version: int) -> tuple[int, ...]:
         """Versions to keep loaded; none above the champion.
@@ -141,7 +158,11 @@ class Swap:
     def _switch(self, versions: tuple[int, ...], version: int) -> None:
         """Serve `version` from a model that holds `versions`, the old one until it answers."""
         now = self.repository.route().champion
-        fits = now is None or self.repository.same_config(now.version, version)
+        # a load reads every folder again: one whose bytes were changed must not lie there
+        versions = tuple(one for one in versions if one == version or self._sound(one))
+        fits = now is None or (
+            self._sound(now.version) and self.repository.same_config(now.version, version)
+        )
         if fits and (now is None or now.model == MODEL_NAME):
             both = {version} if now is None else {version, now.version}
             if self.repository.versions() != tuple(sorted(both | set(versions))):
@@ -165,6 +186,13 @@ class Swap:
         self._turn(Target(model=MODEL_NAME, version=version))
         time.sleep(DRAIN_S)
         self._clear_bridges()
+
+    def _sound(self, version: int) -> bool:
+        try:
+            Manifest.load(self.repository.folder(version))
+        except TicklineError:
+            return False
+        return True
 
     def _clear_bridges(self) -> None:
         for name in filter(self.client.ready, BRIDGE_NAMES):

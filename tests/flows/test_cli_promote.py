@@ -10,6 +10,7 @@ from flows.cli import app
 from model_code.errors import ConfigError, IntegrityError
 from model_code.repository.audit import AuditLog
 from model_code.settings import PromotionSpec, Settings
+from tasks.promotion_results import Promoted
 from tasks.swapping import RolledBack
 
 runner = CliRunner()
@@ -66,6 +67,12 @@ def test_a_decision_is_handed_over_and_a_worker_goes_on(monkeypatch: pytest.Monk
     said = invoke("reject", "7", "--reviewer", "ada", "--reason", "half a day is missing")
     assert calls == [("7", "reject", "ada", "half a day is missing")]
     assert "a worker goes on with it" in said
+
+
+def test_what_serves_already_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = Promoted(version=7, outcome="already serving", champion=7, previous=6, decided=None)
+    monkeypatch.setattr(promotions, "start", lambda *_: done)
+    assert "version 7 serves already; a rollback would go to: version 6" in invoke("promote")
 
 
 def test_rollback_says_what_serves_and_what_comes_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,10 +15,13 @@ from typer.testing import CliRunner
 from flows.cli import app
 from infra.servers import HOST, ServerError, free_port
 from infra.triton import daemon
-from infra.triton.engine import lay
 from infra.triton.server import Ports
+from model_code.errors import IntegrityError, PromotionError
+from model_code.inference import probability
+from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
-from model_code.settings import Settings
+from model_code.serving.route import Route, Target
+from model_code.settings import MODEL_NAME, Settings
 
 
 @pytest.fixture
@@ -25,6 +29,16 @@ def settings(tmp_path: Path, triton_home: Path) -> Iterator[Settings]:
     settings = Settings(home=tmp_path / "home", triton=triton_home)
     yield settings
     daemon.down(settings)
+
+
+def approved(settings: Settings, *versions: int) -> ServingRepository:
+    """A serving repository as promotions leave it."""
+    place = ServingRepository(settings.serving_repository)
+    for version in versions:
+        folder = builders_serving.staged(settings.staging_repository, version)
+        place.publish(folder, builders_serving.APPROVAL)
+    place.arrange(versions)
+    return place
 
 
 def ports() -> Ports:
@@ -37,9 +51,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> None:
     assert daemon.status(settings) is None
-    folder = settings.home / "engine"
-    sidecar = builders_serving.engine(folder, builders_serving.weights(1))
-    lay(settings.serving_repository, 1, folder, sidecar)
+    place = approved(settings, 1)
     server = daemon.up(settings, ports())
     assert daemon.status(settings) == server
     assert daemon.up(settings, ports()) == server, "a second one must not be started"
@@ -54,10 +66,12 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
     asked = runner.invoke(app, ["predict", str(windows), "--last", "3"], env=variables)
     assert asked.exit_code == 0, asked.output
     assert "version 1" in asked.output
-    written = settings.home / "p.csv"
-    seen = runner.invoke(app, ["predict", "simulated:", "-o", str(written)], env=variables)
+    assert "route" not in asked.output  # there is none before the first promotion
+    table = settings.home / "p.csv"
+    seen = runner.invoke(app, ["predict", "simulated:", "-o", str(table)], env=variables)
     assert seen.exit_code == 0, seen.output
-    assert len(written.read_text().splitlines()) == 11
+    assert len(table.read_text().splitlines()) == 11
+    assert place.versions() == (1,)
     said = runner.invoke(app, ["triton", "status"], env=variables)
     assert "READY" in said.output
 
@@ -67,6 +81,59 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
     assert not daemon.down(settings)
     with pytest.raises(ServerError, match="no Triton server is running"):
         daemon.serving_url(settings)
+
+
+def test_predict_asks_whom_the_route_names_unless_told_otherwise(settings: Settings) -> None:
+    place = approved(settings, 1, 2)
+    server = daemon.up(settings, ports())
+    windows = settings.home / "windows.npy"
+    np.save(windows, builders_serving.windows())
+    table = settings.home / "p.csv"
+
+    def ask(*arguments: str) -> tuple[str, list[float]]:
+        command = ["predict", str(windows), "--last", "64", "-o", str(table), *arguments]
+        done = CliRunner().invoke(app, command, env=environment(settings))
+        assert done.exit_code == 0, done.output
+        lines = table.read_text().splitlines()[1:]
+        return " ".join(done.output.split()), [float(line.split(",")[1]) for line in lines]
+
+    def right(version: int) -> list[float]:
+        found: list[float] = probability(builders_serving.logits(version)).tolist()
+        return found
+
+    said, p = ask()
+    assert "version 2" in said, "the newest, where there is no route"
+    Route(champion=Target(model=MODEL_NAME, version=1)).save(place.route_file)
+    said, p = ask()
+    assert "financial_predictor, version 1, as the route says" in said
+    np.testing.assert_allclose(p, right(1), atol=1e-4)
+    said, p = ask("--version", "2")
+    assert "version 2" in said
+    assert "route" not in said
+    np.testing.assert_allclose(p, right(2), atol=1e-4)
+    Route().save(place.route_file)  # a first promotion that was undone
+    with pytest.raises(PromotionError, match="no version serves yet"):
+        CliRunner().invoke(
+            app, ["predict", str(windows)], env=environment(settings), catch_exceptions=False
+        )
+    assert daemon.status(settings) == server
+
+
+@pytest.mark.parametrize("how", ["tampered", "never approved"])
+def test_up_does_not_load_what_was_not_approved(settings: Settings, how: str) -> None:
+    place = approved(settings, 1)
+    if how == "tampered":
+        # a sound graph with other answers: only its hash tells
+        builders_serving.write_graph(place.folder(1) / "model.onnx", builders_serving.weights(77))
+    else:
+        folder = builders_serving.staged(settings.staging_repository, 2)
+        shutil.copytree(folder, place.home / "2")
+    with pytest.raises(IntegrityError, match=r"not the one that was built|was never approved"):
+        daemon.up(settings, ports())
+    server = daemon.status(settings)
+    assert server is not None, "it runs on, for a rollback"
+    with TritonClient(server.grpc_url) as client:
+        assert client.versions() == []
 
 
 def test_a_killed_server_is_not_taken_for_a_running_one(settings: Settings) -> None:

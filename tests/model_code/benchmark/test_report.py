@@ -69,7 +69,7 @@ def test_the_paired_test_is_told(run):
     (line,) = found.rows
     pair = rows[1].paired
     assert line[:5] == (
-        "openvino-int8", "1e-02", str(pair.worse), str(pair.better), f"{pair.p_value:.2g}"
+        "openvino-int8", "0.0100", str(pair.worse), str(pair.better), f"{pair.p_value:.2g}"
     )  # fmt: skip
     low, _, high = line[6].partition("..")
     assert float(low) <= 0 <= float(high)  # a shift of 0.01 moves no rank but the clipped ones'

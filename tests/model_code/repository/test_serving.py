@@ -66,6 +66,31 @@ def test_full_disk_while_publishing_leaves_nothing(
     assert place.known() == ()
 
 
+def test_disk_that_is_really_full_while_publishing_leaves_nothing(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    place = ServingRepository(small_disk / "serving")
+    folder = staged(tmp_path / "staging", 1)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes((1 << 20) - size // 2))
+    with pytest.raises(StorageError, match="No space left on device"):
+        place.publish(folder, APPROVAL)
+    assert list(place.archive.iterdir()) == []
+    assert place.known() == ()
+    ballast.unlink()
+    place.publish(folder, APPROVAL)
+    assert Manifest.load(place.folder(1)).approval == APPROVAL
+
+
+def test_a_file_that_a_killed_process_left_is_not_in_the_way(place: ServingRepository) -> None:
+    publish(place, 1)
+    place.arrange((1,))
+    (place.home / ".config.pbtxt.abc.tmp").write_text("half of")
+    place.arrange(())
+    assert not place.home.exists()
+
+
 def full_tree(source: Path, target: Path, **how) -> None:
     shutil.copyfile(source / "model.onnx", target / "model.onnx")
     raise OSError(28, "No space left on device")

@@ -173,6 +173,39 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     assert names(home) == {"1", "config.pbtxt"}
 
 
+def test_a_disk_that_is_really_full_leaves_nothing_behind(tmp_path, small_disk):
+    root = small_disk / "staging"
+    put(root, 1, tmp_path / "engine", os.urandom(200_000))
+    home = root / "financial_predictor"
+    before = hash_path(home)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(300_000))
+    other = os.urandom(600_000)
+    with pytest.raises(StorageError, match="No space left on device"):
+        put(root, 2, tmp_path / "other", other)
+    assert hash_path(home) == before
+    assert names(home) == {"1", "config.pbtxt"}
+    assert staged_versions(root) == [1]
+    ballast.unlink()
+    assert hash_path(put(root, 2, tmp_path / "other", other) / "model.onnx") == hash_bytes(other)
+
+
+def test_all_bytes_are_on_disk_before_the_version_appears(tmp_path, monkeypatch):
+    home, real, synced = tmp_path / "staging" / "financial_predictor", os.fsync, set()
+
+    def fsync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.parent.name.startswith(".1."):
+            assert not (home / "1").exists()
+            synced.add(path.name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sidecar = engine(tmp_path / "engine")
+    stage(tmp_path / "staging", 1, tmp_path / "engine", sidecar, manifest(sidecar, 1))
+    assert synced == FILES
+
+
 def stage_with_little_room(root: str, folder: str) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     sidecar = EngineSidecar.load(Path(folder))

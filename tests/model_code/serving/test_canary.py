@@ -1,17 +1,20 @@
 """Shadow and canary with a champion and a candidate in the real server."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from builders_serving import APPROVAL, Names, logits, staged, weights, windows
 
 from infra.triton.server import TritonServer
 from model_code.errors import ServingError
 from model_code.repository.serving import ServingRepository
+from model_code.serving import canary
 from model_code.serving.canary import CanaryStoppedError, walk
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
@@ -140,6 +143,57 @@ def test_candidate_that_vanishes_costs_no_client_a_request(pair: Pair) -> None:
             np.testing.assert_allclose(answer.logits_BC, logits(1)[:1], atol=1e-4)
 
     asyncio.run(run())
+
+
+def test_candidate_that_does_not_answer_costs_no_client_a_request(
+    pair: Pair, live_triton: TritonServer
+) -> None:
+    before = {child.pid for child in stubs(live_triton)}
+    pair.candidate()
+    hung = [child for child in stubs(live_triton) if child.pid not in before]
+    Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(pair.place.route_file)
+
+    async def run() -> None:
+        async with RoutedClient(pair.url, pair.place.route_file) as client:
+            answer = await client.ask(windows()[:1], deadline_s=2.0)
+            assert answer.target == CHAMPION
+            assert [target for target, _ in answer.failed] == [CANDIDATE]
+            np.testing.assert_allclose(answer.logits_BC, logits(1)[:1], atol=1e-4)
+
+    assert len(hung) == 1
+    hung[0].suspend()
+    try:
+        asyncio.run(run())
+    finally:
+        hung[0].resume()
+
+
+def stubs(server: TritonServer) -> list[psutil.Process]:
+    children = psutil.Process(server.pid).children(recursive=True)
+    return [child for child in children if "python_backend" in child.name()]
+
+
+def test_a_share_ends_soon_after_its_judge_is_gone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.candidate()
+    monkeypatch.setattr(canary, "LEASE_S", 0.2)  # renewed several times in these steps
+    renewed: list[float] = []
+    real = Route.save
+
+    def save(self: Route, path: Path) -> None:
+        if self.until is not None:
+            renewed.append(self.until)
+        real(self, path)
+
+    monkeypatch.setattr(Route, "save", save)
+    spec = SPEC.model_copy(update={"canary_requests": 400})
+    begun = time.time()
+    steps, _ = pair.walk(spec)
+    assert sum(step.errors for step in steps) == 0
+    assert [step.requests for step in steps][-1] == 400, "renewed in time"
+    assert len(renewed) > len(spec.shares)
+    assert all(begun < until <= time.time() + 0.2 for until in renewed)
 
 
 def test_bad_windows_are_refused_not_asked_around(pair: Pair) -> None:

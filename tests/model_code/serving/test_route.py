@@ -62,3 +62,18 @@ def test_a_change_is_seen_after_the_refresh_or_at_once_if_asked(path: Path) -> N
     time.sleep(0.01)
     Route(champion=OLD).save(path)
     assert quick.pick() == OLD
+
+
+def test_a_share_whose_time_is_over_goes_back_to_the_champion(path: Path) -> None:
+    watched = Route(champion=OLD, candidate=NEW, share=1.0, until=time.time() + 60)
+    watched.save(path)
+    assert Route.load(path) == watched
+    assert Router(path).pick() == NEW
+    Route(champion=OLD, candidate=NEW, share=1.0, until=time.time() - 0.01).save(path)
+    router = Router(path)
+    assert [router.pick() for _ in range(20)] == [OLD] * 20
+
+
+def test_a_route_without_a_canary_says_nothing_that_earlier_clients_do_not_know(path: Path) -> None:
+    Route(champion=OLD).save(path)
+    assert "until" not in path.read_text()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from builders_serving import APPROVAL, Names, logits, staged, weights, windows
+from builders_serving import APPROVAL, Names, logits, staged, weights, windows, write_graph
 
 from infra.triton.server import TritonServer, running
-from model_code.errors import IntegrityError, ServingError
+from model_code.errors import IntegrityError, ServingError, StorageError
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.serving.route import Route, Target
@@ -147,6 +147,78 @@ def test_registry_that_fails_at_the_end_undoes_the_swap(desk: Desk) -> None:
         desk.swap.run("promote", 2, 1, "f")
     desk.serves(1)
     assert desk.client.versions() == [1]
+
+
+def test_registry_gone_in_a_rollback_leaves_the_old_version_serving(desk: Desk) -> None:
+    desk.swap.run("promote", 2, 1, "f")
+    aliases, asked = desk.names.aliases, 0
+
+    def gone_after_the_first() -> tuple[int | None, int | None]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ConnectionError("the registry is gone")
+        return aliases()
+
+    desk.names.broken = True
+    desk.names.aliases = gone_after_the_first  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        desk.swap.run("rollback", 1, None, "f")
+    assert desk.place.route() == Route(champion=Target(model=MODEL_NAME, version=2))
+    found = desk.client.predict(windows(), version=2)  # the route's word is not enough
+    np.testing.assert_allclose(found, logits(2), atol=1e-4)
+    desk.names.broken, desk.names.aliases = False, aliases  # type: ignore[method-assign]
+    assert desk.swap.run("rollback", 1, None, "f")
+    desk.serves(1)
+
+
+def test_a_disk_that_fails_while_undoing_does_not_hide_why_it_was_undone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("No space left on device")
+
+    desk.publish(3, matrix=np.full((16, 2), np.nan, np.float32), expected=weights(3))
+    real = desk.place.arrange
+    calls = 0
+
+    def arrange(versions: Any) -> None:
+        nonlocal calls
+        calls += 1
+        real(versions) if calls == 1 else full()
+
+    monkeypatch.setattr(desk.place, "arrange", arrange)
+    monkeypatch.setattr(desk.swap.__class__, "_turn", full)
+    with pytest.raises(ServingError, match="NaN") as caught:
+        desk.swap.run("promote", 3, 1, "f")
+    assert "not proved again" in caught.value.__notes__[0]
+
+
+def test_a_neighbour_whose_bytes_were_changed_is_never_loaded(desk: Desk) -> None:
+    """A load reads every version's folder again, the champion's too."""
+    write_graph(desk.place.folder(1) / "model.onnx", weights(77))
+    assert desk.swap.run("promote", 2, 1, "f")
+    desk.serves(2)
+    assert desk.client.versions() == [2]
+    with pytest.raises(IntegrityError, match="not the one that was built"):
+        desk.swap.run("rollback", 1, None, "f")
+    desk.serves(2)
+
+
+def test_a_champion_whose_bytes_were_changed_can_be_rolled_back_from(desk: Desk) -> None:
+    desk.swap.run("promote", 2, 1, "f")
+    write_graph(desk.place.folder(2) / "model.onnx", weights(77))
+    assert desk.swap.run("rollback", 1, None, "f")
+    desk.serves(1)
+    assert desk.client.versions() == [1]
+
+
+def test_a_share_that_a_killed_canary_left_is_taken_back(desk: Desk) -> None:
+    here = Target(model=MODEL_NAME, version=1)
+    gone = Target(model="gone", version=2)
+    Route(champion=here, candidate=gone, share=1.0).save(desk.place.route_file)
+    assert desk.swap.run("rollback", 1, None, "f")
+    desk.serves(1)
 
 
 class Killed(BaseException):

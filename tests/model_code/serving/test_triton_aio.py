@@ -1,5 +1,6 @@
 import asyncio
 
+import grpc
 import numpy as np
 import pytest
 
@@ -38,6 +39,41 @@ def test_callbacks_get_answers_and_errors_before_close_returns(url, x_NTF):
 
     kinds = sorted(type(outcome).__name__ for outcome in asyncio.run(ask()))
     assert kinds == ["Answer", "ServingError", "ServingError"]
+
+
+def test_a_callback_that_raises_is_heard_and_the_connection_closed(url, x_NTF):
+    def broken(_):
+        raise RuntimeError("the desk's own code")
+
+    async def ask():
+        client = AsyncTritonClient(url)
+        client.submit(x_NTF, broken)
+        with pytest.raises(RuntimeError, match="own code"):
+            await client.close()
+        with pytest.raises(grpc.aio.UsageError, match="closed"):
+            await client.predict(x_NTF)
+
+    asyncio.run(ask())
+
+
+def test_a_deadline_covers_all_attempts(x_NTF):
+    async def ask():
+        async with AsyncTritonClient(f"{HOST}:{free_port()}", attempts=10_000) as client:
+            loop = asyncio.get_running_loop()
+            real, slow = client._infer, []
+
+            async def first_slow(*asked):
+                if not slow:
+                    slow.append(await asyncio.sleep(0.4))
+                return await real(*asked)
+
+            client._infer = first_slow
+            begun = loop.time()
+            with pytest.raises(ServingError, match="gave no answer"):
+                await client.predict(x_NTF, deadline_s=0.5)
+            return loop.time() - begun
+
+    assert asyncio.run(ask()) < 0.8
 
 
 def test_a_refusal_is_not_sent_again(url, x_NTF):
