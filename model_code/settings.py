@@ -200,7 +200,8 @@ class PromotionSpec(Spec):
         shadow_requests: mirrored to the candidate; at most `shadow_s` seconds of them.
         shares: of the requests, one canary step after another.
         canary_requests: of each step.
-        canary_patience: answers of the candidate before its numbers count.
+        canary_patience: answers of the candidate before its numbers count; a canary step goes on
+            until it has them, and a comparison that ends with fewer is a broken goal.
         max_error_rate: of the candidate's requests, in validation, shadow and canary.
         max_p50_ratio: candidate's median latency over the champion's, the same requests.
         max_p99_ms: candidate's 99th percentile; None where only the ratio counts.
@@ -223,6 +224,14 @@ class PromotionSpec(Spec):
     max_p99_ms: Positive | None = 50.0
     max_disagreement: Fraction = 0.2
     allow_simulated: bool = False
+
+    @model_validator(mode="after")
+    def _enough_is_asked(self) -> Self:
+        if self.canary_patience > self.shadow_requests:
+            raise ValueError(
+                "canary_patience is more than shadow_requests: nothing could be judged"
+            )
+        return self
 
     @field_validator("shares")
     @classmethod

@@ -184,10 +184,13 @@ def _loaded(
             size_mib=(folder / sidecar.file).stat().st_size / 2**20,
             peak_mib=peak,
             note=f"{_version(champion)}, {sidecar.engine}" if name == CHAMPION_ROW else "",
+            version=int(champion.version) if champion and name == CHAMPION_ROW else None,
         )
     if champion is not None and champion.engine is None:
         predictors[CHAMPION_ROW] = open_graph(champion.onnx.open(), physical_cores())
-        facts[CHAMPION_ROW] = EngineFacts(note=f"{_version(champion)}, its graph")
+        facts[CHAMPION_ROW] = EngineFacts(
+            note=f"{_version(champion)}, its graph", version=int(champion.version)
+        )
     return predictors, facts
 
 

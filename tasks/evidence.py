@@ -50,6 +50,19 @@ class Evidence(BaseModel):
     champion: int | None
     links: dict[str, str]
 
+    @property
+    def outdated(self) -> str:
+        """Why the gate's comparison is not with what serves now; empty where it is."""
+        rival = self.row(CHAMPION_ROW)
+        compared = rival.facts.version if rival else None
+        if self.champion is None or self.benchmark is None or compared == self.champion:
+            return ""
+        with_whom = "nothing" if rival is None else f"version {compared}"
+        return (
+            f"the gate compared it with {with_whom}, and version {self.champion} serves now: "
+            "run a nightly again to compare the two, or rely on shadow and canary alone"
+        )
+
     def row(self, engine: str) -> EngineRow | None:
         """An engine's line of the benchmark."""
         return self.benchmark.row(engine) if self.benchmark else None
@@ -132,6 +145,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"Promote **version {manifest.version}** ({evidence.engine})?\n",
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
         f"- champion: {against}",
+        f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
         f"- features that drifted: {', '.join(moved) or 'none'}"
         if evidence.drift
         else "- feature drift: not recorded",

@@ -102,7 +102,7 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
             return await mirror(client, windows, champion, _target(opened), spec)
 
     seen = asyncio.run(run())
-    broken = seen.broken(spec)
+    broken = seen.broken(spec, final=True)
     if broken:
         raise CanaryStoppedError(
             f"stopped in shadow: {'; '.join(broken)}",

@@ -35,6 +35,7 @@ class EngineFacts(_Frozen):
         size_mib: of the engine's file.
         peak_mib: memory that loading and the largest batch added; None if unknown.
         note: what a reader must know, the engine behind a server for example.
+        version: of the model, where it is not the one that was trained: the champion's.
     """
 
     precision: str = "fp32"
@@ -43,6 +44,7 @@ class EngineFacts(_Frozen):
     size_mib: float | None = None
     peak_mib: float | None = None
     note: str = ""
+    version: int | None = None
 
 
 class EngineRow(_Frozen):

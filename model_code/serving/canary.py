@@ -22,6 +22,7 @@ from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
 
 Say = Callable[[float, Observed], None]
+PATIENCE = 20  # times the requests of a step, at most, until the candidate was asked enough
 LEASE_S = 20.0  # a share lasts so long after the watcher was last alive
 
 
@@ -92,8 +93,12 @@ async def _step(
     champion_ms: list[float],
     spec: PromotionSpec,
 ) -> Observed:
-    tally, candidate, share = Tally(champion_ms), lease.candidate, lease.share
-    for number in range(spec.canary_requests):
+    tally, candidate = Tally(champion_ms), lease.candidate
+    number = 0
+    # a small share may need more requests until the candidate's answers can be judged
+    while number < spec.canary_requests or (
+        tally.requests < spec.canary_patience and number < PATIENCE * spec.canary_requests
+    ):
         lease.renew()
         index = number % len(x_RTF)
         begun = time.perf_counter()
@@ -106,11 +111,17 @@ async def _step(
             tally.answer(ms, agrees=decision(answer.logits_BC) == agreed_R[index])
         elif not answer.failed:
             tally.champion_ms.append(ms)
-        broken = tally.observed().broken(spec)
-        if broken:
-            raise CanaryStoppedError(
-                f"canary stopped at a share of {share:.0%}: {'; '.join(broken)}",
-                where=f"{candidate.model} version {candidate.version}",
-                remedy="the champion has all requests again; look at the candidate's evidence page",
-            )
-    return tally.observed()
+        _stop_if(tally.observed().broken(spec), lease)
+        number += 1
+    seen = tally.observed()
+    _stop_if(seen.broken(spec, final=True), lease)
+    return seen
+
+
+def _stop_if(broken: list[str], lease: _Lease) -> None:
+    if broken:
+        raise CanaryStoppedError(
+            f"canary stopped at a share of {lease.share:.0%}: {'; '.join(broken)}",
+            where=f"{lease.candidate.model} version {lease.candidate.version}",
+            remedy="the champion has all requests again; look at the candidate's evidence page",
+        )

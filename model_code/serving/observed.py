@@ -45,10 +45,11 @@ class Observed(BaseModel):
         sound = self.requests - self.errors
         return self.disagreements / sound if sound else 0.0
 
-    def broken(self, spec: PromotionSpec) -> list[str]:
-        """The goals that the candidate breaks, in words; none before it was asked often enough.
+    def broken(self, spec: PromotionSpec, *, final: bool = False) -> list[str]:
+        """The goals that the candidate breaks, in words.
 
-        A failed request counts at once.
+        A failed request counts at once, the other goals once it was asked often enough; not to
+        have been by the end (`final`) breaks a goal too.
         """
         found = []
         if self.error_rate > spec.max_error_rate:
@@ -57,7 +58,10 @@ class Observed(BaseModel):
                 f"error rate {self.error_rate:.2%} > {spec.max_error_rate:.2%}: "
                 f"{self.errors} of {self.requests}{reason}"
             )
-        if self.requests - self.errors < spec.canary_patience:
+        sound = self.requests - self.errors
+        if sound < spec.canary_patience:
+            if final:
+                found.append(f"too few answers to judge by: {sound} of {spec.canary_patience}")
             return found
         if self.disagreement > spec.max_disagreement:
             found.append(

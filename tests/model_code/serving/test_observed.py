@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from model_code.serving.observed import Observed, Tally
 from model_code.settings import PromotionSpec
@@ -49,6 +50,17 @@ def test_an_error_counts_at_once_the_rest_after_patience() -> None:
     assert found.observed().broken(SPEC) == [
         "error rate 50.00% > 0.00%: 1 of 2 (model gave no answer)"
     ]
+
+
+def test_to_have_been_asked_too_seldom_breaks_a_goal_at_the_end() -> None:
+    found = Tally()
+    for _ in range(SPEC.canary_patience - 1):
+        found.answer(1.0, agrees=True)
+    assert found.observed().broken(SPEC, final=True) == ["too few answers to judge by: 4 of 5"]
+    found.answer(1.0, agrees=True)
+    assert found.observed().broken(SPEC, final=True) == []
+    with pytest.raises(ValidationError, match="nothing could be judged"):
+        PromotionSpec(canary_patience=50, shadow_requests=49)
 
 
 def test_nothing_asked_breaks_nothing() -> None:
