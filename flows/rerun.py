@@ -15,7 +15,9 @@ from prefect.states import Scheduled
 from flows.find import find_run, flow_of, is_open, plain
 from model_code.errors import ConfigError
 from model_code.settings import Settings
+from tasks import tracking
 from tasks.heal import broken_artefact, forget
+from tasks.heartbeat import SILENT_S
 from tasks.holder import lock
 from tasks.sweep import sweep
 
@@ -46,6 +48,7 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
             f"{flow_of(found)} {found.name} is completed: nothing is left to rerun",
             remedy="tickline nightly --refresh computes everything again",
         )
+    _require_ended(settings, found)
     _heal(settings, found, say)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
@@ -93,6 +96,21 @@ def _require_idle(settings: Settings) -> None:
             where=str(settings.home),
             remedy="wait for it; only one that has ended can be rerun",
         ) from error
+
+
+def _require_ended(settings: Settings, run: FlowRun) -> None:
+    # the lock speaks for this home alone; a run of another one that the sweep let stand lives
+    if run.state is None or run.state.is_final():
+        return
+    mlflow = tracking.client(settings)
+    query = f"tags.`{tracking.FLOW_RUN_TAG}` = '{run.id}' and attributes.status = 'RUNNING'"
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    if mlflow.search_runs(experiments, query, max_results=1):
+        raise ConfigError(
+            f"{run.name} is at work on another machine or in another home",
+            remedy="wait for it; were that machine gone, it would be given up "
+            f"{SILENT_S / 60:.0f} minutes after its last sign of life",
+        )
 
 
 def _heal(settings: Settings, run: FlowRun, say: Say) -> None:
