@@ -7,7 +7,6 @@ from uuid import UUID
 
 from filelock import Timeout
 from prefect import Flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
@@ -20,6 +19,7 @@ from tasks.heal import broken_artefact, forget
 from tasks.heartbeat import SILENT_S
 from tasks.holder import lock
 from tasks.sweep import sweep
+from tasks.task_runs import task_runs
 
 POLL_S = 1.0
 Say = Callable[[str], None]
@@ -67,15 +67,14 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
 
 def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
     """Tell each stage's end from now until the flow run has ended; return its last state."""
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
         told = {
             (stage.id, str(stage.end_time))  # of an earlier attempt
-            for stage in client.read_task_runs(flow_run_filter=mine)
+            for stage in task_runs(client, flow_run_id)
         }
         while True:
             state = client.read_flow_run(flow_run_id).state
-            for stage in client.read_task_runs(flow_run_filter=mine):
+            for stage in task_runs(client, flow_run_id):
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in told:
                     told.add((stage.id, str(stage.end_time)))
