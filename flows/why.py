@@ -29,6 +29,7 @@ WHOSE = {
 }
 # "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
 EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
+NOT_BEGUN = "Failed to submit flow run to infrastructure"  # a worker says so
 KILLED = "the process died without a word: killed (out of memory?), or the machine went down"
 
 
@@ -125,6 +126,8 @@ def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, st
     error = tags.get(tracking.ERROR_TAG, "")
     if error == MESSAGE:  # the run in MLflow could not be closed, on a full disk say
         error = ""
+    if crashed and NOT_BEGUN in text:
+        return "machine", " ".join(text.split())[:300], "tickline logs worker -n 100"
     if crashed:
         return "machine", KILLED, "dmesg | tail shows whether memory ran out; df -h the disk"
     remedy = _advice(error or text)
