@@ -54,7 +54,8 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
     asked = runner.invoke(app, ["predict", str(windows), "--last", "3"], env=variables)
     assert asked.exit_code == 0, asked.output
     assert "version 1" in asked.output
-    seen = runner.invoke(app, ["predict", "simulated:", "-o", "p.csv"], env=variables)
+    scores = str(settings.home / "p.csv")
+    seen = runner.invoke(app, ["predict", "simulated:", "-o", scores], env=variables)
     assert seen.exit_code == 0, seen.output
     said = runner.invoke(app, ["triton", "status"], env=variables)
     assert "READY" in said.output
