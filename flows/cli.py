@@ -279,7 +279,7 @@ def worker(
     """Run deployed flows on this machine: a Prefect process worker in Tickline's environment."""
     from infra.worker import work
 
-    raise typer.Exit(work(settings_from_environment(), pool=pool, once=once))
+    work(settings_from_environment(), pool=pool, once=once)
 
 
 @data_app.command("describe")

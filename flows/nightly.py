@@ -28,7 +28,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
 
     Args:
         spec: what to compute; the store defaults to TICKLINE_MARKET, else the simulated market.
-        refresh: compute every stage again, cached or not.
+        refresh: compute every stage again, cached or not; a rerun goes on all the same.
 
     Returns:
         The outcome, or the state Skipped where the schedule started a night that is not due.
@@ -40,7 +40,8 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     goals = release.read_goals(spec.goals)  # a typo in them must not cost a night
     name = str(flow_run.name)
-    fresh = temporary_settings({PREFECT_TASKS_REFRESH_CACHE: refresh})
+    # what was computed afresh before the run died need not be computed afresh again
+    fresh = temporary_settings({PREFECT_TASKS_REFRESH_CACHE: refresh and flow_run.run_count <= 1})
     with exclusive(settings), fresh:
         announce("nightly", name, spec)
         plan = data.find_days(spec)

@@ -52,6 +52,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     with reported(settings, version) as seen:
         opened = opening.open_promotion(settings, version, started_by or account(), spec)
         seen.append(opened)
+        opening.take_over(settings, opened)
         shown = opening.show_evidence(settings, opened)
         decided = decide(settings, opened, shown, spec)
         if decided.verdict == "reject":

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from filelock import Timeout
 from prefect import Flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
@@ -15,9 +14,12 @@ from prefect.states import Scheduled
 from flows.find import find_run, flow_of, is_open, plain
 from model_code.errors import ConfigError
 from model_code.settings import Settings
+from tasks import tracking
 from tasks.heal import broken_artefact, forget
+from tasks.heartbeat import SILENT_S
 from tasks.holder import lock
 from tasks.sweep import sweep
+from tasks.task_runs import task_runs
 
 POLL_S = 1.0
 Say = Callable[[str], None]
@@ -46,6 +48,7 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
             f"{flow_of(found)} {found.name} is completed: nothing is left to rerun",
             remedy="tickline nightly --refresh computes everything again",
         )
+    _require_ended(settings, found)
     _heal(settings, found, say)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
@@ -64,15 +67,14 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
 
 def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
     """Tell each stage's end from now until the flow run has ended; return its last state."""
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
         told = {
             (stage.id, str(stage.end_time))  # of an earlier attempt
-            for stage in client.read_task_runs(flow_run_filter=mine)
+            for stage in task_runs(client, flow_run_id)
         }
         while True:
             state = client.read_flow_run(flow_run_id).state
-            for stage in client.read_task_runs(flow_run_filter=mine):
+            for stage in task_runs(client, flow_run_id):
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in told:
                     told.add((stage.id, str(stage.end_time)))
@@ -93,6 +95,21 @@ def _require_idle(settings: Settings) -> None:
             where=str(settings.home),
             remedy="wait for it; only one that has ended can be rerun",
         ) from error
+
+
+def _require_ended(settings: Settings, run: FlowRun) -> None:
+    # the lock speaks for this home alone; a run of another one that the sweep let stand lives
+    if run.state is None or run.state.is_final():
+        return
+    mlflow = tracking.client(settings)
+    query = f"tags.`{tracking.FLOW_RUN_TAG}` = '{run.id}' and attributes.status = 'RUNNING'"
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    if mlflow.search_runs(experiments, query, max_results=1):
+        raise ConfigError(
+            f"{run.name} is at work on another machine or in another home",
+            remedy="wait for it; were that machine gone, it would be given up "
+            f"{SILENT_S / 60:.0f} minutes after its last sign of life",
+        )
 
 
 def _heal(settings: Settings, run: FlowRun, say: Say) -> None:

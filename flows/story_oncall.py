@@ -136,13 +136,12 @@ def _await_worker(settings: Settings, killed: int) -> None:
 def _account(settings: Settings, run_id: UUID) -> str:
     """The last line, from what Prefect and MLflow hold."""
     from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     from tasks import tracking
+    from tasks.task_runs import task_runs
 
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     with get_client(sync_client=True) as client:
-        stages = client.read_task_runs(flow_run_filter=mine)
+        stages = task_runs(client, run_id)
     cached = sum(stage.state_name == "Cached" for stage in stages)
     mlflow = tracking.client(settings)
     experiments = [found.experiment_id for found in mlflow.search_experiments()]

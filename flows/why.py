@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from mlflow.tracking import MlflowClient
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from pydantic import ValidationError
 from rich import box
@@ -19,6 +18,7 @@ from tasks import tracking
 from tasks.faults import Cause, Fault, cause_by_name
 from tasks.holder import read_holder
 from tasks.sweep import MESSAGE, sweep
+from tasks.task_runs import task_runs
 
 DONE = {"Completed", "Cached"}
 WHOSE = {
@@ -29,6 +29,7 @@ WHOSE = {
 }
 # "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
 EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
+NOT_BEGUN = "Failed to submit flow run to infrastructure"  # a worker says so
 KILLED = "the process died without a word: killed (out of memory?), or the machine went down"
 
 
@@ -125,6 +126,8 @@ def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, st
     error = tags.get(tracking.ERROR_TAG, "")
     if error == MESSAGE:  # the run in MLflow could not be closed, on a full disk say
         error = ""
+    if crashed and NOT_BEGUN in text:
+        return "machine", " ".join(text.split())[:300], "tickline logs worker -n 100"
     if crashed:
         return "machine", KILLED, "dmesg | tail shows whether memory ran out; df -h the disk"
     remedy = _advice(error or text)
@@ -145,9 +148,8 @@ def _advice(text: str) -> str:
 
 
 def _stages(run: FlowRun) -> list[TaskRun]:
-    mine = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
     with get_client(sync_client=True) as client:
-        found = client.read_task_runs(flow_run_filter=mine)
+        found = task_runs(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
     newest = {plain(stage.name): stage for stage in ordered}  # each attempt leaves its own

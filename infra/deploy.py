@@ -1,19 +1,36 @@
-"""Deploy prefect.yaml on a Prefect server: the work pool, its queues by priority, the flows."""
+"""Deploy prefect.yaml on a Prefect server: the work pool, its queues by priority, the flows.
+
+`python -m infra.deploy` does so on the configured server.
+"""
 
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from infra.servers import ServerError
+from infra.servers import ServerError, environment
 from infra.services import POOL
+from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 ROOT = Path(__file__).resolve().parents[1]
 QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number is taken first
 
 
-def deploy(environment: Mapping[str, str]) -> list[str]:
+def _set_priority(client: "SyncPrefectClient", name: str, priority: int) -> None:
+    client.request(  # it has no method of its own for a queue of a pool
+        "PATCH",
+        "/work_pools/{work_pool_name}/queues/{name}",
+        path_params={"work_pool_name": POOL, "name": name},
+        json={"priority": priority},
+    )
+
+
+def deploy(variables: Mapping[str, str]) -> list[str]:
     """Make pool and queues, deploy every flow of prefect.yaml; return the deployments' names.
 
     Must run with Prefect's environment set.
@@ -38,11 +55,12 @@ def deploy(environment: Mapping[str, str]) -> list[str]:
             try:
                 client.create_work_queue(name, priority=priority, work_pool_name=POOL)
             except ObjectAlreadyExists:
-                continue
+                # a bare `prefect deploy` makes queues too, in the file's order
+                _set_priority(client, name, priority)
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
             cwd=ROOT,
-            env=os.environ | dict(environment) | {"PWD": str(ROOT)},
+            env=os.environ | dict(variables) | {"PWD": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
@@ -54,3 +72,14 @@ def deploy(environment: Mapping[str, str]) -> list[str]:
             )
         mine = DeploymentFilter(tags=DeploymentFilterTags(all_=["tickline"]))
         return sorted(found.name for found in client.read_deployments(deployment_filter=mine))
+
+
+def main() -> None:
+    """Deploy and name what was deployed."""
+    variables = environment(Settings().resolved())
+    os.environ.update(variables)  # before Prefect is imported
+    print("deployed " + ", ".join(deploy(variables)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, with the ids of the run it belongs to, no secrets."""
 
 import datetime as dt
+import json
 import logging
 import os
 import re
@@ -76,7 +77,10 @@ class _Formatter(JsonFormatter):
         super().__init__(
             FIELDS, rename_fields=NAMES, static_fields=dict(ids), json_ensure_ascii=False
         )
-        self._secrets = secrets_of(os.environ)
+        found = secrets_of(os.environ)
+        # the line is JSON already, where a quote or a backslash is written with one more
+        escaped = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in found]
+        self._secrets = sorted({*escaped, *found}, key=len, reverse=True)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         """ISO 8601 in UTC, milliseconds."""

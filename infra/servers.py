@@ -119,7 +119,7 @@ def forget_server(settings: Settings) -> None:
         _record(settings).unlink(missing_ok=True)
 
 
-def running_server(settings: Settings) -> str | None:
+def running_server(settings: Settings, *, wait_s: float = RESTART_WAIT_S) -> str | None:
     """URL of the Prefect server that another live process of this home keeps, if it answers.
 
     One that is just being restarted by its keeper is waited for.
@@ -127,7 +127,7 @@ def running_server(settings: Settings) -> str | None:
     found = _recorded(settings)
     if found is None:
         return None
-    deadline = time.monotonic() + RESTART_WAIT_S
+    deadline = time.monotonic() + wait_s
     while found.owner.lives:
         if healthy(f"{found.url}/health"):
             return found.url

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ from infra.servers import environment, forget_server
 from infra.services import Plan, Service, build
 from infra.stack_state import ServiceState, StackState, lock_path, log_path, pid_path, state_path
 from model_code.artifacts import atomic_file
+from model_code.errors import StorageError
 from model_code.settings import Settings
 
 TICK_S = 0.25
@@ -76,6 +78,12 @@ class Supervised:
             self._ended(code if code < 128 else code - 256, now)
         elif now >= self._next_probe:
             self._probe(now)
+
+    def postpone(self) -> None:
+        """Leave it alone for as long as the longest back-off."""
+        if self.process is None:
+            self.status = "backing off"
+        self._next_start = self._next_probe = time.monotonic() + BACK_OFF_S[1]
 
     def terminate(self) -> None:
         """Ask it to stop."""
@@ -175,14 +183,22 @@ class Supervisor:
             while not stop.wait(TICK_S):
                 up = {found.service.name for found in self.services if found.status == "up"}
                 for found in self.services:
-                    restarting = found.process is None
-                    found.step(up)
-                    if restarting:
-                        self._sweep()
-                    rotate(found.log)
+                    self._step(found, up)
                 self._write()
         finally:
             self._stop()
+
+    def _step(self, found: Supervised, up: set[str]) -> None:
+        restarting = found.process is None
+        try:
+            found.step(up)
+        except OSError as error:  # a full disk, no more processes: the others must not fall too
+            found.postpone()
+            say(f"{found.service.name}: {error}")
+        with suppress(OSError):
+            rotate(found.log)
+        if restarting:
+            self._sweep()
 
     def _stop(self) -> None:
         say("stopping")
@@ -216,10 +232,14 @@ class Supervisor:
             plan=self.plan,
             services=tuple(found.state for found in self.services),
         )
-        if state != self._written:
+        if state == self._written:
+            return
+        try:
             with atomic_file(state_path(self.settings)) as temporary:
                 temporary.write_text(state.model_dump_json(indent=1))
-            self._written = state
+        except StorageError:  # a full disk must not take the stack down; the next turn tries again
+            return
+        self._written = state
 
 
 def rotate(log: Path) -> None:
@@ -234,7 +254,8 @@ def rotate(log: Path) -> None:
 
 def say(text: str) -> None:
     """A line in the supervisor's own log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)  # noqa: T201
+    with suppress(OSError):  # its log lies on a disk that may be full
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)  # noqa: T201
 
 
 def main(plan_json: str) -> int:

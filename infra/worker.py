@@ -1,15 +1,15 @@
 """A Prefect process worker in Tickline's environment."""
 
 import os
-import subprocess
 import sys
+from typing import NoReturn
 
 from infra.servers import ServerError, environment, healthy, running_server
 from model_code.settings import Settings
 
 
-def work(settings: Settings, *, pool: str, once: bool) -> int:
-    """Run a worker of a process work pool until it is stopped; return its exit status.
+def work(settings: Settings, *, pool: str, once: bool) -> NoReturn:
+    """Become a worker of a process work pool, so that whoever stops this process stops it.
 
     Raises:
         ServerError: no Prefect server answers.
@@ -24,4 +24,5 @@ def work(settings: Settings, *, pool: str, once: bool) -> int:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     command += ["--pool", pool, *(["--run-once"] if once else [])]
     variables = os.environ | environment(settings) | {"PREFECT_API_URL": url}
-    return subprocess.run(command, env=variables, check=False).returncode
+    sys.stdout.flush()
+    os.execve(command[0], command, variables)  # noqa: S606

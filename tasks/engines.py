@@ -82,7 +82,7 @@ def build_engine(
     return BuiltEngine(name=name, folder=folder, unavailable=None, mlflow_run_id=run_id)
 
 
-@stage("benchmark", code=["model_code.benchmark.report", "model_code.benchmark.measure"])
+@stage("benchmark", code=["model_code.engines.registry"])
 def measure_engines(
     run: RunRef,
     table: ArtifactRef,

@@ -38,6 +38,7 @@ SERVICE = {
 }
 DATA = {"DataError", "MarketError"}
 # an artefact that is gone or changed, a full disk or a wrong word do not mend themselves
+MAY_PASS = {408, 409, 425, 429}  # of HTTP's refusals those that another try may get past
 TRANSIENT_MESSAGES = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
 
 
@@ -69,7 +70,7 @@ def cause_of(error: BaseException) -> Cause:
         names = {base.__name__ for base in type(found).__mro__}
         if _disk_full(found) or _out_of_memory(found) or names & MACHINE:
             return "machine"
-        if names & SERVICE or _silent_server(found, names):
+        if (names & SERVICE or _silent_server(found, names)) and not _refused(found):
             return "service"
     names = {base.__name__ for found in chain for base in type(found).__mro__}
     return "data" if names & DATA else "code"
@@ -100,6 +101,18 @@ def retry_if_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> boo
     except Exception as error:
         return transient(error)
     return False
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether a service answered that it will not: a wrong password, a name it does not know."""
+    response: Any = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore's
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(response, "status_code", None)  # httpx, requests
+    for name in ("code", "status"):  # urllib; aiohttp
+        status = getattr(error, name, None) if status is None else status
+    return isinstance(status, int) and 400 <= status < 500 and status not in MAY_PASS
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

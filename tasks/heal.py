@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
 from model_code.artifacts import hash_path
 from model_code.settings import Settings
 
@@ -38,6 +40,20 @@ def forget(settings: Settings, artefact: Path) -> int:
     else:
         artefact.unlink(missing_ok=True)
     return len(results)
+
+
+def drop_broken_record(key: str) -> None:
+    """Remove a stage's result that was cut short, by a full disk or a kill while it was written.
+
+    Prefect writes it in place, and would take what is there for a result that it cannot read.
+    """
+    path = Path(PREFECT_LOCAL_STORAGE_PATH.value()) / key
+    try:
+        json.loads(path.read_bytes())
+    except OSError:
+        return  # there is none
+    except ValueError:
+        path.unlink(missing_ok=True)
 
 
 def _pointing_to(settings: Settings, path: str) -> Iterator[Path]:

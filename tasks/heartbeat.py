@@ -16,12 +16,15 @@ BEAT_S = 60.0
 SILENT_S = 900.0
 
 
+def signs() -> dict[str, str]:
+    """Tags that say whose a run is from now on; to be there before it reads RUNNING."""
+    return {PROCESS_TAG: Mark.own().model_dump_json(), BEAT_TAG: str(time.time())}
+
+
 @contextmanager
 def beating(mlflow: MlflowClient, run_id: str) -> Iterator[None]:
     """Mark an MLflow run as this process's own, and say every minute that it lives."""
-    tracking.set_tags(
-        mlflow, run_id, {PROCESS_TAG: Mark.own().model_dump_json(), BEAT_TAG: str(time.time())}
-    )
+    tracking.set_tags(mlflow, run_id, signs())
     stop = threading.Event()
 
     def beat() -> None:

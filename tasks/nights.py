@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -50,8 +51,9 @@ def look(settings: Settings, *, nights: int = 30) -> Sight:
 
 
 def prefect_url(settings: Settings) -> str | None:
-    """URL of the Prefect server that answers, None if none does; none is started."""
-    url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL") or running_server(settings)
+    """URL of the Prefect server that answers, None if none does; none is started or waited for."""
+    url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    url = url or running_server(settings, wait_s=0.0)  # a scrape must not run into its time limit
     return url if url and healthy(f"{url}/health") else None
 
 
@@ -115,18 +117,16 @@ def _champion(mlflow: MlflowClient) -> Serving | None:
 
 def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tuple[StageTime, ...]]:
     from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from tasks.task_runs import task_runs
 
     auth = environment(settings).get("PREFECT_API_AUTH_STRING")
     stages: dict[str, tuple[StageTime, ...]] = {}
     changes = {PREFECT_API_URL: url} | ({PREFECT_API_AUTH_STRING: auth} if auth else {})
     with temporary_settings(changes), get_client(sync_client=True) as client:
         for flow_run in flow_runs:
-            runs = client.read_task_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run])), limit=200
-            )
-            stages[flow_run] = summarise(runs)
+            stages[flow_run] = summarise(task_runs(client, UUID(flow_run)))
     return stages
 
 

@@ -25,6 +25,7 @@ from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks import tracking
 from tasks.evidence import gather, render, summary
+from tasks.heartbeat import signs
 from tasks.names import Names
 from tasks.promotion_results import Opened, Shown
 from tasks.step import step
@@ -79,6 +80,14 @@ def open_promotion(
         mlflow_run_id=run_id,
         opened_at=dt.datetime.now(dt.UTC),
     )
+
+
+def take_over(settings: Settings, opened: Opened) -> None:
+    """Mark the promotion's MLflow run as this process's; a resumed one was another process's."""
+    mlflow = tracking.client(settings)
+    tags = {tracking.PROMOTION_TAG: str(flow_run.id), **signs()}
+    tracking.set_tags(mlflow, opened.mlflow_run_id, tags)
+    mlflow.update_run(opened.mlflow_run_id, status="RUNNING")
 
 
 @step("show evidence")

@@ -31,7 +31,7 @@ TOLERANCE = {"fp32": 1e-3}
 TOLERANCE_REDUCED = 5e-2
 
 
-@stage("record requests", code=["model_code.serving.replay", "model_code.features.drift"])
+@stage("record requests", code=["model_code.engines.registry"])
 def record_requests(
     run: RunRef,
     table: ArtifactRef,

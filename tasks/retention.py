@@ -8,7 +8,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import ValidationError
@@ -17,8 +16,7 @@ from model_code.repository.manifest import MANIFEST_FILE, Manifest
 from model_code.retention import Folders, Item, Needed, plan
 from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking
-
-PAGE = 200
+from tasks.task_runs import PAGE, task_runs
 
 
 def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[Item]:
@@ -77,14 +75,10 @@ def _flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
 
 def _results(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
     """File names of the results that a run's stages have, cached ones included."""
-    offset = 0
-    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-    while page := client.read_task_runs(flow_run_filter=chosen, limit=PAGE, offset=offset):
-        for stage in page:
-            key = getattr(stage.state.data, "storage_key", None) if stage.state else None
-            if key:
-                yield Path(key).name
-        offset += PAGE
+    for stage in task_runs(client, run.id):
+        key = getattr(stage.state.data, "storage_key", None) if stage.state else None
+        if key:
+            yield Path(key).name
 
 
 def _of_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:

@@ -13,7 +13,7 @@ from model_code import __version__
 from model_code.settings import NightlySpec, Settings
 from tasks import tracking
 from tasks.faults import Fault
-from tasks.heartbeat import beating
+from tasks.heartbeat import beating, signs
 from tasks.holder import held, sign
 from tasks.stage import RunRef, console
 from tasks.sweep import sweep
@@ -59,20 +59,21 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             "tickline.market": str(spec.market),
             "mlflow.source.git.commit": tracking.code_commit(),
         },
+        marks=signs(),
     )
-    experiment = tracking.experiment_id(mlflow, settings)
-    create_link_artifact(
-        link=f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs/{run_id}",
-        link_text="MLflow run",
-        key="mlflow-run",
-        description="Parameters, curves, plots, engines and the model of this run.",
-    )
-    tracking.log_params(mlflow, run_id, tracking.flatten(spec))
-    tracking.log_environment(mlflow, run_id)
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id)
     ids = {"flow_run_id": flow_run_id, "flow_run_name": name, "mlflow_run_id": run_id}
     try:
         with beating(mlflow, run_id), json_log(settings, **ids):
+            experiment = tracking.experiment_id(mlflow, settings)
+            create_link_artifact(
+                link=f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs/{run_id}",
+                link_text="MLflow run",
+                key="mlflow-run",
+                description="Parameters, curves, plots, engines and the model of this run.",
+            )
+            tracking.log_params(mlflow, run_id, tracking.flatten(spec))
+            tracking.log_environment(mlflow, run_id)
             yield run
     except Pause:
         raise

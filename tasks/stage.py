@@ -9,13 +9,12 @@ Equal key, equal answer: the stage comes back `Cached`, in this run or in any la
 import ast
 import functools
 import importlib.util
-import inspect
 import json
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,6 +31,8 @@ from model_code.errors import ConfigError
 from model_code.machine import processor
 from model_code.settings import Settings
 from tasks.faults import retry_if_transient
+from tasks.heal import drop_broken_record
+from tasks.reach import FIRST_PARTY, reach
 
 console = Console()
 RETRIES: dict[str, Any] = {  # with back-off, and only of what may mend itself
@@ -43,7 +44,6 @@ RETRIES: dict[str, Any] = {  # with back-off, and only of what may mend itself
 P = ParamSpec("P")
 R = TypeVar("R")
 
-FIRST_PARTY = ("model_code", "infra", "tasks")
 LIBRARIES = (
     "great-expectations",
     "numba",
@@ -57,6 +57,7 @@ LIBRARIES = (
     "scikit-learn",
     "torch",
 )
+OPTIONAL = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")  # what they built only they can open
 
 
 class RunRef(BaseModel):
@@ -84,14 +85,18 @@ def stage(
 
     Args:
         name: the stage's name in Prefect, MLflow and the logs.
-        code: modules that do the work; they and what they import are part of the key.
+        code: modules that do the work beside those that the function names; they and what they
+            import are part of the key.
         run_name: name of one task run, with the inputs in braces.
     """
 
     def wrap(function: Callable[P, R]) -> Task[P, R]:
         def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
-            own = inspect.getsource(function)
-            return f"{name.replace(' ', '-')}-{stage_key(code, inputs, own)}"
+            own, modules = reach(function)
+            found = stage_key(sorted({*code, *modules}), inputs, own)
+            found = f"{name.replace(' ', '-')}-{found}"
+            drop_broken_record(found)
+            return found
 
         decorate = task(
             name=name,
@@ -189,5 +194,12 @@ def _is_package(name: str) -> bool:
 @functools.cache
 def environment() -> str:
     """Python, library versions and processor: what can change an answer without changing code."""
-    libraries = [f"{name}=={version(name)}" for name in LIBRARIES]
+    libraries = [f"{name}=={_version(name)}" for name in (*LIBRARIES, *OPTIONAL)]
     return " ".join([platform.python_version(), processor(), *libraries])
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"

@@ -7,6 +7,7 @@ another machine is given up once its heartbeat has been silent for long.
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -22,7 +23,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -58,7 +59,7 @@ def sweep(settings: Settings, *, own: str | None = None) -> Swept:
 
     Args:
         settings: where the stores are.
-        own: id of the flow run that asks, which lives.
+        own: id of the flow run that asks, which lives and holds the home folder's lock.
     """
     mlflow = tracking.client(settings)
     with get_client(sync_client=True) as client:
@@ -74,7 +75,7 @@ def sweep(settings: Settings, *, own: str | None = None) -> Swept:
                 mlflow.set_tag(run.info.run_id, tracking.ERROR_TAG, MESSAGE)
                 tracking.finish(mlflow, run.info.run_id, "KILLED")
                 closed.append(str(run.info.run_name))
-    closed += _orphans(mlflow)
+        closed += _orphans(client, mlflow)
     return Swept(crashed=crashed, closed=tuple(closed))
 
 
@@ -95,13 +96,22 @@ def _is_dead(run: Run) -> bool:
     return time.time() - float(tags.get(BEAT_TAG, 0.0)) > SILENT_S
 
 
-def _orphans(mlflow: MlflowClient) -> Iterator[str]:
-    """End nested runs whose parent has ended."""
+def _orphans(client: SyncPrefectClient, mlflow: MlflowClient) -> Iterator[str]:
+    """End nested runs whose parent has ended; a promotion goes on long after its night."""
     for run in _running(mlflow, f"tags.`{MLFLOW_PARENT_RUN_ID}` LIKE '%'"):
         parent = mlflow.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID])
-        if parent.info.status != "RUNNING":
+        if parent.info.status != "RUNNING" and not _promotes(client, run):
             mlflow.set_terminated(run.info.run_id, "KILLED")
             yield str(run.info.run_name)
+
+
+def _promotes(client: SyncPrefectClient, run: Run) -> bool:
+    """Whether it is a promotion's that is at work, or waits for a decision or a worker."""
+    flow_run_id = run.data.tags.get(tracking.PROMOTION_TAG)
+    state = _state(client, flow_run_id) if flow_run_id else None
+    if state is None or state.is_final():
+        return False
+    return not state.is_running() or not _is_dead(run)
 
 
 def _crash(
@@ -109,7 +119,8 @@ def _crash(
 ) -> Iterator[str]:
     """Mark the flow runs of dead processes Crashed."""
     holder = read_holder(settings)
-    if holder and not holder.process.lives:
+    # who holds the lock knows that its last holder is gone; of another machine's nobody else does
+    if holder and (own or (holder.process.here and not holder.process.lives)):
         dead = dead | {holder.flow_run_id}
     at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK)))
     runs = client.read_flow_runs(
@@ -136,8 +147,12 @@ def _lost(run: FlowRun) -> bool:
 
 
 def _paused(client: SyncPrefectClient, flow_run_id: str) -> bool:
-    try:
-        state = client.read_flow_run(UUID(flow_run_id)).state
-    except (ObjectNotFound, ValueError):
-        return False
+    state = _state(client, flow_run_id)
     return state is not None and state.is_paused()
+
+
+def _state(client: SyncPrefectClient, flow_run_id: str) -> State[Any] | None:
+    try:
+        return client.read_flow_run(UUID(flow_run_id)).state
+    except (ObjectNotFound, ValueError):
+        return None

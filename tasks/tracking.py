@@ -22,6 +22,7 @@ from model_code.settings import Settings
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 ERROR_TAG = "tickline.error"
+PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run outlives the night it is part of
 FAULT_TAG = "tickline.fault"  # JSON of `tasks.faults.Fault`
 MAX_PARAM = 6000
 
@@ -56,17 +57,30 @@ def continue_or_start(
     name: str,
     identity: Mapping[str, str],
     tags: Mapping[str, str],
+    marks: Mapping[str, str] | None = None,
 ) -> str:
-    """Id of the run with the `identity` tags: set RUNNING again if it exists, else started."""
+    """Id of the run with the `identity` tags: set RUNNING again if it exists, else started.
+
+    Args:
+        mlflow: where.
+        settings: of the experiment.
+        name: of a new run.
+        identity: tags that no other run has.
+        tags: of a new run.
+        marks: tags of whoever works on it now, written before the run reads RUNNING.
+    """
+    marks = marks or {}
     experiment = experiment_id(mlflow, settings)
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
     found: Sequence[Run] = mlflow.search_runs([experiment], query, max_results=1)
     if found:
         run_id = str(found[0].info.run_id)
+        if marks:
+            set_tags(mlflow, run_id, marks)
         mlflow.update_run(run_id, status="RUNNING")
         return run_id
     run = mlflow.create_run(
-        experiment, tags={MLFLOW_RUN_NAME: name, **identity, **tags}, run_name=name
+        experiment, tags={MLFLOW_RUN_NAME: name, **identity, **tags, **marks}, run_name=name
     )
     return str(run.info.run_id)
 

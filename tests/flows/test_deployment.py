@@ -2,9 +2,11 @@
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import load_flow_from_entrypoint
 
 from infra.deploy import QUEUES
@@ -76,7 +79,28 @@ def test_a_worker_runs_the_deployment(
     goals = tmp_path / "goals.yaml"
     goals.write_text("goals: [{name: finite, metric: non_finite, kind: threshold, maximum: 0}]\n")
     prefect("work-pool", "create", "--overwrite", "--type", "process", "local")
-    prefect("deploy", "--all")
+    with get_client(sync_client=True) as client:
+        for name in reversed(QUEUES):  # as whoever deployed by hand may have left them
+            with suppress(ObjectAlreadyExists):
+                client.create_work_queue(name, work_pool_name="local")
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.deploy"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {found["name"] for found in DEPLOYMENTS} <= set(re.findall(r"[\w-]+", done.stdout))
+    with get_client(sync_client=True) as client:
+        queues = client.request(
+            "POST",
+            "/work_pools/{work_pool_name}/queues/filter",
+            path_params={"work_pool_name": "local"},
+            json={},
+        ).json()
+    first = sorted(queues, key=lambda queue: queue["priority"])[:3]
+    assert [queue["name"] for queue in first] == sorted(QUEUES, key=lambda name: QUEUES[name])
     spec = tiny("simulated:?seed=5&instruments=1&days=2&minutes=2", goals=str(goals))
     scheduled = run_deployment(
         "nightly/nightly", parameters={"spec": spec.model_dump(mode="json")}, timeout=0

@@ -10,7 +10,11 @@ from builders import desk_csv
 from builders_flow import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
 
+from flows.find import find_run
 from flows.nightly import nightly
 from flows.rerun import rerun
 from flows.summary import Outcome, render
@@ -234,6 +238,27 @@ def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
     assert [run.info.status for run in parents(home)] == ["FINISHED"]
     assert "tickline.error" not in parents(home)[0].data.tags
     states = stage_states(outcome.flow_run_name)
+    cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
+    assert {"features", "split", "train", "baseline"} <= cached
+
+
+def test_a_worker_goes_on_with_a_refreshing_night_instead_of_beginning_anew(
+    home: Settings, easy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("the exporter fell over")
+
+    spec = tiny(SIMULATED, goals=easy)
+    with monkeypatch.context() as broken:
+        broken.setattr(export, "export_onnx", refuse)
+        with pytest.raises(OSError, match="fell over"):
+            nightly(spec, refresh=True)
+    with get_client(sync_client=True) as client:
+        run = find_run(None)
+        client.set_flow_run_state(run.id, Scheduled(), force=True)
+        run = client.read_flow_run(run.id)
+    run_flow(nightly, flow_run=run, parameters={"spec": spec, "refresh": True})  # as it was begun
+    states = stage_states(run.name)
     cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "train", "baseline"} <= cached
 

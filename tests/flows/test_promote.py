@@ -41,6 +41,7 @@ from tasks import proving, swapping
 from tasks.names import Names, RegistryDownError
 from tasks.opening import open_runs, require_unchanged
 from tasks.promotion_results import Opened, Promoted, Shown
+from tasks.sweep import sweep
 
 
 @pytest.fixture
@@ -133,6 +134,9 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     assert "No baseline." in evidence(desk, 1)
 
     start(desk, 2)
+    mlflow = MlflowClient(desk.tracking_uri)
+    mlflow.set_terminated(mlflow.get_model_version(MODEL_NAME, "2").run_id)
+    assert sweep(desk).closed == ()  # the next night begins while it waits
     second = approve(desk, 2)
     assert (second.outcome, second.champion, second.previous) == ("promoted", 2, 1)
     assert second.canary is not None

@@ -86,6 +86,13 @@ def test_a_crash_is_the_machine_and_a_completed_run_needs_nothing(home: Settings
     found = explain(home, name)
     assert found.whose == "machine"
     assert "died without a word" in found.cause
+    message = "Failed to submit flow run to infrastructure: OSError: no more processes"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(find_run(name).id, Crashed(message=message), force=True)
+    found = explain(home, name)
+    assert found.whose == "machine"
+    assert "no more processes" in found.cause
+    assert "logs worker" in found.remedy
 
     @flow(name="nightly", flow_run_name="a-good-night")
     def nightly() -> None: ...

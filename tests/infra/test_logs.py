@@ -56,6 +56,19 @@ def test_secrets_are_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(lines(path)) == 2
 
 
+def test_a_secret_that_json_writes_otherwise_is_hidden_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = 'correct "horse" \\ batt\u00e9ry'  # noqa: S105
+    monkeypatch.setenv("TICKLINE_AUTH_PASSWORD", secret)
+    with json_log(Settings(home=tmp_path)) as path:
+        log(f"password is {secret}", given=[secret])
+    text = path.read_text()
+    assert "horse" not in text
+    assert text.count(HIDDEN) == 2
+    assert len(lines(path)) == 1
+
+
 def test_what_counts_as_secret() -> None:
     found = secrets_of(
         {

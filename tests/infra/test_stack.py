@@ -95,6 +95,29 @@ def test_compose_names_resolve() -> None:
     assert (INFRA / SERVICES["worker"]["build"]["context"] / dockerfile).is_file()
 
 
+def test_the_pools_queues_and_reviewers_are_there_in_containers_too() -> None:
+    assert SERVICES["deploy"]["command"] == "python -m infra.deploy"
+    (deploying,) = [
+        container
+        for found in OBJECTS
+        for container in containers(found)
+        if container["name"] == "deploy"
+    ]
+    assert deploying["args"][0].endswith("&& python -m infra.deploy")
+    template = json.loads((KUBERNETES / "base-job-template.json").read_text())
+    (job,) = containers(template["job_configuration"]["job_manifest"])
+    # flows ask this list who may decide; where it is empty nobody may
+    assert "TICKLINE_REVIEWERS" in {found["name"] for found in job["env"]}
+    assert "TICKLINE_REVIEWERS" in SERVICES["worker"]["environment"]
+
+
+def test_the_jobs_image_is_that_of_the_kustomization() -> None:
+    template = json.loads((KUBERNETES / "base-job-template.json").read_text())
+    image = template["variables"]["properties"]["image"]["default"]
+    (own,) = KUSTOMIZATION["images"]
+    assert image == f"{own['newName']}:{own['newTag']}"
+
+
 def test_prefects_image_is_the_installed_version() -> None:
     images = [SERVICES["prefect"]["image"]]
     images += [

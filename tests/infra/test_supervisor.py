@@ -1,5 +1,6 @@
 """The supervisor with small web servers for services; then the real stack, once."""
 
+import errno
 import os
 import shutil
 import signal
@@ -8,8 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +20,8 @@ from infra import services, stack, stack_state, supervisor
 from infra.leash import kill_tree
 from infra.servers import HOST, ServerError, free_port, healthy, running_server
 from infra.services import Plan, Service
+from model_code.artifacts import atomic_file
+from model_code.errors import StorageError
 from model_code.settings import Settings
 
 PLAN = Plan(names=("web",), ports={})
@@ -112,6 +116,39 @@ def test_a_service_that_cannot_start_backs_off(
     with supervised(settings, monkeypatch, broken) as keeper:
         until(lambda: keeper.services[0].restarts >= 2)
         assert keeper.services[0].exit_code == 7
+
+
+def test_a_full_disk_does_not_take_the_stack_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, full = Settings(home=tmp_path), threading.Event()
+    full.set()
+    begin, refused = subprocess.Popen, []
+
+    def write(path: Path) -> AbstractContextManager[Path]:
+        if full.is_set():
+            raise StorageError("cannot write")
+        return atomic_file(path)
+
+    def rotate(_: Path) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def popen(*arguments: Any, **named: Any) -> Any:
+        if not refused:
+            refused.append(True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return begin(*arguments, **named)
+
+    monkeypatch.setattr(supervisor, "atomic_file", write)
+    monkeypatch.setattr(supervisor, "rotate", rotate)
+    monkeypatch.setattr("infra.supervisor.subprocess.Popen", popen)
+    with supervised(settings, monkeypatch, web()) as keeper:
+        until(lambda: keeper.services[0].status == "up")
+        assert refused
+        assert stack_state.read(settings) is None
+        full.clear()
+        until(lambda: status(settings, "web") == "up")
 
 
 def test_a_silent_service_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

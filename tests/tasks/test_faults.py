@@ -2,13 +2,16 @@
 
 import errno
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 
 import httpx
 import pytest
 import sqlalchemy
+from botocore.exceptions import ClientError
 from mlflow.exceptions import MlflowException
 
 from infra.servers import ServerError
@@ -41,6 +44,34 @@ def market_over_a_dead_network() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{closed_port()}")
     except OSError as error:
         raise MarketError("cannot open the market store") from error
+
+
+def answered(status: int) -> Callable[[], None]:
+    def call() -> None:
+        request = httpx.Request("GET", "http://market.example/ticks")
+        httpx.Response(status, request=request).raise_for_status()
+
+    return call
+
+
+def urllib_answered(status: int) -> Callable[[], None]:
+    def call() -> None:
+        try:
+            raise urllib.error.HTTPError("http://x", status, "no", Message(), None)
+        except OSError as error:
+            raise MarketError("cannot open the market store") from error
+
+    return call
+
+
+def s3_answered(status: int) -> Callable[[], None]:
+    def call() -> None:
+        raise ClientError(
+            {"Error": {"Code": "?"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            "GetObject",
+        )
+
+    return call
 
 
 def no_such_table() -> None:
@@ -82,6 +113,13 @@ def raised(call: Callable[[], None]) -> BaseException:
         (refused, "service"),
         (market_over_a_dead_network, "service"),
         (no_such_table, "service"),
+        (answered(503), "service"),
+        (answered(429), "service"),
+        (answered(401), "code"),  # asked again it says the same
+        (urllib_answered(404), "data"),
+        (urllib_answered(502), "service"),
+        (s3_answered(403), "code"),
+        (s3_answered(500), "service"),
         (mlflow_says("API request to http://x failed: Max retries exceeded"), "service"),
         (mlflow_says("(sqlite3.OperationalError) database or disk is full"), "machine"),
         (mlflow_says("Parameter already logged"), "code"),

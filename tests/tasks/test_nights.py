@@ -1,15 +1,18 @@
 """Nights read back from a real MLflow store and a real Prefect server."""
 
 import datetime as dt
+import time
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from mlflow.tracking import MlflowClient
-from prefect import flow, task
+from prefect import flow, get_client, task
 from prefect.runtime import flow_run
 
+from infra.servers import record_server
 from model_code.settings import MODEL_NAME, Settings
-from tasks import tracking
+from tasks import task_runs, tracking
 from tasks.nights import APPROVED_AT, look, prefect_url
 
 
@@ -80,3 +83,27 @@ def test_silent_stores_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     seen = look(dead.resolved(mlflow_tracking_uri="http://127.0.0.1:9"))
     assert seen.sources == {"mlflow": False, "prefect": False}
     assert seen.nights == ()
+
+
+def test_a_night_of_many_stages_is_read_to_its_end(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_runs, "PAGE", 1)
+    with pytest.raises(ValueError, match="no"):
+        small()
+    (night,) = look(home).nights
+    assert [stage.name for stage in night.stages] == ["validate", "train"]
+    with get_client(sync_client=True) as client:
+        found = task_runs.task_runs(client, UUID(night.flow_run_id))
+    assert len({run.id for run in found}) == len(found) == 3
+
+
+def test_a_server_that_is_being_restarted_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    settings = Settings(home=tmp_path)
+    record_server(settings, "http://127.0.0.1:9/api")  # its keeper, this process, lives
+    began = time.monotonic()
+    assert prefect_url(settings) is None
+    assert time.monotonic() - began < 10

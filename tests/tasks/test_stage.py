@@ -1,4 +1,5 @@
 import datetime as dt
+import importlib
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from prefect import flow
 from model_code.artifacts import ArtifactRef
 from model_code.errors import ConfigError
 from model_code.settings import FeatureSpec, Settings
+from tasks import engines, model
 from tasks import stage as stages
+from tasks.reach import reach
 from tasks.results import Record, SourceDay
 from tasks.stage import RunRef, canonical, code_version, stage, stage_key
 
@@ -116,3 +119,60 @@ def test_a_stage_that_fails_is_not_cached(home: Settings) -> None:
     assert go(RunRef(settings=home, mlflow_run_id="m", flow_run_id="f")) == [
         "Failed", "Completed", "Cached",
     ]  # fmt: skip
+
+
+def test_key_changes_with_helpers_constants_and_modules_beside_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = (
+        "import json\n"
+        "from model_code import metrics\n"
+        "from tasks.results import Record\n"
+        "MANY = {'one': 3}\n"
+        "def half(x):\n    return x / MANY['one']\n"
+        "def unused():\n    return 1\n"
+        "def work(x):\n    return [json.dumps(half(y)) for y in x], metrics, Record\n"
+    )
+
+    def reached(name: str, source: str) -> tuple[str, tuple[str, ...]]:
+        (tmp_path / f"{name}.py").write_text(source)
+        return reach(importlib.import_module(name).work)
+
+    first, modules = reached("before", text)
+    assert modules == ("model_code.metrics", "tasks.results")
+    assert reached("same", text.replace("return 1", "return 2"))[0] == first
+    assert reached("helper", text.replace("x / ", "x // "))[0] != first
+    assert reached("constant", text.replace("3}", "4}"))[0] != first
+    for name in ("before", "same", "helper", "constant"):
+        del sys.modules[name]
+
+
+def test_a_stage_names_what_its_helpers_use() -> None:
+    _, modules = reach(engines.measure_engines.fn)
+    assert {"tasks.served", "tasks.results", "model_code.benchmark.measure"} <= set(modules)
+    own, _ = reach(model.export_network.fn)
+    assert f"CALIBRATION = {model.CALIBRATION}" in own
+    assert "def _spread" in own
+
+
+@pytest.mark.parametrize("left", ["", '{"metadata": {"stor'])
+def test_a_result_cut_short_is_computed_again(home: Settings, left: str) -> None:
+    calls: list[int] = []
+
+    @stage("cut", code=["model_code.metrics"])
+    def cut(run: RunRef, number: int) -> int:
+        calls.append(number)
+        return number
+
+    @flow
+    def go(run: RunRef) -> str:
+        return str(cut(run, 5, return_state=True).name)
+
+    run = RunRef(settings=home, mlflow_run_id="m", flow_run_id="f")
+    assert go(run) == "Completed"
+    (record,) = (home.home / "results").glob("cut-*")
+    record.write_text(left)
+    assert go(run) == "Completed"
+    assert calls == [5, 5]
+    assert go(run) == "Cached"

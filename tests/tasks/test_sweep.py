@@ -9,12 +9,15 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Completed, Paused, Running
+from prefect.states import Completed, Paused, Running, State
 
+from flows.rerun import rerun
 from infra.process import Mark
-from model_code.settings import Settings
-from tasks import tracking
+from model_code.errors import ConfigError
+from model_code.settings import NightlySpec, Settings
+from tasks import runs, tracking
 from tasks.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.holder import Holder
 from tasks.sweep import sweep
 
 
@@ -108,3 +111,91 @@ def test_a_nested_run_whose_parent_has_ended_is_closed(home: Settings, dead: Mar
     mlflow.set_terminated(parent, "FINISHED")
     assert sweep(home).closed == ("training",)
     assert status(home, child) == {"KILLED"}
+
+
+def test_a_holder_of_another_machine_is_not_judged_from_here(
+    home: Settings, begun: FlowRun, dead: Mark
+) -> None:
+    home.home.mkdir(parents=True, exist_ok=True)
+    path = home.home / "nightly.holder"
+    far = Mark.own().model_copy(update={"host": "elsewhere", "boot": "another"})
+    path.write_text(Holder(process=far, flow_run_id=str(begun.id)).model_dump_json())
+    assert sweep(home).crashed == ()  # a shared folder: it may be at work over there
+    assert sweep(home, own="who holds the lock").crashed == (begun.name,)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, Running(), force=True)
+    path.write_text(Holder(process=dead, flow_run_id=str(begun.id)).model_dump_json())
+    assert sweep(home).crashed == (begun.name,)
+
+
+@pytest.mark.parametrize(
+    ("state", "lives", "left"),
+    [
+        (Paused(), False, True),  # it waits for a decision, without a process
+        (Running(), True, True),
+        (Running(), False, False),
+        (Completed(), False, False),
+    ],
+)
+def test_a_promotion_outlives_its_night(
+    home: Settings, begun: FlowRun, dead: Mark, state: State[None], lives: bool, left: bool
+) -> None:
+    parent, child = track(home, "no such run", Mark.own(), time.time())
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.set_terminated(parent, "FINISHED")
+    process = Mark.own() if lives else dead
+    marks = {tracking.PROMOTION_TAG: str(begun.id), PROCESS_TAG: process.model_dump_json()}
+    tracking.set_tags(mlflow, child, marks)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, state, force=True)
+    assert sweep(home).closed == (() if left else ("training",))
+    assert status(home, child) == ({"RUNNING"} if left else {"KILLED"})
+
+
+def test_a_run_of_another_machine_that_lives_is_not_rerun(home: Settings, begun: FlowRun) -> None:
+    far = Mark.own().model_copy(update={"host": "elsewhere"})
+    track(home, str(begun.id), far, time.time())
+    with pytest.raises(ConfigError, match="at work on another machine"):
+        rerun(home, str(begun.id), say=print)
+    assert state_of(begun) == "Running"
+
+
+def test_a_run_is_marked_before_it_reads_running(
+    home: Settings, dead: Mark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    @flow(name="nightly")
+    def night() -> str:
+        with runs.tracked(home, NightlySpec(), simulated=True) as run:
+            return run.mlflow_run_id
+
+    def look(*_: object, **__: object) -> None:
+        (run,) = MlflowClient(home.tracking_uri).search_runs(
+            [tracking.experiment_id(MlflowClient(home.tracking_uri), home)]
+        )
+        mark = Mark.model_validate_json(run.data.tags[PROCESS_TAG])
+        seen.append(mark.lives and run.info.status == "RUNNING")
+        raise RuntimeError("Prefect is away")
+
+    with monkeypatch.context() as broken:
+        # nobody has marked it later on
+        broken.setattr("tasks.runs.create_link_artifact", look)
+        broken.setattr("tasks.heartbeat.tracking.set_tags", lambda *_: None)
+        with pytest.raises(RuntimeError, match="Prefect is away"):
+            night()
+    assert seen == [True]
+    mlflow = MlflowClient(home.tracking_uri)
+    (run,) = mlflow.search_runs([tracking.experiment_id(mlflow, home)])
+    assert run.info.status == "FAILED"
+    # and goes on as the process's own from its first moment
+    tracking.set_tags(mlflow, run.info.run_id, {PROCESS_TAG: dead.model_dump_json()})
+    tracking.continue_or_start(
+        mlflow,
+        home,
+        name="n",
+        identity={tracking.FLOW_RUN_TAG: run.data.tags[tracking.FLOW_RUN_TAG]},
+        tags={},
+        marks={PROCESS_TAG: Mark.own().model_dump_json()},
+    )
+    assert sweep(home).closed == ()
