@@ -1,10 +1,11 @@
-"""Alerts: Prefect automations that call a webhook when a night goes wrong.
+"""Alerts: Prefect automations that call a webhook when a night, or another flow, goes wrong.
 
 They run in the Prefect server, so a dead worker or a killed process is noticed too.
 """
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,15 +22,16 @@ from pydantic import SecretStr
 from model_code.errors import ConfigError
 
 BLOCK = "tickline-alerts"
-PREFIX = "tickline: nightly "
+PREFIX = "tickline: "
 FLOW = "nightly"
+OTHERS = ("promote", "rollback", "backfill")  # of these only the failed are told
 FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
 ENDED = FAILED | {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled", "Skipped")}
 
 # filled in by the server; tojson keeps a quote in a name from breaking the JSON
 PAYLOAD = """{
   "alert": "%(name)s",
-  "text": {{ ("nightly " ~ flow_run.name ~ ": %(name)s") | tojson }},
+  "text": {{ (flow.name ~ " " ~ flow_run.name ~ ": %(name)s") | tojson }},
   "flow_run": {{ flow_run.name | tojson }},
   "flow_run_id": {{ flow_run.id | string | tojson }},
   "state": {{ flow_run.state.name | tojson }},
@@ -38,7 +40,12 @@ PAYLOAD = """{
 
 
 def install_alerts(
-    webhook: str, *, stuck_after: dt.timedelta, deadline: dt.time, flow: str = FLOW
+    webhook: str,
+    *,
+    stuck_after: dt.timedelta,
+    deadline: dt.time,
+    flow: str = FLOW,
+    others: Sequence[str] = OTHERS,
 ) -> list[str]:
     """Create or replace the alerts and return their names.
 
@@ -47,6 +54,7 @@ def install_alerts(
         stuck_after: a run in state Running for longer is stuck; at least ten seconds.
         deadline: wall-clock time, in the deployment's zone, by which a scheduled night ends.
         flow: the flow to watch.
+        others: flows of which only the failed runs are told.
 
     Raises:
         ConfigError: no URL, or the nightly is not deployed on a cron schedule here.
@@ -59,7 +67,7 @@ def install_alerts(
     block_id = block.save(BLOCK, overwrite=True)
     remove_automations()
     names = []
-    for name, remedy, trigger in triggers(flow, stuck_after=stuck_after, within=within):
+    for name, remedy, trigger in triggers(flow, others, stuck_after=stuck_after, within=within):
         payload = PAYLOAD % {"name": name, "remedy": remedy}
         automation = Automation(
             name=f"{PREFIX}{name}",
@@ -73,7 +81,7 @@ def install_alerts(
 
 
 def triggers(
-    flow: str, *, stuck_after: dt.timedelta, within: dt.timedelta
+    flow: str, others: Sequence[str], *, stuck_after: dt.timedelta, within: dt.timedelta
 ) -> list[tuple[str, str, EventTrigger]]:
     """Each alert's name, what to do about it (a Jinja expression), and what sets it off."""
     of_flow = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
@@ -86,9 +94,19 @@ def triggers(
         "match_related": of_flow,
         "for_each": {"prefect.resource.id"},
     }
+    of_others = of_flow | {"prefect.resource.name": list(others)}
     rerun = '"tickline rerun " ~ flow_run.name'
     return [
         ("failed", rerun, EventTrigger(expect=FAILED, posture=Posture.Reactive, **each_run)),
+        (
+            "failed, not a night",
+            '"docs/runbook.md, " ~ flow.name ~ ": the same command goes on"',
+            EventTrigger(
+                expect=FAILED,
+                posture=Posture.Reactive,
+                **(each_run | {"match_related": of_others}),
+            ),
+        ),
         (
             "late",
             '"start a worker: tickline worker"',

@@ -89,10 +89,16 @@ def test_each_fault_calls_the_webhook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, calls = receiver
-    short = dt.timedelta(seconds=10)
+    short = dt.timedelta(seconds=20)  # a busy server takes some seconds to see an end
     monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: short)
-    names = install_alerts(url, stuck_after=short, deadline=dt.time(5), flow=FLOW)
-    assert len(names) == 4
+    others = ("watched too",)
+    names = install_alerts(url, stuck_after=short, deadline=dt.time(5), flow=FLOW, others=others)
+    assert len(names) == 5
+    with get_client(sync_client=True) as client:
+        other, unwatched = (client.create_flow_from_name(name) for name in (*others, "unwatched"))
+    begin(other, "a promotion", Running(), Failed(message="no"))
+    begin(other, "a sound one", Running(), Completed())
+    begin(unwatched, "somebody else's", Running(), Failed(message="no"))
     failed = begin(deployed, 'a "quoted" one', Running(), Failed(message="no"))
     begin(deployed, "waits", Scheduled(name="Late"))
     begin(deployed, "hangs", Running())
@@ -103,6 +109,7 @@ def test_each_fault_calls_the_webhook(
     found: dict[tuple[str, str], dict[str, Any]] = {}
     expected = {
         ("failed", 'a "quoted" one'),
+        ("failed, not a night", "a promotion"),
         ("late", "waits"),
         ("stuck", "hangs"),
         ("deadline missed", "by schedule"),
@@ -115,6 +122,9 @@ def test_each_fault_calls_the_webhook(
     assert alert["flow_run_id"] == str(failed)
     assert alert["state"] == "Failed"
     assert alert["do"] == 'tickline rerun a "quoted" one'
+    other_alert = found["failed, not a night", "a promotion"]
+    assert other_alert["text"] == "watched too a promotion: failed, not a night"
+    assert "watched too" in other_alert["do"]
 
 
 def test_installing_again_replaces_and_removing_leaves_nothing(
@@ -130,9 +140,9 @@ def test_installing_again_replaces_and_removing_leaves_nothing(
     with get_client(sync_client=True) as client:
         found = client.read_automations()
         block = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=False)
-        assert len([one for one in found if one.name.startswith("tickline: ")]) == 4
+        assert len([one for one in found if one.name.startswith("tickline: ")]) == 5
         assert "hush" not in str(block.data)
-    assert remove_alerts() == 4
+    assert remove_alerts() == 5
     assert remove_alerts() == 0
 
 
@@ -159,7 +169,7 @@ def test_only_scheduled_runs_have_a_deadline() -> None:
     by_name = {
         name: trigger
         for name, _, trigger in triggers(
-            "nightly", stuck_after=dt.timedelta(hours=3), within=dt.timedelta(hours=4)
+            "nightly", ("promote",), stuck_after=dt.timedelta(hours=3), within=dt.timedelta(hours=4)
         )
     }
     assert "auto-scheduled" in str(by_name["deadline missed"].match_related)

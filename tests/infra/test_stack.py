@@ -308,6 +308,18 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_alerts_fire_when_prometheus_says_so(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    shutil.copy(INFRA / "prometheus" / "rules.yaml", tmp_path / "rules.yaml")
+    cases = shutil.copy(Path(__file__).with_name("prometheus_rules.yaml"), tmp_path)
+    done = subprocess.run(
+        [promtool, "test", "rules", str(cases)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_grafana_is_provisioned_with_the_dashboard() -> None:
     provisioning = INFRA / "grafana" / "provisioning"
     source = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())
