@@ -18,10 +18,11 @@ from tasks import tracking
 from tasks.heal import broken_artefact, forget
 from tasks.heartbeat import SILENT_S
 from tasks.holder import lock
-from tasks.sweep import sweep
+from tasks.sweep import lives, sweep
 from tasks.task_runs import task_runs
 
 POLL_S = 1.0
+ENDING_S = 30.0
 Say = Callable[[str], None]
 
 
@@ -49,6 +50,7 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
             remedy="tickline nightly --refresh computes everything again",
         )
     _require_ended(settings, found)
+    _await_end(found)
     _heal(settings, found, say)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
@@ -110,6 +112,22 @@ def _require_ended(settings: Settings, run: FlowRun) -> None:
             remedy="wait for it; were that machine gone, it would be given up "
             f"{SILENT_S / 60:.0f} minutes after its last sign of life",
         )
+
+
+def _await_end(run: FlowRun) -> None:
+    # one whose worker was killed closes its books for some seconds, and would tell Prefect that it
+    # crashed after it was scheduled anew
+    if run.state is None or run.state.is_final():
+        return
+    deadline = time.monotonic() + ENDING_S
+    while lives(run):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"the process of {run.name} does not end",
+                where=str(run.infrastructure_pid),
+                remedy="end it, then the same command",
+            )
+        time.sleep(POLL_S)
 
 
 def _heal(settings: Settings, run: FlowRun, say: Say) -> None:

@@ -77,6 +77,8 @@ def explain(settings: Settings, run: str | None) -> Explanation:
         holder = read_holder(settings)
         pid = f", process {holder.process.pid}" if holder else ""
         cause, command = f"it has not ended: {state.name if state else 'unknown'}{pid}", None
+        if tracking.ERROR_TAG in tags and not holder:
+            cause = "its process is ending just now: ask again in some seconds"
     else:
         whose, cause, remedy = _judge(text, tags, crashed=state.type == StateType.CRASHED)  # type: ignore[union-attr]
         command = f"tickline rerun {found.name}"
@@ -138,7 +140,7 @@ def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, st
         if named is None:
             return "code", text.splitlines()[0] if text else "no reason was kept", remedy
         kind, what = named[1], named[2].splitlines()[0].strip("'\")")
-        return cause_by_name(kind), f"{kind}: {what}", remedy
+        return cause_by_name(kind, what), f"{kind}: {what}", remedy
     return fault.cause, f"{fault.kind}: {fault.what}", remedy
 
 

@@ -36,6 +36,8 @@ SERVICE = {
     "OperationalError",  # of SQLAlchemy, its driver's too
     "InferenceServerException",
 }
+# SQLite says it in words, and MLflow passes them on
+DISK_WORDS = ("disk is full", "No space left on device")
 DATA = {"DataError", "MarketError"}
 # an artefact that is gone or changed, a full disk or a wrong word do not mend themselves
 MAY_PASS = {408, 409, 425, 429}  # of HTTP's refusals those that another try may get past
@@ -64,7 +66,12 @@ class Fault(BaseModel):
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Judge by the exception and those it came from: what lies deepest counts most."""
+    """Judge by the exception and those it came from: what lies deepest counts most.
+
+    A process that was told to stop (its worker died, somebody pressed Ctrl-C) is the machine's.
+    """
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return "machine"
     chain = list(_chain(error))
     for found in reversed(chain):
         names = {base.__name__ for base in type(found).__mro__}
@@ -76,9 +83,15 @@ def cause_of(error: BaseException) -> Cause:
     return "data" if names & DATA else "code"
 
 
-def cause_by_name(kind: str) -> Cause:
-    """Judge by an exception's type name alone, where nothing more was kept."""
+def cause_by_name(kind: str, what: str = "") -> Cause:
+    """Judge by an exception's type name and words, where nothing more was kept.
+
+    On a full disk nothing more can be.
+    """
     from model_code import errors
+
+    if any(words in what for words in DISK_WORDS):
+        return "machine"
 
     known = getattr(errors, kind, None) or getattr(builtins, kind, None)
     names = {kind, *(base.__name__ for base in getattr(known, "__mro__", ()))}
@@ -124,10 +137,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _disk_full(error: BaseException) -> bool:
-    # SQLite says it in words, and MLflow passes them on
-    words = ("disk is full", "No space left on device")
     return (isinstance(error, OSError) and error.errno in DISK_FAULTS) or any(
-        part in str(error) for part in words
+        words in str(error) for words in DISK_WORDS
     )
 
 

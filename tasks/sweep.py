@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psutil
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -28,7 +27,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.process import Mark
+from infra.process import Mark, birth
 from model_code.settings import Settings
 from tasks import tracking
 from tasks.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
@@ -134,14 +133,20 @@ def _crash(
         yield run.name
 
 
+def lives(run: FlowRun) -> bool | None:
+    """Whether the process that a worker began for it lives; None where nobody here can tell."""
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    if run.deployment_id is None or not pid.isdigit() or host != Mark.own().host:
+        return None
+    return birth(int(pid)) is not None
+
+
 def _lost(run: FlowRun) -> bool:
     """Whether a worker of this machine began it and its process is gone."""
     if run.deployment_id is None or run.state is None:
         return False
-    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if pid.isdigit():
-        own = Mark.own().host
-        return host == own and not psutil.pid_exists(int(pid))
+    if run.infrastructure_pid:
+        return lives(run) is False
     waited = datetime.now(UTC) - run.state.timestamp
     return run.state.is_pending() and waited > timedelta(seconds=START_S)
 

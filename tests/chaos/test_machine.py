@@ -35,7 +35,8 @@ def test_disk_full(small_disk: Home, undisturbed: Home, table: list[Row]) -> Non
     said = small_disk.nightly(("fill", "export")).fail()
     assert "No space left on device" in said or "disk is full" in said
     (small_disk.settings.home / "ballast").unlink()
-    assert "machine" in small_disk.why()
+    why = small_disk.why()
+    assert "machine" in why, why
     took = small_disk.rerun().succeed()
     small_disk.compare(undisturbed)
     table.append(Row("disk full in `export`", "failed with the path; no half-written file", took))

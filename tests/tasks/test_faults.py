@@ -159,7 +159,16 @@ def test_fault_survives_json_and_keeps_one_line() -> None:
     assert Fault.of(KeyboardInterrupt()).what == "KeyboardInterrupt"
 
 
+def test_a_process_told_to_stop_is_the_machines_whatever_it_was_told_by() -> None:
+    stopped = SystemExit(1)
+    stopped.__context__ = ConnectionResetError("the worker is gone")
+    assert cause_of(stopped) == "machine"
+    assert cause_of(KeyboardInterrupt()) == "machine"
+
+
 def test_cause_by_name_of_the_unknown_is_code() -> None:
     assert cause_by_name("ZeroDivisionError") == "code"
     assert cause_by_name("ConnectionRefusedError") == "service"
     assert cause_by_name("MemoryError") == "machine"
+    assert cause_by_name("OSError", "[Errno 28] No space left on device") == "machine"
+    assert cause_by_name("OSError", "[Errno 5] Input/output error") == "code"

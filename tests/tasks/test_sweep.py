@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -18,7 +19,7 @@ from model_code.settings import NightlySpec, Settings
 from tasks import runs, tracking
 from tasks.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
 from tasks.holder import Holder
-from tasks.sweep import sweep
+from tasks.sweep import lives, sweep
 
 
 @pytest.fixture
@@ -29,6 +30,20 @@ def dead() -> Mark:
     child.kill()
     child.communicate()
     return mark
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_workers_process_is_known_by_host_and_number(dead: Mark, deployed: bool) -> None:
+    own = Mark.own()
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4() if deployed else None)
+    for process, expected in (
+        (f"{own.host}:{own.pid}", True),
+        (f"{own.host}:{dead.pid}", False),
+        (f"elsewhere:{own.pid}", None),
+        (None, None),
+    ):
+        found = lives(run.model_copy(update={"infrastructure_pid": process}))
+        assert found is (expected if deployed else None)
 
 
 @pytest.fixture
