@@ -6,9 +6,9 @@ DATA ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data swap-load story story-oncall up down chaos ui audit clean
+.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## make .venv from requirements.lock
 $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
@@ -41,6 +41,12 @@ bench-repeat: setup ## the same five times: how well do they agree?
 bench-data: setup ## speed of features and validation
 	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.bench.bench_validation
+
+bench-triton: setup ## what the server costs at batch 1, and where the time goes
+	$(BIN)/python -m tests.bench.bench_triton
+
+bench-overhead: setup ## what Prefect and MLflow cost a nightly (DATA=URI for real ticks)
+	$(BIN)/python -m tests.bench.bench_overhead $(if $(DATA),--data $(DATA))
 
 swap-load: setup ## swaps and rollbacks of a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra import auth
@@ -57,6 +57,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """Environment of every process that runs flows, to be set before Prefect is imported."""
     values = {
         **QUIET,
+        **_own_words(settings),
         "TICKLINE_HOME": str(settings.home),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(settings.home / "results"),
@@ -65,6 +66,23 @@ def environment(settings: Settings) -> dict[str, str]:
     if settings.prefect_api_url:
         values["PREFECT_API_URL"] = settings.prefect_api_url
     return values | auth.client_environment(settings)
+
+
+def _own_words(settings: Settings) -> dict[str, str]:
+    """What was set otherwise than by default, wherever it came from.
+
+    A process with another working directory does not see the `.env` that this one read.
+    """
+    found = {}
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if value == field.default or isinstance(value, SecretStr):  # auth has its own way
+            continue
+        if isinstance(value, Path):
+            value = value.expanduser().resolve()
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        found[f"TICKLINE_{name.upper()}"] = text
+    return found
 
 
 @contextmanager

@@ -113,3 +113,25 @@ def test_environment_keeps_everything_under_home_and_telemetry_off(tmp_path: Pat
         assert str(tmp_path) in values[name]
     assert values["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert values["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_another_working_directory_changes_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's flows run in the checkout, where the caller's `.env` is not read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(
+        "TICKLINE_REVIEWERS=ada, grace\nTICKLINE_FOUR_EYES=false\nTICKLINE_STAGING=staged\n"
+        "TICKLINE_MLFLOW_TRACKING_URI=http://127.0.0.1:9\nTICKLINE_AUTH_PASSWORD=hush\n"
+    )
+    mine = Settings().resolved(home=tmp_path / "home")
+    found = environment(mine)
+    assert "hush" not in {value for name, value in found.items() if name.startswith("TICKLINE_")}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    theirs = Settings().resolved()
+    assert theirs.staging == tmp_path / "staged"
+    for name in ("home", "reviewers", "four_eyes", "mlflow_tracking_uri", "market", "triton_url"):
+        assert getattr(theirs, name) == getattr(mine, name), name
