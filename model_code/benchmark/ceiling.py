@@ -1,19 +1,24 @@
 """The arithmetic floor: how fast this machine multiplies matrices, measured beside the engines.
 
 An engine cannot answer faster than its multiply-adds take at the highest rate that a large matrix
-product reaches here, all cores at work. Peak rates on data sheets assume clocks that a shared
-machine does not hold; a rate seen in the same run is the limit that can be reached.
+product reaches here, all cores at work, by the best of the libraries at hand. Peak rates on data
+sheets assume clocks that a shared machine does not hold; a rate seen in the same run is the limit
+that can be reached.
 
 Shapes: M side of a square matrix.
 """
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+import openvino as ov
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from model_code.engines.packaged import physical_cores
@@ -45,9 +50,16 @@ def ceilings(kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
 def _cpu(precision: str) -> float | None:
     match precision:
         case "fp32":
-            return max(max(_torch(side, torch.float32), _numpy(side)) for side in SIDES)
+            rates = (
+                partial(_torch, dtype=torch.float32),
+                _numpy,
+                _onnxruntime,
+                partial(_openvino, precision="f32"),
+            )
+            return max(rate(side) for rate in rates for side in SIDES)
         case "bf16":
-            return max(_torch(side, torch.bfloat16) for side in SIDES)
+            rates = (partial(_torch, dtype=torch.bfloat16), partial(_openvino, precision="bf16"))
+            return max(rate(side) for rate in rates for side in SIDES)
         case "int8":
             return max(_integers(side) for side in SIDES)
     return None
@@ -64,14 +76,27 @@ def _numpy(side: int) -> float:
     return _rate(side, lambda: left_MM @ right_MM)
 
 
+def _onnxruntime(side: int) -> float:
+    weights = np.ones((side, side), dtype=np.float32)
+    return _through_onnxruntime(side, "MatMul", TensorProto.FLOAT, TensorProto.FLOAT, weights)
+
+
 def _integers(side: int) -> float:
     weights = np.ones((side, side), dtype=np.int8)
+    return _through_onnxruntime(
+        side, "MatMulInteger", TensorProto.UINT8, TensorProto.INT32, weights
+    )
+
+
+def _through_onnxruntime(
+    side: int, operator: str, left: int, product: int, weights_MM: NDArray[Any]
+) -> float:
     graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
-        "integers",
-        [helper.make_tensor_value_info("left", TensorProto.UINT8, [side, side])],
-        [helper.make_tensor_value_info("product", TensorProto.INT32, [side, side])],
-        [onnx.numpy_helper.from_array(weights, "right")],
+        [helper.make_node(operator, ["left", "right"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("left", left, [side, side])],
+        [helper.make_tensor_value_info("product", product, [side, side])],
+        [onnx.numpy_helper.from_array(weights_MM, "right")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     options = ort.SessionOptions()
@@ -79,8 +104,22 @@ def _integers(side: int) -> float:
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    left_MM = np.ones((side, side), dtype=np.uint8)
+    left_MM = np.ones((side, side), dtype=helper.tensor_dtype_to_np_dtype(left))
     return _rate(side, lambda: session.run(None, {"left": left_MM}))
+
+
+def _openvino(side: int, precision: str) -> float:
+    weights = ov.opset13.constant(np.ones((side, side), dtype=np.float32))
+    left = ov.opset13.parameter([side, side], np.float32)
+    graph = ov.Model([ov.opset13.matmul(left, weights, False, False)], [left])
+    properties = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": physical_cores(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = ov.Core().compile_model(graph, "CPU", properties).create_infer_request()
+    left_MM = np.ones((side, side), dtype=np.float32)
+    return _rate(side, lambda: request.infer([left_MM], share_inputs=True))
 
 
 def _gpu(precision: str) -> float | None:
