@@ -34,14 +34,14 @@ def render(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
 def repeated(found: tuple[Bench, ...]) -> list[str]:
     """How well repeated measurements agree with the first; the last line is the summary.
 
-    Engines that are equally fast share a place ("a = b"), and stand there in the table's order.
+    Engines that are equally fast share a place ("a = b"), and stand there in the table's order. Of
+    the first place and of the last the engine is told that stood there, alone or not, most often.
     """
     standings = [gate.places(done.run) for done in found]
     rankings = [[name for place in standing for name in place] for standing in standings]
     chosen = [done.judged.engine for done in found]
     words = [done.judged.verdict.verdict for done in found]
     unsure = _unsure([done.judged.verdicts for done in found])
-    ends = [(ranking[0], ranking[-1]) for ranking in rankings]
     lines = [
         f"measurement {turn}: chose {done.judged.engine} ({done.judged.verdict.verdict}); "
         + " < ".join(" = ".join(place) for place in standing)
@@ -50,8 +50,8 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
     return [
         *lines,
         f"verdicts that changed: {unsure or 'none'}",
-        f"first place {ends[0][0]} {_same([first for first, _ in ends])}, "
-        f"last place {ends[0][1]} {_same([last for _, last in ends])}, "
+        f"first place {_steadiest([standing[0] for standing in standings])}, "
+        f"last place {_steadiest([standing[-1] for standing in standings])}, "
         f"chosen {chosen[0]} {_same(chosen)}",
         f"same ranking {_same(rankings)}, same verdict {_same(words)}",
     ]
@@ -59,6 +59,11 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
 
 def _same(values: Sequence[object]) -> str:
     return f"{sum(value == values[0] for value in values)}/{len(values)}"
+
+
+def _steadiest(places: Sequence[tuple[str, ...]]) -> str:
+    name, times = Counter(name for place in places for name in place).most_common(1)[0]
+    return f"{name} {times}/{len(places)}"
 
 
 def _unsure(judged: Sequence[Mapping[str, str]]) -> str:
