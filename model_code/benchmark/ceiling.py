@@ -48,21 +48,18 @@ def ceilings(kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
 
 
 def _cpu(precision: str) -> float | None:
+    rates: tuple[Callable[[int], float], ...]
     match precision:
         case "fp32":
-            rates = (
-                partial(_torch, dtype=torch.float32),
-                _numpy,
-                _onnxruntime,
-                partial(_openvino, precision="f32"),
-            )
-            return max(rate(side) for rate in rates for side in SIDES)
+            ours = partial(_torch, dtype=torch.float32), partial(_openvino, precision="f32")
+            rates = (*ours, _numpy, _onnxruntime)
         case "bf16":
             rates = (partial(_torch, dtype=torch.bfloat16), partial(_openvino, precision="bf16"))
-            return max(rate(side) for rate in rates for side in SIDES)
         case "int8":
-            return max(_integers(side) for side in SIDES)
-    return None
+            rates = (_integers,)
+        case _:
+            return None
+    return max(rate(side) for rate in rates for side in SIDES)
 
 
 def _torch(side: int, dtype: torch.dtype) -> float:

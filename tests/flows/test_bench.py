@@ -99,7 +99,7 @@ def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
     *_, third, changed, places, last = bench_tables.repeated(found)  # type: ignore[arg-type]
     assert third == "measurement 3: chose b (fail); b < a < c"
     assert changed == "verdicts that changed: b pass 1, fail 2"
-    assert places == "first place a 2/3, last place c 2/3, chosen a 2/3"  # c once beside b
+    assert places == "first place a 2/3, last place b 2/3, chosen a 2/3"  # b once beside c
     assert last == "same ranking 1/3, same verdict 2/3"
     *_, changed, _, last = bench_tables.repeated(found[:1] * 5)  # type: ignore[arg-type]
     assert changed == "verdicts that changed: none"
