@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 CLIENTS = 4
 STARTED = time.monotonic()
+# those that every machine has and that change no answer: a champion whose engine is faster than any
+# that passes the next night would turn that night down, which is another story
+ENGINES = ("onnxruntime-fp32", "openvino-fp32")
 SMALL = {
     "split": {"train_windows": 2048, "validation_windows": 512, "test_windows": 1024},
     "network": {"d_model": 16, "heads": 2, "layers": 1, "feed_forward": 32},
@@ -151,7 +154,12 @@ def night(
     from flows.summary import Outcome
 
     training = {"epochs": epochs, "learning_rate": learning_rate}
-    spec = {"market": data, "goals": str(goals.resolve()) if goals else None, "training": training}
+    spec = {
+        "market": data,
+        "goals": str(goals.resolve()) if goals else None,
+        "training": training,
+        "benchmark": {"engines": ENGINES},
+    }
     outcome = nightly(NightlySpec.model_validate(spec | (SMALL if small else {})))
     assert isinstance(outcome, Outcome)  # noqa: S101
     say(f"the gate says {outcome.verdict.verdict}: {outcome.verdict.reason}")
