@@ -99,6 +99,12 @@ class EngineRow(_Frozen):
         """Share of the arithmetic floor that the median reaches; 1 is the physical limit."""
         return None if self.floor_ms is None else self.floor_ms / self.p50_ms
 
+    @property
+    def _mcnemar_p(self) -> float | None:
+        if self.engine == REFERENCE_ENGINE:
+            return 1.0  # beside itself no window differs; every engine has the same metrics
+        return self.paired.p_value if self.paired else None
+
     def metrics(self) -> dict[str, float | None]:
         """Every number of the row by name, as goals and trackers read them."""
         skip = {"engine", "facts", "intervals", "throughput_at", "quality", "paired"}
@@ -106,7 +112,7 @@ class EngineRow(_Frozen):
             self.model_dump(exclude=skip)
             | {f"throughput_b{batch}": rate for batch, rate in self.throughput_at.items()}
             | {"floor_fraction": self.floor_fraction}
-            | {"mcnemar_p": self.paired.p_value if self.paired else None}
+            | {"mcnemar_p": self._mcnemar_p}
             | self.facts.model_dump(include={"size_mib", "peak_mib"})
             | self.quality.model_dump()
         )
