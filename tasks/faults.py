@@ -39,8 +39,8 @@ SERVICE = {
 # SQLite says it in words, and MLflow passes them on
 DISK_WORDS = ("disk is full", "No space left on device")
 DATA = {"DataError", "MarketError"}
-# an artefact that is gone or changed, a full disk or a wrong word do not mend themselves
 MAY_PASS = {408, 409, 425, 429}  # of HTTP's refusals those that another try may get past
+# an artefact that is gone or changed, a full disk or a wrong word do not mend themselves
 TRANSIENT_MESSAGES = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
 
 

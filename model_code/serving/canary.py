@@ -22,7 +22,7 @@ from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
 
 Say = Callable[[float, Observed], None]
-PATIENCE = 20  # times the requests of a step, at most, until the candidate was asked enough
+LONGEST = 20  # times the requests of a step, at most, until the candidate was asked enough
 LEASE_S = 20.0  # a share lasts so long after the watcher was last alive
 
 
@@ -97,7 +97,7 @@ async def _step(
     number = 0
     # a small share may need more requests until the candidate's answers can be judged
     while number < spec.canary_requests or (
-        tally.requests < spec.canary_patience and number < PATIENCE * spec.canary_requests
+        tally.requests < spec.canary_patience and number < LONGEST * spec.canary_requests
     ):
         lease.renew()
         index = number % len(x_RTF)
