@@ -34,7 +34,7 @@ def render(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
 def repeated(found: tuple[Bench, ...]) -> list[str]:
     """How well repeated measurements agree with the first; the last line is the summary.
 
-    Engines that are equally fast share a place ("a = b"), and stand there in the table's order. Of
+    Engines that one measurement cannot tell apart share a place ("a = b"), in the table's order. Of
     the first place and of the last the engine is told that stood there, alone or not, most often.
     """
     standings = [gate.places(done.run) for done in found]

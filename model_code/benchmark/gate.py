@@ -8,6 +8,7 @@ from model_code.benchmark import blocks, significance
 from model_code.benchmark.goals import Goals, load_goals
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.slices import sliced, worst_flip_fraction
+from model_code.benchmark.timing import STABLE_WITHIN
 from model_code.benchmark.verdict import Draws, Evidence, Verdict, decide
 from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
@@ -118,15 +119,17 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
 
 
 def places(run: BenchmarkRun) -> tuple[tuple[str, ...], ...]:
-    """Engines by batch-1 latency, the fastest place first; the equally fast share a place.
+    """Engines by batch-1 latency, the fastest place first; what cannot be told apart shares one.
 
-    Equally fast is as `choose` has it, compared with the fastest of the place. Within a place the
-    order is the table's, so that nothing follows the noise of one measurement.
+    Told apart is what lies further from the fastest of its place, by the 95% interval of the
+    ratio, than the median of a stable row may drift within one measurement (10%): the next
+    measurement, in another mood of the machine, might turn them round. `choose` is stricter, for it
+    compares within one measurement only. Within a place the order is the table's.
     """
     rows = {row.engine: row.p50_ms for row in run.result.rows}
     table, found = list(rows), list[list[str]]()
     for name in sorted(rows, key=lambda engine: rows[engine]):
-        if found and _equally_fast(run, name, found[-1][0]):
+        if found and _equally_fast(run, name, found[-1][0], STABLE_WITHIN):
             found[-1].append(name)
         else:
             found.append([name])
@@ -150,11 +153,11 @@ def _nearest(verdicts: Mapping[str, Verdict]) -> str:
     return min(verdicts, key=lambda name: sum(row.passed is False for row in verdicts[name].rows))
 
 
-def _equally_fast(run: BenchmarkRun, name: str, fastest: str) -> bool:
+def _equally_fast(run: BenchmarkRun, name: str, fastest: str, within: float = TIE) -> bool:
     ratio = significance.latency_ratio(
         run.latency_ms_R[name], run.latency_ms_R[fastest], run.round_R, seed=SEED
     )
-    return ratio is not None and ratio.low <= 1.0 + TIE
+    return ratio is not None and ratio.low <= 1.0 + within
 
 
 def _preference(name: str) -> tuple[bool, int, int]:

@@ -1,44 +1,34 @@
 """Faults of the machine: full disk, no memory, broken bytes, a clock that jumps, stale locks."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builders_disk import small_disk
 from harness import Home, Row
 
 from tasks.holder import lock, read_holder
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, prefect_url: str) -> Iterator[Home]:
+def disk_home(tmp_path: Path, prefect_url: str) -> Iterator[Home]:
     """A home on a file system of its own."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(mount)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        pytest.skip(f"a file system cannot be mounted here: {made.stderr.strip()}")
-    home = Home.make(mount, prefect_url)
-    try:
-        yield home
-    finally:
-        home.kill_leftovers()
-        subprocess.run(["umount", "-l", str(mount)], check=True)
+    with small_disk(tmp_path, megabytes=200) as mount:
+        home = Home.make(mount, prefect_url)
+        try:
+            yield home
+        finally:
+            home.kill_leftovers()
 
 
-def test_disk_full(small_disk: Home, undisturbed: Home, table: list[Row]) -> None:
-    said = small_disk.nightly(("fill", "export")).fail()
+def test_disk_full(disk_home: Home, undisturbed: Home, table: list[Row]) -> None:
+    said = disk_home.nightly(("fill", "export")).fail()
     assert "No space left on device" in said or "disk is full" in said
-    (small_disk.settings.home / "ballast").unlink()
-    why = small_disk.why()
+    (disk_home.settings.home / "ballast").unlink()
+    why = disk_home.why()
     assert "machine" in why, why
-    took = small_disk.rerun().succeed()
-    small_disk.compare(undisturbed)
+    took = disk_home.rerun().succeed()
+    disk_home.compare(undisturbed)
     table.append(Row("disk full in `export`", "failed with the path; no half-written file", took))
 
 

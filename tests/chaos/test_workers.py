@@ -8,6 +8,7 @@ import sys
 import time
 from uuid import UUID
 
+from builders_commands import make_pool, prefect
 from harness import ROOT, TIMEOUT_S, Home, Row
 from prefect import get_client
 from prefect.client.schemas.objects import StateType
@@ -18,19 +19,6 @@ from tasks.task_runs import task_runs
 
 POLL_S = 0.02
 STAGES = ("validate", "train", "export", "benchmark")  # as their task runs are named at first
-
-
-def prefect(home: Home, *words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *words],
-        cwd=ROOT,
-        env=home.variables()
-        | {"PWD": str(ROOT), "PREFECT_API_URL": str(home.settings.prefect_api_url)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class Worker:
@@ -85,8 +73,9 @@ def test_worker_killed_in_one_stage_after_the_other(
 
 
 def kill_workers(disturbed: Home, table: list[Row]) -> None:
-    prefect(disturbed, "work-pool", "create", "--overwrite", "--type", "process", "local")
-    prefect(disturbed, "deploy", "--name", "nightly")
+    variables = disturbed.variables()
+    make_pool(env=variables)
+    prefect("deploy", "--name", "nightly", env=variables)
     spec = json.loads(disturbed.night.read_text())
     run = run_deployment("nightly/nightly", parameters={"spec": spec}, timeout=0)
     for stage in STAGES:

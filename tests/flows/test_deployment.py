@@ -1,7 +1,6 @@
 """prefect.yaml, checked against the flows and run by a real worker of a real server."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from builders_commands import make_pool, module, prefect
 from builders_flow import tiny
 from mlflow.tracking import MlflowClient
 from prefect import get_client
@@ -58,19 +58,6 @@ def test_entrypoint_parameters_and_schedule_are_sound(deployment: dict[str, Any]
         assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
 
 
-def prefect(*arguments: str, cwd: Path = ROOT) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PWD": str(cwd)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_a_worker_runs_the_deployment(
     home: Settings, prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +65,7 @@ def test_a_worker_runs_the_deployment(
     monkeypatch.delenv("PREFECT_LOGGING_LEVEL", raising=False)
     goals = tmp_path / "goals.yaml"
     goals.write_text("goals: [{name: finite, metric: non_finite, kind: threshold, maximum: 0}]\n")
-    prefect("work-pool", "create", "--overwrite", "--type", "process", "local")
+    make_pool()
     with get_client(sync_client=True) as client:
         for name in reversed(QUEUES):  # as whoever deployed by hand may have left them
             with suppress(ObjectAlreadyExists):
@@ -105,20 +92,12 @@ def test_a_worker_runs_the_deployment(
     scheduled = run_deployment(
         "nightly/nightly", parameters={"spec": spec.model_dump(mode="json")}, timeout=0
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "worker", "--once"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = module("flows.cli", "worker", "--once", cwd=tmp_path)
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(scheduled.id).state
         schedules = client.read_deployment_by_name("nightly/nightly").schedules
     assert state is not None
-    assert state.is_completed(), done.stdout + done.stderr
+    assert state.is_completed(), printed
     assert str(schedules[0].schedule.timezone) == "America/New_York"
     mlflow = MlflowClient(home.tracking_uri)
     runs = mlflow.search_runs(
@@ -132,7 +111,7 @@ def test_a_passed_gate_starts_a_promotion(
     home: Settings, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    prefect("work-pool", "create", "--overwrite", "--type", "process", "local")
+    make_pool()
     prefect("deploy", "--name", "promote")
     name = f"tickline.model.{MODEL_NAME}.4711"
     deadline = time.monotonic() + 60

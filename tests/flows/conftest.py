@@ -1,0 +1,26 @@
+"""Fixtures of the flows."""
+
+import pytest
+from prefect import get_client
+
+from flows import promotions
+from infra.triton.server import TritonServer
+from model_code.settings import Settings
+from tasks.opening import open_runs
+
+
+@pytest.fixture
+def desk(home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a desk with two reviewers, a live server and the session's Prefect."""
+    values = {
+        "TICKLINE_TRITON_URL": live_triton.grpc_url,
+        "TICKLINE_SERVING": str(live_triton.repository),
+        "TICKLINE_REVIEWERS": "ada, grace",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(promotions, "_worker_online", lambda: False)  # another test's may linger
+    with get_client(sync_client=True) as client:
+        for run in open_runs():
+            client.delete_flow_run(run.id)
+    return Settings().resolved()

@@ -1,0 +1,268 @@
+"""Promotions and rollbacks that are killed, tampered with or left alone by a server."""
+
+import datetime as dt
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from builders_desk import Killed, approve, champion, die, events, start
+from builders_promotion import PATIENT, registered
+from builders_serving import weights
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient as PrefectClient
+
+from flows import promotions
+from flows.promote import expire
+from infra.servers import ServerError
+from infra.triton.server import running
+from model_code.errors import (
+    IntegrityError,
+    PromotionError,
+    ServingError,
+)
+from model_code.repository.manifest import Manifest
+from model_code.repository.serving import ServingRepository
+from model_code.serving.client import TritonClient
+from model_code.serving.route import Route, Target
+from model_code.serving.swap import Swap
+from model_code.settings import MODEL_NAME, Settings
+from tasks import proving, swapping
+from tasks.names import Names, RegistryDownError
+from tasks.opening import open_runs, require_unchanged
+from tasks.promotion_results import Opened, Promoted, Shown
+
+
+def test_a_promotion_that_cannot_be_rejected_does_not_keep_the_others_open(desk: Settings) -> None:
+    brief = PATIENT.model_copy(update={"decision_hours": 1e-7})
+    first, second = start(desk, 1, spec=brief), start(desk, 2, spec=brief)
+    real = PrefectClient.resume_flow_run
+
+    def refuse(self: PrefectClient, run_id: UUID, **how: Any) -> Any:
+        if run_id == first.id:
+            raise ConnectionError("gone")
+        return real(self, run_id, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrefectClient, "resume_flow_run", refuse)
+        with pytest.raises(PromotionError, match=rf"1 promotions .*{first.name}: gone"):
+            expire()
+    assert [run.id for run in open_runs() if run.state and run.state.is_paused()] == [first.id]
+    with get_client(sync_client=True) as client:
+        outcome = promotions._work_on(client.read_flow_run(second.id))
+    assert isinstance(outcome, Promoted)
+    assert outcome.outcome == "rejected"
+    assert expire() == 1
+
+
+def test_approval_after_the_candidate_changed_is_void(desk: Settings) -> None:
+    start(desk, 1)
+    folder = desk.staging_repository / MODEL_NAME / "1"
+    manifest = Manifest.load(folder)
+    changed = manifest.model_copy(update={"code_commit": "e" * 40})
+    (folder / "manifest.json").write_bytes(changed.text())
+    with pytest.raises(PromotionError, match="is not what was approved"):
+        approve(desk, 1)
+    assert champion(desk) is None
+    assert events(desk) == ["started", "approved", "stopped"]
+
+
+def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settings) -> None:
+    registered(desk, 1)
+    registered(desk, 2)
+    folder = desk.staging_repository / MODEL_NAME / "2"
+    manifest = Manifest.load(folder)
+    opened = Opened(
+        version=2, started_by="bob", candidate=str(folder), mlflow_run_id="m",
+        opened_at=dt.datetime.now(dt.UTC),
+    )  # fmt: skip
+    shown = Shown(
+        identity=manifest.identity, engine_sha256="", config_sha256="", engine="", champion=None,
+        verdict_json="", simulated=False, page_url="", run_url="", summary="",
+    )  # fmt: skip
+    require_unchanged(desk, opened, shown)
+    Names(desk).move(1, None)
+    with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
+        require_unchanged(desk, opened, shown)
+    Names(desk).move(2, 1)  # its own swap, seen by a rerun
+    require_unchanged(desk, opened, shown)
+    graph = folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes() + b"?")
+    with pytest.raises(IntegrityError, match="expected sha256"):
+        require_unchanged(desk, opened, shown)
+
+
+def test_server_that_answers_otherwise_than_the_benchmark_stops_it(desk: Settings) -> None:
+    start(desk, 1, expected=weights(77, noise=1.0))
+    with pytest.raises(Exception, match=r"golden request was answered wrongly|answers otherwise"):
+        approve(desk, 1)
+    assert champion(desk) is None
+    with TritonClient(str(desk.triton_url)) as client:
+        assert client.versions(MODEL_NAME) == []
+
+
+def test_killed_in_the_swap_the_same_command_completes_it(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    waiting = start(desk, 2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Swap, "_turn", die)
+        with pytest.raises(Killed):
+            approve(desk, 2)
+    place = ServingRepository(desk.serving_repository)
+    assert place.journal() is not None
+    assert place.route().champion is not None
+    assert champion(desk) == 1
+
+    outcome = promotions.start(desk, 2, "bob", PATIENT)
+    assert isinstance(outcome, Promoted)
+    assert (outcome.outcome, outcome.champion, outcome.previous) == ("promoted", 2, 1)
+    assert champion(desk) == 2
+    assert place.journal() is None
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(waiting.id).state  # the same run, approved once
+    assert state is not None
+    assert state.is_completed()
+    assert events(desk).count("approved") == 2
+
+
+def test_rollback_writes_a_malformed_route_anew(desk: Settings) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    place = ServingRepository(desk.serving_repository)
+    place.route_file.write_text("half of")
+    with pytest.raises(IntegrityError, match="route file is malformed"):
+        place.route()
+    assert promotions.roll_back(desk, 1, "bob", "clients fail").version == 1
+    assert champion(desk) == 1
+
+
+def test_killed_before_it_was_recorded_it_serves_and_can_be_rolled_back_to(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(swapping, "record_promotion", die)
+        with pytest.raises(Killed):
+            approve(desk, 1)
+    assert champion(desk) == 1
+    start(desk, 2)
+    approve(desk, 2)
+    assert promotions.roll_back(desk, None, "bob", "bad").version == 1
+    assert champion(desk) == 1
+
+
+def test_rollback_of_a_promotion_killed_in_its_swap_goes_one_version_back(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2):
+        start(desk, version)
+        approve(desk, version)
+    start(desk, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Names, "move", die)
+        with pytest.raises(Killed):
+            approve(desk, 3)
+    place = ServingRepository(desk.serving_repository)
+    assert place.route() == Route(champion=Target(model=MODEL_NAME, version=3))
+    back = promotions.roll_back(desk, None, "bob", "bad")
+    assert (back.version, back.from_version, back.previous) == (2, 3, 1)
+    assert champion(desk) == 2
+    assert Names(desk).aliases() == (2, 1)
+
+
+def test_rollback_killed_before_its_end_is_completed_not_repeated(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in (1, 2, 3):
+        start(desk, version)
+        approve(desk, version)
+    with monkeypatch.context() as patch:
+        patch.setattr(ServingRepository, "close_journal", die)
+        with pytest.raises(Killed):
+            promotions.roll_back(desk, None, "bob", "bad")
+    assert Names(desk).aliases() == (2, 1)
+    back = promotions.roll_back(desk, None, "bob", "bad")
+    assert (back.version, back.from_version, back.previous) == (2, 3, 1)
+    assert champion(desk) == 2
+    assert Names(desk).aliases() == (2, 1)
+
+
+def test_staging_folder_changed_while_it_was_proved_does_not_serve(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    publish = ServingRepository.publish
+
+    def change_then_publish(self: ServingRepository, candidate: Path, approval: Any) -> None:
+        manifest = Manifest.load(candidate)
+        other = manifest.model_copy(update={"code_commit": "e" * 40})
+        (candidate / "manifest.json").write_bytes(other.text())
+        publish(self, candidate, approval)
+
+    monkeypatch.setattr(ServingRepository, "publish", change_then_publish)
+    with pytest.raises(PromotionError, match="is not what was approved"):
+        approve(desk, 1)
+    assert champion(desk) is None
+    assert ServingRepository(desk.serving_repository).known() == ()
+
+
+def test_server_killed_in_the_canary_the_same_command_goes_on(
+    desk: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Settings(home=tmp_path / "own").resolved()
+    monkeypatch.setenv("TICKLINE_SERVING", str(own.serving_repository))
+    with running(own, own.serving_repository) as server:
+        monkeypatch.setenv("TICKLINE_TRITON_URL", server.grpc_url)
+        desk = Settings().resolved()
+        start(desk, 1)
+        approve(desk, 1)
+        start(desk, 2)
+        real = proving.walk
+
+        async def kill_then_walk(*asked: Any) -> Any:
+            os.kill(server.pid, signal.SIGKILL)
+            return await real(*asked)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(proving, "walk", kill_then_walk)
+            with pytest.raises(ServingError):
+                approve(desk, 2)
+        place = ServingRepository(desk.serving_repository)
+        assert place.route() == Route(champion=Target(model=MODEL_NAME, version=1))
+        assert (place.versions(), place.journal()) == ((1,), None)
+    with running(own, own.serving_repository, models=(MODEL_NAME,)) as server:
+        monkeypatch.setenv("TICKLINE_TRITON_URL", server.grpc_url)
+        desk = Settings().resolved()
+        assert champion(desk) == 1
+        outcome = promotions.start(desk, 2, "bob", PATIENT)
+        assert isinstance(outcome, Promoted)
+        assert (outcome.outcome, outcome.champion) == ("promoted", 2)
+        assert champion(desk) == 2
+    assert events(desk).count("approved") == 2
+
+
+def test_what_is_down_is_said_before_anything_is_begun(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with pytest.raises(RegistryDownError, match="MLflow does not answer"):
+            promotions.decide(Settings().resolved(), "1", "approve", "ada", "sound")
+    with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_TRITON_URL", "127.0.0.1:9")
+        with pytest.raises(ServerError, match="does not answer"):
+            promotions.start(Settings().resolved(), 1, "bob", PATIENT)
+    with monkeypatch.context() as patch:
+        patch.delenv("TICKLINE_TRITON_URL")
+        with pytest.raises(ServerError, match="no Triton server is running") as caught:
+            promotions.start(Settings().resolved(), 1, "bob", PATIENT)
+    assert "tickline triton up" in caught.value.remedy
+    assert events(desk) == ["started"]
+    assert ServingRepository(desk.serving_repository).route() == Route()
