@@ -83,7 +83,8 @@ def rerun(
 def sweep() -> None:
     """Close the runs that dead processes left open in MLflow and Prefect; the living are kept.
 
-    Every flow does so when it starts; by hand it is for a look at clean pages right after a crash.
+    A nightly, a backfill, a bench and a rerun do so when they start; by hand it is for a look at
+    clean pages right after a crash.
     """
     settings = settings_from_environment()
     from flows.local import connected

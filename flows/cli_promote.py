@@ -38,7 +38,7 @@ def promote(
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="YAML of what the candidate must show (docs/promotion.md)."),
+        typer.Option(help="YAML of what the candidate must show (docs/settings.md)."),
     ] = None,
     allow_simulated: Annotated[
         bool, typer.Option("--allow-simulated", help="Rehearse with a model of simulated data.")
@@ -223,5 +223,5 @@ def _spec(path: Path | None, allow_simulated: bool) -> PromotionSpec:
         raise ConfigError(
             "the specification is wrong: " + problems(error),
             where=str(path),
-            remedy="docs/promotion.md lists every field",
+            remedy="docs/settings.md lists every field",
         ) from error

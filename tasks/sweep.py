@@ -21,6 +21,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
@@ -68,6 +71,7 @@ def sweep(settings: Settings, *, own: str | None = None) -> Swept:
             if run.data.tags.get(tracking.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
         }
         crashed = tuple(_crash(client, settings, set(dead), own))
+        _crash_tasks(client)
         closed = []
         for flow_run_id, run in dead.items():
             if not _paused(client, flow_run_id):
@@ -131,6 +135,19 @@ def _crash(
             continue
         client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
         yield run.name
+
+
+def _crash_tasks(client: SyncPrefectClient) -> None:
+    """Mark the tasks that crashed flow runs were at; nobody was left to end them."""
+    crashed = FlowRunFilterStateType(any_=[StateType.CRASHED])
+    at_work = TaskRunFilterStateType(any_=list(AT_WORK))
+    runs = client.read_task_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=crashed)),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=at_work)),
+    )
+    for run in runs:
+        client.set_task_run_state(run.id, Crashed(message=MESSAGE), force=True)
 
 
 def lives(run: FlowRun) -> bool | None:

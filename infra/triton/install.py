@@ -83,7 +83,7 @@ def install(settings: Settings, say: Callable[[str], None] | None = None) -> Ins
         with FileLock(root / "lock"):
             if not venv.is_dir():
                 if say:
-                    say(f"installing the Triton server under {root} (once, about 550 MB)")
+                    say(f"installing the Triton server under {root} (once, about 510 MB)")
                 _make_venv(interpreter, venv, version)
             if not backends.is_dir():
                 _make_backends(backends, venv, version)

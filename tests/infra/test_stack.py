@@ -111,6 +111,27 @@ def test_the_pools_queues_and_reviewers_are_there_in_containers_too() -> None:
     assert "TICKLINE_REVIEWERS" in SERVICES["worker"]["environment"]
 
 
+def test_the_repositorys_state_lies_on_its_volume() -> None:
+    """Versions move by rename between the repository and the state beside it."""
+    template = json.loads((KUBERNETES / "base-job-template.json").read_text())
+    (job,) = containers(template["job_configuration"]["job_manifest"])
+    (pod,) = [found for item in OBJECTS for found in containers(item) if found["name"] == "triton"]
+    for repository, mounts, server in (
+        (
+            SERVICES["worker"]["environment"]["TICKLINE_SERVING"],
+            {volume.split(":")[1] for volume in SERVICES["worker"]["volumes"]},
+            SERVICES["triton"]["command"].split(),
+        ),
+        (
+            template["variables"]["properties"]["env"]["default"]["TICKLINE_SERVING"],
+            {mount["mountPath"] for mount in job["volumeMounts"]},
+            pod["args"],
+        ),
+    ):
+        assert str(Path(repository).parent) in mounts
+        assert f"--model-repository={repository}" in server
+
+
 def test_the_jobs_image_is_that_of_the_kustomization() -> None:
     template = json.loads((KUBERNETES / "base-job-template.json").read_text())
     image = template["variables"]["properties"]["image"]["default"]

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from mlflow.tracking import MlflowClient
-from prefect import flow, get_client
+from prefect import flow, get_client, task
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Paused, Running, State
 
@@ -86,6 +86,26 @@ def test_a_dead_process_is_swept_up_once(home: Settings, begun: FlowRun, dead: M
     assert status(home, *runs) == {"KILLED"}
     assert state_of(begun) == "Crashed"
     assert sweep(home) == swept.model_copy(update={"crashed": (), "closed": ()})
+
+
+def test_the_task_that_a_dead_process_was_at_has_crashed_too(
+    home: Settings, begun: FlowRun, dead: Mark
+) -> None:
+    @task
+    def train() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        states = Running(), Completed()
+        at, done = (
+            client.create_task_run(train, begun.id, str(key), state=state)
+            for key, state in enumerate(states)
+        )
+        sweep(home)  # its process lives
+        assert client.read_task_run(at.id).state_name == "Running"
+        track(home, str(begun.id), dead, time.time())
+        sweep(home)
+        assert client.read_task_run(at.id).state_name == "Crashed"
+        assert client.read_task_run(done.id).state_name == "Completed"
 
 
 def test_the_living_and_the_asking_are_left_alone(
