@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from prefect.logging import disable_run_logger
+
 from model_code.settings import Settings
 from tasks import tracking
 from tasks.stage import RunRef
@@ -32,5 +34,6 @@ def bare(home: Path) -> Iterator[RunRef]:
     with (
         patch.object(tracking, "client", lambda _: Nowhere()),
         patch.object(tracking, "nested", lambda *_: "none"),
+        disable_run_logger(),
     ):
         yield RunRef(settings=settings, mlflow_run_id="none", flow_run_id="none")
