@@ -10,7 +10,6 @@ import time
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.states import Completed
 
 from flows.candidate import build_candidate
@@ -18,6 +17,7 @@ from flows.schedule import reason_to_skip
 from flows.summary import Outcome, announce
 from model_code.settings import NightlySpec, Settings
 from tasks import data, engines, release, report
+from tasks.fresh import refreshing
 from tasks.recorded import record_requests
 from tasks.runs import exclusive, tracked
 
@@ -28,7 +28,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
 
     Args:
         spec: what to compute; the store defaults to TICKLINE_MARKET, else the simulated market.
-        refresh: compute every stage again, cached or not; a rerun goes on all the same.
+        refresh: take no stage's result from before this run; a rerun goes on with its own.
 
     Returns:
         The outcome, or the state Skipped where the schedule started a night that is not due.
@@ -40,9 +40,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
     goals = release.read_goals(spec.goals)  # a typo in them must not cost a night
     name = str(flow_run.name)
-    # what was computed afresh before the run died need not be computed afresh again
-    fresh = temporary_settings({PREFECT_TASKS_REFRESH_CACHE: refresh and flow_run.run_count <= 1})
-    with exclusive(settings), fresh:
+    with exclusive(settings), refreshing(refresh):
         announce("nightly", name, spec)
         plan = data.find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:

@@ -59,9 +59,7 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
             _require_worker(found, say)
             return found
     flow = _flow(flow_of(found))
-    # what was computed afresh before it died need not be computed afresh again
-    again = {"refresh": False} if "refresh" in found.parameters else {}
-    parameters = flow.validate_parameters(found.parameters | again)
+    parameters = flow.validate_parameters(found.parameters)
     say(f"going on with {found.name}")
     outcome: object = run_flow(flow, flow_run=found, parameters=parameters)
     return outcome

@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from model_code.artifacts import hash_path
 from model_code.settings import Settings
+from tasks.fresh import is_stale
 
 WHERE = re.compile(r"^\s*where:\s*(.+)$", re.MULTILINE)
 
@@ -42,10 +43,11 @@ def forget(settings: Settings, artefact: Path) -> int:
     return len(results)
 
 
-def drop_broken_record(key: str) -> None:
-    """Remove a stage's result that was cut short, by a full disk or a kill while it was written.
+def drop_useless_record(key: str) -> None:
+    """Remove a stage's result that was cut short, or that is too old for a run that refreshes.
 
-    Prefect writes it in place, and would take what is there for a result that it cannot read.
+    A full disk or a kill can cut it short: Prefect writes it in place, and would take what is there
+    for a result that it cannot read.
     """
     path = Path(PREFECT_LOCAL_STORAGE_PATH.value()) / key
     try:
@@ -53,6 +55,8 @@ def drop_broken_record(key: str) -> None:
     except OSError:
         return  # there is none
     except ValueError:
+        path.unlink(missing_ok=True)
+    if is_stale(path):
         path.unlink(missing_ok=True)
 
 

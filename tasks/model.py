@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect.settings import PREFECT_TASKS_REFRESH_CACHE
 
 from model_code import checkpoint, export, network, training
 from model_code.artifacts import ArtifactRef
@@ -16,6 +15,7 @@ from model_code.features.windows import gather
 from model_code.settings import NetworkSpec, TrainingSpec
 from model_code.training_run import EpochMetrics
 from tasks import tracking
+from tasks.fresh import is_stale
 from tasks.results import ExportedNetwork, SplitWindows, TrainedNetwork
 from tasks.stage import RunRef, console, stage, stage_key
 
@@ -58,7 +58,7 @@ def train(
         },
     )
     checkpoints = run.settings.checkpoints / key
-    if PREFECT_TASKS_REFRESH_CACHE.value():
+    if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     result = training.train(

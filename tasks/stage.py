@@ -31,7 +31,7 @@ from model_code.errors import ConfigError
 from model_code.machine import processor
 from model_code.settings import Settings
 from tasks.faults import retry_if_transient
-from tasks.heal import drop_broken_record
+from tasks.heal import drop_useless_record
 from tasks.reach import FIRST_PARTY, reach
 
 console = Console()
@@ -95,7 +95,7 @@ def stage(
             own, modules = reach(function)
             found = stage_key(sorted({*code, *modules}), inputs, own)
             found = f"{name.replace(' ', '-')}-{found}"
-            drop_broken_record(found)
+            drop_useless_record(found)
             return found
 
         decorate = task(

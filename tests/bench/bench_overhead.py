@@ -24,7 +24,7 @@ from model_code.settings import NightlySpec, Settings
 
 out = Console()
 ALLOWED_S, ALLOWED = 10.0, 0.05
-Measure = Callable[[NightlySpec, Path], dict[str, float]]
+Measure = Callable[[NightlySpec], dict[str, float]]
 
 
 class Clock:
@@ -48,10 +48,10 @@ def main(data: Data = None, spec: SpecFile = None) -> None:
     """Measure and print."""
     wanted = nightly_spec(spec, {"market": market_uri(data, settings_from_environment())})
     folder = Path(tempfile.mkdtemp(prefix="tickline-overhead-"))
-    os.environ["TICKLINE_HOME"] = str(folder / "home")
     try:
-        library = alone(library_seconds, wanted, folder)
-        flow = alone(flow_seconds, wanted, folder)
+        # homes of their own: what the engines keep for the next build must not serve the other
+        library = alone(library_seconds, wanted, folder / "library")
+        flow = alone(flow_seconds, wanted, folder / "flow")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     start = flow.pop("server")
@@ -76,13 +76,14 @@ def main(data: Data = None, spec: SpecFile = None) -> None:
     out.print(f"where no stack is up, Prefect's server starts first: {start:.1f} s more")
 
 
-def alone(measure: Measure, spec: NightlySpec, folder: Path) -> dict[str, float]:
-    """Call it in a fresh process."""
+def alone(measure: Measure, spec: NightlySpec, home: Path) -> dict[str, float]:
+    """Call it in a fresh process with a home of its own."""
+    os.environ["TICKLINE_HOME"] = str(home)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure, spec, folder).result()
+        return pool.submit(measure, spec).result()
 
 
-def flow_seconds(spec: NightlySpec, _: Path) -> dict[str, float]:
+def flow_seconds(spec: NightlySpec) -> dict[str, float]:
     """Seconds of imports, of each stage as Prefect has them, of all, and of the server's start."""
     clock = Clock()
     import flows.nightly  # noqa: F401
@@ -108,7 +109,7 @@ def flow_seconds(spec: NightlySpec, _: Path) -> dict[str, float]:
     return seconds
 
 
-def library_seconds(spec: NightlySpec, folder: Path) -> dict[str, float]:
+def library_seconds(spec: NightlySpec) -> dict[str, float]:
     """Seconds of the same stages called as plain functions, without tracking."""
     clock = Clock()
     import model_code.baseline
@@ -122,7 +123,7 @@ def library_seconds(spec: NightlySpec, folder: Path) -> dict[str, float]:
     from tasks import data, engines, model  # orchestration's, not counted here
     from tests.bench.bare import bare
 
-    with bare(folder / "bare") as run:
+    with bare(Settings().home) as run:
         clock.restart()
         plan = data.find_days.fn(spec)
         clock.lap("find")
