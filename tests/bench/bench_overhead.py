@@ -65,12 +65,10 @@ def main(data: Data = None, spec: SpecFile = None) -> None:
     table.add_section()
     table.add_row("all", f"{ours:.1f}", f"{whole:.1f}")
     out.print(table)
-    by_stage = sum(max(0.0, flow.get(stage, 0.0)) for stage in library)
-    around = whole - sum(seconds for stage, seconds in flow.items() if stage != "whole flow")
     allowed = max(ALLOWED_S, ALLOWED * whole)
-    out.print(f"inside stages {by_stage - ours:+.1f} s, between and around them {around:.1f} s")
+    # an upper bound: gate, registration and staging, which the library did not do, are counted too
     out.print(
-        f"orchestration costs {by_stage - ours + around:.1f} s of {whole:.1f} s; "
+        f"orchestration costs at most {whole - ours:.1f} s of {whole:.1f} s; "
         f"allowed {allowed:.1f} s"
     )
     out.print(f"where no stack is up, Prefect's server starts first: {start:.1f} s more")
