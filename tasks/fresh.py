@@ -4,6 +4,7 @@ So a rerun of a refreshing run goes on where it was cut short, and no older resu
 stage that it had not come to.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +20,8 @@ def refreshing(wanted: bool) -> Iterator[None]:
     """Take nothing that is older than this flow run, if wanted."""
     context = FlowRunContext.get()
     created = context.flow_run.created if context and context.flow_run else None
-    token = _BEGUN.set(created.timestamp() if wanted and created else None)
+    begun = created.timestamp() if created else time.time()
+    token = _BEGUN.set(begun if wanted else None)
     try:
         yield
     finally:

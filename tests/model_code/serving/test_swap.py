@@ -292,6 +292,13 @@ def test_killed_stub_is_found_by_the_golden_request_and_healed(
     desk.serves(1)
 
 
+def test_a_server_that_started_again_with_nothing_loaded_is_healed(desk: Desk) -> None:
+    desk.client.unload(MODEL_NAME)
+    assert not desk.client.ready(MODEL_NAME)
+    assert not desk.swap.run("rollback", 1, None, "f")
+    desk.serves(1)
+
+
 def test_server_killed_in_the_middle_then_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,184 @@
+"""Kubernetes' manifests and the work pool's job, beside compose's where both must agree."""
+
+import json
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from builders_stack import KUBERNETES, KUSTOMIZATION, OBJECTS, SERVICES, TEMPLATE, containers
+
+from infra.servers import environment
+from infra.triton.image import IMAGE
+from model_code.settings import Settings
+
+KUBERNETES_VERSION = "1.34"
+
+
+@pytest.mark.parametrize(
+    "found", OBJECTS, ids=lambda found: f"{found['kind']}-{found['metadata']['name']}"
+)
+def test_manifest_follows_its_schema(found: dict[str, Any]) -> None:
+    kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
+
+
+def test_kustomization_lists_every_file_and_no_other() -> None:
+    listed = set(KUSTOMIZATION["resources"]) | {"kustomization.yaml"}
+    assert listed == {path.name for path in KUBERNETES.glob("*.yaml")}
+    generated = [name for made in KUSTOMIZATION["configMapGenerator"] for name in made["files"]]
+    assert all((KUBERNETES / name).is_file() for name in generated)
+
+
+def test_kubernetes_names_resolve() -> None:
+    names = {(found["kind"], found["metadata"]["name"]) for found in OBJECTS}
+    maps = {made["name"] for made in KUSTOMIZATION["configMapGenerator"]}
+    keys = set(
+        re.findall(r"^([a-z0-9.-]+)=", (KUBERNETES / "secret.env.example").read_text(), re.M)
+    )
+    job = TEMPLATE["job_configuration"]["job_manifest"]
+    for found in [*OBJECTS, job]:
+        pod = found.get("spec", {}).get("template", {}).get("spec", {})
+        if "serviceAccountName" in pod:
+            assert ("ServiceAccount", pod["serviceAccountName"]) in names
+        claimed = (
+            {made["metadata"]["name"] for made in found["spec"].get("volumeClaimTemplates", [])}
+            if pod
+            else set()
+        )
+        volumes = {volume["name"] for volume in pod.get("volumes", [])} | claimed
+        for volume in pod.get("volumes", []):
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert ("PersistentVolumeClaim", claim) in names
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps
+        for container in containers(found):
+            assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
+            for variable in container["env"] if isinstance(container.get("env"), list) else []:
+                secret = variable.get("valueFrom", {}).get("secretKeyRef")
+                if secret:
+                    assert (secret["name"], secret["key"] in keys) == ("tickline", True)
+    labels = {
+        found["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"]
+        for found in OBJECTS
+        if found["kind"] in {"Deployment", "StatefulSet"}
+    }
+    for found in OBJECTS:
+        if found["kind"] == "Service":
+            assert found["spec"]["selector"]["app.kubernetes.io/name"] in labels
+
+
+def test_the_work_pools_job_is_sound_and_carries_ticklines_environment(tmp_path: Path) -> None:
+    variables = TEMPLATE["variables"]["properties"]
+    text = json.dumps(TEMPLATE["job_configuration"])
+    asked = set(re.findall(r"\{\{ (\w+) \}\}", text))
+    assert asked == set(variables)
+    given = {name: found.get("default") for name, found in variables.items()}
+    given["command"] = ["prefect", "flow-run", "execute"]
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: fill(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        if isinstance(value, str):
+            whole = re.fullmatch(r"\{\{ (\w+) \}\}", value)
+            if whole:
+                return given[whole[1]]
+            return re.sub(r"\{\{ (\w+) \}\}", lambda match: str(given[match[1]]), value)
+        return value
+
+    job = fill(TEMPLATE["job_configuration"]["job_manifest"])
+    kubernetes_validate.validate(job, KUBERNETES_VERSION, strict=True)
+    (container,) = containers(job)
+    assert not [found for found in container["env"] if "value" in found]  # secrets by reference
+    carried = set(given["env"]) | {found["name"] for found in container["env"]}
+    guarded = Settings(
+        home=tmp_path,
+        prefect_api_url="http://prefect:4200/api",
+        auth_password="x",  # noqa: S106
+    )
+    # `tickline worker` is not there to set it
+    missing = set(environment(guarded)) - carried - {"PREFECT_API_URL"}
+    assert missing == set()
+
+
+def test_kustomize_builds() -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run(
+        [kubectl, "kustomize", str(KUBERNETES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    built = list(yaml.safe_load_all(done.stdout))
+    assert len(built) == len(OBJECTS) + len(KUSTOMIZATION["configMapGenerator"])
+    for found in built:
+        kubernetes_validate.validate(found, KUBERNETES_VERSION, strict=True)
+        assert found["kind"] == "Namespace" or found["metadata"]["namespace"] == "tickline"
+    images = {container["image"] for found in built for container in containers(found)}
+    assert all(re.search(r":v?[0-9]", image) for image in images)
+
+
+def test_the_pools_queues_and_reviewers_are_there_in_containers_too() -> None:
+    assert SERVICES["deploy"]["command"] == "python -m infra.deploy"
+    (deploying,) = [
+        container
+        for found in OBJECTS
+        for container in containers(found)
+        if container["name"] == "deploy"
+    ]
+    assert deploying["args"][0].endswith("&& python -m infra.deploy")
+    (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
+    # flows ask this list who may decide; where it is empty nobody may
+    assert "TICKLINE_REVIEWERS" in {found["name"] for found in job["env"]}
+    assert "TICKLINE_REVIEWERS" in SERVICES["worker"]["environment"]
+
+
+def test_the_repositorys_state_lies_on_its_volume() -> None:
+    """Versions move by rename between the repository and the state beside it."""
+    (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
+    (pod,) = [found for item in OBJECTS for found in containers(item) if found["name"] == "triton"]
+    for repository, mounts, server in (
+        (
+            SERVICES["worker"]["environment"]["TICKLINE_SERVING"],
+            {volume.split(":")[1] for volume in SERVICES["worker"]["volumes"]},
+            SERVICES["triton"]["command"].split(),
+        ),
+        (
+            TEMPLATE["variables"]["properties"]["env"]["default"]["TICKLINE_SERVING"],
+            {mount["mountPath"] for mount in job["volumeMounts"]},
+            pod["args"],
+        ),
+    ):
+        assert str(Path(repository).parent) in mounts
+        assert f"--model-repository={repository}" in server
+
+
+def test_the_jobs_image_is_that_of_the_kustomization() -> None:
+    image = TEMPLATE["variables"]["properties"]["image"]["default"]
+    (own,) = KUSTOMIZATION["images"]
+    assert image == f"{own['newName']}:{own['newTag']}"
+
+
+def test_prefects_image_is_the_installed_version() -> None:
+    images = [SERVICES["prefect"]["image"]]
+    images += [
+        container["image"]
+        for found in OBJECTS
+        for container in containers(found)
+        if container["image"].startswith("prefecthq/")
+    ]
+    assert len(images) == 3
+    for image in images:
+        assert image.split(":")[1].split("-")[0] == version("prefect")
+
+
+def test_tritons_image_is_the_recorded_one() -> None:
+    images = {found["image"] for item in OBJECTS for found in containers(item)}
+    assert {image for image in images if "tritonserver" in image} == {IMAGE}
