@@ -19,7 +19,7 @@ from tasks.heal import broken_artefact, forget
 from tasks.heartbeat import SILENT_S
 from tasks.holder import lock
 from tasks.sweep import lives, sweep
-from tasks.task_runs import task_runs
+from tasks.task_runs import settled_task_runs, task_runs
 
 POLL_S = 1.0
 ENDING_S = 30.0
@@ -74,12 +74,14 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
         }
         while True:
             state = client.read_flow_run(flow_run_id).state
-            for stage in task_runs(client, flow_run_id):
+            over = state is not None and state.is_final()
+            read = settled_task_runs if over else task_runs
+            for stage in read(client, flow_run_id):
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in told:
                     told.add((stage.id, str(stage.end_time)))
                     say(f"  {stage.state_name:<9} {plain(stage.name)}")
-            if state is not None and state.is_final():
+            if state is not None and over:
                 return state
             time.sleep(POLL_S)
 

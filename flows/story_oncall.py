@@ -138,10 +138,10 @@ def _account(settings: Settings, run_id: UUID) -> str:
     from prefect import get_client
 
     from tasks import tracking
-    from tasks.task_runs import task_runs
+    from tasks.task_runs import settled_task_runs
 
     with get_client(sync_client=True) as client:
-        stages = task_runs(client, run_id)
+        stages = settled_task_runs(client, run_id)
     cached = sum(stage.state_name == "Cached" for stage in stages)
     mlflow = tracking.client(settings)
     experiments = [found.experiment_id for found in mlflow.search_experiments()]

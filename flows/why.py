@@ -18,7 +18,7 @@ from tasks import tracking
 from tasks.faults import Cause, Fault, cause_by_name
 from tasks.holder import read_holder
 from tasks.sweep import MESSAGE, sweep
-from tasks.task_runs import task_runs
+from tasks.task_runs import settled_task_runs, task_runs
 
 DONE = {"Completed", "Cached"}
 WHOSE = {
@@ -65,11 +65,11 @@ def explain(settings: Settings, run: str | None) -> Explanation:
     """
     sweep(settings)
     found = find_run(run)
-    stages = _stages(found)
     mlflow_run_id, tags = _mlflow_run(settings, found)
     state = found.state
     text = (state.message if state else None) or ""
     ended = state is not None and state.is_final()
+    stages = _stages(found, ended)
     whose, cause, remedy = (None, text.splitlines()[0] if text else "", "")
     if state is not None and state.is_completed():
         command = None
@@ -149,9 +149,10 @@ def _advice(text: str) -> str:
     return found[1].strip() if found else ""
 
 
-def _stages(run: FlowRun) -> list[TaskRun]:
+def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
+    read = settled_task_runs if ended else task_runs
     with get_client(sync_client=True) as client:
-        found = task_runs(client, run.id)
+        found = read(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
     newest = {plain(stage.name): stage for stage in ordered}  # each attempt leaves its own

@@ -1,5 +1,6 @@
-"""All task runs of a flow run: the server hands out 200 at a time."""
+"""All task runs of a flow run: the server hands out 200 at a time, and hears of them late."""
 
+import time
 from itertools import count
 from uuid import UUID
 
@@ -9,6 +10,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 PAGE = 200
+PATIENCE_S = 10.0
+POLL_S = 0.25
 
 
 def task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
@@ -23,3 +26,22 @@ def task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
         if len(page) < PAGE:
             break
     return list(found.values())
+
+
+def settled_task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
+    """Those of a flow run that has ended, once its last news have come in.
+
+    A flow tells the server of its tasks by events, which may arrive after the flow's own end: what
+    is read at once can lack the last stage, or have it running. Two looks alike, with every run at
+    its end, are taken for all. Of a flow whose process was killed a run may never end, so the wait
+    is `PATIENCE_S` at most.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    before: set[UUID] | None = None
+    while True:
+        found = task_runs(client, flow_run_id)
+        ended = {run.id for run in found if run.state is not None and run.state.is_final()}
+        if (len(ended) == len(found) and ended == before) or time.monotonic() > deadline:
+            return found
+        before = ended
+        time.sleep(POLL_S)

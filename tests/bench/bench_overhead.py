@@ -94,11 +94,12 @@ def flow_seconds(spec: NightlySpec) -> dict[str, float]:
         outcome = run_nightly(spec, settings)
         clock.lap("run")
         from prefect import get_client
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-        named = FlowRunFilter(name=FlowRunFilterName(any_=[outcome.flow_run_name]))
+        from flows.find import find_run
+        from tasks.task_runs import settled_task_runs
+
         with get_client(sync_client=True) as client:
-            runs = client.read_task_runs(flow_run_filter=named)
+            runs = settled_task_runs(client, find_run(outcome.flow_run_name).id)
     whole = clock.seconds["imports"] + clock.seconds.pop("run")
     seconds = clock.seconds | {"whole flow": whole}
     for run in runs:

@@ -25,6 +25,7 @@ from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
 from tasks import tracking
 from tasks.holder import BusyError
 from tasks.runs import exclusive
+from tasks.task_runs import settled_task_runs
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 EASY = """
@@ -63,14 +64,9 @@ def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
 
 
 def stage_states(flow_run_name: str) -> dict[str, str]:
-    """Final state by task run of a flow run, as the server has it."""
-    from prefect import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-
+    """Final state by task run of a flow run that has ended, as the server has it."""
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[flow_run_name]))
-        )
+        runs = settled_task_runs(client, find_run(flow_run_name).id)
     return {run.name: str(run.state.name) for run in runs if run.state}
 
 

@@ -17,6 +17,7 @@ from model_code.retention import delete
 from model_code.settings import MODEL_NAME, Settings
 from tasks import tracking
 from tasks.retention import find
+from tasks.task_runs import settled_task_runs
 
 LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 KEEP = dt.timedelta(days=30)
@@ -35,8 +36,16 @@ def make(name: str) -> ArtifactRef:
 
 
 @flow
-def night(name: str) -> tuple[ArtifactRef, str]:
+def making(name: str) -> tuple[ArtifactRef, str]:
     return make(name), str(flow_run.id)
+
+
+def night(name: str) -> tuple[ArtifactRef, str]:
+    """What it made, and its id, once the server knows of its stage."""
+    made, run_id = making(name)
+    with get_client(sync_client=True) as client:
+        settled_task_runs(client, UUID(run_id))
+    return made, run_id
 
 
 def set_state(run: str, state: State[object]) -> None:
