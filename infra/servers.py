@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -29,6 +29,8 @@ PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 START_TIMEOUT_S = 120
 RESTART_WAIT_S = 30
+PROBE_S = 2.0
+BUSY_S = 15.0  # one at work on something else may take this long to say that it is well
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -95,7 +97,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
     """
     configured = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
     if configured:
-        if not healthy(f"{configured}/health"):
+        if not healthy(f"{configured}/health", timeout_s=BUSY_S):
             raise ServerError(
                 "the configured Prefect server does not answer",
                 where=configured,
@@ -235,12 +237,12 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
     raise ServerError(f"{name} {reason}:\n{tail}", where=str(log), remedy="read its log")
 
 
-def healthy(url: str) -> bool:
-    """Whether a GET of the URL answers 200."""
+def healthy(url: str, *, timeout_s: float = PROBE_S) -> bool:
+    """Whether a GET of the URL answers 200 in time; one that refuses is not waited for."""
     try:
         # reading the certificates takes far longer than the question
         verify = url.startswith("https:")
-        answer = httpx.get(url, timeout=2, trust_env=False, verify=verify)
+        answer = httpx.get(url, timeout=timeout_s, trust_env=False, verify=verify)
         return answer.status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
@@ -248,6 +250,13 @@ def healthy(url: str) -> bool:
 
 def free_port() -> int:
     """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """As many different ones: each is held until all are found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return tuple(int(probe.getsockname()[1]) for probe in probes)

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from infra.servers import ServerError, environment, healthy, running_server
+from infra.servers import BUSY_S, ServerError, environment, healthy, running_server
 from model_code.settings import Settings
 
 
@@ -15,7 +15,7 @@ def work(settings: Settings, *, pool: str, once: bool) -> NoReturn:
         ServerError: no Prefect server answers.
     """
     url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL") or running_server(settings)
-    if not url or not healthy(f"{url}/health"):
+    if not url or not healthy(f"{url}/health", timeout_s=BUSY_S):
         raise ServerError(
             "no Prefect server answers",
             where=url or "PREFECT_API_URL is not set",

@@ -23,6 +23,7 @@ from tasks.release import CHAMPION
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
+SCRAPE_S = 4.0  # Prometheus waits ten for everything
 APPROVED_AT = "approved_at"  # tag that a promotion writes to the model version, ISO 8601
 
 
@@ -54,7 +55,7 @@ def prefect_url(settings: Settings) -> str | None:
     """URL of the Prefect server that answers, None if none does; none is started or waited for."""
     url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
     url = url or running_server(settings, wait_s=0.0)  # a scrape must not run into its time limit
-    return url if url and healthy(f"{url}/health") else None
+    return url if url and healthy(f"{url}/health", timeout_s=SCRAPE_S) else None
 
 
 def _nights(mlflow: MlflowClient, settings: Settings, limit: int) -> list[Night]:

@@ -1,6 +1,7 @@
 """All task runs of a flow run: the server hands out 200 at a time, and hears of them late."""
 
 import time
+from datetime import UTC, datetime
 from itertools import count
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 PAGE = 200
-PATIENCE_S = 10.0
+QUIET_S = 2.0  # news came up to 1.6 s late on a busy machine
+PATIENCE_S = 30.0
 POLL_S = 0.25
 
 
@@ -32,16 +34,21 @@ def settled_task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[Task
     """Those of a flow run that has ended, once its last news have come in.
 
     A flow tells the server of its tasks by events, which may arrive after the flow's own end: what
-    is read at once can lack the last stage, or have it running. Two looks alike, with every run at
-    its end, are taken for all. Of a flow whose process was killed a run may never end, so the wait
-    is `PATIENCE_S` at most.
+    is read at once can lack the last stage, or have it running. They are taken for all when every
+    run is at its end and nothing new has come for `QUIET_S`. One whose process was killed may
+    never end, so the wait is over `PATIENCE_S` after the flow's end; one of long ago has none.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    before: set[UUID] | None = None
+    flow = client.read_flow_run(flow_run_id)
+    since = (datetime.now(UTC) - flow.state.timestamp).total_seconds() if flow.state else 0.0
+    now = time.monotonic()
+    deadline, changed = now + PATIENCE_S - since, now
+    before: set[UUID] = set()
     while True:
         found = task_runs(client, flow_run_id)
         ended = {run.id for run in found if run.state is not None and run.state.is_final()}
-        if (len(ended) == len(found) and ended == before) or time.monotonic() > deadline:
+        now = time.monotonic()
+        if ended != before or len(ended) < len(found):
+            before, changed = ended, now
+        if now > deadline or now - changed >= QUIET_S:
             return found
-        before = ended
         time.sleep(POLL_S)

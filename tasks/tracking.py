@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pydantic import BaseModel
@@ -41,13 +42,18 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
     location = None
     if settings.mlflow_tracking_uri is None:
         location = (settings.home / "mlartifacts" / settings.mlflow_experiment).as_uri()
-    return str(
-        mlflow.create_experiment(
+    try:
+        made = mlflow.create_experiment(
             settings.mlflow_experiment,
             artifact_location=location,
             tags={"mlflow.experimentKind": "custom_model_development"},  # the UI's training view
         )
-    )
+    except MlflowException as error:
+        found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)  # a night beside this one was quicker
+    return str(made)
 
 
 def continue_or_start(

@@ -112,7 +112,8 @@ def _interpreter() -> tuple[str, str]:
 def _make_venv(interpreter: str, target: Path, version: str) -> None:
     with atomic_folder(target) as folder:
         _run([interpreter, "-m", "venv", str(folder)], "cannot make a virtual environment")
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        pip = [str(folder / "bin" / "python"), "-m", "pip"]
+        pip += ["--disable-pip-version-check", "--retries=5", "--timeout=60"]
         _run(
             [*pip, "install", "-q", "--no-deps", "--only-binary=:all:", "-r", str(REQUIREMENTS)],
             "cannot install the Triton server's packages",

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 
-from infra.servers import HOST, free_port, started
+from infra.servers import HOST, free_ports, started
 from infra.triton.install import Installation, install
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
@@ -28,6 +29,12 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+
+    @classmethod
+    def free(cls) -> Self:
+        """Three that nobody listens on just now."""
+        http, grpc, metrics = free_ports(3)
+        return cls(http=http, grpc=grpc, metrics=metrics)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def running(
     """
     installation = install(settings)
     repository.mkdir(parents=True, exist_ok=True)
-    ports = Ports(http=free_port(), grpc=free_port(), metrics=free_port())
+    ports = Ports.free()
     name = f"triton-{ports.grpc}"
     argv = command(installation, repository, ports)
     try:

@@ -101,6 +101,7 @@ def test_whatever_dies_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with supervised(settings, monkeypatch, web()):
         until(lambda: status(settings, "web") == "up")
         killed = pid()
+        assert killed
         os.kill(killed, signal.SIGKILL)
         until(lambda: status(settings, "web") == "up" and pid() != killed)
         state = stack_state.read(settings)
@@ -266,7 +267,7 @@ def tickline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "TICKLINE_HOME": str(home), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=stack.UP_TIMEOUT_S + 60,
         check=False,
     )
 

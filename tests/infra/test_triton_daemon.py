@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import builders_serving
@@ -13,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from infra.servers import HOST, ServerError, free_port
+from infra.servers import HOST, ServerError
 from infra.triton import daemon
 from infra.triton.server import Ports
 from model_code.errors import IntegrityError, PromotionError
@@ -41,10 +42,6 @@ def approved(settings: Settings, *versions: int) -> ServingRepository:
     return place
 
 
-def ports() -> Ports:
-    return Ports(http=free_port(), grpc=free_port(), metrics=free_port())
-
-
 def environment(settings: Settings) -> dict[str, str]:
     return {"TICKLINE_HOME": str(settings.home), "TICKLINE_TRITON": str(settings.triton)}
 
@@ -52,9 +49,9 @@ def environment(settings: Settings) -> dict[str, str]:
 def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> None:
     assert daemon.status(settings) is None
     place = approved(settings, 1)
-    server = daemon.up(settings, ports())
+    server = daemon.up(settings, Ports.free())
     assert daemon.status(settings) == server
-    assert daemon.up(settings, ports()) == server, "a second one must not be started"
+    assert daemon.up(settings, Ports.free()) == server, "a second one must not be started"
     assert daemon.serving_url(settings) == server.grpc_url
     x_NTF = builders_serving.windows()
     with TritonClient(server.grpc_url) as client:
@@ -85,7 +82,7 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
 
 def test_predict_asks_whom_the_route_names_unless_told_otherwise(settings: Settings) -> None:
     place = approved(settings, 1, 2)
-    server = daemon.up(settings, ports())
+    server = daemon.up(settings, Ports.free())
     windows = settings.home / "windows.npy"
     np.save(windows, builders_serving.windows())
     table = settings.home / "p.csv"
@@ -129,7 +126,7 @@ def test_up_does_not_load_what_was_not_approved(settings: Settings, how: str) ->
         folder = builders_serving.staged(settings.staging_repository, 2)
         shutil.copytree(folder, place.home / "2")
     with pytest.raises(IntegrityError, match=r"not the one that was built|was never approved"):
-        daemon.up(settings, ports())
+        daemon.up(settings, Ports.free())
     server = daemon.status(settings)
     assert server is not None, "it runs on, for a rollback"
     with TritonClient(server.grpc_url) as client:
@@ -137,11 +134,11 @@ def test_up_does_not_load_what_was_not_approved(settings: Settings, how: str) ->
 
 
 def test_a_killed_server_is_not_taken_for_a_running_one(settings: Settings) -> None:
-    server = daemon.up(settings, ports())
+    server = daemon.up(settings, Ports.free())
     os.kill(server.pid, signal.SIGKILL)
     psutil.Process(server.pid).wait(10)
     assert daemon.status(settings) is None
-    again = daemon.up(settings, ports())
+    again = daemon.up(settings, Ports.free())
     assert again.pid != server.pid
     record = settings.home / "triton" / "server.json"
     state = json.loads(record.read_text())
@@ -156,7 +153,7 @@ def test_a_taken_port_is_said_before_anything_starts(settings: Settings) -> None
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {port} is taken"):
-            daemon.up(settings, Ports(http=free_port(), grpc=port, metrics=free_port()))
+            daemon.up(settings, replace(Ports.free(), grpc=port))
     assert daemon.status(settings) is None
 
 

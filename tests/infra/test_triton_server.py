@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from infra.triton.engine import lay, serving_engine
-from infra.triton.server import SHARED_MEMORY, TritonServer, last_errors, running
+from infra.triton.server import REGION, SHARED_MEMORY, TritonServer, last_errors, running
 from model_code import network
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.engines.registry import ENGINES
@@ -268,11 +268,11 @@ def test_the_server_is_gone_after_the_block_and_leaves_nothing(
 ) -> None:
     folder = engines["openvino-fp32"]
     with serving_engine(settings, folder, EngineSidecar.load(folder)) as server:
-        port = server.grpc_url.rpartition(":")[2]
-        assert list(SHARED_MEMORY.glob(f"*{port}*"))
+        region = REGION.format(port=server.grpc_url.rpartition(":")[2])
+        assert list(SHARED_MEMORY.glob(f"{region}*"))
         repository = server.repository
     assert not psutil.pid_exists(server.pid)
-    assert not list(SHARED_MEMORY.glob(f"*{port}*"))
+    assert not list(SHARED_MEMORY.glob(f"{region}*"))
     assert not repository.exists()
     with TritonClient(server.grpc_url) as client:
         assert not client.live()

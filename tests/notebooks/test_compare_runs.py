@@ -27,7 +27,7 @@ def executed(folder: Path) -> Any:
         notebook = nbformat.read(NOTEBOOK, as_version=4)
         nbformat.validate(notebook)
         context = {"metadata": {"path": str(folder)}}
-        NotebookClient(notebook, timeout=200, resources=context).execute()
+        NotebookClient(notebook, timeout=200, iopub_timeout=60, resources=context).execute()
     return notebook
 
 

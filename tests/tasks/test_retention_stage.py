@@ -36,16 +36,14 @@ def make(name: str) -> ArtifactRef:
 
 
 @flow
-def making(name: str) -> tuple[ArtifactRef, str]:
+def night(name: str) -> tuple[ArtifactRef, str]:
     return make(name), str(flow_run.id)
 
 
-def night(name: str) -> tuple[ArtifactRef, str]:
-    """What it made, and its id, once the server knows of its stage."""
-    made, run_id = making(name)
+def settle(run: str) -> None:
+    """Return once the server knows of the run's stage."""
     with get_client(sync_client=True) as client:
-        settled_task_runs(client, UUID(run_id))
-    return made, run_id
+        assert settled_task_runs(client, UUID(run))
 
 
 def set_state(run: str, state: State[object]) -> None:
@@ -62,6 +60,7 @@ def test_every_need_is_seen_and_the_rest_goes(home: Settings) -> None:
     refs = {}
     for name in ("done", "running", "suspended", "champion", "tracked", "staged"):
         refs[name] = night(name)
+    settle(refs["staged"][1])
     set_state(refs["running"][1], Running())
     set_state(refs["suspended"][1], Suspended())
     mlflow = MlflowClient(home.tracking_uri)
@@ -109,8 +108,9 @@ def test_recent_nights_and_the_results_they_took_from_the_cache_stay(home: Setti
     first, _ = night("shared")
     for path in [*home.artifacts.rglob("*"), *(home.home / "results").rglob("*")]:
         os.utime(path, (LONG_AGO.timestamp(),) * 2)
-    again, _ = night("shared")  # Cached: the file is as old as before
+    again, run = night("shared")  # Cached: the file is as old as before
     assert again == first
+    settle(run)
     now = dt.datetime.now(dt.UTC) + dt.timedelta(days=20)
     items = {item.path.name: item for item in find(home, keep=KEEP, now=now)}
     assert str(items[first.sha256].needed).startswith("run ")

@@ -47,4 +47,4 @@ def test_an_open_loop_sends_at_its_rate_and_counts_from_when_a_request_was_due(
     # far more than any server answers: waiting for a turn is part of the latency
     flooded = open_loop(url, x_NTF, rate_hz=100_000, seconds=0.005)
     assert flooded.requests == 500
-    assert flooded.percentile_ms(99) > found.percentile_ms(50)
+    assert flooded.percentile_ms(99) > 1e3 * flooded.seconds / 2, "the last were due at 5 ms"

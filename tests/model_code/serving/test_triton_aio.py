@@ -64,16 +64,16 @@ def test_a_deadline_covers_all_attempts(x_NTF):
 
             async def first_slow(*asked):
                 if not slow:
-                    slow.append(await asyncio.sleep(0.4))
+                    slow.append(await asyncio.sleep(2.0))
                 return await real(*asked)
 
             client._infer = first_slow
             begun = loop.time()
             with pytest.raises(ServingError, match="gave no answer"):
-                await client.predict(x_NTF, deadline_s=0.5)
+                await client.predict(x_NTF, deadline_s=2.5)
             return loop.time() - begun
 
-    assert asyncio.run(ask()) < 0.8
+    assert asyncio.run(ask()) < 4.0  # 4.5 and more, were it an attempt's
 
 
 def test_a_refusal_is_not_sent_again(url, x_NTF):
