@@ -14,7 +14,7 @@ from test_nightly import EASY, children, parents, stage_states
 
 from model_code.settings import Settings, TrainingSpec
 
-EPOCHS = 40
+EPOCHS = 16
 
 
 def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path)
         [sys.executable, "-m", "flows.cli", "rerun", printed[1]],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
