@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 PAGE = 200
-QUIET_S = 2.0  # news came up to 1.6 s late on a busy machine
+QUIET_S = 2.0  # news came up to 1.6 s late
 PATIENCE_S = 30.0
 POLL_S = 0.25
 

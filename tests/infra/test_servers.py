@@ -2,7 +2,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -10,10 +13,12 @@ import pytest
 from infra.process import Mark
 from infra.servers import (
     HOST,
+    PROBE_S,
     ServerError,
     environment,
     forget_server,
     free_port,
+    free_ports,
     healthy,
     prefect_server,
     record_server,
@@ -80,6 +85,37 @@ def test_configured_server_is_used_or_its_silence_is_said(
         prefect_server(Settings(home=tmp_path, prefect_api_url=dead)),
     ):
         raise AssertionError("it must not get here")
+
+
+def test_configured_server_that_is_busy_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(PROBE_S + 0.5)
+            with suppress(OSError):  # whoever asked has gone
+                self.send_response(200)
+                self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with ThreadingHTTPServer((HOST, 0), Busy) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            busy = f"http://{HOST}:{server.server_port}/api"
+            assert not healthy(f"{busy}/health")
+            with prefect_server(Settings(home=tmp_path, prefect_api_url=busy)) as url:
+                assert url == busy
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_ports_asked_for_together_differ() -> None:
+    assert len(set(free_ports(200))) == 200
 
 
 @pytest.mark.parametrize("record", ["", "{}", "not json", '{"url": "http://127.0.0.1:9/api"}'])
