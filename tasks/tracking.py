@@ -49,8 +49,10 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
             tags={"mlflow.experimentKind": "custom_model_development"},  # the UI's training view
         )
     except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
         found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+        if found is None:
             raise
         return str(found.experiment_id)  # a night beside this one was quicker
     return str(made)
