@@ -52,7 +52,7 @@ swap-load: setup ## swaps and rollbacks of a real Triton under 8 clients, 50,000
 	$(BIN)/python -m tests.bench.swap_load
 
 story: setup ## night, approval, swap, refusal, rollback on real servers (DATA=URI for real ticks)
-	$(BIN)/python -m flows.story $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m flows.demos.promotion $(if $(DATA),--data $(DATA))
 
 up: setup ## start the stack: Prefect, worker, MLflow, Triton (WITH=redis,kafka for more)
 	$(BIN)/tickline up $(if $(WITH),--with $(WITH))
@@ -61,7 +61,7 @@ down: setup ## stop the stack
 	$(BIN)/tickline down
 
 story-oncall: setup ## kill a nightly's worker in training, recover (DATA=URI for real ticks)
-	$(BIN)/python -m flows.story_oncall $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m flows.demos.oncall $(if $(DATA),--data $(DATA))
 
 chaos: setup ## every planted fault; prints the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos

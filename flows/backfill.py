@@ -19,20 +19,20 @@ from prefect.artifacts import create_table_artifact
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
-from flows.night import Night, Order
+from flows.runs.backfill_night import BackfillNight, BackfillOrder
 from infra.servers import environment
 from model_code.errors import ConfigError, DataError
 from model_code.market.store import open_market
 from model_code.settings import NightlySpec, Settings
-from tasks import data
-from tasks.runs import exclusive
-from tasks.stage import console
+from tasks.caching.stage import console
+from tasks.nightly.find_days import SIMULATED
+from tasks.runs.lifecycle import exclusive
 
 
 @flow(name="backfill", description=__doc__, persist_result=False)
 def backfill(
     spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
-) -> tuple[Night, ...]:
+) -> tuple[BackfillNight, ...]:
     """Train and judge on each date of the range that the store holds; registers nothing.
 
     Args:
@@ -47,7 +47,7 @@ def backfill(
         DataError: nights failed; the others are done, and the message names each with its cause.
     """
     settings = Settings().resolved()
-    spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
+    spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     dates = dates_to_judge(spec, start, end)
     server = str(PREFECT_API_URL.value())  # the pool's threads would not see this flow's settings
     name = str(flow_run.name)
@@ -82,18 +82,22 @@ def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.
     return chosen
 
 
-def _night(settings: Settings, spec: NightlySpec, date: dt.date, name: str, server: str) -> Night:
+def _night(
+    settings: Settings, spec: NightlySpec, date: dt.date, name: str, server: str
+) -> BackfillNight:
     folder = settings.home / "backfill"
     folder.mkdir(parents=True, exist_ok=True)
     order_path, result_path = folder / f"{date}.order.json", folder / f"{date}.json"
-    order = Order(spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=name)
+    order = BackfillOrder(
+        spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=name
+    )
     order_path.write_text(order.model_dump_json())
     result_path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "flows.night", str(order_path), str(result_path)]
+    command = [sys.executable, "-m", "flows.runs.backfill_night", str(order_path), str(result_path)]
     code = run_leashed(command, environment(settings) | {"PREFECT_API_URL": server})
     if not result_path.exists():
-        return Night(date=date.isoformat(), failure=f"its process ended with status {code}")
-    night = Night.model_validate_json(result_path.read_bytes())
+        return BackfillNight(date=date.isoformat(), failure=f"its process ended with status {code}")
+    night = BackfillNight.model_validate_json(result_path.read_bytes())
     console.print(f"  {night.date}  {night.verdict or night.failure}")
     return night
 
@@ -101,7 +105,7 @@ def _night(settings: Settings, spec: NightlySpec, date: dt.date, name: str, serv
 def run_leashed(command: Sequence[str], variables: Mapping[str, str]) -> int:
     """Run a command that ends with this process, whatever kills it; return its status."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "infra.leash", *command],
+        [sys.executable, "-m", "infra.exit_with_parent", *command],
         stdin=subprocess.PIPE,  # closed by the system when this process dies
         env=os.environ | dict(variables),
         cwd=Path(__file__).resolve().parents[1],

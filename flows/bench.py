@@ -1,9 +1,9 @@
-"""The benchmark on its own: engines of one network side by side, again whenever asked.
+"""The benchmark on its own: the engines of one network side by side.
 
-The network is the one a nightly of the same specification trains: what that nightly computed comes
-back Cached, only the measurement is made anew.
+The network is the one that a nightly with the same specification trains. If that nightly ran, its
+stages come back Cached and only the measurement is new.
 
-find days ─ ... ─ train ─ export ─ engines ─ benchmark (fresh) ─ gate ─ tables
+find days ─ ... ─ train ─ export ─ build engine ─ benchmark (measured again) ─ gate
 """
 
 from pathlib import Path
@@ -12,22 +12,25 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.candidate import build_candidate
-from flows.summary import announce
+from flows.candidate import build_candidate, judge_candidate
+from flows.runs.outcome import print_start
 from model_code.benchmark.report import Sheet, heading, markdown
 from model_code.benchmark.report import verdicts as verdict_sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.settings import NightlySpec, Settings
-from tasks import data, engines, release, tracking
-from tasks.results import Judged, Record
-from tasks.runs import exclusive, tracked
-from tasks.stage import console
+from tasks.caching.stage import console
+from tasks.nightly.find_champion import find_champion
+from tasks.nightly.find_days import SIMULATED, find_days
+from tasks.nightly.gate import read_goals
+from tasks.nightly.records import Judged, Record
+from tasks.runs import mlflow_runs
+from tasks.runs.lifecycle import exclusive, tracked
 
 EXPERIMENT = "bench"
 
 
 class Bench(Record):
-    """One measurement and the gate's word on it."""
+    """One measurement and the gate's verdict on it."""
 
     folder: str
     judged: Judged
@@ -44,9 +47,9 @@ class Bench(Record):
 
 
 def verdicts(judged: Judged) -> Sheet:
-    """The gate's word on every engine it judged."""
+    """The gate's verdict on every engine it judged."""
     return verdict_sheet(
-        (name, word, judged.reasons.get(name, "")) for name, word in judged.verdicts.items()
+        (name, verdict, judged.reasons.get(name, "")) for name, verdict in judged.verdicts.items()
     )
 
 
@@ -60,29 +63,27 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     """
     base = Settings().resolved()
     settings = base.model_copy(update={"mlflow_experiment": EXPERIMENT})
-    spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
-    goals = release.read_goals(spec.goals)
+    spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
+    goals = read_goals(spec.goals)
+    found: list[Bench] = []
     with exclusive(settings):
-        announce("bench", str(flow_run.name), spec)
-        plan = data.find_days(spec)
+        print_start("bench", str(flow_run.name), spec)
+        plan = find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            made = build_candidate(run, spec, plan)
-            champion = release.find_champion(run)
-            measure = engines.measure_engines.with_options(refresh_cache=True)
-            found = []
+            candidate = build_candidate(run, spec, plan)
+            champion = find_champion(run)
             for turn in range(repeat):
                 if repeat > 1:
                     console.print(f"measurement {turn + 1} of {repeat}")
-                measured = measure(
-                    run, made.table, made.split, made.engines, champion, spec.benchmark
+                measured, judged = judge_candidate(
+                    run, spec, plan, candidate, champion, goals, measure_again=True
                 )
-                judged = engines.judge(run, measured, goals, plan.simulated, spec.benchmark.pin)
                 found.append(Bench(folder=measured.folder.path, judged=judged))
-            mlflow = tracking.client(settings)
+            mlflow = mlflow_runs.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")
-                word = done.judged.verdict_json
-                mlflow.log_text(run.mlflow_run_id, word, f"gate-{turn}/verdict.json")
+                verdict = done.judged.verdict_json
+                mlflow.log_text(run.mlflow_run_id, verdict, f"gate-{turn}/verdict.json")
             last = found[-1]
             tables = "\n".join(
                 (
@@ -92,5 +93,5 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
                 )
             )
             create_markdown_artifact(tables, key="bench", description="Engines side by side.")
-            tracking.note(mlflow, run.mlflow_run_id, tables)
+            mlflow_runs.note(mlflow, run.mlflow_run_id, tables)
     return tuple(found)

@@ -1,54 +1,93 @@
-"""From ticks to engines ready to be judged: what the nightly and the benchmark have in common."""
+"""From ticks to a judged candidate: what nightly, bench and backfill have in common."""
 
-from typing import NamedTuple
-
-from model_code.artifacts import ArtifactRef
+from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES
 from model_code.errors import EngineError
 from model_code.settings import REFERENCE_ENGINE, NightlySpec
-from tasks import data, engines, model, report
-from tasks.results import BuiltEngine, ExportedNetwork, Plan, SplitWindows, TrainedNetwork
-from tasks.stage import RunRef
-
-
-class Candidate(NamedTuple):
-    """A trained network in every form this machine can run, and the windows to judge it on."""
-
-    table: ArtifactRef
-    split: SplitWindows
-    rival: dict[str, float]
-    network: TrainedNetwork
-    exported: ExportedNetwork
-    engines: tuple[BuiltEngine, ...]
+from tasks.caching.stage import RunRef
+from tasks.nightly.baseline import baseline
+from tasks.nightly.benchmark import benchmark
+from tasks.nightly.build_engine import build_engine
+from tasks.nightly.export import export
+from tasks.nightly.features import features
+from tasks.nightly.gate import gate
+from tasks.nightly.records import (
+    BuiltEngine,
+    Candidate,
+    Champion,
+    ExportedNetwork,
+    Judged,
+    Measured,
+    Plan,
+    TrainedNetwork,
+)
+from tasks.nightly.report import publish_validation
+from tasks.nightly.split import split
+from tasks.nightly.train import train
+from tasks.nightly.validate import require_passed, validate
 
 
 def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
-    """Validate, compute features, split, train, export, build; each stage cached by content."""
-    days = tuple(data.validate(run, day, spec.validation) for day in plan.days)
-    report.publish_validation(run, plan, days)
-    ticks = data.require_passed(days)
-
-    table = data.build_features(run, ticks, spec.features, plan.simulated)
-    split = data.split_windows(run, table, spec.split, plan.test_date)
-    rival = model.baseline(run, table, split, spec.training.seed)
-    network = model.train(run, table, split, spec.network, spec.training)
-    exported = model.export_network(run, table, split, network.model)
-
-    built = tuple(_built(run, name, network, exported) for name in spec.benchmark.measured)
-    return Candidate(table, split, rival, network, exported, built)
-
-
-def _built(
-    run: RunRef, name: str, network: TrainedNetwork, exported: ExportedNetwork
-) -> BuiltEngine:
-    """One engine; where it cannot be built the night goes on with the others and says so.
+    """Validate, compute features, split, train, export, build; each stage cached by content.
 
     Raises:
-        EngineError: it is the reference that all are compared with.
+        DataError: a day failed validation.
+        EngineError: the reference engine cannot be built.
+    """
+    days = tuple(validate(run, day, spec.validation) for day in plan.days)
+    publish_validation(run, plan, days)
+    ticks = require_passed(days)
+
+    table = features(run, ticks, spec.features, plan.simulated)
+    windows = split(run, table, spec.split, plan.test_date)
+    boosting = baseline(run, table, windows, spec.training.seed)
+    network = train(run, table, windows, spec.network, spec.training)
+    exported = export(run, table, windows, network.model)
+    engines = tuple(_build(run, name, network, exported) for name in spec.benchmark.measured)
+    return Candidate(
+        table=table,
+        split=windows,
+        baseline=boosting,
+        network=network,
+        exported=exported,
+        engines=engines,
+    )
+
+
+def judge_candidate(
+    run: RunRef,
+    spec: NightlySpec,
+    plan: Plan,
+    candidate: Candidate,
+    champion: Champion | None,
+    goals: Goals,
+    *,
+    measure_again: bool = False,
+) -> tuple[Measured, Judged]:
+    """Measure the engines side by side with the champion, and let the gate judge them.
+
+    Args:
+        champion: the serving version; None compares with nothing.
+        measure_again: measure even if the same measurement is cached.
+    """
+    measure = benchmark.with_options(refresh_cache=True) if measure_again else benchmark
+    measured = measure(
+        run, candidate.table, candidate.split, candidate.engines, champion, spec.benchmark
+    )
+    return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
+
+
+def _build(
+    run: RunRef, name: str, network: TrainedNetwork, exported: ExportedNetwork
+) -> BuiltEngine:
+    """Build one engine; if that fails, the night continues with the others and reports it.
+
+    Raises:
+        EngineError: it is the reference engine.
     """
     reason = ENGINES[name].availability()
     try:
-        return engines.build_engine(run, name, network.model, exported, reason)
+        return build_engine(run, name, network.model, exported, reason)
     except EngineError as error:
         if name == REFERENCE_ENGINE:
             raise

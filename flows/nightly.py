@@ -1,9 +1,9 @@
-"""The nightly retraining: from ticks to a staged, judged candidate. Nothing goes live here.
+"""The nightly retraining: from ticks to a judged, staged candidate. Nothing goes live here.
 
-find days ─ validate ─ features ─ split ─┬─ baseline ─────────────────────────────┐
-                                         └─ train ─ export ─ engines ─ benchmark ─┴─ gate
-                                                                                      │
-                                         staging repository ─ MLflow registry ────────┘
+find days ─ validate ─ features ─ split ─┬─ baseline ────────────────────────────────┐
+                                         └─ train ─ export ─ build engine ─ benchmark ─ gate
+                                                          find champion ───┘           │
+                    announce ─ stage candidate ─ record requests ─ register ───────────┘
 """
 
 import time
@@ -12,14 +12,21 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.candidate import build_candidate
-from flows.schedule import reason_to_skip
-from flows.summary import Outcome, announce
+from flows.candidate import build_candidate, judge_candidate
+from flows.runs.outcome import Outcome, print_start
+from flows.runs.schedule import reason_to_skip
 from model_code.settings import NightlySpec, Settings
-from tasks import data, engines, release, report
-from tasks.fresh import refreshing
-from tasks.recorded import record_requests
-from tasks.runs import exclusive, tracked
+from tasks.caching.refresh import refreshing
+from tasks.nightly.announce import announce
+from tasks.nightly.find_champion import find_champion
+from tasks.nightly.find_days import SIMULATED, find_days
+from tasks.nightly.gate import read_goals
+from tasks.nightly.record_requests import record_requests
+from tasks.nightly.records import NightResult
+from tasks.nightly.register import register
+from tasks.nightly.report import publish_outcome
+from tasks.nightly.stage_candidate import stage_candidate
+from tasks.runs.lifecycle import exclusive, tracked
 
 
 @flow(name="nightly", description=__doc__, persist_result=False)
@@ -28,7 +35,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
 
     Args:
         spec: what to compute; the store defaults to TICKLINE_MARKET, else the simulated market.
-        refresh: take no stage's result from before this run; a rerun goes on with its own.
+        refresh: ignore results from before this run; a rerun of it uses its own.
 
     Returns:
         The outcome, or the state Skipped where the schedule started a night that is not due.
@@ -37,33 +44,38 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     if skip:
         return Completed(name="Skipped", message=f"Skipped: {skip}")
     settings, started = Settings().resolved(), time.monotonic()
-    spec = spec.model_copy(update={"market": spec.market or settings.market or data.SIMULATED})
-    goals = release.read_goals(spec.goals)  # a typo in them must not cost a night
-    name = str(flow_run.name)
+    spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
+    goals = read_goals(spec.goals)  # first: a typo in them must not cost a night
     with exclusive(settings), refreshing(refresh):
-        announce("nightly", name, spec)
-        plan = data.find_days(spec)
+        print_start("nightly", str(flow_run.name), spec)
+        plan = find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            made = build_candidate(run, spec, plan)
-            champion = release.find_champion(run)
-            measured = engines.measure_engines(
-                run, made.table, made.split, made.engines, champion, spec.benchmark
-            )
-            verdict = engines.judge(run, measured, goals, plan.simulated, spec.benchmark.pin)
+            candidate = build_candidate(run, spec, plan)
+            champion = find_champion(run)
+            measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
 
-            version = release.register(run, plan, made.exported, verdict)
+            version = register(run, plan, candidate.exported, judged)
             requests = record_requests(
-                run, made.table, made.split, made.engines, measured, verdict, version
+                run,
+                candidate.table,
+                candidate.split,
+                candidate.engines,
+                measured,
+                judged,
+                version,
             )
             repository = str(settings.staging_repository)
-            staged = release.stage_candidate(
-                run, plan, made.engines, verdict, version, requests, repository
+            staged = stage_candidate(
+                run, plan, candidate.engines, judged, version, requests, repository
             )
-            results = (
-                *(plan, made.split, made.rival, made.network),
-                *(measured, verdict, version, staged),
+            result = NightResult(
+                plan=plan,
+                candidate=candidate,
+                measured=measured,
+                judged=judged,
+                registered=version,
+                staged=staged,
             )
-            report.publish_outcome(run, *results)
-            release.announce_candidate(run, version, verdict)
-    seconds = time.monotonic() - started
-    return Outcome.of(run, name, *results).model_copy(update={"seconds": seconds})
+            publish_outcome(run, result)
+            announce(run, version, judged)
+    return Outcome.of(run, str(flow_run.name), result, seconds=time.monotonic() - started)

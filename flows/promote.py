@@ -1,36 +1,40 @@
-"""Promotion: evidence, a person's decision, proof in the real server, the swap.
+"""Promotion: evidence, a reviewer's decision, validation on the real server, the swap.
 
-evidence ─ suspended until a person decides ─ infra validation ─ shadow ─ canary ─ swap ─ record
+open promotion ─ show evidence ─ decide (suspended until a reviewer answers) ─ infra validation
+                                         record ─ swap ─ canary ─ shadow ───────────┘
 
-A resumed run executes this body again from the top: what was done before comes back from its steps.
+A resumed run executes this body again from the top: finished steps return their stored results.
 """
 
 import datetime as dt
 import itertools
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import Pause
 from prefect.flow_runs import suspend_flow_run
 from pydantic import ValidationError
 
-from infra.servers import ServerError
-from infra.triton.daemon import serving_url
+from infra.triton.daemon import live_server
 from model_code.errors import PromotionError
 from model_code.repository.audit import account
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.settings import PromotionSpec, Settings
-from tasks import opening, proving, swapping, tracking
-from tasks.decision import Decision, deadline, problem
-from tasks.names import Names
-from tasks.promotion_results import Decided, Opened, Promoted, Shown
-from tasks.stage import console
+from tasks.caching.stage import console
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.canary import canary
+from tasks.promotion.decide import Decision, deadline, decide, problem
+from tasks.promotion.infra_validation import candidate_loaded, infra_validation
+from tasks.promotion.open_promotion import open_promotion, take_over
+from tasks.promotion.promotion_runs import open_runs
+from tasks.promotion.record import record, stop_recorded
+from tasks.promotion.records import Decided, Opened, Promoted, Shown
+from tasks.promotion.shadow import shadow
+from tasks.promotion.show_evidence import require_unchanged, show_evidence
+from tasks.promotion.swap import swap
+from tasks.runs import mlflow_runs
 
-GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; ours, before it, rejects it
+GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; ours comes first and rejects it
 DEFAULT = PromotionSpec()
 
 
@@ -44,52 +48,45 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
         spec: what the candidate must show.
     """
     settings, began = Settings().resolved(), time.monotonic()
-    names = Names(settings)
-    names.require_answer()
+    aliases = Aliases(settings)
+    aliases.require_answer()
     url = live_server(settings)
-    repository = ServingRepository(settings.serving_repository)
-    place = str(settings.serving_repository)
-    with reported(settings, version) as seen:
-        opened = opening.open_promotion(settings, version, started_by or account(), spec)
+    repository = str(settings.serving_repository)
+    with stop_recorded(settings, version) as seen:
+        opened = open_promotion(settings, version, started_by or account(), spec)
         seen.append(opened)
-        opening.take_over(settings, opened)
-        shown = opening.show_evidence(settings, opened)
-        decided = decide(settings, opened, shown, spec)
+        take_over(settings, opened)
+        shown = show_evidence(settings, opened)
+        decided = await_decision(settings, opened, shown, spec)
         if decided.verdict == "reject":
-            tracking.finish(tracking.client(settings), opened.mlflow_run_id, "FINISHED")
-            return Promoted(
-                version=version,
-                outcome="rejected",
-                champion=names.aliases()[0],
-                previous=names.aliases()[1],
-                decided=decided,
-                page_url=shown.page_url,
-            )
-        with repository.exclusive():
-            opening.require_unchanged(settings, opened, shown)
-            with proving.candidate_loaded(url, opened):
-                validated = proving.validate(url, opened, spec)
-                shadow = proving.shadow(url, opened, place, spec)
-                canary = proving.canary(url, opened, place, spec)
-            opening.require_unchanged(settings, opened, shown)
-            swapping.swap(settings, url, opened, shown, decided)
-            swapping.record_promotion(
-                settings, url, opened, shown, decided, validated, (shadow, canary)
-            )
-    tracking.finish(tracking.client(settings), opened.mlflow_run_id, "FINISHED")
-    champion, previous = names.aliases()
-    return Promoted(
+            return _finished(settings, opened, shown, Promoted.rejected(opened, decided))
+        with ServingRepository(settings.serving_repository).exclusive():
+            require_unchanged(settings, opened, shown)
+            with candidate_loaded(url, opened):
+                validated = infra_validation(url, opened, spec)
+                mirrored = shadow(url, opened, repository, spec)
+                stepped = canary(url, opened, repository, spec)
+            require_unchanged(settings, opened, shown)
+            swap(settings, url, opened, shown, decided)
+            record(settings, url, opened, shown, decided, validated, (mirrored, stepped))
+    outcome = Promoted(
         version=version,
         outcome="promoted",
-        champion=champion,
-        previous=previous,
         decided=decided,
         validated=validated,
-        shadow=shadow,
-        canary=canary,
-        page_url=shown.page_url,
+        shadow=mirrored,
+        canary=stepped,
         seconds=time.monotonic() - began,
     )
+    return _finished(settings, opened, shown, outcome)
+
+
+def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promoted) -> Promoted:
+    """End the MLflow run; the outcome with the versions that serve now."""
+    mlflow_runs.finish(mlflow_runs.client(settings), opened.mlflow_run_id, "FINISHED")
+    champion, previous = Aliases(settings).aliases()
+    serving = {"champion": champion, "previous": previous, "page_url": shown.page_url}
+    return outcome.model_copy(update=serving)
 
 
 @flow(name="promotion-timeouts")
@@ -100,7 +97,7 @@ def expire() -> int:
         PromotionError: some could not be rejected; the others were.
     """
     count, failed = 0, []
-    for run in opening.open_runs():
+    for run in open_runs():
         try:
             count += _expired(run)
         except Exception as error:  # one that cannot be answered must not keep the others open
@@ -129,7 +126,9 @@ def _expired(run: FlowRun) -> bool:
     return True
 
 
-def decide(settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec) -> Decided:
+def await_decision(
+    settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec
+) -> Decided:
     """Suspend until there is a decision that counts; bad input is asked for again."""
     until = deadline(opened.opened_at, spec.decision_hours)
     wrong: str | None = None
@@ -150,43 +149,13 @@ def decide(settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec
             continue
         if dt.datetime.now(dt.UTC) > until:
             late = f"nobody decided within {spec.decision_hours:g} h"
-            return swapping.settle(settings, opened, shown, _decided("reject", "", late))
+            return decide(settings, opened, shown, _decided("reject", "", late))
         wrong = problem(found.verdict, found.reviewer, found.reason, opened.started_by, settings)
         if wrong is None:
             answer = _decided(found.verdict, found.reviewer.strip(), found.reason.strip())
-            return swapping.settle(settings, opened, shown, answer)
+            return decide(settings, opened, shown, answer)
         console.print(f"  that does not count: {wrong}")
     raise AssertionError("it is asked for ever")
-
-
-def live_server(settings: Settings) -> str:
-    """The serving Triton server's address, after it answered.
-
-    Raises:
-        ServerError: it is not running.
-    """
-    url = serving_url(settings)
-    with TritonClient(url) as client:
-        if not client.live():
-            raise ServerError(
-                "the Triton server does not answer",
-                where=url,
-                remedy="tickline triton up (it starts where it stopped), then the same command",
-            )
-    return url
-
-
-@contextmanager
-def reported(settings: Settings, version: int) -> Iterator[list[Opened]]:
-    """Write to the audit file and MLflow why a promotion stopped; a suspension is none."""
-    seen: list[Opened] = []
-    try:
-        yield seen
-    except Pause:
-        raise
-    except BaseException as error:
-        swapping.stopped(settings, seen[0] if seen else None, version, error)
-        raise
 
 
 def _decided(verdict: str, reviewer: str, reason: str) -> Decided:

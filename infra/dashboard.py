@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from model_code.artifacts import atomic_file
-from model_code.nights import FINISHED, Night, Sight
+from model_code.monitoring.history import FINISHED, History, Night
 
 # Okabe and Ito (2008): told apart by colour-blind readers
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
@@ -22,11 +22,11 @@ LATENCY_GOAL_MS = 10.0
 MAX_DRAWN = 30
 
 
-def write(sight: Sight, path: Path, *, now: dt.datetime) -> None:
+def write(history: History, path: Path, *, now: dt.datetime) -> None:
     """Write the page.
 
     Args:
-        sight: nights newest first.
+        history: nights newest first.
         path: of the HTML file.
         now: with a time zone; ages are counted from it.
 
@@ -34,25 +34,25 @@ def write(sight: Sight, path: Path, *, now: dt.datetime) -> None:
         StorageError: it cannot be written.
     """
     with atomic_file(path) as temporary:
-        temporary.write_text(render(sight, now=now), encoding="utf-8")
+        temporary.write_text(render(history, now=now), encoding="utf-8")
 
 
-def render(sight: Sight, *, now: dt.datetime) -> str:
+def render(history: History, *, now: dt.datetime) -> str:
     """The page's HTML."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     templates.filters |= {"number": _number, "age": age, "minute": _minute}
-    oldest_first = list(reversed(sight.nights[:MAX_DRAWN]))
-    newest = sight.newest()
+    oldest_first = list(reversed(history.nights[:MAX_DRAWN]))
+    newest = history.newest()
     return templates.get_template("dashboard.html.j2").render(
-        sight=sight,
+        history=history,
         newest=newest,
-        finished=sight.newest(FINISHED),
-        champion_age=age(now - sight.champion.since) if sight.champion else None,
+        finished=history.newest(FINISHED),
+        champion_age=age(now - history.champion.since) if history.champion else None,
         now=now,
         pictures=_pictures(oldest_first),
-        simulated=any(night.simulated for night in sight.nights),
+        simulated=any(night.simulated for night in history.nights),
     )
 
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from infra.servers import HOST
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
-from model_code.nights import FINISHED, RUNNING, Night, Sight
+from model_code.monitoring.history import FINISHED, RUNNING, History, Night
 
 JOB = "tickline"
 VERDICTS = ("pass", "no baseline", "fail")
@@ -56,7 +56,7 @@ class NightCollector(Collector):
         look: reads MLflow and Prefect; called once a scrape.
     """
 
-    def __init__(self, look: Callable[[], Sight]) -> None:
+    def __init__(self, look: Callable[[], History]) -> None:
         self.look = look
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -73,26 +73,28 @@ class NightCollector(Collector):
 Sample = tuple[str, tuple[str, ...], float]
 
 
-def samples(sight: Sight) -> list[Sample]:
+def samples(history: History) -> list[Sample]:
     """Every (metric, label values, value) that the nights give."""
-    found: list[Sample] = [("source_up", (name,), float(up)) for name, up in sight.sources.items()]
-    if sight.sources.get("mlflow"):
-        statuses = [night.status for night in sight.nights]
+    found: list[Sample] = [
+        ("source_up", (name,), float(up)) for name, up in history.sources.items()
+    ]
+    if history.sources.get("mlflow"):
+        statuses = [night.status for night in history.nights]
         found += [("nights", (status,), float(statuses.count(status))) for status in STATUSES]
-    if sight.champion:
-        champion = sight.champion
+    if history.champion:
+        champion = history.champion
         since = champion.since.timestamp()
         found.append(("champion_since_timestamp_seconds", (champion.version,), since))
-    newest = sight.newest()
+    newest = history.newest()
     if newest:
         found += _newest(newest)
-    finished = sight.newest(FINISHED)
+    finished = history.newest(FINISHED)
     if finished and finished.ended:
         found.append(("nightly_success_timestamp_seconds", (), finished.ended.timestamp()))
-    ended = next((night for night in sight.nights if night.seconds is not None), None)
+    ended = next((night for night in history.nights if night.seconds is not None), None)
     if ended and ended.seconds is not None:
         found.append(("nightly_duration_seconds", (), ended.seconds))
-    judged = next((night for night in sight.nights if night.verdict), None)
+    judged = next((night for night in history.nights if night.verdict), None)
     return found + (_judged(judged) if judged else [])
 
 
@@ -132,14 +134,14 @@ def _judged(night: Night) -> list[Sample]:
     ]
 
 
-def registry(look: Callable[[], Sight]) -> CollectorRegistry:
+def registry(look: Callable[[], History]) -> CollectorRegistry:
     """A registry of the nights alone, without Python's and the process's own metrics."""
     found = CollectorRegistry(auto_describe=False)
     found.register(NightCollector(look))
     return found
 
 
-def serve(look: Callable[[], Sight], port: int, host: str = HOST) -> Callable[[], None]:
+def serve(look: Callable[[], History], port: int, host: str = HOST) -> Callable[[], None]:
     """Answer scrapes at http://host:port/metrics in a thread; return what stops it.
 
     Raises:
@@ -162,24 +164,24 @@ def serve(look: Callable[[], Sight], port: int, host: str = HOST) -> Callable[[]
     return stop
 
 
-def write(sight: Sight, path: Path) -> None:
+def write(history: History, path: Path) -> None:
     """Write the textfile that node_exporter's textfile collector reads, atomically.
 
     Raises:
         StorageError: it cannot be written.
     """
     with atomic_file(path) as temporary:
-        temporary.write_bytes(generate_latest(registry(lambda: sight)))
+        temporary.write_bytes(generate_latest(registry(lambda: history)))
 
 
-def push(sight: Sight, url: str) -> None:
+def push(history: History, url: str) -> None:
     """Replace the job's metrics on a Prometheus push gateway.
 
     Raises:
         PushError: it does not answer, or refuses them.
     """
     try:
-        push_to_gateway(url, job=JOB, registry=registry(lambda: sight), timeout=10)
+        push_to_gateway(url, job=JOB, registry=registry(lambda: history), timeout=10)
     except OSError as error:
         raise PushError(
             f"the push gateway does not take the metrics: {error}",

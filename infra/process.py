@@ -9,7 +9,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict
 
 
-class Mark(BaseModel):
+class ProcessId(BaseModel):
     """A process, told from every other on any machine at any time.
 
     Attributes:
@@ -25,7 +25,7 @@ class Mark(BaseModel):
     birth: str
 
     @classmethod
-    def of(cls, pid: int) -> "Mark":
+    def of(cls, pid: int) -> "ProcessId":
         """The mark of a process of this machine.
 
         Raises:
@@ -37,7 +37,7 @@ class Mark(BaseModel):
         return cls(host=socket.gethostname(), boot=boot(), pid=pid, birth=born)
 
     @classmethod
-    def own(cls) -> "Mark":
+    def own(cls) -> "ProcessId":
         """The mark of this process."""
         return cls.of(os.getpid())
 

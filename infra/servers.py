@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra import auth
-from infra.process import Mark
+from infra.process import ProcessId
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -49,7 +49,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     url: str
-    owner: Mark
+    owner: ProcessId
 
 
 class ServerError(TicklineError):
@@ -128,7 +128,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
 
 def record_server(settings: Settings, url: str) -> None:
     """Tell the other processes of this home of a Prefect server that this process keeps."""
-    record = _Record(url=url, owner=Mark.own())
+    record = _Record(url=url, owner=ProcessId.own())
     with atomic_file(_record(settings)) as temporary:
         temporary.write_text(record.model_dump_json())
 
@@ -136,7 +136,7 @@ def record_server(settings: Settings, url: str) -> None:
 def forget_server(settings: Settings) -> None:
     """Take the record back, if it is still this process's own."""
     found = _recorded(settings)
-    if found and found.owner == Mark.own():
+    if found and found.owner == ProcessId.own():
         _record(settings).unlink(missing_ok=True)
 
 
@@ -189,7 +189,7 @@ def started(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra.leash", *command],
+            [sys.executable, "-m", "infra.exit_with_parent", *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from infra.leash import kill_tree
+from infra.exit_with_parent import kill_tree
 from infra.servers import ServerError
 from infra.services import PORTS, choose
 from infra.stack_state import StackState, locked, log_path, pid_path, read

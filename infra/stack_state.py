@@ -5,7 +5,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.process import Mark
+from infra.process import ProcessId
 from infra.services import Plan
 from model_code.settings import Settings
 
@@ -41,7 +41,7 @@ class StackState(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    supervisor: Mark
+    supervisor: ProcessId
     plan: Plan
     services: tuple[ServiceState, ...]
 

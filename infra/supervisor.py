@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from infra.leash import adopt_orphans, kill_tree
-from infra.process import Mark
+from infra.exit_with_parent import adopt_orphans, kill_tree
+from infra.process import ProcessId
 from infra.servers import environment, forget_server
 from infra.services import Plan, Service, build
 from infra.stack_state import ServiceState, StackState, lock_path, log_path, pid_path, state_path
@@ -107,7 +107,7 @@ class Supervised:
         variables = os.environ | environment(self.settings) | dict(self.service.environment)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.leash", *self.service.command],
+                [sys.executable, "-m", "infra.exit_with_parent", *self.service.command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -228,7 +228,7 @@ class Supervisor:
 
     def _write(self) -> None:
         state = StackState(
-            supervisor=Mark.own(),
+            supervisor=ProcessId.own(),
             plan=self.plan,
             services=tuple(found.state for found in self.services),
         )

@@ -235,3 +235,20 @@ def _stop(process: psutil.Process) -> None:
     for stub in stubs:  # a killed server's model processes would linger
         with contextlib.suppress(psutil.NoSuchProcess):
             stub.kill()
+
+
+def live_server(settings: Settings) -> str:
+    """The serving Triton server's address, after it answered.
+
+    Raises:
+        ServerError: it is not running.
+    """
+    url = serving_url(settings)
+    with TritonClient(url) as client:
+        if not client.live():
+            raise ServerError(
+                "the Triton server does not answer",
+                where=url,
+                remedy="tickline triton up (it starts where it stopped), then the same command",
+            )
+    return url

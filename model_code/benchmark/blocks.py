@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.benchmark.slices import WindowContext
-from model_code.metrics import CALIBRATION_BINS, calibration_bin
+from model_code.training.metrics import CALIBRATION_BINS, calibration_bin
 
 QUALITY_METRICS = ("accuracy", "auc", "log_loss", "calibration_error", "flip_fraction")
 CHUNK_ELEMENTS = 1 << 20  # of a resamples-by-windows matrix: bounds memory, fits the caches

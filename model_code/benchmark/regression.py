@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model_code import metrics
+from model_code.training import metrics
 
 THRESHOLD = 0.5
 

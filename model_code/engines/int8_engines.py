@@ -6,7 +6,6 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 from pathlib import Path
 from typing import Any
 
-from model_code import network
 from model_code.artifacts import hash_path
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
 from model_code.engines.openvino_engine import OpenVinoEngine, matrix_precisions
@@ -14,6 +13,7 @@ from model_code.engines.packaged import Made
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.engines.quantisation import needs_reduced_range, quantise
 from model_code.errors import EngineError
+from model_code.models import network
 
 INTEGERS = {"i8", "u8"}
 

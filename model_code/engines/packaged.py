@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from model_code import machine, network
+from model_code import machine
 from model_code.artifacts import hash_path, storage_error
 from model_code.engines.protocol import EngineSource, Predictor, parity_error
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.errors import EngineError, EngineUnavailableError
+from model_code.models import network
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_code import network
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
+from model_code.models import network
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]

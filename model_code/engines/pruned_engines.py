@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from model_code import export, network, pruning
 from model_code.artifacts import atomic_file, hash_bytes, hash_path
 from model_code.engines.cache import cache_folder
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
@@ -20,6 +19,8 @@ from model_code.engines.openvino_engine import OpenVinoEngine
 from model_code.engines.packaged import Made
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.errors import IntegrityError
+from model_code.export import graph, pruning
+from model_code.models import network
 
 _CODE = hash_path(Path(pruning.__file__))
 
@@ -60,7 +61,7 @@ def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, Ma
 def _make(source: EngineSource, path: Path) -> Made:
     narrow, made = narrow_network(source)
     example_BTF = np.ascontiguousarray(source.windows()[:64])
-    export.export_onnx(narrow, example_BTF, path)
+    graph.export_onnx(narrow, example_BTF, path)
     return made
 
 

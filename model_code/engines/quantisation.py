@@ -22,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model_code import machine
 from model_code.errors import EngineError
-from model_code.inference import probability
+from model_code.models.probability import probability
 from model_code.settings import INPUT_NAME, OUTPUT_NAME
 
 CHUNK = 64  # calibration windows a step

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_code import network
 from model_code.artifacts import atomic_file, hash_bytes, hash_path
 from model_code.engines.cache import cache_folder
 from model_code.engines.packaged import physical_cores, require, require_same, system
@@ -25,6 +24,7 @@ from model_code.engines.sidecar import EngineSidecar, PlanFacts, TensorSpec
 from model_code.engines.tensorrt_builder import PROFILE, build_plan, trtexec_command
 from model_code.engines.tensorrt_graph import RECIPES
 from model_code.errors import EngineError
+from model_code.models import network
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,

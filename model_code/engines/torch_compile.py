@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_code import network
 from model_code.engines.cache import cache_folder
 from model_code.engines.protocol import Predictor, check_windows
 from model_code.engines.torch_engines import TorchFloat32
 from model_code.errors import EngineError
+from model_code.models import network
 from model_code.settings import (
     FEATURE_COUNT,
     MAX_BATCH_SIZE,

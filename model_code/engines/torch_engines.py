@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_code import machine, network
+from model_code import machine
 from model_code.engines.packaged import PackagedEngine
 from model_code.engines.protocol import EngineSource, Predictor, check_windows
+from model_code.models import network
 
 
 class _TorchPredictor:

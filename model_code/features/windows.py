@@ -42,3 +42,9 @@ def valid_ends(
         return np.empty(0, np.int64)
     whole = segment_N[last:] == segment_N[: len(segment_N) - last]
     return np.flatnonzero(whole & (label_N[last:] >= 0)) + last
+
+
+def spread(ends_N: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """`count` of the ends, evenly over the whole time; all of them if there are fewer."""
+    places = np.linspace(0, len(ends_N) - 1, min(count, len(ends_N))).astype(np.int64)
+    return ends_N[np.unique(places)]

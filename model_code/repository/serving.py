@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from model_code.artifacts import atomic_file, atomic_folder, storage_error
 from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.manifest import CONFIG_FILE, MANIFEST_FILE, Approval, Manifest
-from model_code.serving.route import Route
+from model_code.repository.route import Route
 from model_code.settings import MODEL_NAME
 
 

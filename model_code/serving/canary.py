@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import PromotionError
+from model_code.repository.route import Route, Target
 from model_code.serving.observed import Observed, Tally
-from model_code.serving.route import Route, Target
 from model_code.serving.routed import Routed, RoutedClient
 from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec

@@ -1,76 +1,15 @@
-"""Golden requests: a model that is ready may still not answer, or answer wrongly.
+"""Prove a served model by its golden requests.
 
-A server goes on calling a model ready whose process is dead, and refuses to load it again. Only
-recorded windows with their expected answers prove that it serves what it should.
-
-Shapes: N windows, T = 64 steps, F = 16 features, C = 2 classes.
+Triton reports a model ready even when its backend process is dead, and refuses to load it again.
+Only recorded windows with their expected answers show that it serves what it should.
 """
 
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
-
 import numpy as np
-from numpy.typing import NDArray
 
-from model_code.artifacts import atomic_file
-from model_code.errors import IntegrityError, ServingError
+from model_code.errors import ServingError
+from model_code.repository.requests import GoldenSet
 from model_code.serving.client import TIMEOUT_S, TritonClient
 from model_code.settings import MAX_BATCH_SIZE, MODEL_NAME
-
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class GoldenSet:
-    """Recorded windows with the answers they must get.
-
-    Attributes:
-        x_NTF: windows, float32.
-        logits_NC: expected logits, float32.
-        tolerance: largest |logit difference| that is still the same answer.
-    """
-
-    x_NTF: NDArray[np.float32]
-    logits_NC: NDArray[np.float32]
-    tolerance: float
-
-    @classmethod
-    def record(cls, predict: Predict, x_NTF: NDArray[np.float32], tolerance: float) -> Self:
-        """Ask an engine for the answers, in batches the server will take too."""
-        parts = [
-            predict(x_NTF[start : start + MAX_BATCH_SIZE])
-            for start in range(0, len(x_NTF), MAX_BATCH_SIZE)
-        ]
-        return cls(x_NTF, np.concatenate(parts), tolerance)
-
-    def save(self, path: Path) -> None:
-        """Write as .npz.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, x_NTF=self.x_NTF, logits_NC=self.logits_NC, tolerance=self.tolerance)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            IntegrityError: absent or malformed.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as found:
-                return cls(found["x_NTF"], found["logits_NC"], float(found["tolerance"]))
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise IntegrityError(
-                f"the golden set cannot be read: {error}",
-                where=str(path),
-                remedy="stage the version again",
-            ) from error
 
 
 def prove(
@@ -106,8 +45,8 @@ def prove(
             )
 
 
-def heal(client: TritonClient, model: str = MODEL_NAME) -> None:
-    """Unload and load a model: what revives one whose process died. Prove it afterwards.
+def revive(client: TritonClient, model: str = MODEL_NAME) -> None:
+    """Unload and load a model whose backend process died. Prove it afterwards.
 
     Raises:
         ServingError: it does not unload or load.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import ServingError
+from model_code.repository.route import Router, Target
 from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
-from model_code.serving.route import Router, Target
 from model_code.settings import MODEL_NAME
 
 TURNS = 4  # other targets asked before giving up

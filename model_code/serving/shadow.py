@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import ServingError
+from model_code.repository.route import Target
 from model_code.serving.observed import Observed, Tally
-from model_code.serving.route import Target
 from model_code.serving.routed import RoutedClient
 from model_code.settings import PromotionSpec
 

@@ -15,12 +15,12 @@ from typing import Protocol
 
 from model_code.errors import ServingError, TicklineError
 from model_code.repository.manifest import Manifest
+from model_code.repository.requests import GOLDEN_FILE, GoldenSet
+from model_code.repository.route import Route, Target
 from model_code.repository.serving import Journal, ServingRepository
 from model_code.serving.candidate import load_under
 from model_code.serving.client import TritonClient
-from model_code.serving.golden import GoldenSet, heal, prove
-from model_code.serving.replay import GOLDEN_FILE
-from model_code.serving.route import Route, Target
+from model_code.serving.golden import prove, revive
 from model_code.settings import MODEL_NAME
 
 BRIDGE_NAMES = (f"{MODEL_NAME}_bridge", f"{MODEL_NAME}_bridge_2")
@@ -213,7 +213,7 @@ class Swap:
             others = now is not None and now.version != version and now.model == model
             if model != MODEL_NAME or (others and self._answers(now)):
                 raise  # the version is bad; what serves must not be disturbed
-            heal(self.client, model)  # nothing serves: a dead process is cured by unload and load
+            revive(self.client, model)  # nothing serves: a dead process is cured by unload and load
             prove(self.client, golden, model, version)
 
     def _answers(self, target: Target | None) -> bool:

@@ -10,8 +10,8 @@ from unittest.mock import patch
 from prefect.logging import disable_run_logger
 
 from model_code.settings import Settings
-from tasks import tracking
-from tasks.stage import RunRef
+from tasks.caching.stage import RunRef
+from tasks.runs import mlflow_runs
 
 
 class Nowhere:
@@ -32,8 +32,8 @@ def bare(home: Path) -> Iterator[RunRef]:
     """A run whose tracking costs nothing."""
     settings = Settings().resolved(home=home)
     with (
-        patch.object(tracking, "client", lambda _: Nowhere()),
-        patch.object(tracking, "nested", lambda *_: "none"),
+        patch.object(mlflow_runs, "client", lambda _: Nowhere()),
+        patch.object(mlflow_runs, "nested", lambda *_: "none"),
         disable_run_logger(),
     ):
         yield RunRef(settings=settings, mlflow_run_id="none", flow_run_id="none")

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.options import Data, SpecFile, market_uri, nightly_spec, settings_from_environment
+from flows.cli.options import Data, SpecFile, market_uri, read_spec, settings_from_environment
 from model_code.settings import NightlySpec, Settings
 
 out = Console()
@@ -46,7 +46,7 @@ class Clock:
 
 def main(data: Data = None, spec: SpecFile = None) -> None:
     """Measure and print."""
-    wanted = nightly_spec(spec, {"market": market_uri(data, settings_from_environment())})
+    wanted = read_spec(NightlySpec, spec, {"market": market_uri(data, settings_from_environment())})
     folder = Path(tempfile.mkdtemp(prefix="tickline-overhead-"))
     try:
         # homes of their own: what the engines keep for the next build must not serve the other
@@ -85,7 +85,7 @@ def flow_seconds(spec: NightlySpec) -> dict[str, float]:
     """Seconds of imports, of each stage as Prefect has them, of all, and of the server's start."""
     clock = Clock()
     import flows.nightly  # noqa: F401
-    from flows.local import connected, run_nightly
+    from flows.runs.local import connected, run_nightly
 
     clock.lap("imports")
     settings = Settings().resolved()
@@ -95,8 +95,8 @@ def flow_seconds(spec: NightlySpec) -> dict[str, float]:
         clock.lap("run")
         from prefect import get_client
 
-        from flows.find import find_run
-        from tasks.task_runs import settled_task_runs
+        from flows.runs.find import find_run
+        from tasks.runs.task_runs import settled_task_runs
 
         with get_client(sync_client=True) as client:
             runs = settled_task_runs(client, find_run(outcome.flow_run_name).id)
@@ -111,42 +111,48 @@ def flow_seconds(spec: NightlySpec) -> dict[str, float]:
 def library_seconds(spec: NightlySpec) -> dict[str, float]:
     """Seconds of the same stages called as plain functions, without tracking."""
     clock = Clock()
-    import model_code.baseline
     import model_code.benchmark.measure
     import model_code.benchmark.plots
     import model_code.features.dataset
-    import model_code.training_run  # noqa: F401
+    import model_code.models.boosting
+    import model_code.training.loop  # noqa: F401
     from model_code.engines.registry import ENGINES
 
     clock.lap("imports")
-    from tasks import data, engines, model  # orchestration's, not counted here
+    from tasks.nightly.baseline import baseline
+    from tasks.nightly.benchmark import benchmark
+    from tasks.nightly.build_engine import build_engine
+    from tasks.nightly.export import export
+    from tasks.nightly.features import features
+    from tasks.nightly.find_days import find_days
+    from tasks.nightly.split import split
+    from tasks.nightly.train import train  # orchestration's, not counted here
+    from tasks.nightly.validate import require_passed, validate
     from tests.bench.bare import bare
 
     with bare(Settings().home) as run:
         clock.restart()
-        plan = data.find_days.fn(spec)
+        plan = find_days.fn(spec)
         clock.lap("find")
-        days = tuple(data.validate.fn(run, day, spec.validation) for day in plan.days)
-        ticks = data.require_passed(days)
+        days = tuple(validate.fn(run, day, spec.validation) for day in plan.days)
+        ticks = require_passed(days)
         clock.lap("validate")
-        table = data.build_features.fn(run, ticks, spec.features, plan.simulated)
+        table = features.fn(run, ticks, spec.features, plan.simulated)
         clock.lap("features")
-        split = data.split_windows.fn(run, table, spec.split, plan.test_date)
+        windows = split.fn(run, table, spec.split, plan.test_date)
         clock.lap("split")
-        model.baseline.fn(run, table, split, spec.training.seed)
+        baseline.fn(run, table, windows, spec.training.seed)
         clock.lap("baseline")
-        network = model.train.fn(run, table, split, spec.network, spec.training)
+        network = train.fn(run, table, windows, spec.network, spec.training)
         clock.lap("train")
-        exported = model.export_network.fn(run, table, split, network.model)
+        exported = export.fn(run, table, windows, network.model)
         clock.lap("export")
         built = tuple(
-            engines.build_engine.fn(
-                run, name, network.model, exported, ENGINES[name].availability()
-            )
+            build_engine.fn(run, name, network.model, exported, ENGINES[name].availability())
             for name in spec.benchmark.measured
         )
         clock.lap("build")
-        engines.measure_engines.fn(run, table, split, built, None, spec.benchmark)
+        benchmark.fn(run, table, windows, built, None, spec.benchmark)
         clock.lap("benchmark")
     return clock.seconds
 

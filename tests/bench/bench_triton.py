@@ -30,12 +30,13 @@ import torch
 
 from infra.triton.engine import serving_engine
 from infra.triton.server import TritonServer, running
-from model_code import machine, network
+from model_code import machine
 from model_code.engines.packaged import PackagedEngine
 from model_code.engines.protocol import EngineSource
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
-from model_code.export import export_onnx
+from model_code.export.graph import export_onnx
+from model_code.models import network
 from model_code.repository import triton_config
 from model_code.serving.client import TritonClient
 from model_code.serving.predictor import TritonPredictor

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import ValidationSpec
-from tasks import expectations
-from tasks.validate import validate_day
+from tasks.validation import expectations
+from tasks.validation.day import validate_day
 
 DAY = InstrumentDay(dt.date(2024, 8, 8), "BTCUSDT.spot")
 

@@ -19,10 +19,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from builders_serving import APPROVAL, Names, logits, staged, windows
-
 from infra.triton.server import running
 from model_code.errors import TicklineError
 from model_code.repository.serving import ServingRepository
@@ -30,6 +26,7 @@ from model_code.serving.client import TritonClient
 from model_code.serving.routed import RoutedClient
 from model_code.serving.swap import Swap
 from model_code.settings import Settings
+from tests.support.serving import APPROVAL, Names, logits, staged, windows
 
 CLIENTS = 8
 TOLERANCE = 1e-4

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Home, Row, markdown
+
+from tests.chaos.harness import Home, Row, markdown
 
 ROWS: list[Row] = []
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from builders_flow import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from infra.servers import environment
 from model_code.artifacts import hash_path
 from model_code.settings import MODEL_NAME, Settings, TrainingSpec
-from tasks import tracking
+from tasks.runs import mlflow_runs
+from tests.support.flow import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
@@ -150,7 +150,7 @@ class Home:
 
     def runs(self) -> list[Run]:
         mlflow = self.mlflow
-        return list(mlflow.search_runs([tracking.experiment_id(mlflow, self.settings)]))
+        return list(mlflow.search_runs([mlflow_runs.experiment_id(mlflow, self.settings)]))
 
     def parents(self) -> list[Run]:
         return [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
@@ -170,7 +170,7 @@ class Home:
         assert self.artefacts() == other.artefacts()
         (mine,), (theirs,) = self.parents(), other.parents()
         assert {run.info.status for run in self.runs()} == {"FINISHED"}
-        assert tracking.ERROR_TAG not in mine.data.tags
+        assert mlflow_runs.ERROR_TAG not in mine.data.tags
         for name in ("auc", "accuracy", "baseline_auc"):
             assert abs(mine.data.metrics[name] - theirs.data.metrics[name]) < 1e-9, name
         versions = self.mlflow.search_model_versions(f"name = '{MODEL_NAME}'")

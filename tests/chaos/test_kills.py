@@ -1,7 +1,8 @@
 """SIGKILL in every stage of a nightly, then the rerun."""
 
 import pytest
-from harness import Home, Row
+
+from tests.chaos.harness import Home, Row
 
 STAGES = (
     "find days", "validate", "publish_validation", "features", "split", "baseline", "train",

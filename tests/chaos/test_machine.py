@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders_disk import small_disk
-from harness import Home, Row
 
-from tasks.holder import lock, read_holder
+from tasks.runs.lock import read_owner, run_lock
+from tests.chaos.harness import Home, Row
+from tests.support.disk import small_disk
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def test_clock_goes_back(disturbed: Home, undisturbed: Home, table: list[Row]) -
 
 def test_stale_lock(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
     disturbed.nightly(("kill", "find days")).die()
-    holder = read_holder(disturbed.settings)
+    holder = read_owner(disturbed.settings)
     assert holder is not None
     assert not holder.process.lives
     assert (disturbed.settings.home / "nightly.lock").exists()
-    with lock(disturbed.settings):  # the system freed it
+    with run_lock(disturbed.settings):  # the system freed it
         pass
     took = disturbed.nightly().succeed()  # a new night, not the rerun
     disturbed.compare(undisturbed)

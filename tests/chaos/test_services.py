@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import TIMEOUT_S, Home, Row
-
 from infra.servers import HOST, free_port, healthy
 from infra.servers import environment as environment_of
 from model_code.settings import Settings
+from tests.chaos.harness import TIMEOUT_S, Home, Row
 
 
 class Server:
@@ -28,7 +27,14 @@ class Server:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.leash", sys.executable, "-m", *self.command],
+                [
+                    sys.executable,
+                    "-m",
+                    "infra.exit_with_parent",
+                    sys.executable,
+                    "-m",
+                    *self.command,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

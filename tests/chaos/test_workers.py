@@ -8,14 +8,14 @@ import sys
 import time
 from uuid import UUID
 
-from builders_commands import make_pool, prefect
-from harness import ROOT, TIMEOUT_S, Home, Row
 from prefect import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tasks.task_runs import task_runs
+from tasks.runs.task_runs import task_runs
+from tests.chaos.harness import ROOT, TIMEOUT_S, Home, Row
+from tests.support.commands import make_pool, prefect
 
 POLL_S = 0.02
 STAGES = ("validate", "train", "export", "benchmark")  # as their task runs are named at first

@@ -10,8 +10,10 @@ signal   a file `<home>/reached` appears and the stage waits until it is gone
 
 import datetime as dt
 import functools
+import importlib
 import inspect
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -96,11 +98,12 @@ def main(fault: str, stage: str, command: list[str]) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     from prefect import Task
 
-    from flows.cli import main as tickline
-    from tasks import data, engines, model, recorded, release, report
+    from flows.cli.__main__ import main as tickline
+    from tasks import nightly
 
     found = False
-    for module in (data, engines, model, recorded, release, report):
+    for file in pkgutil.iter_modules(nightly.__path__):
+        module = importlib.import_module(f"{nightly.__name__}.{file.name}")
         for name, thing in list(vars(module).items()):
             if isinstance(thing, Task) and thing.name == stage:
                 thing.fn, found = strike(fault, thing.fn), True

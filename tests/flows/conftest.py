@@ -3,10 +3,10 @@
 import pytest
 from prefect import get_client
 
-from flows import promotions
+from flows.runs import promotions
 from infra.triton.server import TritonServer
 from model_code.settings import Settings
-from tasks.opening import open_runs
+from tasks.promotion.promotion_runs import open_runs
 
 
 @pytest.fixture

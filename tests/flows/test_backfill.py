@@ -4,14 +4,14 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-from builders_flow import QUICK_BENCHMARK, tiny
 from mlflow.tracking import MlflowClient
 
 from flows.backfill import backfill, dates_to_judge
-from flows.night import EXPERIMENT
+from flows.runs.backfill_night import EXPERIMENT
 from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings
-from tasks import tracking
+from tasks.runs import mlflow_runs
+from tests.support.flow import QUICK_BENCHMARK, tiny
 
 MARKET = "simulated:?seed=3&instruments=1&days=3&minutes=2"
 FIRST = dt.date(2000, 1, 3)  # of the simulated market
@@ -49,7 +49,7 @@ def test_each_date_has_its_night_and_nothing_is_registered(
         exclude={"mlflow_run_id"}
     )
     assert not (home.home / "nightly.holder").exists()
-    assert tracking.experiment_id(mlflow, home) != experiment.experiment_id
+    assert mlflow_runs.experiment_id(mlflow, home) != experiment.experiment_id
 
 
 def test_a_range_without_a_night_is_said(home: Settings) -> None:

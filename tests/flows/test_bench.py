@@ -5,18 +5,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from builders_flow import QUICK_BENCHMARK, tiny
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows import bench_tables, local
 from flows.bench import EXPERIMENT, Bench, bench
-from flows.cli import app
+from flows.cli import tables
+from flows.cli.__main__ import app
+from flows.runs import local
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
-from tasks import tracking
+from tasks.runs import mlflow_runs
+from tests.support.flow import QUICK_BENCHMARK, tiny
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 
@@ -52,7 +53,7 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
 
     mlflow = MlflowClient(home.tracking_uri)
     settings = home.model_copy(update={"mlflow_experiment": EXPERIMENT})
-    runs = mlflow.search_runs([tracking.experiment_id(mlflow, settings)])
+    runs = mlflow.search_runs([mlflow_runs.experiment_id(mlflow, settings)])
     names = {run.info.run_name for run in runs}
     assert {"engine torch-fp32", "engine triton-grpc"} <= names
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -63,7 +64,7 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
     assert Verdict.model_validate_json(Path(judged).read_bytes()).rows
 
     console = Console(width=200, record=True)
-    parts = list(bench_tables.render(found))
+    parts = list(tables.bench_tables(found))
     for part in parts:
         console.print(part)
     text = console.export_text()
@@ -72,7 +73,7 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
     assert "Verdicts" in text
     assert result.simulated
     assert "SIMULATED MARKET" in text
-    alone = list(bench_tables.render(found[1:]))[-1]
+    alone = list(tables.bench_tables(found[1:]))[-1]
     assert re.fullmatch(
         r"chosen \S+: \d+\.\dx torch-fp32 at batch 1, \d+% of the arithmetic floor", str(alone)
     )
@@ -90,18 +91,18 @@ def measured(order: str, chosen: str, **words: str) -> SimpleNamespace:
 def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bench_tables.gate, "places", lambda run: run)
+    monkeypatch.setattr(tables.gate, "places", lambda run: run)
     found = (
         measured("a b=c", "a", a="pass", b="pass"),
         measured("a c b", "a", a="pass", b="fail"),
         measured("b a c", "b", a="pass", b="fail"),
     )
-    *_, third, changed, places, last = bench_tables.repeated(found)  # type: ignore[arg-type]
+    *_, third, changed, places, last = tables.repeated(found)  # type: ignore[arg-type]
     assert third == "measurement 3: chose b (fail); b < a < c"
     assert changed == "verdicts that changed: b pass 1, fail 2"
     assert places == "first place a 2/3, last place b 2/3, chosen a 2/3"  # b once beside c
     assert last == "same ranking 1/3, same verdict 2/3"
-    *_, changed, _, last = bench_tables.repeated(found[:1] * 5)  # type: ignore[arg-type]
+    *_, changed, _, last = tables.repeated(found[:1] * 5)  # type: ignore[arg-type]
     assert changed == "verdicts that changed: none"
     assert last == "same ranking 5/5, same verdict 5/5"
 
@@ -129,7 +130,7 @@ def test_a_files_engines_are_kept(
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
     asked: list[NightlySpec] = []
     monkeypatch.setattr(local, "run_bench", lambda spec, *_: asked.append(spec))
-    monkeypatch.setattr(bench_tables, "render", lambda _: [])
+    monkeypatch.setattr(tables, "render", lambda _: [])
     path = tmp_path / "spec.yaml"
     path.write_text(file)
     given = ("--spec", str(path)) if file else ()

@@ -9,7 +9,7 @@ from flows import candidate
 from model_code.engines.registry import ENGINES
 from model_code.errors import EngineError
 from model_code.settings import BenchmarkSpec, NightlySpec
-from tasks.results import BuiltEngine
+from tasks.nightly.records import BuiltEngine
 
 PLAN: Any = SimpleNamespace(days=(), simulated=True, test_date=None)
 RUN: Any = None

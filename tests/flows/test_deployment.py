@@ -12,8 +12,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from builders_commands import make_pool, module, prefect
-from builders_flow import tiny
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
@@ -25,9 +23,11 @@ from prefect.flows import load_flow_from_entrypoint
 
 from infra.deploy import QUEUES
 from model_code.settings import MODEL_NAME, NightlySpec, PromotionSpec, Settings
-from tasks import tracking
-from tasks.opening import open_runs
-from tasks.release import GATE_PASSED
+from tasks.nightly.announce import GATE_PASSED
+from tasks.promotion.promotion_runs import open_runs
+from tasks.runs import mlflow_runs
+from tests.support.commands import make_pool, module, prefect
+from tests.support.flow import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
@@ -104,8 +104,8 @@ def test_a_worker_runs_the_deployment(
     assert str(schedules[0].schedule.timezone) == "America/New_York"
     mlflow = MlflowClient(home.tracking_uri)
     runs = mlflow.search_runs(
-        [tracking.experiment_id(mlflow, home)],
-        f"tags.`{tracking.FLOW_RUN_TAG}` = '{scheduled.id}'",
+        [mlflow_runs.experiment_id(mlflow, home)],
+        f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{scheduled.id}'",
     )
     assert [run.info.status for run in runs] == ["FINISHED"]
 

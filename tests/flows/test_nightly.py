@@ -6,34 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import desk_csv
-from builders_flow import tiny
-from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.find import find_run
+from flows.cli.tables import outcome_tables
 from flows.nightly import nightly
-from flows.rerun import rerun
-from flows.summary import Outcome, render
-from model_code import export
+from flows.runs.find import find_run
+from flows.runs.outcome import Outcome
+from flows.runs.rerun import rerun
 from model_code.errors import DataError, GateError, MarketError
+from model_code.export import graph
 from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
-from tasks import tracking
-from tasks.holder import BusyError
-from tasks.runs import exclusive
-from tasks.task_runs import settled_task_runs
+from tasks.runs.lifecycle import exclusive
+from tasks.runs.lock import BusyError
+from tests.support.flow import EASY, children, parents, paths, stage_states, tiny
+from tests.support.market import desk_csv
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
-EASY = """
-goals:
-  - {name: finite, metric: non_finite, kind: threshold, maximum: 0}
-  - {name: like FP32, metric: max_abs_dp, kind: threshold, maximum: 0.02}
-  - {name: no worse, metric: auc, kind: min-improvement, limit: 0.0, unit: absolute}
-"""
 
 
 @pytest.fixture
@@ -42,32 +34,6 @@ def easy(tmp_path: Path) -> str:
     path = tmp_path / "goals.yaml"
     path.write_text(EASY)
     return str(path)
-
-
-def parents(settings: Settings) -> list[Run]:
-    mlflow = MlflowClient(settings.tracking_uri)
-    experiment = tracking.experiment_id(mlflow, settings)
-    runs = mlflow.search_runs([experiment], order_by=["attributes.start_time ASC"])
-    return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-
-
-def children(settings: Settings, parent: str) -> dict[str, Run]:
-    mlflow = MlflowClient(settings.tracking_uri)
-    found = mlflow.search_runs(
-        [tracking.experiment_id(mlflow, settings)], f"tags.`mlflow.parentRunId` = '{parent}'"
-    )
-    return {run.data.tags[tracking.STAGE_TAG]: run for run in found}
-
-
-def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
-    return {entry.path for entry in mlflow.list_artifacts(run_id, folder)}
-
-
-def stage_states(flow_run_name: str) -> dict[str, str]:
-    """Final state by task run of a flow run that has ended, as the server has it."""
-    with get_client(sync_client=True) as client:
-        runs = settled_task_runs(client, find_run(flow_run_name).id)
-    return {run.name: str(run.state.name) for run in runs if run.state}
 
 
 def prefect_artifacts(key: str) -> list[Any]:
@@ -85,7 +51,7 @@ def text(outcome: Outcome) -> str:
 
     console = Console(width=160, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
     with console.file:
-        console.print(render(outcome))
+        console.print(outcome_tables(outcome))
         return console.export_text()
 
 
@@ -221,7 +187,7 @@ def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
         raise OSError("the exporter fell over")
 
     with monkeypatch.context() as broken:
-        broken.setattr(export, "export_onnx", refuse)
+        broken.setattr(graph, "export_onnx", refuse)
         with pytest.raises(OSError, match="fell over"):
             nightly(tiny(SIMULATED, goals=easy))
     (parent,) = parents(home)
@@ -247,7 +213,7 @@ def test_a_worker_goes_on_with_a_refreshing_night_instead_of_beginning_anew(
     spec = tiny(SIMULATED, goals=easy)
     nightly(spec)  # of every stage there is an older result
     with monkeypatch.context() as broken:
-        broken.setattr(export, "export_onnx", refuse)
+        broken.setattr(graph, "export_onnx", refuse)
         with pytest.raises(OSError, match="fell over"):
             nightly(spec, refresh=True)
     with get_client(sync_client=True) as client:

@@ -4,15 +4,12 @@ import datetime as dt
 from pathlib import Path
 
 import pytest
-from builders_desk import answer, approve, champion, events, evidence, start
-from builders_promotion import PATIENT, registered
-from builders_serving import weights
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 
-from flows import promotions
 from flows.promote import expire
+from flows.runs import promotions
 from model_code.engines.sidecar import EngineSidecar, PlanFacts
 from model_code.errors import (
     ConfigError,
@@ -24,9 +21,12 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
 from model_code.settings import MODEL_NAME, Settings
-from tasks.names import Names
-from tasks.promotion_results import Promoted
-from tasks.sweep import sweep
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.records import Promoted
+from tasks.runs.cleanup import clean_up
+from tests.support.desk import answer, approve, champion, events, evidence, start
+from tests.support.promotion import PATIENT, registered
+from tests.support.serving import weights
 
 
 def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
@@ -43,7 +43,7 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     start(desk, 2)
     mlflow = MlflowClient(desk.tracking_uri)
     mlflow.set_terminated(mlflow.get_model_version(MODEL_NAME, "2").run_id)
-    assert sweep(desk).closed == ()  # the next night begins while it waits
+    assert clean_up(desk).closed == ()  # the next night begins while it waits
     second = approve(desk, 2)
     assert (second.outcome, second.champion, second.previous) == ("promoted", 2, 1)
     assert second.canary is not None
@@ -53,7 +53,7 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     assert second.validated is not None
     assert [loaded.concurrency for loaded in second.validated.loads] == [1, 8, 32]
     assert champion(desk) == 2
-    tags = Names(desk).tags(2)
+    tags = Aliases(desk).tags(2)
     assert (tags["approved_by"], tags["reason"]) == ("ada", "the table is sound")
     assert tags["triton_version"].startswith("triton 2.")
     assert tags["audit_sha256"] == AuditLog(desk.audit_file).read()[-1].sha256
@@ -88,7 +88,7 @@ def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) ->
     assert outcome.outcome == "rejected"
     assert champion(desk) is None
     assert events(desk) == ["started", "rejected"]
-    assert Names(desk).tags(1)["rejected_by"] == "ada"
+    assert Aliases(desk).tags(1)["rejected_by"] == "ada"
     with pytest.raises(ConfigError, match="no promotion of 1 waits"):
         approve(desk, 1)
 
@@ -103,7 +103,7 @@ def test_without_a_decision_it_is_rejected(desk: Settings) -> None:
     assert outcome.decided is not None
     assert outcome.decided.reviewer == ""
     assert outcome.decided.at <= dt.datetime.now(dt.UTC)
-    assert "nobody decided" in Names(desk).tags(1)["reason"]
+    assert "nobody decided" in Aliases(desk).tags(1)["reason"]
     assert events(desk) == ["started", "rejected"]
 
 

@@ -8,14 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from builders_desk import Killed, approve, champion, die, events, start
-from builders_promotion import PATIENT, registered
-from builders_serving import weights
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient as PrefectClient
 
-from flows import promotions
 from flows.promote import expire
+from flows.runs import promotions
 from infra.servers import ServerError
 from infra.triton.server import running
 from model_code.errors import (
@@ -24,15 +21,19 @@ from model_code.errors import (
     ServingError,
 )
 from model_code.repository.manifest import Manifest
+from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
-from model_code.serving.route import Route, Target
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
-from tasks import proving, swapping
-from tasks.names import Names, RegistryDownError
-from tasks.opening import open_runs, require_unchanged
-from tasks.promotion_results import Opened, Promoted, Shown
+from tasks.promotion import infra_validation, swap
+from tasks.promotion.aliases import Aliases, RegistryDownError
+from tasks.promotion.promotion_runs import open_runs
+from tasks.promotion.records import Opened, Promoted, Shown
+from tasks.promotion.show_evidence import require_unchanged
+from tests.support.desk import Killed, approve, champion, die, events, start
+from tests.support.promotion import PATIENT, registered
+from tests.support.serving import weights
 
 
 def test_a_promotion_that_cannot_be_rejected_does_not_keep_the_others_open(desk: Settings) -> None:
@@ -83,10 +84,10 @@ def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settin
         verdict_json="", simulated=False, page_url="", run_url="", summary="",
     )  # fmt: skip
     require_unchanged(desk, opened, shown)
-    Names(desk).move(1, None)
+    Aliases(desk).move(1, None)
     with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
         require_unchanged(desk, opened, shown)
-    Names(desk).move(2, 1)  # its own swap, seen by a rerun
+    Aliases(desk).move(2, 1)  # its own swap, seen by a rerun
     require_unchanged(desk, opened, shown)
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"?")
@@ -147,7 +148,7 @@ def test_killed_before_it_was_recorded_it_serves_and_can_be_rolled_back_to(
 ) -> None:
     start(desk, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(swapping, "record_promotion", die)
+        patch.setattr(swap, "record_promotion", die)
         with pytest.raises(Killed):
             approve(desk, 1)
     assert champion(desk) == 1
@@ -165,7 +166,7 @@ def test_rollback_of_a_promotion_killed_in_its_swap_goes_one_version_back(
         approve(desk, version)
     start(desk, 3)
     with monkeypatch.context() as patch:
-        patch.setattr(Names, "move", die)
+        patch.setattr(Aliases, "move", die)
         with pytest.raises(Killed):
             approve(desk, 3)
     place = ServingRepository(desk.serving_repository)
@@ -173,7 +174,7 @@ def test_rollback_of_a_promotion_killed_in_its_swap_goes_one_version_back(
     back = promotions.roll_back(desk, None, "bob", "bad")
     assert (back.version, back.from_version, back.previous) == (2, 3, 1)
     assert champion(desk) == 2
-    assert Names(desk).aliases() == (2, 1)
+    assert Aliases(desk).aliases() == (2, 1)
 
 
 def test_rollback_killed_before_its_end_is_completed_not_repeated(
@@ -186,11 +187,11 @@ def test_rollback_killed_before_its_end_is_completed_not_repeated(
         patch.setattr(ServingRepository, "close_journal", die)
         with pytest.raises(Killed):
             promotions.roll_back(desk, None, "bob", "bad")
-    assert Names(desk).aliases() == (2, 1)
+    assert Aliases(desk).aliases() == (2, 1)
     back = promotions.roll_back(desk, None, "bob", "bad")
     assert (back.version, back.from_version, back.previous) == (2, 3, 1)
     assert champion(desk) == 2
-    assert Names(desk).aliases() == (2, 1)
+    assert Aliases(desk).aliases() == (2, 1)
 
 
 def test_staging_folder_changed_while_it_was_proved_does_not_serve(
@@ -223,14 +224,14 @@ def test_server_killed_in_the_canary_the_same_command_goes_on(
         start(desk, 1)
         approve(desk, 1)
         start(desk, 2)
-        real = proving.walk
+        real = infra_validation.walk
 
         async def kill_then_walk(*asked: Any) -> Any:
             os.kill(server.pid, signal.SIGKILL)
             return await real(*asked)
 
         with monkeypatch.context() as patch:
-            patch.setattr(proving, "walk", kill_then_walk)
+            patch.setattr(infra_validation, "walk", kill_then_walk)
             with pytest.raises(ServingError):
                 approve(desk, 2)
         place = ServingRepository(desk.serving_repository)

@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
-from builders_commands import make_pool, module, prefect
-from builders_promotion import PATIENT, registered
-from builders_serving import logits, windows
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from flows import promotions
+from flows.runs import promotions
 from model_code.repository.audit import AuditLog
 from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, Settings
-from tasks.names import Names
+from tasks.promotion.aliases import Aliases
+from tests.support.commands import make_pool, module, prefect
+from tests.support.promotion import PATIENT, registered
+from tests.support.serving import logits, windows
 
 
 def work_once(run: FlowRun) -> FlowRun:
@@ -38,16 +38,16 @@ def test_a_worker_suspends_it_and_goes_on_after_the_decision(
     assert waiting.state is not None
     assert waiting.state.is_paused()
     assert [record.event for record in AuditLog(desk.audit_file).read()] == ["started"]
-    assert Names(desk).aliases() == (None, None)
+    assert Aliases(desk).aliases() == (None, None)
 
     monkeypatch.setattr(promotions, "_worker_online", lambda: True)
     assert promotions.decide(desk, "1", "approve", "ada", "the table is sound") is None
-    assert Names(desk).aliases() == (None, None)  # nothing moves here: a worker goes on with it
+    assert Aliases(desk).aliases() == (None, None)  # nothing moves here: a worker goes on with it
 
     done = work_once(begun)
     assert done.state is not None
     assert done.state.is_completed(), done.state.message
-    assert Names(desk).aliases() == (1, None)
+    assert Aliases(desk).aliases() == (1, None)
     events = [record.event for record in AuditLog(desk.audit_file).read()]
     assert events == ["started", "approved", "promoted"]
     assert desk.triton_url

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from builders_stack import COMPOSE, INFRA, SERVICES
+from tests.support.stack import COMPOSE, INFRA, SERVICES
 
 
 def test_compose_follows_the_compose_specification() -> None:

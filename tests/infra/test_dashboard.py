@@ -3,10 +3,9 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from builders_nights import NOW, night, sight
-
 from infra.dashboard import age, render, write
-from model_code.nights import Sight
+from model_code.monitoring.history import History
+from tests.support.nights import NOW, night, sight
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -71,7 +70,7 @@ def test_simulated_nights_silent_stores_and_empty_homes_are_said(tmp_path: Path)
     text = words(render(sight(simulated, sources={"mlflow": True, "prefect": False}), now=NOW))
     assert "SIMULATED" in text
     assert "prefect did not answer" in text
-    empty = Sight(nights=(), champion=None, sources={"mlflow": True, "prefect": True})
+    empty = History(nights=(), champion=None, sources={"mlflow": True, "prefect": True})
     write(empty, tmp_path / "nights.html", now=NOW)
     assert "No night has been run yet" in words((tmp_path / "nights.html").read_text())
 

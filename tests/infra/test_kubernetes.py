@@ -11,11 +11,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from builders_stack import KUBERNETES, KUSTOMIZATION, OBJECTS, SERVICES, TEMPLATE, containers
 
 from infra.servers import environment
 from infra.triton.image import IMAGE
 from model_code.settings import Settings
+from tests.support.stack import KUBERNETES, KUSTOMIZATION, OBJECTS, SERVICES, TEMPLATE, containers
 
 KUBERNETES_VERSION = "1.34"
 

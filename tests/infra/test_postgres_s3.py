@@ -9,12 +9,12 @@ from pathlib import Path
 import boto3
 import httpx
 import pytest
-from builders_postgres import postgres
 from moto.server import ThreadedMotoServer
 
 from infra.servers import HOST, environment, free_port, started
 from model_code.settings import Settings
-from tasks import tracking
+from tasks.runs import mlflow_runs
+from tests.support.postgres import postgres
 
 FLOW = """
 from prefect import flow, task
@@ -62,19 +62,19 @@ def test_a_tracked_run_on_postgres_with_artefacts_in_s3(
     settings = Settings(
         home=tmp_path, mlflow_tracking_uri=f"postgresql+psycopg2://{database}/mlflow"
     ).resolved()
-    mlflow = tracking.client(settings)
+    mlflow = mlflow_runs.client(settings)
     mlflow.create_experiment(settings.mlflow_experiment, artifact_location=f"{bucket}/nightly")
-    identity = {tracking.FLOW_RUN_TAG: "one"}
-    run_id = tracking.continue_or_start(mlflow, settings, name="a", identity=identity, tags={})
-    child = tracking.nested(mlflow, settings, run_id, "training")
-    tracking.log_metrics(mlflow, child, {"auc": 0.75})
+    identity = {mlflow_runs.FLOW_RUN_TAG: "one"}
+    run_id = mlflow_runs.continue_or_start(mlflow, settings, name="a", identity=identity, tags={})
+    child = mlflow_runs.nested(mlflow, settings, run_id, "training")
+    mlflow_runs.log_metrics(mlflow, child, {"auc": 0.75})
     mlflow.log_text(child, "hello", "notes/hello.txt")
-    tracking.finish(mlflow, run_id, "FINISHED")
+    mlflow_runs.finish(mlflow, run_id, "FINISHED")
     # the same flow run again goes on in the same MLflow run
-    assert run_id == tracking.continue_or_start(
+    assert run_id == mlflow_runs.continue_or_start(
         mlflow, settings, name="a", identity=identity, tags={}
     )
-    tracking.finish(mlflow, run_id, "FINISHED")
+    mlflow_runs.finish(mlflow, run_id, "FINISHED")
     found = mlflow.get_run(child)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"auc": 0.75})
     client = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])

@@ -6,19 +6,21 @@ import time
 import psutil
 import pytest
 
-from infra.process import Mark, birth
+from infra.process import ProcessId, birth
 
 
 def test_own_mark_lives_and_survives_json() -> None:
-    mark = Mark.own()
+    mark = ProcessId.own()
     assert mark.here
     assert mark.lives
-    assert Mark.model_validate_json(mark.model_dump_json()) == mark == Mark.of(os.getpid())
+    assert (
+        ProcessId.model_validate_json(mark.model_dump_json()) == mark == ProcessId.of(os.getpid())
+    )
 
 
 def test_a_dead_process_another_of_its_number_and_another_boot_do_not_live() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    mark = Mark.of(child.pid)
+    mark = ProcessId.of(child.pid)
     assert mark.lives
     child.kill()
     deadline = time.monotonic() + 20
@@ -28,8 +30,8 @@ def test_a_dead_process_another_of_its_number_and_another_boot_do_not_live() -> 
     child.communicate()
     assert not mark.lives
     with pytest.raises(psutil.NoSuchProcess):
-        Mark.of(child.pid)
-    own = Mark.own()
+        ProcessId.of(child.pid)
+    own = ProcessId.own()
     assert not own.model_copy(update={"birth": "1"}).lives
     assert not own.model_copy(update={"boot": "before"}).lives
     assert not own.model_copy(update={"host": "elsewhere"}).here

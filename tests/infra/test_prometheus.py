@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from builders_stack import INFRA, SERVICES
 
 from infra.metrics import METRICS
+from tests.support.stack import INFRA, SERVICES
 
 RULES: list[dict[str, Any]] = yaml.safe_load((INFRA / "prometheus" / "rules.yaml").read_text())[
     "groups"

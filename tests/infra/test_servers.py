@@ -10,7 +10,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from infra.process import Mark
+from infra.process import ProcessId
 from infra.servers import (
     HOST,
     PROBE_S,
@@ -130,7 +130,7 @@ def test_record_of_a_dead_owner_is_not_a_running_server(tmp_path: Path, prefect_
     record_server(settings, prefect_url)
     assert running_server(settings) == prefect_url
     alive = record.read_text()
-    own = Mark.own()
+    own = ProcessId.own()
     dead = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
     record.write_text(alive.replace(f'"pid":{own.pid}', f'"pid":{dead}'))
     assert running_server(settings) is None

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from infra import services, stack, stack_state, supervisor
-from infra.leash import kill_tree
+from infra.exit_with_parent import kill_tree
 from infra.servers import HOST, ServerError, free_port, healthy, running_server
 from infra.services import Plan, Service
 from model_code.artifacts import atomic_file

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders_flow import tiny
 from mlflow.tracking import MlflowClient
 
 from flows.nightly import nightly
 from model_code.settings import Settings
+from tests.support.flow import tiny
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "compare_runs.ipynb"
 MARKET = "simulated:?seed=3&instruments=1&days=2&minutes=2"

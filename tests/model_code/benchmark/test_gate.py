@@ -12,7 +12,7 @@ from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.errors import GateError
 from model_code.settings import BenchmarkSpec
-from tests.builders_benchmark import benchmark_run
+from tests.support.benchmark import benchmark_run
 
 RANDOM = np.random.default_rng(0)
 P = RANDOM.uniform(size=400)

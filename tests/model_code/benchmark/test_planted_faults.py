@@ -15,9 +15,9 @@ from model_code.benchmark import measure, timing
 from model_code.benchmark.gate import judge_run
 from model_code.benchmark.goals import load_goals
 from model_code.benchmark.measure import benchmark
-from model_code.network import FinancialPredictor
+from model_code.models.network import FinancialPredictor
 from model_code.settings import BenchmarkSpec, NetworkSpec
-from tests.builders_benchmark import ROUNDS, benchmark_run, context
+from tests.support.benchmark import ROUNDS, benchmark_run, context
 
 COUNT = 1024
 SPEC = BenchmarkSpec(

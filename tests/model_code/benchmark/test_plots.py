@@ -2,12 +2,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from builders_benchmark import benchmark_run
 from matplotlib import image
 
 from model_code.benchmark import plots
 from model_code.benchmark.result import BenchmarkRun
 from model_code.errors import StorageError
+from tests.support.benchmark import benchmark_run
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from builders_benchmark import benchmark_run
 
 from model_code.benchmark import report
 from model_code.benchmark.result import LoadRow, Served
 from model_code.benchmark.significance import paired
+from tests.support.benchmark import benchmark_run
 
 RANDOM = np.random.default_rng(1)
 ANSWER = RANDOM.uniform(size=400)

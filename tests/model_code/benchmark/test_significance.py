@@ -13,8 +13,8 @@ from model_code.benchmark.significance import (
     latency_samples,
     paired,
 )
-from model_code.metrics import calibration_error
-from tests.builders_benchmark import context
+from model_code.training.metrics import calibration_error
+from tests.support.benchmark import context
 
 QUANTILES = [0.5, 0.9, 0.99, 0.999]
 

@@ -10,7 +10,7 @@ from model_code.benchmark.slices import (
     worst,
     worst_flip_fraction,
 )
-from tests.builders_benchmark import context
+from tests.support.benchmark import context
 
 COUNT = 800
 RANDOM = np.random.default_rng(0)

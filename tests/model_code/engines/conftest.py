@@ -8,8 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model_code import network
 from model_code.engines.protocol import EngineSource
+from model_code.models import network
 from model_code.settings import INPUT_NAME, OUTPUT_NAME, NetworkSpec
 
 SPEC = NetworkSpec(d_model=16, heads=2, layers=2, feed_forward=32, dropout=0.0)

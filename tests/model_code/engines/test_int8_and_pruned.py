@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from model_code import machine, pruning
+from model_code import machine
 from model_code.engines import int8_engines, pruned_engines, quantisation, registry
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
+from model_code.export import pruning
 
 INT8 = ("onnxruntime-int8", "openvino-int8")
 PRUNED = ("onnxruntime-pruned", "openvino-pruned")
@@ -91,6 +92,6 @@ def test_a_damaged_cache_is_made_again(source):
 
 
 def registry_flops(source):
-    from model_code import network
+    from model_code.models import network
 
     return network.flops_per_window(network.load(source.model).spec)

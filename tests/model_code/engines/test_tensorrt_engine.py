@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from model_code import network
 from model_code.engines import tensorrt_engine
 from model_code.engines.packaged import system
 from model_code.engines.sidecar import EngineSidecar
@@ -12,6 +11,7 @@ from model_code.engines.tensorrt_builder import Plan
 from model_code.engines.tensorrt_engine import TensorRTEngine, require_fit
 from model_code.engines.tensorrt_graph import FP32_OPERATORS
 from model_code.errors import EngineError, EngineUnavailableError, IntegrityError
+from model_code.models import network
 
 
 class Runtime:

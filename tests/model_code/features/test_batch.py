@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import SYMBOLS, ticks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from model_code.features.incremental import FeatureState
 from model_code.market.schema import TICKS
 from model_code.market.store import open_market
 from model_code.settings import SEQUENCE_LENGTH, FeatureSpec
+from tests.support.market import SYMBOLS, ticks
 
 SPEC = FeatureSpec()
 TABLE = ticks(400, seed=3)

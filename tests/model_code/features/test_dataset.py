@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import DATES, SYMBOLS, ticks
 
 from model_code.artifacts import hash_path
 from model_code.errors import DataError, SchemaError, StorageError
@@ -18,6 +17,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.definition import FEATURES_VERSION
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import FeatureSpec
+from tests.support.market import DATES, SYMBOLS, ticks
 
 SPEC = FeatureSpec()
 Inputs = list[tuple[InstrumentDay, Path]]

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from builders import DATES, SYMBOLS, ticks
 
 from model_code.features import batch, labels
 from model_code.features.dataset import FeatureTable, TableDay, TableMeta
@@ -15,6 +14,7 @@ from model_code.features.windows import valid_ends
 from model_code.market.schema import TICKS
 from model_code.market.store import open_market
 from model_code.settings import SEQUENCE_LENGTH, FeatureSpec, SplitSpec
+from tests.support.market import DATES, SYMBOLS, ticks
 
 SPEC = FeatureSpec()
 SPLIT = SplitSpec(train_windows=800, validation_windows=200, test_windows=200)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import DATES, SYMBOLS
 
 from model_code.errors import DataError, StorageError
 from model_code.features.dataset import FeatureTable, TableDay, TableMeta
 from model_code.features.split import Split, split
 from model_code.settings import FeatureSpec, SplitSpec
+from tests.support.market import DATES, SYMBOLS
 
 MS = 1_000_000
 DAY_NS = 86_400_000_000_000

@@ -3,11 +3,11 @@ import datetime as dt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import DATES, SYMBOLS, hive, quotes, ticks, write_hive
 from PIL import Image
 
 from model_code.market.describe import describe, plot
 from model_code.market.store import open_market
+from tests.support.market import DATES, SYMBOLS, hive, quotes, ticks, write_hive
 
 
 def size(path):

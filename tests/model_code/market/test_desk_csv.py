@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import DESK_HEADER, desk_csv, epoch_ns, ticks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from model_code.errors import DataError, MarketError, SchemaError
 from model_code.market.desk_csv import DeskCsvStore, parse, symbol_of
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
+from tests.support.market import DESK_HEADER, desk_csv, epoch_ns, ticks
 
 ROW = "100.12,100.15,1200,1300,100.13,100.14,0.56,1"
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import DATES, SYMBOLS, hive, quotes, ticks, write_hive
 
 from model_code.errors import DataError, MarketError, SchemaError
 from model_code.market.hive import HiveStore
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
+from tests.support.market import DATES, SYMBOLS, hive, quotes, ticks, write_hive
 
 
 @pytest.fixture

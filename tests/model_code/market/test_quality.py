@@ -6,8 +6,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from builders import DATES, SYMBOLS, epoch_ns, ticks
-from builders_faults import PLANTED, ROWS, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +13,8 @@ from model_code.errors import DataError
 from model_code.market import measures, quality
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import ValidationSpec
+from tests.support.faults import PLANTED, ROWS, put
+from tests.support.market import DATES, SYMBOLS, epoch_ns, ticks
 
 DAY = InstrumentDay(DATES[0], SYMBOLS[0])
 SPEC = ValidationSpec()

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import ticks
 
 from model_code.errors import DataError, SchemaError
 from model_code.market.schema import TICKS, conform
+from tests.support.market import ticks
 
 
 def replace(table, name, column):

@@ -1,8 +1,8 @@
 import pytest
-from builders import desk_csv, hive
 
 from model_code.errors import MarketError
 from model_code.market.store import open_market
+from tests.support.market import desk_csv, hive
 
 
 def test_the_reader_is_picked_by_content(tmp_path):

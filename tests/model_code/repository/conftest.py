@@ -1,8 +1,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import builders_disk
 import pytest
+
+from tests.support import disk as builders_disk
 
 
 @pytest.fixture

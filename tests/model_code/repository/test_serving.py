@@ -2,12 +2,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from builders_serving import APPROVAL, staged, weights
 
 from model_code.errors import IntegrityError, PromotionError, StorageError
 from model_code.repository.manifest import Manifest
+from model_code.repository.route import Route
 from model_code.repository.serving import Journal, ServingRepository
-from model_code.serving.route import Route
+from tests.support.serving import APPROVAL, staged, weights
 
 
 @pytest.fixture

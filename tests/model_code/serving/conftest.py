@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import builders_serving
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from infra.triton.engine import lay
 from infra.triton.server import TritonServer, running
 from model_code.settings import MODEL_NAME, Settings
+from tests.support import serving as builders_serving
 
 
 @pytest.fixture(scope="session")

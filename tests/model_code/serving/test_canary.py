@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from builders_serving import APPROVAL, Names, logits, staged, weights, windows
 
 from infra.triton.server import TritonServer
 from model_code.errors import ServingError
+from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving import canary
 from model_code.serving.canary import CanaryStoppedError, walk
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
 from model_code.serving.observed import Observed
-from model_code.serving.route import Route, Target
 from model_code.serving.routed import RoutedClient
 from model_code.serving.shadow import mirror
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, PromotionSpec
+from tests.support.serving import APPROVAL, Names, logits, staged, weights, windows
 
 CHAMPION = Target(model=MODEL_NAME, version=1)
 CANDIDATE = Target(model=CANDIDATE_NAME, version=2)

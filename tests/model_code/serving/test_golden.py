@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from model_code.errors import IntegrityError, ServingError
+from model_code.repository.requests import GoldenSet
 from model_code.serving.client import TritonClient
-from model_code.serving.golden import GoldenSet, prove
+from model_code.serving.golden import prove
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from builders_serving import APPROVAL, Names, logits, staged, weights, windows, write_graph
 
 from infra.triton.server import TritonServer, running
 from model_code.errors import IntegrityError, ServingError, StorageError
+from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
-from model_code.serving.route import Route, Target
 from model_code.serving.swap import BRIDGE_NAMES, Swap
 from model_code.settings import MODEL_NAME, Settings
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support.serving import APPROVAL, Names, logits, staged, weights, windows, write_graph
 
 
 class Desk:

@@ -1,0 +1,101 @@
+"""The `tickline` command: assembles the groups; an error becomes one message."""
+
+import datetime as dt
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from flows.cli import (
+    benchmark,
+    cleanup,
+    data,
+    monitoring,
+    nightly,
+    oncall,
+    predict,
+    promotion,
+    stack,
+    triton,
+)
+from flows.cli.options import PANELS
+from model_code import __version__
+from model_code.errors import TicklineError
+from model_code.settings import Settings
+
+app = typer.Typer(
+    name="tickline",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="""[bold]Tickline[/]: nightly retraining for tick-level prediction, from ticks to a staged,
+    benchmarked, judged model.
+
+    First run, no data needed:  [bold]tickline nightly[/]
+    On real ticks:              [bold]tickline nightly --data PATH[/]
+    See the results:            [bold]tickline ui[/]
+    After a failure:            [bold]tickline rerun --last-failed[/]
+
+    Everything is written under TICKLINE_HOME (default ~/.tickline).""",
+)
+# the order of the groups in --help
+app.add_typer(nightly.app)
+app.add_typer(benchmark.app)
+app.add_typer(promotion.app)
+app.add_typer(predict.app)
+app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
+app.add_typer(oncall.app)
+app.add_typer(stack.app)
+app.add_typer(monitoring.app)
+app.add_typer(cleanup.app)
+app.add_typer(data.app, name="data", rich_help_panel=PANELS.data)
+
+out = Console()
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command; an error is a message and exit status 1, its traceback goes to a log."""
+    try:
+        app()
+    except TicklineError as error:
+        _stop(str(error))
+    except Exception as error:
+        log = Settings().resolved().home / "logs" / f"error-{dt.datetime.now():%Y%m%d-%H%M%S}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc())
+        _stop(
+            f"unexpected {type(error).__name__}: {error}\n  where: {log}\n"
+            "  do:    read the traceback there; then resume with tickline rerun --last-failed"
+        )
+
+
+def _stop(message: str) -> None:
+    err.print(Panel(escape(message), title="[bold red]tickline failed", border_style="red"))
+    sys.exit(1)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()

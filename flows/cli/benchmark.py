@@ -1,0 +1,135 @@
+"""`tickline bench`, `engines`, `gate`: measure engines, list them, judge a measured run again."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import (
+    PANELS,
+    Data,
+    Engines,
+    SpecFile,
+    default_of,
+    market_uri,
+    read_spec,
+    settings_from_environment,
+)
+from model_code.settings import ENGINE_NAMES, NightlySpec
+
+app = typer.Typer()
+out = Console()
+
+
+@app.command(rich_help_panel=PANELS.benchmark)
+def bench(
+    data: Data = None,
+    engine: Engines = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            help="Single requests per engine; at least 1000 for a p99.9.",
+            show_default=default_of(NightlySpec, "benchmark.requests"),
+        ),
+    ] = None,
+    open_loop_hz: Annotated[
+        float | None,
+        typer.Option(
+            help="Arrival rate of the open loop, requests per second.",
+            show_default=default_of(NightlySpec, "benchmark.open_loop_hz"),
+        ),
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Measure this many times and report how well they agree.")
+    ] = 1,
+    spec: SpecFile = None,
+) -> None:
+    """Measure every engine this machine can run, side by side: latency, throughput, answers.
+
+    Uses the network that [bold]tickline nightly[/] trains on the same data; if that ran, only the
+    measurement is new. Tables and plots go to MLflow's experiment [bold]bench[/].
+
+    Judge the same measurement by other goals, running nothing: [bold]tickline gate[/].
+    """
+    settings = settings_from_environment()
+    changes: dict[str, Any] = {
+        "market": market_uri(data, settings),
+        "benchmark": {
+            "engines": engine,
+            "requests": requests,
+            "open_loop_hz": open_loop_hz,
+        },
+    }
+    asked = read_spec(NightlySpec, spec, changes)
+    if "engines" not in asked.benchmark.model_fields_set:  # neither named here nor in the file
+        every = asked.benchmark.model_copy(update={"engines": ENGINE_NAMES})
+        asked = asked.model_copy(update={"benchmark": every})
+    from flows.runs.local import run_bench
+
+    found = run_bench(asked, settings, repeat)
+    from flows.cli.tables import (
+        bench_tables,  # imports Prefect, which must find its environment set
+    )
+
+    for part in bench_tables(found):
+        out.print(part, soft_wrap=isinstance(part, str))
+
+
+@app.command(rich_help_panel=PANELS.benchmark)
+def engines() -> None:
+    """List the inference engines: which this machine can run, and why not the others."""
+    from infra.triton.benchmark_row import NOT_INSTALLED, TRITON_ROW
+    from infra.triton.install import installed
+    from model_code.engines.registry import ENGINES, available
+
+    table = Table("engine", "precision", "device", "on this machine", title="Engines")
+    for name, reason in available().items():
+        engine = ENGINES[name]
+        state = "[green]available[/]" if reason is None else f"[yellow]unavailable:[/] {reason}"
+        table.add_row(name, engine.precision, engine.device, state)
+    served = installed(settings_from_environment())
+    state = "[green]available[/]" if served else f"[yellow]unavailable:[/] {NOT_INSTALLED}"
+    table.add_row(TRITON_ROW, "as served", "cpu", state)
+    out.print(table)
+
+
+@app.command(rich_help_panel=PANELS.benchmark)
+def gate(
+    replay: Annotated[
+        str,
+        typer.Option(
+            help="What was measured: a benchmark's folder, or an MLflow run by name or id "
+            "(of a bench run its last measurement)."
+        ),
+    ],
+    goals: Annotated[
+        Path | None, typer.Option(help="YAML of goals to try instead of the shipped ones.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", "-e", help="Print only these engines' goals; repeat for several."),
+    ] = None,
+    pin: Annotated[
+        str | None, typer.Option(help="Choose this engine or none, as benchmark.pin does.")
+    ] = None,
+) -> None:
+    """Judge a measured run again, with other goals: no model is loaded and nothing is staged.
+
+    Every latency and every answer of a benchmark is stored, so goals can be tried in seconds.
+
+    Example. Would the last night have passed if the desk asked for 5 ms?
+
+        tickline gate --replay amber-falcon > before.txt
+        cp model_code/benchmark/goals.yaml mine.yaml      # change maximum: 10.0 to 5.0
+        tickline gate --replay amber-falcon --goals mine.yaml
+
+    "interval" is of what the limit bounds: the value, or how much better it is than FP32 or the
+    champion. "margin" is the distance of its worse bound to the limit; negative is missed.
+    """
+    from flows.runs.replay_gate import replay as judge_again
+
+    out.print(
+        judge_again(replay, goals, settings_from_environment(), engines=engine or (), pin=pin)
+    )

@@ -1,0 +1,200 @@
+"""`tickline nightly`, `backfill`: tonight's model, and what past nights would have said."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import (
+    PANELS,
+    Data,
+    Engines,
+    SpecFile,
+    default_of,
+    market_uri,
+    read_spec,
+    settings_from_environment,
+)
+from model_code.settings import NightlySpec
+
+app = typer.Typer()
+out = Console()
+DATE = ["%Y-%m-%d"]
+
+
+@app.command(rich_help_panel=PANELS.nights)
+def nightly(
+    data: Data = None,
+    instrument: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--instrument",
+            "-i",
+            help="Only this instrument; repeat for several.",
+            show_default="all",
+        ),
+    ] = None,
+    test_date: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge on this date (YYYY-MM-DD).", show_default="the store's newest date"
+        ),
+    ] = None,
+    train_days: Annotated[
+        int | None,
+        typer.Option(
+            help="Train on at most this many dates before the test date.",
+            show_default=default_of(NightlySpec, "train_days"),
+        ),
+    ] = None,
+    horizon_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Label: an opportunity within this many milliseconds.",
+            show_default=default_of(NightlySpec, "features.horizon_ms"),
+        ),
+    ] = None,
+    cost_bps: Annotated[
+        float | None,
+        typer.Option(
+            help="Label: round-trip cost in basis points.",
+            show_default=default_of(NightlySpec, "features.cost_bps"),
+        ),
+    ] = None,
+    max_fault_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Fail a day with more faulty rows than this fraction; 0.01 is 1%.",
+            show_default=default_of(NightlySpec, "validation.max_fault_fraction"),
+        ),
+    ] = None,
+    train_windows: Annotated[
+        int | None,
+        typer.Option(
+            help="Training windows to draw; more is slower and better.",
+            show_default=default_of(NightlySpec, "split.train_windows"),
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training windows.",
+            show_default=default_of(NightlySpec, "training.epochs"),
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows per optimiser step.",
+            show_default=default_of(NightlySpec, "training.batch_size"),
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate.",
+            show_default=default_of(NightlySpec, "training.learning_rate"),
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, fp32, bf16 or fp16; auto takes what the processor is fast at.",
+            show_default=default_of(NightlySpec, "training.precision"),
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of weights, order and dropout.",
+            show_default=default_of(NightlySpec, "training.seed"),
+        ),
+    ] = None,
+    engine: Engines = None,
+    goals: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML of the gate's goals.", show_default="model_code/benchmark/goals.yaml"
+        ),
+    ] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            help="Stage this engine or none.", show_default="the fastest that passes the gate"
+        ),
+    ] = None,
+    spec: SpecFile = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Compute every stage again, cached or not.")
+    ] = False,
+) -> None:
+    """Retrain: validate ticks, build features, train, export, build engines, measure, judge, stage.
+
+    Trains on the dates before the newest one and judges on the newest. Nothing goes live: the
+    candidate is registered in MLflow and written to a staging repository.
+
+    Stages whose inputs did not change come back [bold]Cached[/]. Resume a failed run with
+    [bold]tickline rerun[/]. Without data it runs on a simulated market, and says so everywhere.
+    """
+    settings = settings_from_environment()
+    changes: dict[str, Any] = {
+        "market": market_uri(data, settings),
+        "instruments": instrument,
+        "test_date": test_date,
+        "train_days": train_days,
+        "goals": str(goals.resolve()) if goals else None,
+        "validation": {"max_fault_fraction": max_fault_fraction},
+        "features": {"horizon_ms": horizon_ms, "cost_bps": cost_bps},
+        "split": {"train_windows": train_windows},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "precision": precision,
+            "seed": seed,
+        },
+        "benchmark": {"engines": engine, "pin": pin},
+    }
+    from flows.runs.local import run_nightly
+
+    outcome = run_nightly(read_spec(NightlySpec, spec, changes), settings, refresh=refresh)
+    from flows.cli.tables import outcome_tables  # imports Prefect: after its environment is set
+
+    out.print(outcome_tables(outcome))
+
+
+@app.command(rich_help_panel=PANELS.nights)
+def backfill(
+    start: Annotated[dt.datetime, typer.Argument(formats=DATE, help="First date to judge on.")],
+    end: Annotated[dt.datetime, typer.Argument(formats=DATE, help="Last date, included.")],
+    data: Data = None,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Nights at a time; parallel runs skew latency.")
+    ] = 1,
+    spec: SpecFile = None,
+) -> None:
+    """Train and judge on each past date of a range, as its night would have; registers nothing.
+
+    Finished nights come back Cached: after a failure, run the same command again.
+
+        tickline backfill 2024-08-06 2024-08-08 --data PATH
+    """
+    settings = settings_from_environment()
+    changes: dict[str, Any] = {"market": market_uri(data, settings)}
+    wanted = read_spec(NightlySpec, spec, changes)
+    from flows.runs.local import connected
+
+    with connected(settings):
+        from flows.backfill import backfill as fill
+
+        nights = fill(wanted, start.date(), end.date(), parallel)
+    table = Table("date", "verdict", "engine", "AUC", "gradient boosting", title="Backfill")
+    for night in nights:
+        scores = [
+            "–" if score is None else f"{score:.4f}" for score in (night.auc, night.baseline_auc)
+        ]
+        table.add_row(night.date, night.verdict, night.engine, *scores)
+    out.print(table)

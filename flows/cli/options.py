@@ -1,0 +1,124 @@
+"""What commands share: help panels, options, settings, a specification from YAML and options."""
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from model_code.errors import ConfigError
+from model_code.settings import ENGINE_NAMES, Settings, Spec
+
+
+class _Panels(NamedTuple):
+    """Groups of `tickline --help`, by who uses the commands."""
+
+    nights: str = "Nights: retrain and judge"
+    benchmark: str = "Benchmark: compare engines, try other goals"
+    promotion: str = "Promotion: for the release manager"
+    serving: str = "Serving: ask the model server"
+    oncall: str = "On call: a run failed"
+    stack: str = "Stack: servers, worker, pages"
+    monitoring: str = "Monitoring and clean-up"
+    data: str = "Data: look at it first"
+
+
+PANELS = _Panels()
+S = TypeVar("S", bound=Spec)
+
+DATA = "Market store: a folder, a CSV file, any fsspec URI, or simulated:?seed=7"
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", help=f"{DATA}.", show_default="TICKLINE_MARKET, else a simulated market"
+    ),
+]
+SpecFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML of a whole specification; other options override its values.",
+        show_default="built-in defaults",
+    ),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        "-e",
+        help=f"Only these engines; repeat for several: {', '.join(ENGINE_NAMES)}.",
+        show_default="all",
+    ),
+]
+
+
+def default_of(kind: type[BaseModel], field: str) -> str:
+    """A specification's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
+    name, _, rest = field.partition(".")
+    value = kind.model_fields[name].default
+    return default_of(type(value), rest) if rest else str(value)
+
+
+def settings_from_environment() -> Settings:
+    """Settings of the environment.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    try:
+        return Settings().resolved()
+    except ValidationError as error:
+        raise ConfigError(
+            "a TICKLINE_ setting is wrong: " + problems(error),
+            where="environment or .env",
+            remedy="see docs/settings.md",
+        ) from error
+
+
+def market_uri(data: str | None, settings: Settings) -> str | None:
+    """The market asked for, a path made absolute; None means simulated."""
+    uri = data or settings.market
+    if uri is None or ":" in uri:
+        return uri
+    return str(Path(uri).expanduser().resolve())
+
+
+def read_spec(kind: type[S], path: Path | None, changes: dict[str, Any]) -> S:
+    """The specification of a YAML file with some values changed; None changes nothing.
+
+    Raises:
+        ConfigError: it cannot be read, or a value is wrong.
+    """
+    try:
+        document = yaml.safe_load(path.read_text()) if path else {}
+        if not isinstance(document, dict):
+            raise ConfigError("a specification must be a mapping", where=str(path))
+        return kind.model_validate(_merged(document, changes))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the specification: {error}", where=str(path)) from error
+    except ValidationError as error:
+        raise ConfigError(
+            "the specification is wrong: " + problems(error),
+            where=str(path or "command line"),
+            remedy="docs/settings.md lists every field",
+        ) from error
+
+
+def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(document)
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            section = _merged(merged.get(name) or {}, value)
+            if section:
+                merged[name] = section
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def problems(error: ValidationError) -> str:
+    """What was wrong, where, and what was found there."""
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})"
+        for item in error.errors()
+    )

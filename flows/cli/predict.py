@@ -1,0 +1,143 @@
+"""`tickline predict`: ask the model that serves."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import PANELS, settings_from_environment
+from model_code.artifacts import atomic_file
+from model_code.errors import ConfigError
+from model_code.settings import FEATURE_COUNT, MAX_BATCH_SIZE, MODEL_NAME, SEQUENCE_LENGTH
+
+DECISION = 0.5  # probability above which a desk would act, as in the metrics
+
+app = typer.Typer()
+out = Console()
+
+
+@app.command(rich_help_panel=PANELS.serving)
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="An .npy file of windows (N, 64, 16), or a market store: its newest day."
+        ),
+    ],
+    instrument: Annotated[
+        str | None, typer.Option("--instrument", "-i", help="Of the market; default: its first.")
+    ] = None,
+    last: Annotated[int, typer.Option(help="So many of the newest windows.", min=1)] = 10,
+    version: Annotated[
+        int | None,
+        typer.Option(help="Ask this version; default: what this home's route says, if it has one."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Served name.")] = MODEL_NAME,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write them to this CSV file too.")
+    ] = None,
+) -> None:
+    """Ask the model server for predictions and print them.
+
+    Windows are 64 rows of the 16 features (docs/features.md), float32, not standardised.
+
+    Server: that of [bold]tickline triton up[/], or TICKLINE_TRITON_URL. Version: the one that
+    promotions let serve (TICKLINE_SERVING says where they wrote it); before the first promotion,
+    and for another model, the newest that is loaded.
+    """
+    from infra.triton.daemon import serving_url
+    from model_code.models.probability import probability
+    from model_code.repository.serving import ServingRepository
+
+    settings = settings_from_environment()
+    url = serving_url(settings)
+    route_file = ServingRepository(settings.serving_repository).route_file
+    x_NTF, names = _file(source) if source.endswith(".npy") else _newest(source, instrument, last)
+    x_NTF, names = x_NTF[-last:], names[-last:]
+    parts = [x_NTF[i : i + MAX_BATCH_SIZE] for i in range(0, len(x_NTF), MAX_BATCH_SIZE)]
+    if version is None and model == MODEL_NAME and route_file.exists():
+        logits_NC, title = _by_route(url, route_file, parts)
+    else:
+        logits_NC, title = _by_name(url, model, version, parts)
+    p_N = probability(logits_NC)
+    table = Table("window", "p(opportunity)", "decision", title=title)
+    for name, p in zip(names, p_N, strict=True):
+        table.add_row(name, f"{p:.4f}", "yes" if p >= DECISION else "no")
+    out.print(table)
+    if to is not None:
+        rows = (f"{name},{p:.9g}" for name, p in zip(names, p_N, strict=True))
+        with atomic_file(to) as temporary:
+            temporary.write_text("\n".join(["window,p_opportunity", *rows]) + "\n")
+
+
+def _by_route(
+    url: str, route_file: Path, parts: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], str]:
+    """Logits of whom the route names, and who that was; a canary's share included."""
+    from model_code.serving.client import TIMEOUT_S
+    from model_code.serving.routed import RoutedClient
+
+    async def ask() -> tuple[NDArray[np.float32], str]:
+        async with RoutedClient(url, route_file) as client:
+            answers = [await client.ask(x_BTF, TIMEOUT_S) for x_BTF in parts]
+        targets = {f"{one.target.model}, version {one.target.version}" for one in answers}
+        return (
+            np.concatenate([one.logits_BC for one in answers]),
+            f"{'; '.join(sorted(targets))}, as the route says",
+        )
+
+    return asyncio.run(ask())
+
+
+def _by_name(
+    url: str, model: str, version: int | None, parts: list[NDArray[np.float32]]
+) -> tuple[NDArray[np.float32], str]:
+    """Logits of that version, or of the newest that is loaded, and who that was."""
+    from model_code.serving.client import TritonClient
+
+    with TritonClient(url) as client:
+        answers = [client.ask(x_BTF, model=model, version=version) for x_BTF in parts]
+    served = ", ".join(str(one) for one in sorted({one.version for one in answers}))
+    return np.concatenate([one.logits_BC for one in answers]), f"{model}, version {served}"
+
+
+def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:
+    try:
+        x_NTF = np.load(Path(source).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the windows: {error}", where=source) from error
+    if x_NTF.ndim != 3 or x_NTF.shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT) or not len(x_NTF):
+        raise ConfigError(
+            f"the file holds {x_NTF.shape}, expected (N, {SEQUENCE_LENGTH}, {FEATURE_COUNT})",
+            where=source,
+        )
+    return x_NTF.astype(np.float32), [str(number) for number in range(len(x_NTF))]
+
+
+def _newest(uri: str, instrument: str | None, last: int) -> tuple[NDArray[np.float32], list[str]]:
+    from model_code.features.batch import compute
+    from model_code.features.windows import gather, valid_ends
+    from model_code.market.quality import quarantine
+    from model_code.market.store import open_market
+    from model_code.settings import FeatureSpec, ValidationSpec
+
+    store = open_market(uri)
+    days = [day for day in store.catalog() if instrument in (None, day.symbol)]
+    if not days:
+        raise ConfigError(f"no instrument {instrument}", where=uri, remedy="tickline data describe")
+    day = next(day for day in days if day.date == days[-1].date)
+    good, _, _ = quarantine(store.read(day), day, ValidationSpec())
+    rows = compute(good, FeatureSpec())
+    # every window will do: nothing is learnt here, so no label is needed
+    ends = valid_ends(rows.segment_N, np.zeros(len(rows.segment_N), np.int8))[-last:]
+    if not len(ends):
+        raise ConfigError(
+            f"fewer than {SEQUENCE_LENGTH} ticks in a row", where=f"{uri}, {day.symbol} {day.date}"
+        )
+    stamps = np.asarray(rows.timestamp_N[ends], "datetime64[ns]")
+    return gather(rows.features_NF, ends), [f"{day.symbol} {stamp}" for stamp in stamps]

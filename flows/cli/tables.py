@@ -1,0 +1,174 @@
+"""What `tickline nightly` and `tickline bench` print: tables, verdict, choice."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from flows.bench import Bench, verdicts
+from flows.runs.outcome import Outcome, simulated_banner
+from model_code.benchmark import gate
+from model_code.benchmark.report import Sheet, chosen_line, sheets
+from model_code.benchmark.verdict import Verdict
+
+COLOURS = {"pass": "green", "no baseline": "yellow", "fail": "red"}
+
+
+def outcome_tables(outcome: Outcome) -> RenderableType:
+    """The outcome: verdict, table, where to look next, the command for it."""
+    verdict = outcome.verdict
+    colour = COLOURS[verdict.verdict]
+    parts: list[RenderableType] = [simulated_banner()] if outcome.simulated else []
+    parts.append(_engines(outcome))
+    parts += [
+        f"[dim]{name} is unavailable: {reason}"
+        for name, reason in outcome.benchmark.unavailable.items()
+    ]
+    parts.append(goals_table(verdict))
+    parts += [f"[yellow]note[/] {warning}" for warning in outcome.warnings]
+    parts.append(
+        Panel(
+            f"[bold {colour}]{verdict.verdict}[/]  {verdict.reason}\n" + _next(outcome),
+            title=f"nightly {outcome.flow_run_name}: {outcome.seconds:.0f} s",
+            border_style=colour,
+        )
+    )
+    return Group(*parts)
+
+
+def _engines(outcome: Outcome) -> Table:
+    result = outcome.benchmark
+    table = Table(
+        title=f"Engines on {result.windows:,} windows of {outcome.test_date}"
+        + (" (SIMULATED)" if outcome.simulated else ""),
+        caption=f"latency in ms at batch 1, {result.requests} requests each, interleaved; "
+        f"windows/s at batch {max(int(size) for size in result.rows[0].throughput_at)}; "
+        "flips: decided otherwise than FP32",
+        box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("engine", no_wrap=True)
+    for heading in ("mean", "p50", "p99", "win/s", "accuracy", "AUC", "flips"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in result.rows:
+        quality = row.quality
+        numbers = [f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)]
+        scores = [
+            "–" if score is None else f"{score:.4f}" for score in (quality.accuracy, quality.auc)
+        ]
+        mark = "[bold green]" if row.engine == outcome.engine else ""
+        table.add_row(
+            f"{mark}{row.engine}", *numbers, f"{row.throughput:,.0f}", *scores, str(quality.flips)
+        )
+    rival = outcome.baseline
+    table.add_section()
+    table.add_row(
+        "[dim]gradient boosting", *[""] * 4, f"{rival['accuracy']:.4f}", f"{rival['auc']:.4f}", ""
+    )
+    return table
+
+
+def goals_table(verdict: Verdict) -> Table:
+    """The gate's goals, one a line."""
+    table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
+    marks = {True: "[green]met", False: "[red]missed", None: "[yellow]no baseline"}
+    for row in verdict.rows:
+        value = "–" if row.value is None else f"{row.value:.4g}"
+        table.add_row(row.name, value, row.limit, marks[row.passed])
+    return table
+
+
+def _next(outcome: Outcome) -> str:
+    lines = [f"trained {outcome.epochs} epochs, best {outcome.best_epoch}, in {outcome.precision}"]
+    if outcome.registered and outcome.staged:
+        version = outcome.registered
+        lines.append(f"registered as {version.name} version {version.version} ({version.alias})")
+        lines.append(f"staged ({outcome.engine}): {outcome.staged.path}")
+    else:
+        lines.append("not registered, not staged: the gate failed")
+    lines.append(f"look at everything: [bold]tickline ui[/]   MLflow run {outcome.mlflow_run_id}")
+    return "\n".join(lines)
+
+
+def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
+    """Everything to print, in order; the last line sums it up."""
+    last = found[-1]
+    for sheet in sheets(last.result):
+        yield _table(sheet)
+    yield _table(verdicts(last.judged))
+    verdict = last.judged.verdict
+    yield goals_table(verdict)
+    yield f"{verdict.verdict}: {verdict.reason}"
+    yield last.judged.reason
+    yield f"raw numbers, plots and benchmark.html: {last.folder}"
+    if last.result.simulated:
+        yield "SIMULATED MARKET: these ticks are made up, no figure here is a market's"
+    yield chosen_line(last.result, last.judged.engine)
+    if len(found) > 1:
+        yield from repeated(found)
+
+
+def repeated(found: tuple[Bench, ...]) -> list[str]:
+    """How well repeated measurements agree with the first; the last line is the summary.
+
+    Engines that one measurement cannot tell apart share a place ("a = b"), in the table's order. Of
+    the first place and of the last the engine is told that stood there, alone or not, most often.
+    """
+    standings = [gate.places(done.run) for done in found]
+    rankings = [[name for place in standing for name in place] for standing in standings]
+    chosen = [done.judged.engine for done in found]
+    said = [done.judged.verdict.verdict for done in found]
+    unsure = _unsure([done.judged.verdicts for done in found])
+    lines = [
+        f"measurement {turn}: chose {done.judged.engine} ({done.judged.verdict.verdict}); "
+        + " < ".join(" = ".join(place) for place in standing)
+        for turn, (done, standing) in enumerate(zip(found, standings, strict=True), 1)
+    ]
+    return [
+        *lines,
+        f"verdicts that changed: {unsure or 'none'}",
+        f"first place {_steadiest([standing[0] for standing in standings])}, "
+        f"last place {_steadiest([standing[-1] for standing in standings])}, "
+        f"chosen {chosen[0]} {_same(chosen)}",
+        f"same ranking {_same(rankings)}, same verdict {_same(said)}",
+    ]
+
+
+def _same(values: Sequence[object]) -> str:
+    return f"{sum(value == values[0] for value in values)}/{len(values)}"
+
+
+def _steadiest(places: Sequence[tuple[str, ...]]) -> str:
+    name, times = Counter(name for place in places for name in place).most_common(1)[0]
+    return f"{name} {times}/{len(places)}"
+
+
+def _unsure(judged: Sequence[Mapping[str, str]]) -> str:
+    """Engines that the gate did not judge alike each time, with how often it said what."""
+    engines = dict.fromkeys(name for found in judged for name in found)
+    counts = {name: Counter(found.get(name, "not judged") for found in judged) for name in engines}
+    return "; ".join(
+        f"{name} " + ", ".join(f"{word} {times}" for word, times in words.items())
+        for name, words in counts.items()
+        if len(words) > 1
+    )
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(
+        title=sheet.title,
+        title_justify="left",
+        caption=sheet.note or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        padding=(0, 1, 0, 0),
+    )
+    for index, column in enumerate(sheet.columns):
+        numbers = index and column != "why"
+        table.add_column(column, justify="right" if numbers else "left", no_wrap=column != "why")
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table

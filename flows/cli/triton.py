@@ -1,0 +1,94 @@
+"""`tickline triton up|down|status|logs`: the model server on this machine."""
+
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import settings_from_environment
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""Run NVIDIA's Triton server on this machine, without a GPU and without a container.
+
+    The first [bold]up[/] installs it in an environment of its own (510 MB, once for all homes).
+    It listens on loopback only and serves the repository that promotions write.""",
+)
+out = Console()
+
+
+@app.command()
+def up(
+    http_port: Annotated[int, typer.Option(help="HTTP endpoint.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC endpoint: what clients use.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = 8002,
+) -> None:
+    """Start the server and load the model that serves; changes nothing if it runs already."""
+    from infra.triton import daemon, install
+    from infra.triton.server import Ports
+
+    settings = settings_from_environment()
+    install.install(settings, say=out.print)
+    server = daemon.up(settings, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
+    out.print(
+        f"Triton runs: pid {server.pid}, gRPC {server.grpc_url}, metrics {server.metrics_url}"
+    )
+    status()
+
+
+@app.command()
+def down() -> None:
+    """Stop the server, after the requests it is answering."""
+    from infra.triton import daemon
+
+    out.print("stopped" if daemon.down(settings_from_environment()) else "none was running")
+
+
+@app.command()
+def status() -> None:
+    """Show the server and what each model version did: requests, batches, times."""
+    from infra.triton import daemon
+    from model_code.serving.client import TritonClient
+
+    settings = settings_from_environment()
+    with TritonClient(daemon.serving_url(settings)) as client:
+        name = client.server()
+        states = client.index()
+        table = Table(
+            "model", "version", "state", "requests", "failed", "a batch", "queue", "compute",
+            title=f"{name} at {client.url}",
+        )  # fmt: skip
+        for state in states:
+            cells = ["", "", "", "", ""]
+            if state.state == "READY":
+                found = client.statistics(state.model, state.version)
+                each = max(1, found.requests)
+                cells = [
+                    str(found.requests),
+                    str(found.failed),
+                    f"{found.inferences / max(1, found.executions):.1f}",
+                    f"{found.queue_ns / each / 1e6:.2f} ms",
+                    f"{found.compute_infer_ns / each / 1e6:.2f} ms",
+                ]
+            version = "" if state.version is None else str(state.version)
+            word = f"{state.state} {state.reason}".strip() or "never loaded"
+            table.add_row(state.model, version, word, *cells)
+        out.print(table)
+    if not states:
+        out.print(f"nothing to serve yet: {settings.serving_repository} is empty until a promotion")
+
+
+@app.command()
+def logs(
+    lines: Annotated[int, typer.Option("--lines", "-n", help="So many of the newest.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Print the server's log. Its complaints about CUDA, NVML and DCGM only mean "no GPU"."""
+    log = settings_from_environment().home / "logs" / "triton.log"
+    if not log.exists():
+        out.print(f"no log yet: {log}")
+        return
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log)]
+    os.execvp(command[0], command)  # noqa: S606  tail, with arguments of ours

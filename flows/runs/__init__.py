@@ -1,0 +1,1 @@
+"""Start, find, explain and rerun flow runs."""

@@ -1,0 +1,104 @@
+"""One past night in a process of its own.
+
+    python -m flows.runs.backfill_night ORDER RESULT
+
+As the nightly, but nothing is registered, staged or announced: what serves, and what waits for
+approval, is never older for it.
+"""
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.artifacts import atomic_file
+from model_code.errors import TicklineError
+from model_code.settings import NightlySpec, Settings
+
+EXPERIMENT = "backfill"
+
+
+class BackfillOrder(BaseModel):
+    """What a night's process is asked to do; its JSON is the file ORDER."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: NightlySpec
+    backfill: str
+
+
+class BackfillNight(BaseModel):
+    """What the night says; its JSON is the file RESULT.
+
+    Attributes:
+        failure: why there is no verdict; None where there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: str
+    verdict: str | None = None
+    engine: str | None = None
+    auc: float | None = None
+    baseline_auc: float | None = None
+    mlflow_run_id: str | None = None
+    failure: str | None = None
+
+
+def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
+    """Run the night as a flow run named by its date.
+
+    Raises:
+        TicklineError: a stage failed.
+    """
+    from prefect import flow, tags
+
+    from flows.candidate import build_candidate, judge_candidate
+    from model_code.benchmark.result import BenchmarkRun
+    from tasks.nightly.find_days import find_days
+    from tasks.nightly.gate import read_goals
+    from tasks.runs.lifecycle import tracked
+
+    settings = settings.model_copy(update={"mlflow_experiment": EXPERIMENT})
+    date = str(order.spec.test_date)
+
+    @flow(name="backfill night", flow_run_name=date, persist_result=False)
+    def night(spec: NightlySpec) -> BackfillNight:
+        goals = read_goals(spec.goals)
+        plan = find_days(spec)
+        with tracked(settings, spec, simulated=plan.simulated) as run:
+            candidate = build_candidate(run, spec, plan)
+            measured, judged = judge_candidate(run, spec, plan, candidate, None, goals)
+        rows = BenchmarkRun.load(measured.folder.open()).result.rows
+        return BackfillNight(
+            date=date,
+            verdict=judged.verdict.verdict,
+            engine=judged.engine,
+            auc=next(row.quality.auc for row in rows if row.engine == judged.engine),
+            baseline_auc=candidate.baseline["auc"],
+            mlflow_run_id=run.mlflow_run_id,
+        )
+
+    with tags(order.backfill):
+        return night(order.spec)
+
+
+def main(order_path: str, result_path: str) -> int:
+    """Run the night and write its result; 1 where it failed."""
+    order = BackfillOrder.model_validate_json(Path(order_path).read_bytes())
+    settings = Settings().resolved()
+    try:
+        night = run_night(order, settings)
+    except TicklineError as error:
+        night = BackfillNight(date=str(order.spec.test_date), failure=error.what.splitlines()[0])
+    except Exception as error:
+        night = BackfillNight(
+            date=str(order.spec.test_date), failure=f"{type(error).__name__}: {error}"[:300]
+        )
+    with atomic_file(Path(result_path)) as temporary:
+        temporary.write_text(night.model_dump_json())
+    return 1 if night.failure else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

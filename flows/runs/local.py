@@ -1,0 +1,66 @@
+"""Run a flow in this process, beside a Prefect server that is started if none answers.
+
+Prefect reads the environment when it is first imported, so it is imported inside functions, after
+the environment is set.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from infra.servers import environment, prefect_server
+from infra.triton.install import install
+from model_code.settings import NightlySpec, Settings
+
+if TYPE_CHECKING:
+    from flows.bench import Bench
+    from flows.runs.outcome import Outcome
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[None]:
+    """Run the block in Tickline's Prefect and MLflow environment, a Prefect server answering."""
+    os.environ.update(environment(settings))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # stages announce themselves
+    with prefect_server(settings) as url:
+        os.environ["PREFECT_API_URL"] = url
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_HOME,
+            PREFECT_LOCAL_STORAGE_PATH,
+            temporary_settings,
+        )
+
+        # the same once more, for a process that had imported Prefect before
+        names = (PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH)
+        with temporary_settings({name: os.environ[name.name] for name in names}):
+            yield
+
+
+def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False) -> "Outcome":
+    """Run the nightly flow here and return its outcome.
+
+    Raises:
+        TicklineError: a stage failed; finished stages are kept for the rerun.
+    """
+    with connected(settings):
+        from flows.nightly import nightly
+        from flows.runs.outcome import Outcome
+
+        outcome = nightly(spec, refresh=refresh)
+        assert isinstance(outcome, Outcome)  # noqa: S101  only a schedule's run can be skipped
+        return outcome
+
+
+def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Bench, ...]":
+    """Run the benchmark flow here and return each measurement.
+
+    Raises:
+        TicklineError: a stage failed.
+    """
+    install(settings, say=print)  # the row `triton-grpc`
+    with connected(settings):
+        from flows.bench import bench
+
+        return bench(spec, repeat=repeat)

@@ -1,0 +1,92 @@
+"""A night's outcome, and what a job prints when it starts."""
+
+from typing import Self
+
+from rich.console import Console
+from rich.panel import Panel
+
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
+from model_code.benchmark.verdict import Verdict
+from model_code.settings import NightlySpec
+from tasks.caching.stage import RunRef
+from tasks.nightly.records import NightResult, Record, Registered, Staged
+
+console = Console()
+
+
+class Outcome(Record):
+    """What the command prints at the end, as plain values."""
+
+    flow_run_name: str
+    mlflow_run_id: str
+    mlflow_url: str
+    simulated: bool
+    warnings: tuple[str, ...]
+    test_date: str
+    windows: dict[str, dict[str, float | int | str]]
+    baseline: dict[str, float]
+    precision: str
+    epochs: int
+    best_epoch: int
+    engine: str
+    verdict_json: str
+    benchmark_json: str
+    registered: Registered | None
+    staged: Staged | None
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gate's verdict, goal by goal."""
+        return Verdict.model_validate_json(self.verdict_json)
+
+    @property
+    def benchmark(self) -> BenchmarkResult:
+        """The engines' table."""
+        return BenchmarkResult.model_validate_json(self.benchmark_json)
+
+    @classmethod
+    def of(cls, run: RunRef, name: str, result: NightResult, *, seconds: float) -> Self:
+        """Collect the outcome from the stages' results."""
+        candidate, judged = result.candidate, result.judged
+        network = candidate.network
+        benchmark = BenchmarkRun.load(result.measured.folder.open()).result
+        return cls(
+            flow_run_name=name,
+            mlflow_run_id=run.mlflow_run_id,
+            mlflow_url=run.settings.mlflow_ui_url,
+            simulated=result.plan.simulated,
+            warnings=result.plan.warnings,
+            test_date=str(result.plan.test_date),
+            windows=candidate.split.summary,
+            baseline=candidate.baseline,
+            precision=f"{network.precision}: {network.precision_reason}",
+            epochs=len(network.history),
+            best_epoch=network.best_epoch,
+            engine=judged.engine,
+            verdict_json=judged.verdict_json,
+            benchmark_json=benchmark.model_dump_json(),
+            registered=result.registered,
+            staged=result.staged,
+            seconds=seconds,
+        )
+
+
+def print_start(job: str, name: str, spec: NightlySpec) -> None:
+    """Print what starts, on which ticks, and how to resume it after a failure."""
+    console.print(f"[bold]{job}[/] {name} on [bold]{spec.market}[/]")
+    if str(spec.market).startswith("simulated:"):
+        console.print(simulated_banner())
+    if job == "nightly":
+        console.print(f"to resume after a failure: [bold]tickline rerun {name}[/]")
+
+
+def simulated_banner() -> Panel:
+    """A warning that the ticks are made up."""
+    return Panel(
+        "[bold]These ticks are made up.[/] The run shows how things work, not what a market does; "
+        "its model is labelled simulated and is not promotable.\n"
+        "Real ticks: [bold]tickline nightly --data PATH[/]",
+        title="[bold]SIMULATED MARKET",
+        border_style="magenta",
+    )

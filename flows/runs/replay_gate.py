@@ -1,0 +1,146 @@
+"""A measured run judged again: where it lies, and what the gate says of it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from model_code.benchmark.gate import choose, judge_run, load_goals
+from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.verdict import Verdict
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+from tasks.runs import mlflow_runs
+
+MARKS = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]no baseline[/]"}
+COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow"}
+REMEDY = "give a benchmark's folder, or the name or id of an MLflow run that has one"
+
+
+def replay(
+    measured: str,
+    goals: Path | None,
+    settings: Settings,
+    *,
+    engines: Sequence[str] = (),
+    pin: str | None = None,
+) -> Group:
+    """Judge a stored run and lay out what the gate says.
+
+    Args:
+        measured: a benchmark's folder, or the name or id of an MLflow run.
+        goals: YAML; None takes the shipped ones.
+        settings: where MLflow is.
+        engines: print the goals of these; none means all.
+        pin: choose this engine or none.
+
+    Raises:
+        ConfigError: there is no such run, or an engine was not judged in it.
+        GateError: the goals are malformed, or the run cannot be judged.
+    """
+    asked = load_goals(goals)
+    with _found(measured, settings) as (run, simulated):
+        verdicts = judge_run(run, asked, simulated=simulated)
+        choice = choose(run, verdicts, pin)
+    unknown = set(engines) - set(verdicts)
+    if unknown:
+        raise ConfigError(
+            f"not judged in this run: {', '.join(sorted(unknown))}",
+            remedy=f"judged were {', '.join(verdicts)}",
+        )
+    summary = Table("engine", "p50 (ms)", "verdict", "why", title="Verdicts")
+    for name, verdict in verdicts.items():
+        row = run.result.row(name)
+        colour = COLOURS[verdict.verdict]
+        summary.add_row(
+            name,
+            _number(row.p50_ms if row else None),
+            f"[{colour}]{verdict.verdict}[/]",
+            escape(verdict.reason),
+        )
+    shown = [_goals_table(name, verdicts[name]) for name in engines or verdicts]
+    return Group(*shown, summary, f"{escape(choice.reason)} ({choice.verdict.verdict})")
+
+
+def _goals_table(name: str, verdict: Verdict) -> Table:
+    table = Table("goal", "value", "limit", "against", "interval", "margin", "", title=name)
+    for row in verdict.rows:
+        bounds = row.interval
+        table.add_row(
+            escape(row.name),
+            _number(row.value),
+            row.limit,
+            _number(row.reference),
+            "" if bounds is None else f"{bounds.low:.3g} .. {bounds.high:.3g}",
+            _number(row.margin),
+            MARKS[row.passed],
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+@contextmanager
+def _found(measured: str, settings: Settings) -> Iterator[tuple[BenchmarkRun, bool]]:
+    """The stored run, and whether its market was simulated."""
+    path = Path(measured).expanduser()
+    if path.exists():
+        run = _load(path)
+        yield run, run.result.simulated
+        return
+    with TemporaryDirectory() as folder:
+        downloaded, simulated = _download(settings, measured, folder)
+        run = _load(downloaded)
+        yield run, simulated or run.result.simulated
+
+
+def _load(path: Path) -> BenchmarkRun:
+    folder = path / "benchmark" if (path / "benchmark").is_dir() else path
+    try:
+        return BenchmarkRun.load(folder)
+    except (OSError, ValidationError, pl.exceptions.PolarsError) as error:
+        raise ConfigError(
+            f"no benchmark can be read there: {type(error).__name__}",
+            where=str(folder),
+            remedy=REMEDY,
+        ) from error
+
+
+def _last(kept: Sequence[str]) -> str:
+    """`benchmark` as a night names it, or the highest of a bench run's `benchmark-1`, `-2`, ..."""
+    numbers = [name.removeprefix("benchmark-") for name in kept if name.startswith("benchmark-")]
+    counted = [int(number) for number in numbers if number.isdecimal()]
+    return f"benchmark-{max(counted)}" if counted else "benchmark"
+
+
+def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
+    """The benchmark artefacts of an MLflow run, its last ones; of several runs, the newest's."""
+    mlflow = mlflow_runs.client(settings)
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    try:
+        quoted = name.replace("'", "")
+        runs = mlflow.search_runs(
+            experiments,
+            f"attributes.run_name = '{quoted}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        run = runs[0] if runs else mlflow.get_run(name)
+        kept = [entry.path for entry in mlflow.list_artifacts(run.info.run_id)]
+        path = mlflow.download_artifacts(run.info.run_id, _last(kept), folder)
+    except (MlflowException, OSError) as error:
+        raise ConfigError(
+            f"there is no folder and no run with a benchmark called {name!r}",
+            where=settings.tracking_uri,
+            remedy=REMEDY,
+        ) from error
+    return Path(path), run.data.tags.get("tickline.simulated") == "true"

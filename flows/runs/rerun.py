@@ -1,0 +1,166 @@
+"""Go on with a flow run that failed, crashed or was killed: the same run, from where it stopped."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from filelock import Timeout
+from prefect import Flow, get_client
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from flows.runs.find import find_run, flow_of, is_open, plain
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+from tasks.caching.repair import broken_artefact, forget
+from tasks.runs import mlflow_runs
+from tasks.runs.cleanup import clean_up, process_lives
+from tasks.runs.heartbeat import SILENT_S
+from tasks.runs.lock import run_lock
+from tasks.runs.task_runs import settled_task_runs, task_runs
+
+POLL_S = 1.0
+ENDING_S = 30.0
+Say = Callable[[str], None]
+
+
+def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
+    """Go on with it here, or hand it to a worker where a worker had begun it.
+
+    Args:
+        settings: where its stores are.
+        run: the flow run's name or id; None for the newest nightly that is not completed.
+        say: told what happens.
+
+    Returns:
+        What the flow returned, or the flow run where a worker goes on with it.
+
+    Raises:
+        ConfigError: no such run, it is completed, or it is still at work.
+        TicklineError: it failed again.
+    """
+    _require_idle(settings)
+    clean_up(settings)
+    found = find_run(run)
+    if not is_open(found):
+        raise ConfigError(
+            f"{flow_of(found)} {found.name} is completed: nothing is left to rerun",
+            remedy="tickline nightly --refresh computes everything again",
+        )
+    _require_ended(settings, found)
+    _await_end(found)
+    _heal(settings, found, say)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
+        found = client.read_flow_run(found.id)
+        if found.deployment_id:
+            _require_worker(found, say)
+            return found
+    flow = _flow(flow_of(found))
+    parameters = flow.validate_parameters(found.parameters)
+    say(f"going on with {found.name}")
+    outcome: object = run_flow(flow, flow_run=found, parameters=parameters)
+    return outcome
+
+
+def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
+    """Tell each stage's end from now until the flow run has ended; return its last state."""
+    with get_client(sync_client=True) as client:
+        told = {
+            (stage.id, str(stage.end_time))  # of an earlier attempt
+            for stage in task_runs(client, flow_run_id)
+        }
+        while True:
+            state = client.read_flow_run(flow_run_id).state
+            over = state is not None and state.is_final()
+            read = settled_task_runs if over else task_runs
+            for stage in read(client, flow_run_id):
+                ended = stage.state is not None and stage.state.is_final()
+                if ended and (stage.id, str(stage.end_time)) not in told:
+                    told.add((stage.id, str(stage.end_time)))
+                    say(f"  {stage.state_name:<9} {plain(stage.name)}")
+            if state is not None and over:
+                return state
+            time.sleep(POLL_S)
+
+
+def _require_idle(settings: Settings) -> None:
+    # a run that was killed still reads Running in Prefect; the lock tells the living from the dead
+    try:
+        with run_lock(settings):
+            return
+    except Timeout as error:
+        raise ConfigError(
+            "a nightly is at work just now",
+            where=str(settings.home),
+            remedy="wait for it; only one that has ended can be rerun",
+        ) from error
+
+
+def _require_ended(settings: Settings, run: FlowRun) -> None:
+    # the lock speaks for this home alone; a run of another one that the sweep let stand lives
+    if run.state is None or run.state.is_final():
+        return
+    mlflow = mlflow_runs.client(settings)
+    query = f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{run.id}' and attributes.status = 'RUNNING'"
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    if mlflow.search_runs(experiments, query, max_results=1):
+        raise ConfigError(
+            f"{run.name} is at work on another machine or in another home",
+            remedy="wait for it; were that machine gone, it would be given up "
+            f"{SILENT_S / 60:.0f} minutes after its last sign of life",
+        )
+
+
+def _await_end(run: FlowRun) -> None:
+    # one whose worker was killed closes its books for some seconds, and would tell Prefect that it
+    # crashed after it was scheduled anew
+    if run.state is None or run.state.is_final():
+        return
+    deadline = time.monotonic() + ENDING_S
+    while process_lives(run):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"the process of {run.name} does not end",
+                where=str(run.infrastructure_pid),
+                remedy="end it, then the same command",
+            )
+        time.sleep(POLL_S)
+
+
+def _heal(settings: Settings, run: FlowRun, say: Say) -> None:
+    message = (run.state.message if run.state else None) or ""
+    broken = broken_artefact(settings, message)
+    if broken is not None:
+        forget(settings, broken)
+        say(f"{broken.name} is damaged: it is computed again")
+
+
+def _require_worker(run: FlowRun, say: Say) -> None:
+    if run.work_pool_name is None:
+        return
+    with get_client(sync_client=True) as client:
+        workers = client.read_workers_for_work_pool(run.work_pool_name)
+    if any(worker.status == WorkerStatus.ONLINE for worker in workers):
+        return
+    say(
+        f"[yellow]no worker of pool {run.work_pool_name} is online: tickline up, or tickline worker"
+    )
+
+
+def _flow(name: str) -> Flow[Any, Any]:
+    match name:
+        case "bench":
+            from flows.bench import bench
+
+            return bench
+        case "backfill":
+            from flows.backfill import backfill
+
+            return backfill
+        case _:
+            from flows.nightly import nightly
+
+            return nightly

@@ -1,0 +1,1 @@
+"""The trained network as TorchScript and ONNX, and pruned."""

@@ -1,0 +1,224 @@
+"""TorchScript and ONNX of a trained network, each proved to be the same network.
+
+Shapes: B windows, T steps (64), F features (16), C classes (2).
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from model_code.artifacts import atomic_file
+from model_code.errors import ExportError
+from model_code.models.network import FinancialPredictor
+from model_code.settings import (
+    CLASS_COUNT,
+    FEATURE_COUNT,
+    INPUT_NAME,
+    ONNX_OPSET,
+    OUTPUT_NAME,
+    SEQUENCE_LENGTH,
+)
+
+PARITY_BATCHES = (1, 7, 64)
+PARITY_LIMIT = 1e-5  # largest difference of a logit, FP32 against FP32
+BATCH_DIM = "batch"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        format: torchscript or onnx.
+        opset: of ONNX's default domain; None for TorchScript.
+        parity_error: largest absolute difference of a logit from torch, over all batches tried.
+        parity_batches: the batch sizes tried.
+        file_bytes: size of the file.
+    """
+
+    format: str
+    opset: int | None
+    parity_error: float
+    parity_batches: tuple[int, ...]
+    file_bytes: int
+
+
+def export_torchscript(
+    model: FinancialPredictor, example_BTF: np.ndarray, path: Path
+) -> ExportReport:
+    """Trace the network in evaluation mode, on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        example_BTF: real raw windows, two or more.
+        path: file to write, atomically.
+
+    Raises:
+        ExportError: the traced network, read back, answers differently, or the example is unfit.
+        StorageError: the file cannot be written.
+    """
+    _check(model, example_BTF)
+    with atomic_file(path) as temporary:
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch deprecates its own TorchScript in favour of torch.export; Triton's PyTorch
+            # backend still serves it
+            warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
+            # shape checks inside torch's attention become constants: they hold for every batch
+            warnings.filterwarnings("ignore", message=".*trace might not generalize.*")
+            # the same fused evaluation path as in eager mode; parity is checked below
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                model, torch.from_numpy(example_BTF), check_trace=False
+            )
+            traced.save(str(temporary))
+            restored = torch.jit.load(str(temporary), "cpu")  # type: ignore[no-untyped-call]
+
+        def answer(x_BTF: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                logits_BC: Tensor = restored(torch.from_numpy(x_BTF))
+            return logits_BC.numpy()
+
+        error = _parity(model, answer, example_BTF, path)
+    return ExportReport("torchscript", None, error, PARITY_BATCHES, path.stat().st_size)
+
+
+def export_onnx(model: FinancialPredictor, example_BTF: np.ndarray, path: Path) -> ExportReport:
+    """Write `input__0` float32 [batch, 64, 16] -> `output__0` float32 [batch, 2], one file.
+
+    Args:
+        model: in evaluation mode.
+        example_BTF: real raw windows, two or more: from a single one, the exporter silently
+            writes a fixed batch.
+        path: file to write, atomically.
+
+    Raises:
+        ExportError: names, types, dynamic batch or opset are not as promised, ONNX's checker
+            refuses the file, or ONNX Runtime's answers differ from torch's.
+        StorageError: the file cannot be written.
+    """
+    _check(model, example_BTF)
+    with atomic_file(path) as temporary:
+        with torch.no_grad(), warnings.catch_warnings(), _quiet_registration():
+            # the exporter's own use of what torch and its helpers deprecate
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.onnx.export(
+                model,
+                (torch.from_numpy(example_BTF[:2]),),
+                temporary,
+                dynamo=True,
+                opset_version=ONNX_OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_shapes=({0: torch.export.Dim(BATCH_DIM, min=1)},),
+                external_data=False,
+                verbose=False,
+            )
+        opset = check_onnx(temporary)
+        session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+
+        def answer(x_BTF: np.ndarray) -> np.ndarray:
+            logits_BC: np.ndarray = session.run([OUTPUT_NAME], {INPUT_NAME: x_BTF})[0]
+            return logits_BC
+
+        error = _parity(model, answer, example_BTF, path)
+    return ExportReport("onnx", opset, error, PARITY_BATCHES, path.stat().st_size)
+
+
+@contextmanager
+def _quiet_registration() -> Iterator[None]:
+    """Keep the exporter from warning that torchvision, which nothing here uses, is absent."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_onnx(path: Path) -> int:
+    """Check an ONNX file against the served contract and return its opset.
+
+    Raises:
+        ExportError: as `export_onnx`, parity aside.
+    """
+    graph = onnx.load(path, load_external_data=False)
+    if any(tensor.external_data for tensor in graph.graph.initializer):
+        raise _refused("its weights lie in another file", path)
+    try:
+        onnx.checker.check_model(graph, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise _refused(f"ONNX's checker refuses it: {error}", path) from error
+    expected = {
+        "input": (INPUT_NAME, [BATCH_DIM, SEQUENCE_LENGTH, FEATURE_COUNT]),
+        "output": (OUTPUT_NAME, [BATCH_DIM, CLASS_COUNT]),
+    }
+    for side, (name, shape) in expected.items():
+        values = list(getattr(graph.graph, side))
+        found = [
+            (value.name, [dim.dim_param or dim.dim_value for dim in tensor.shape.dim])
+            for value in values
+            for tensor in [value.type.tensor_type]
+            if tensor.elem_type == onnx.TensorProto.FLOAT
+        ]
+        if found != [(name, shape)] or len(values) != 1:
+            raise _refused(f"{side}: expected float32 {(name, shape)}, found {found}", path)
+    opsets = {item.domain: item.version for item in graph.opset_import}
+    if opsets.get("") != ONNX_OPSET:
+        raise _refused(f"opset {opsets}, expected {ONNX_OPSET}", path)
+    return ONNX_OPSET
+
+
+def _check(model: FinancialPredictor, example_BTF: np.ndarray) -> None:
+    if model.training:
+        raise ExportError(
+            "the network is in training mode, so dropout would be exported",
+            remedy="call model.eval() first",
+        )
+    shape, kind = example_BTF.shape, example_BTF.dtype
+    if len(shape) != 3 or shape[0] < 2 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT):
+        raise ExportError(
+            f"the example has shape {shape}, expected (2 or more, {SEQUENCE_LENGTH}, "
+            f"{FEATURE_COUNT}): from fewer windows a fixed batch would be exported"
+        )
+    if kind != np.float32 or not np.isfinite(example_BTF).all():
+        raise ExportError(f"the example ({kind}) must be finite float32")
+
+
+def _parity(
+    model: FinancialPredictor,
+    answer: Callable[[np.ndarray], np.ndarray],
+    example_BTF: np.ndarray,
+    path: Path,
+) -> float:
+    """Largest difference of a logit between `answer` and the network, over several batches."""
+    errors = []
+    for batch in PARITY_BATCHES:
+        x_BTF = np.resize(example_BTF, (batch, *example_BTF.shape[1:]))  # repeats if too few
+        with torch.inference_mode():
+            expected_BC = model(torch.from_numpy(x_BTF)).numpy()
+        found_BC = answer(x_BTF)
+        if found_BC.shape != expected_BC.shape:
+            raise _refused(f"answers {found_BC.shape} at batch {batch}", path)
+        errors.append(float(np.abs(found_BC - expected_BC).max()))
+    worst = max(errors)
+    if not worst <= PARITY_LIMIT:  # NaN must fail too
+        raise _refused(f"a logit differs from torch by {worst:.2g} (limit {PARITY_LIMIT:g})", path)
+    return worst
+
+
+def _refused(reason: str, path: Path) -> ExportError:
+    return ExportError(
+        f"the exported graph is not the network it came from: {reason}",
+        where=str(path),
+        remedy="report the torch, onnx and onnxruntime versions; nothing was written",
+    )

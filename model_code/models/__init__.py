@@ -1,0 +1,1 @@
+"""Models: the network, its dropout, gradient boosting."""

@@ -1,0 +1,1 @@
+"""What nights did, and which files may be deleted."""

@@ -1,0 +1,84 @@
+"""The last nights as plain records: what dashboards and metrics show."""
+
+import datetime as dt
+
+from pydantic import BaseModel, ConfigDict
+
+FINISHED = "FINISHED"
+RUNNING = "RUNNING"
+BAD_STATES = ("Failed", "Crashed", "TimedOut", "Cancelled")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StageTime(_Frozen):
+    """One stage of one night.
+
+    Attributes:
+        seconds: summed over the stage's task runs.
+        state: the worst of them: Failed and the like, else Completed, else Cached.
+    """
+
+    name: str
+    state: str
+    seconds: float
+
+
+class Night(_Frozen):
+    """One nightly, from its parent run in MLflow and its flow run in Prefect.
+
+    Attributes:
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
+        seconds: first start to last end, pauses before a rerun included; None while it runs.
+        verdict: the gate's word; None where the night did not come so far.
+        metrics: of the parent run, e.g. `auc`, `p99_ms`, `rows`; what is not finite is left out.
+        stages: empty where Prefect does not answer or has forgotten the run.
+    """
+
+    name: str
+    mlflow_run_id: str
+    flow_run_id: str
+    status: str
+    started: dt.datetime
+    seconds: float | None
+    simulated: bool
+    verdict: str | None = None
+    engine: str | None = None
+    error: str | None = None
+    metrics: dict[str, float] = {}
+    stages: tuple[StageTime, ...] = ()
+
+    @property
+    def ended(self) -> dt.datetime | None:
+        """When it ended; None while it runs."""
+        return None if self.seconds is None else self.started + dt.timedelta(seconds=self.seconds)
+
+
+class Serving(_Frozen):
+    """The champion: its registered version and when that was approved.
+
+    A rollback brings an older approval back: the age is the model's, not the last swap's.
+    """
+
+    version: str
+    since: dt.datetime
+
+
+class History(_Frozen):
+    """Everything the metrics and the dashboard show.
+
+    Attributes:
+        nights: newest first.
+        champion: None before the first promotion.
+        sources: which stores answered, by name.
+    """
+
+    nights: tuple[Night, ...]
+    champion: Serving | None
+    sources: dict[str, bool]
+
+    def newest(self, status: str | None = None) -> Night | None:
+        """The newest night, or the newest of a status."""
+        return next((night for night in self.nights if status in {None, night.status}), None)

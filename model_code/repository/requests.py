@@ -1,0 +1,119 @@
+"""Requests stored beside an engine, with the answers they must get: golden and recorded ones.
+
+Golden requests are few; a server must answer them before it gets traffic. Recorded requests are
+hundreds of the newest day, with the answers of the benchmark.
+
+Shapes: N golden windows, R recorded requests, T = 64 steps, F = 16 features, C = 2 classes.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.artifacts import atomic_file
+from model_code.errors import IntegrityError
+from model_code.settings import MAX_BATCH_SIZE
+
+GOLDEN_FILE = "golden.npz"
+REPLAY_FILE = "replay.npz"
+DRIFT_FILE = "drift.json"  # population stability index by feature
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """Recorded windows with the answers they must get.
+
+    Attributes:
+        x_NTF: windows, float32.
+        logits_NC: expected logits, float32.
+        tolerance: largest |logit difference| that counts as the same answer.
+    """
+
+    x_NTF: NDArray[np.float32]
+    logits_NC: NDArray[np.float32]
+    tolerance: float
+
+    @classmethod
+    def record(cls, predict: Predict, x_NTF: NDArray[np.float32], tolerance: float) -> Self:
+        """Ask an engine for the answers, in batches that the server accepts too."""
+        parts = [
+            predict(x_NTF[start : start + MAX_BATCH_SIZE])
+            for start in range(0, len(x_NTF), MAX_BATCH_SIZE)
+        ]
+        return cls(x_NTF, np.concatenate(parts), tolerance)
+
+    def save(self, path: Path) -> None:
+        """Write as .npz.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        _save(path, x_NTF=self.x_NTF, logits_NC=self.logits_NC, tolerance=self.tolerance)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            IntegrityError: absent or malformed.
+        """
+        with _opened(path, "golden set") as found:
+            return cls(found["x_NTF"], found["logits_NC"], float(found["tolerance"]))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Windows of the newest day and what the staged engine answered to them.
+
+    Attributes:
+        x_RTF: windows, float32, in time order.
+        probability_R: probability of class 1 the engine gave in the benchmark, float64.
+        label_R: truth, 0 or 1.
+    """
+
+    x_RTF: NDArray[np.float32]
+    probability_R: NDArray[np.float64]
+    label_R: NDArray[np.int8]
+
+    def save(self, path: Path) -> None:
+        """Write as .npz.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        _save(path, x_RTF=self.x_RTF, probability_R=self.probability_R, label_R=self.label_R)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            IntegrityError: absent or malformed.
+        """
+        with _opened(path, "recorded requests") as found:
+            return cls(found["x_RTF"], found["probability_R"], found["label_R"])
+
+
+def _save(path: Path, **arrays: Any) -> None:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            yield found
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise IntegrityError(
+            f"cannot read the {what}: {error}",
+            where=str(path),
+            remedy="stage the version again: tickline nightly --refresh",
+        ) from error

@@ -1,0 +1,41 @@
+"""The model's contract with everything that serves it; engine names; registry aliases."""
+
+MODEL_NAME = "financial_predictor"
+INPUT_NAME = "input__0"
+OUTPUT_NAME = "output__0"
+SEQUENCE_LENGTH = 64
+FEATURE_COUNT = 16
+CLASS_COUNT = 2
+MAX_BATCH_SIZE = 64
+PREFERRED_BATCH_SIZES = (8, 16, 32)
+MAX_QUEUE_DELAY_US = 100
+ONNX_OPSET = 18
+TENSORRT_WORKSPACE_BYTES = 4 << 30
+
+ENGINE_NAMES = (
+    "torch-fp32",
+    "torch-amp",
+    "torch-compile",
+    "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "onnxruntime-pruned",
+    "openvino-fp32",
+    "openvino-bf16",
+    "openvino-int8",
+    "openvino-pruned",
+    "openvino-pruned-bf16",
+    "tensorrt-fp32",
+    "tensorrt-fp16",
+    "tensorrt-bf16",
+    "tensorrt-sparse",
+)
+REFERENCE_ENGINE = "torch-fp32"
+# torch-compile takes minutes to compile and cannot be staged: only `tickline bench` measures it
+NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
+CHAMPION_ROW = "champion"  # the serving model, measured beside the engines
+
+# Aliases in MLflow's model registry.
+CHAMPION_ALIAS = "champion"
+PREVIOUS_ALIAS = "previous"
+CHALLENGER_ALIAS = "challenger"
+CHALLENGER_SIMULATED_ALIAS = "challenger-simulated"  # must not replace the real challenger

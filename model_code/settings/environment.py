@@ -1,0 +1,98 @@
+"""Machine settings: *where* to compute. Folders and addresses, from `TICKLINE_*` variables."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Machine settings, from `TICKLINE_*` environment variables or a `.env` file.
+
+    Attributes:
+        home: folder of everything Tickline writes (artefacts, databases, logs).
+        market: URI of the market store when no `--data` is given; None means simulated.
+        mlflow_tracking_uri: None means SQLite under `home`.
+        mlflow_experiment: experiment of the nightly runs.
+        mlflow_ui_url: where people open MLflow's pages (`tickline ui`), for links.
+        prefect_ui_url: the same for Prefect's pages.
+        prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
+        staging: folder of the staging model repository; None means under `home`.
+        serving: folder of the repository the Triton server serves; None means under `home`.
+        triton: folder of the Triton server's own environment; None means the user's cache.
+        triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
+        reviewers: who may decide on a promotion, names separated by commas.
+        four_eyes: whoever started a promotion may not be the one who approves it.
+        audit: the audit file of promotions; None means under `home`.
+        auth_username: who Prefect's and MLflow's servers let in, once a password is set.
+        auth_password: switches basic authentication on, in servers started here and for clients.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TICKLINE_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    home: Path = Path.home() / ".tickline"
+    market: str | None = None
+    mlflow_tracking_uri: str | None = None
+    mlflow_experiment: str = "nightly"
+    mlflow_ui_url: str = "http://127.0.0.1:5000"
+    prefect_ui_url: str = "http://127.0.0.1:4200"
+    prefect_api_url: str | None = None
+    staging: Path | None = None
+    serving: Path | None = None
+    triton: Path | None = None
+    triton_url: str | None = None
+    reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
+    four_eyes: bool = True
+    audit: Path | None = None
+    auth_username: str = "admin"
+    auth_password: SecretStr | None = None
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the content-addressed artefact store."""
+        return self.home / "artifacts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Root of training checkpoints, by the key of the training's inputs."""
+        return self.home / "checkpoints"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow tracking URI."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def staging_repository(self) -> Path:
+        """Root of the staging Triton model repository."""
+        return self.staging or self.home / "staging"
+
+    @property
+    def serving_repository(self) -> Path:
+        """Root of the model repository that the Triton server serves."""
+        return self.serving or self.home / "serving"
+
+    @property
+    def audit_file(self) -> Path:
+        """The append-only record of promotions and rollbacks."""
+        return self.audit or self.home / "audit.jsonl"
+
+    @property
+    def triton_home(self) -> Path:
+        """Root of the Triton server's installations, shared by every `home`."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return self.triton or cache / "tickline" / "triton"
+
+    def resolved(self, **changes: Any) -> "Settings":
+        """A copy with the given fields replaced and `home` made absolute."""
+        values = self.model_dump() | changes
+        values["home"] = Path(values["home"]).expanduser().resolve()
+        return Settings(**values)

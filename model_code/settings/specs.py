@@ -1,0 +1,194 @@
+"""Specifications (`*Spec`): *what* to compute. Frozen, strict, hashed into cache keys."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from model_code.settings.contract import (
+    ENGINE_NAMES,
+    MAX_BATCH_SIZE,
+    NIGHTLY_ENGINES,
+    REFERENCE_ENGINE,
+)
+
+# lists come in from JSON and forms, where strict mode would refuse them
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Batches = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Spec(BaseModel):
+    """Base of every specification: frozen, strict, no unknown keys, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class ValidationSpec(Spec):
+    """What a usable day looks like (thresholds of `tasks/validation/`)."""
+
+    KIND: Literal["great-expectations"] = "great-expectations"
+    max_fault_fraction: Fraction = 0.01
+    minimum_rows: PositiveInt = 1000
+    maximum_gap_s: Positive = 60.0
+    maximum_spread_bps: Positive = 100.0
+    maximum_jump_sigma: Positive = 50.0
+    trade_band_bps: Positive = 200.0
+
+
+class FeatureSpec(Spec):
+    """Feature and label parameters (formulas: `model_code/features`)."""
+
+    KIND: Literal["level1-16"] = "level1-16"
+    horizon_ms: Positive = 100.0
+    cost_bps: Annotated[float, Field(ge=0.0)] = 0.0
+    reset_gap_s: Positive = 10.0
+
+
+class SplitSpec(Spec):
+    """Time-ordered split: the newest day is the test day, the end of the rest is validation."""
+
+    KIND: Literal["newest-day"] = "newest-day"
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    embargo_ms: Annotated[float, Field(ge=0.0)] = 1000.0
+    train_windows: PositiveInt = 16384
+    validation_windows: PositiveInt = 2048
+    test_windows: PositiveInt = 4096
+
+
+class NetworkSpec(Spec):
+    """The Conv1d + Transformer encoder's sizes."""
+
+    KIND: Literal["conv-transformer"] = "conv-transformer"
+    d_model: PositiveInt = 64
+    heads: PositiveInt = 8
+    layers: PositiveInt = 4
+    feed_forward: PositiveInt = 2048
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class TrainingSpec(Spec):
+    """AdamW, cosine annealing with warm-up, mixed precision.
+
+    The defaults fit four minutes on two cores without BF16; `docs/training.md` has a GPU's.
+    """
+
+    KIND: Literal["adamw-cosine"] = "adamw-cosine"
+    epochs: PositiveInt = 3
+    windows_per_epoch: PositiveInt = 4096  # every training window is seen once before any twice
+    batch_size: PositiveInt = 32
+    learning_rate: Positive = 5e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_fraction: Fraction = 0.1
+    clip_norm: Positive = 1.0
+    patience: PositiveInt = 3
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = 7
+
+
+class BenchmarkSpec(Spec):
+    """How engines are measured against each other."""
+
+    KIND: Literal["interleaved"] = "interleaved"
+    engines: Names = NIGHTLY_ENGINES
+    pin: str | None = None  # stage this engine or none; None: the fastest that passes the gate
+    warmup: PositiveInt = 50
+    requests: PositiveInt = 1000  # single ones, an engine
+    rounds: PositiveInt = 50
+    batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
+    throughput_rounds: PositiveInt = 5
+    open_loop_hz: Positive = 100.0
+    open_loop_requests: PositiveInt = 300
+    served: bool = True  # measure through a real Triton server too, where one is installed
+    concurrency: Batches = (1, 8, 32)  # of the closed loop through it
+    concurrent_requests: PositiveInt = 1000
+
+    @field_validator("engines")
+    @classmethod
+    def _known(cls, engines: tuple[str, ...]) -> tuple[str, ...]:
+        servable = {name for name in ENGINE_NAMES if not name.startswith("torch-")}
+        if not set(engines) <= set(ENGINE_NAMES) or not set(engines) & servable:
+            raise ValueError(f"only known engines, and at least one of {', '.join(servable)}")
+        return engines
+
+    @model_validator(mode="after")
+    def _pin_is_measured(self) -> Self:
+        if self.pin is not None and (self.pin not in self.engines or self.pin.startswith("torch-")):
+            raise ValueError("pin one of the engines that are measured and that Triton can serve")
+        return self
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The engines asked for, and the reference they are compared with, in table order."""
+        return tuple(name for name in ENGINE_NAMES if name in {REFERENCE_ENGINE, *self.engines})
+
+
+class NightlySpec(Spec):
+    """Everything the nightly flow computes from; its JSON is logged with every run."""
+
+    KIND: Literal["nightly"] = "nightly"
+    market: str | None = None  # None: TICKLINE_MARKET, and without that the simulated market
+    instruments: Names = ()  # empty: all that the store holds
+    train_days: PositiveInt = 20
+    test_date: str | None = None  # None: the newest day of the store
+    validation: ValidationSpec = ValidationSpec()
+    features: FeatureSpec = FeatureSpec()
+    split: SplitSpec = SplitSpec()
+    network: NetworkSpec = NetworkSpec()
+    training: TrainingSpec = TrainingSpec()
+    benchmark: BenchmarkSpec = BenchmarkSpec()
+    goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
+    calendar: str = "24/7"  # a scheduled night after a day without a session does not run
+    max_age_h: Positive = 4.0  # nor does one that begins later than this
+
+
+class PromotionSpec(Spec):
+    """What a candidate must show on the way from approval to serving.
+
+    Attributes:
+        decision_hours: without a decision for so long it is rejected.
+        answer_tolerance: |probability| difference to the benchmark's stored answer; the gate's own.
+        load_requests: sent at each concurrency of infra validation.
+        shadow_requests: mirrored to the candidate; at most `shadow_s` seconds of them.
+        shares: of the requests, one canary step after another.
+        canary_requests: of each step.
+        canary_patience: answers of the candidate before its numbers count; a canary step goes on
+            until it has them, and a comparison that ends with fewer is a broken goal.
+        max_error_rate: of the candidate's requests, in validation, shadow and canary.
+        max_p50_ratio: candidate's median latency over the champion's, the same requests.
+        max_p99_ms: candidate's 99th percentile; None where only the ratio counts.
+        max_disagreement: decisions unlike the champion's, as a fraction.
+        allow_simulated: promote a model of simulated data all the same (rehearsals).
+    """
+
+    KIND: Literal["promotion"] = "promotion"
+    decision_hours: Positive = 24.0
+    answer_tolerance: Fraction = 0.02
+    concurrency: Batches = (1, 8, 32)
+    load_requests: PositiveInt = 400
+    shadow_requests: PositiveInt = 400
+    shadow_s: Positive = 60.0
+    shares: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = (0.05, 0.5, 1.0)
+    canary_requests: PositiveInt = 400
+    canary_patience: PositiveInt = 20
+    max_error_rate: Fraction = 0.0
+    max_p50_ratio: Positive = 2.0
+    max_p99_ms: Positive | None = 50.0
+    max_disagreement: Fraction = 0.2
+    allow_simulated: bool = False
+
+    @model_validator(mode="after")
+    def _enough_is_asked(self) -> Self:
+        if self.canary_patience > self.shadow_requests:
+            raise ValueError(
+                "canary_patience is more than shadow_requests: nothing could be judged"
+            )
+        return self
+
+    @field_validator("shares")
+    @classmethod
+    def _rising_to_all(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if list(shares) != sorted(set(shares)) or shares[0] <= 0.0 or shares[-1] != 1.0:
+            raise ValueError("shares must rise and end with 1")
+        return shares

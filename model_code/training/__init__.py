@@ -1,0 +1,1 @@
+"""Training: loop, runs, checkpoints, sampling, metrics."""

@@ -1,0 +1,78 @@
+"""Training checkpoints: one file an epoch, the last two kept, tied to their inputs by a key."""
+
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model_code.artifacts import atomic_file
+from model_code.errors import IntegrityError
+from model_code.models.network import read_tensors
+
+FORMAT = "tickline-checkpoint-1"
+KEEP = 2  # a damaged newest file costs one epoch, not the whole training
+_NAME = re.compile(r"epoch-(\d{4,})\.pt")
+
+
+def key(**inputs: Any) -> str:
+    """sha256 over everything the training computes from, given as JSON-able values."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """sha256 over an array's type, shape and bytes, in hex."""
+    header = f"{array.dtype}\0{array.shape}\0".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def write(folder: Path, key: str, epoch: int, payload: dict[str, Any]) -> Path:
+    """Write the state after `epoch` atomically, then drop all but the newest two.
+
+    Raises:
+        StorageError: the file cannot be written; earlier checkpoints are untouched.
+    """
+    path = folder / f"epoch-{epoch:04d}.pt"
+    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError of its own
+    torch.save({"format": FORMAT, "key": key, "epoch": epoch} | payload, buffer)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def newest(folder: Path, key: str) -> tuple[dict[str, Any] | None, str]:
+    """The newest usable checkpoint of these inputs, and a note on any passed over.
+
+    A damaged file, or one of other inputs, is never continued from: the one before is tried.
+    """
+    notes = []
+    for path in _newest_first(folder):
+        try:
+            payload = read_tensors(path)
+        except IntegrityError as error:
+            notes.append(error.what)
+            continue
+        if payload.get("format") != FORMAT:
+            notes.append(f"{path.name} is not a checkpoint of this version")
+        elif payload.get("key") != key:
+            notes.append(f"{path.name} belongs to other data or another specification")
+        else:
+            return payload, "; ".join(notes)
+    return None, "; ".join(notes)
+
+
+def discard(folder: Path) -> None:
+    """Remove every checkpoint in the folder, so that none outlives a fresh start."""
+    for path in _newest_first(folder):
+        path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("epoch-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("epoch-")), reverse=True)

@@ -1,0 +1,30 @@
+"""Answers of a network for many windows of one feature table. B windows, N table rows."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from model_code.features.windows import gather
+from model_code.models.probability import probability
+from model_code.training.metrics import classification
+
+BATCH = 64  # larger batches leave a CPU's cache and gain nothing
+
+
+def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
+    """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        chunks = [
+            model(torch.from_numpy(gather(features_NF, ends_B[i : i + BATCH])).to(device))
+            for i in range(0, len(ends_B), BATCH)
+        ]
+        return torch.cat(chunks).cpu().numpy()
+
+
+def evaluate(
+    model: nn.Module, features_NF: np.ndarray, labels_N: np.ndarray, ends_B: np.ndarray
+) -> dict[str, float]:
+    """`metrics.classification` of the windows ending at `ends_B`."""
+    return classification(labels_N[ends_B], probability(predict(model, features_NF, ends_B)))

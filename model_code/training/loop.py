@@ -1,0 +1,189 @@
+"""The training loop: AdamW, warm-up and cosine annealing, mixed precision, resumable.
+
+The randomness of an epoch (order, dropout) is a function of (seed, epoch, rank) alone, so a
+checkpoint needs no generator states and a resumed training is the same to the last bit.
+The loss is plain cross-entropy without class weights: probabilities stay calibrated.
+
+Shapes: B windows, T steps, F features, C classes, N table rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from model_code.errors import ConfigError, DataError
+from model_code.models.network import FinancialPredictor
+from model_code.settings import NetworkSpec, TrainingSpec
+from model_code.training import checkpoint, ranks, sampling
+from model_code.training.evaluation import evaluate
+from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The network of the best validation AUC, in evaluation mode on the CPU, and how it came.
+
+    Attributes:
+        model: the network.
+        history: every epoch, those before a resumption included.
+        best_epoch: the one `model` is from.
+        resumed_from: the last epoch found in a checkpoint; None: started afresh.
+        resume_note: why checkpoints were passed over, if any were.
+        precision: fp32, bf16 or fp16, as used.
+        precision_reason: why.
+        device: cpu or cuda.
+        samples_per_s: training windows a second over the whole history.
+    """
+
+    model: FinancialPredictor
+    history: tuple[EpochMetrics, ...]
+    best_epoch: int
+    resumed_from: int | None
+    resume_note: str
+    precision: str
+    precision_reason: str
+    device: str
+    samples_per_s: float
+
+
+def train(
+    features_NF: np.ndarray,
+    labels_N: np.ndarray,
+    train_ends: np.ndarray,
+    validation_ends: np.ndarray,
+    *,
+    network_spec: NetworkSpec,
+    training_spec: TrainingSpec,
+    checkpoints: Path,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    progress: bool = False,
+) -> TrainingResult:
+    """Train until the epochs are done or validation AUC has not improved for `patience` epochs.
+
+    Launched by torchrun, every rank takes its share of each batch; rank 0 validates, writes
+    checkpoints and calls `on_epoch`, and all ranks return the same weights.
+
+    Args:
+        features_NF: raw features, possibly memory-mapped.
+        labels_N: 0 or 1 at every window's end.
+        train_ends: row index of each training window's last step.
+        validation_ends: the same for validation; both classes must occur.
+        network_spec: the network's sizes.
+        training_spec: how to train.
+        checkpoints: folder of this training's checkpoints; a usable one is continued from.
+        on_epoch: called after each newly trained epoch, once its checkpoint is written.
+        progress: draw a progress bar with windows/s and time left on stderr.
+
+    Raises:
+        DataError: too few windows, a label that is not 0 or 1, one class only, features that are
+            not finite, or a loss that became so.
+        ConfigError: the batch cannot be shared out evenly among the ranks.
+        StorageError: a checkpoint cannot be written.
+    """
+    spec = training_spec
+    _check(labels_N, train_ends, validation_ends)
+    with ranks.launched() as group, torch.random.fork_rng(_cuda_devices(group.device)):
+        batch = _batch(spec, len(train_ends), group.world)
+        steps = min(spec.windows_per_epoch, len(train_ends)) // batch
+        precision, reason = resolve_precision(spec.precision, group.device)
+
+        torch.manual_seed(spec.seed)
+        model = FinancialPredictor(network_spec)
+        model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
+        labels = (labels_N[train_ends], labels_N[validation_ends])
+        key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
+        run = TrainingRun(model.to(group.device), spec, group, precision, steps)
+
+        state, note = group.broadcast(
+            checkpoint.newest(checkpoints, key) if group.first else (None, "")
+        )
+        if state is not None:
+            run.restore(state)
+        elif group.first:
+            checkpoint.discard(checkpoints)
+
+        with _bar(progress and group.first, spec.epochs * steps, len(run.history) * steps) as bar:
+            while not run.finished():
+                epoch = len(run.history) + 1
+                ends = sampling.epoch_ends(train_ends, epoch, steps * batch, spec.seed)
+                trained = run.train_epoch(features_NF, labels_N, ends, bar)
+                figures = group.broadcast(
+                    evaluate(model, features_NF, labels_N, validation_ends) if group.first else {}
+                )
+                run.record(trained, figures)
+                if group.first:
+                    checkpoint.write(checkpoints, key, epoch, run.state())
+                    if on_epoch is not None:
+                        on_epoch(run.history[-1])
+
+        model.load_state_dict(run.best_state)
+        return TrainingResult(
+            model=model.cpu().eval(),
+            history=tuple(run.history),
+            best_epoch=run.best.epoch,
+            resumed_from=None if state is None else int(state["epoch"]),
+            resume_note=note,
+            precision=precision,
+            precision_reason=reason,
+            device=group.device.type,
+            samples_per_s=run.samples_per_s,
+        )
+
+
+def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.ndarray) -> None:
+    for name, ends in (("training", train_ends), ("validation", validation_ends)):
+        present = np.unique(labels_N[ends]).tolist()
+        if present != [0, 1]:
+            raise DataError(
+                f"{len(ends)} {name} windows with labels {present}: both 0 and 1 must occur, alone",
+                remedy="use more days or instruments, or a horizon under which both classes occur",
+            )
+
+
+def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
+    """Windows of one step over all ranks; too few for a full batch make one smaller batch."""
+    if spec.batch_size % world:
+        raise ConfigError(
+            f"batch_size {spec.batch_size} cannot be shared evenly among {world} processes",
+            remedy=f"choose a batch_size that {world} divides",
+        )
+    if windows < world:
+        raise DataError(f"{windows} training windows for {world} processes")
+    return min(spec.batch_size, spec.windows_per_epoch, windows) // world * world
+
+
+def _key(
+    model: FinancialPredictor, spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
+) -> str:
+    """Key of the inputs; mean and deviation stand for the training features' contents."""
+    return checkpoint.key(
+        network=model.spec.model_dump(),
+        training=spec.model_dump(),
+        precision=precision,
+        world=world,
+        standardisation=[model.feature_mean_F.tolist(), model.feature_std_F.tolist()],
+        data=[checkpoint.array_digest(array) for array in data],
+    )
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _bar(shown: bool, total: int, completed: int) -> Progress:
+    bar = Progress(
+        TextColumn("training, epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}% {task.fields[rate]:.0f} windows/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not shown,
+    )
+    bar.add_task("training", total=total, completed=completed, epoch=1, rate=0.0)
+    return bar

@@ -1,0 +1,207 @@
+"""What changes while training: weights, optimiser, schedule, scaler, history, best state.
+
+Shapes: B windows, T steps, F features, C classes, N table rows.
+"""
+
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from model_code.errors import DataError
+from model_code.features.windows import gather
+from model_code.models.network import FinancialPredictor
+from model_code.settings import TrainingSpec
+from model_code.training import ranks
+from model_code.training.sampling import seed_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch: losses in nats, gradient norm before clipping, windows and seconds of training."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_auc: float
+    validation_accuracy: float
+    learning_rate: float
+    grad_norm: float
+    samples_per_s: float
+    seconds: float
+
+
+class TrainingRun:
+    """What changes while training: network, optimiser, schedule, scaler, history, best state."""
+
+    def __init__(
+        self,
+        model: FinancialPredictor,
+        spec: TrainingSpec,
+        group: ranks.Ranks,
+        precision: str,
+        steps: int,
+    ) -> None:
+        self.model, self.spec, self.group, self.steps = model, spec, group, steps
+        self.dtype = DTYPES[precision]
+        device = group.device
+        self.parallel: nn.Module = model
+        if group.world > 1:
+            ids = [device] if device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(model, ids, forward_sync_buffers=False)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: rate_factor(step, spec.epochs * steps, spec.warmup_fraction),
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.history: list[EpochMetrics] = []
+        self.best_state: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> EpochMetrics:
+        """The epoch of the highest validation AUC."""
+        return max(self.history, key=lambda epoch: epoch.validation_auc)  # the earliest, if equal
+
+    @property
+    def samples_per_s(self) -> float:
+        """Training windows a second over the whole history."""
+        windows = sum(epoch.samples_per_s * epoch.seconds for epoch in self.history)
+        return windows / sum(epoch.seconds for epoch in self.history)
+
+    def finished(self) -> bool:
+        """Whether the epochs are done, or patience has run out."""
+        done = len(self.history)
+        return done >= self.spec.epochs or (
+            done > 0 and done - self.best.epoch >= self.spec.patience
+        )
+
+    def train_epoch(
+        self,
+        features_NF: np.ndarray,
+        labels_N: np.ndarray,
+        ends: np.ndarray,
+        bar: Progress,
+    ) -> dict[str, float]:
+        """One pass over `ends`, this rank taking its share of every batch."""
+        group, epoch = self.group, len(self.history) + 1
+        torch.manual_seed(seed_of(self.spec.seed, epoch, 1 + group.rank))  # dropout
+        self.parallel.train()
+        rate = self.optimizer.param_groups[0]["lr"]
+        losses, norms = [], []
+        started = time.perf_counter()
+        for step, batch in enumerate(np.split(ends, self.steps)):
+            ends_B = batch[group.rank :: group.world]
+            x_BTF = torch.from_numpy(gather(features_NF, ends_B)).to(group.device)
+            label_B = torch.from_numpy(labels_N[ends_B].astype(np.int64)).to(group.device)
+
+            with self._autocast():
+                logits_BC = self.parallel(x_BTF)
+            loss = functional.cross_entropy(logits_BC.float(), label_B)
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
+            self._check_finite(epoch, step, loss.item(), norm.item())
+            scale = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.scaler.get_scale() >= scale:  # else the scaler skipped an overflowing step
+                self.schedule.step()
+                norms.append(norm.item())
+            losses.append(loss.item())
+            seconds = time.perf_counter() - started
+            rate_now = (step + 1) * len(batch) / seconds
+            bar.update(bar.task_ids[0], advance=1, epoch=epoch, rate=rate_now)
+        return {
+            "train_loss": group.mean(float(np.mean(losses))),
+            "grad_norm": float(np.mean(norms)) if norms else math.inf,
+            "learning_rate": float(rate),
+            "samples_per_s": len(ends) / seconds,
+            "seconds": seconds,
+        }
+
+    def record(self, trained: dict[str, float], figures: dict[str, float]) -> None:
+        """Append the epoch, and keep its weights if they are the best so far."""
+        epoch = EpochMetrics(
+            epoch=len(self.history) + 1,
+            validation_loss=figures["log_loss"],
+            validation_auc=figures["auc"],
+            validation_accuracy=figures["accuracy"],
+            **trained,
+        )
+        self.history.append(epoch)
+        if self.best is epoch:
+            self.best_state = _cpu_copy(self.model.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """Everything `restore` needs, as tensors and plain values."""
+        return {
+            "model": _cpu_copy(self.model.state_dict()),
+            "best_state": self.best_state,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue as if the epochs before had run in this process."""
+        self.model.load_state_dict(state["model"])
+        self.best_state = state["best_state"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = [EpochMetrics(**epoch) for epoch in state["history"]]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.group.device.type, self.dtype, enabled=enabled)
+
+    def _check_finite(self, epoch: int, step: int, loss: float, norm: float) -> None:
+        overflow = self.scaler.is_enabled()  # then an infinite gradient is the scaler's business
+        if not math.isfinite(loss) or not (overflow or math.isfinite(norm)):
+            raise DataError(
+                f"training became unstable: loss {loss}, gradient norm {norm}",
+                where=f"epoch {epoch}, step {step + 1}",
+                remedy="lower the learning rate or train in fp32; earlier checkpoints are kept",
+            )
+
+
+def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
+    """The precision to train in, and why: FP16 on CUDA, BF16 on a CPU that has it, else FP32."""
+    if asked != "auto":
+        return asked, "asked for"
+    if device.type == "cuda":
+        return "fp16", "CUDA device: FP16 with loss scaling"
+    capabilities = torch.cpu.get_capabilities()
+    native = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
+    if native:
+        return "bf16", f"this CPU multiplies BF16 natively ({native[0]})"
+    return "fp32", "this CPU lacks native BF16 (amx_bf16, avx512_bf16); emulated, it is slower"
+
+
+def rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Linear warm-up to 1, then cosine annealing to 0 (Loshchilov and Hutter 2017)."""
+    warmup = max(1, round(warmup_fraction * total_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (
+        1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup)))
+    )
+
+
+def _cpu_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}

@@ -1,0 +1,1 @@
+"""Content keys, cached results, repair and refresh."""

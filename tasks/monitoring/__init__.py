@@ -1,0 +1,1 @@
+"""What the last nights did, and what the home folder still needs."""

@@ -1,0 +1,153 @@
+"""Read the last nights back from MLflow and Prefect; a store that is silent is said, not fatal."""
+
+import datetime as dt
+import math
+import os
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
+
+from infra.servers import environment, healthy, running_server
+from model_code.monitoring.history import BAD_STATES, History, Night, Serving, StageTime
+from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, Settings
+from tasks.runs import mlflow_runs
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import TaskRun
+
+SCRAPE_S = 4.0  # Prometheus waits ten for everything
+APPROVED_AT = "approved_at"  # tag that a promotion writes to the model version, ISO 8601
+
+
+def read_history(settings: Settings, *, nights: int = 30) -> History:
+    """The newest nights, the champion, and which stores answered.
+
+    Args:
+        settings: where the stores are.
+        nights: at most this many, newest first.
+    """
+    try:
+        mlflow = mlflow_runs.client(settings)
+        found = _nights(mlflow, settings, nights)
+        champion = _champion(mlflow)
+    except (MlflowException, SQLAlchemyError):
+        return History(nights=(), champion=None, sources={"mlflow": False, "prefect": False})
+    url = prefect_url(settings)
+    if url:
+        stages = _stages(settings, url, [night.flow_run_id for night in found])
+        found = [
+            night.model_copy(update={"stages": stages.get(night.flow_run_id, ())})
+            for night in found
+        ]
+    sources = {"mlflow": True, "prefect": url is not None}
+    return History(nights=tuple(found), champion=champion, sources=sources)
+
+
+def prefect_url(settings: Settings) -> str | None:
+    """URL of the Prefect server that answers, None if none does; none is started or waited for."""
+    url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    url = url or running_server(settings, wait_s=0.0)  # a scrape must not run into its time limit
+    return url if url and healthy(f"{url}/health", timeout_s=SCRAPE_S) else None
+
+
+def _nights(mlflow: MlflowClient, settings: Settings, limit: int) -> list[Night]:
+    experiment = mlflow.get_experiment_by_name(settings.mlflow_experiment)
+    if experiment is None:
+        return []
+    # the query language cannot say "has no such tag", so children are passed over here
+    nights: list[Night] = []
+    token = None
+    while len(nights) < limit:
+        page = mlflow.search_runs(
+            [experiment.experiment_id],
+            max_results=200,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        nights += [_night(run) for run in page if _is_parent(run)]
+        token = page.token
+        if not token:
+            break
+    return nights[:limit]
+
+
+def _is_parent(run: Run) -> bool:
+    tags = run.data.tags
+    return MLFLOW_PARENT_RUN_ID not in tags and mlflow_runs.FLOW_RUN_TAG in tags
+
+
+def _night(run: Run) -> Night:
+    tags = run.data.tags
+    ended = run.info.end_time if run.info.status != "RUNNING" else None
+    return Night(
+        name=tags.get("prefect.flow_run_name", run.info.run_name),
+        mlflow_run_id=run.info.run_id,
+        flow_run_id=tags[mlflow_runs.FLOW_RUN_TAG],
+        status=run.info.status,
+        started=dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC),
+        seconds=None if ended is None else (ended - run.info.start_time) / 1000,
+        simulated=tags.get("tickline.simulated") == "true",
+        verdict=tags.get("tickline.verdict"),
+        engine=tags.get("tickline.engine"),
+        error=tags.get("tickline.error"),
+        metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)},
+    )
+
+
+def _champion(mlflow: MlflowClient) -> Serving | None:
+    try:
+        version = mlflow.get_model_version_by_alias(MODEL_NAME, CHAMPION_ALIAS)
+    except MlflowException:
+        return None
+    approved = version.tags.get(APPROVED_AT)
+    since = (
+        dt.datetime.fromisoformat(approved)
+        if approved
+        else dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
+    )
+    return Serving(version=str(version.version), since=since)
+
+
+def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tuple[StageTime, ...]]:
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    from tasks.runs.task_runs import task_runs
+
+    auth = environment(settings).get("PREFECT_API_AUTH_STRING")
+    stages: dict[str, tuple[StageTime, ...]] = {}
+    changes = {PREFECT_API_URL: url} | ({PREFECT_API_AUTH_STRING: auth} if auth else {})
+    with temporary_settings(changes), get_client(sync_client=True) as client:
+        for flow_run in flow_runs:
+            stages[flow_run] = summarise(task_runs(client, UUID(flow_run)))
+    return stages
+
+
+def summarise(runs: "list[TaskRun]") -> tuple[StageTime, ...]:
+    """Task runs by stage, in the order in which the stages began."""
+    grouped: dict[str, list[TaskRun]] = defaultdict(list)
+    begun = [run for run in runs if run.start_time]
+    for run in sorted(begun, key=lambda run: run.start_time or dt.datetime.max):
+        # task_key is the function's name and a hash
+        grouped[re.sub(r"-[0-9a-f]+$", "", run.task_key).replace("_", " ")].append(run)
+    return tuple(
+        StageTime(
+            name=name,
+            state=_worst([run.state_name or "Pending" for run in members]),
+            seconds=sum(run.total_run_time.total_seconds() for run in members),
+        )
+        for name, members in grouped.items()
+    )
+
+
+def _worst(states: list[str]) -> str:
+    others = [state for state in states if state not in {"Completed", "Cached"}]
+    bad = [state for state in others if state in BAD_STATES]
+    return next(iter([*bad, *others]), "Completed" if "Completed" in states else "Cached")

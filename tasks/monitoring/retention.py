@@ -1,0 +1,120 @@
+"""Who needs what in a home folder, asked of Prefect and MLflow; both must answer."""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import ValidationError
+
+from model_code.monitoring.retention import Folders, Item, Needed, plan
+from model_code.repository.manifest import MANIFEST_FILE, Manifest
+from model_code.settings import MODEL_NAME, Settings
+from tasks.runs import mlflow_runs
+from tasks.runs.task_runs import PAGE, task_runs
+
+
+def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[Item]:
+    """Everything in the home folder, with who needs it.
+
+    Kept is what these need: every run younger than `keep`; every run that failed, is suspended,
+    waits or is at work in that time or is not ended at all; the runs behind every model version
+    that has an alias (champion, previous, challenger), is staged or serves; MLflow runs that are
+    RUNNING.
+
+    Args:
+        settings: of the home folder.
+        keep: results of completed runs are kept this long.
+        now: with a time zone.
+    """
+    folders = Folders(
+        artifacts=settings.artifacts,
+        results=settings.home / "results",
+        checkpoints=settings.checkpoints,
+        logs=settings.home / "logs",
+        repositories=(settings.staging_repository, settings.serving_repository),
+    )
+    runs, hashes = _of_models(settings)
+    runs |= _of_tracking(settings)
+    results: dict[str, str] = {}
+    open_since: dt.datetime | None = None
+    with get_client(sync_client=True) as client:
+        for run in _flow_runs(client):
+            who = runs.get(str(run.id)) or _why(run, now - keep)
+            if who is None:
+                continue
+            results |= {name: who for name in _results(client, run) if name not in results}
+            begun = run.start_time or run.created
+            if begun and not (run.state and run.state.is_completed()):
+                open_since = min(open_since or begun, begun)
+    needed = Needed(results=results, hashes=hashes, open_since=open_since)
+    return plan(folders, needed, now=now, keep_logs=keep)
+
+
+def _why(run: FlowRun, since: dt.datetime) -> str | None:
+    state = run.state
+    if state is None or not state.is_final():
+        return f"run {run.name} ({state.name if state else 'new'})"
+    ended = run.end_time or state.timestamp
+    return f"run {run.name}" if ended >= since else None
+
+
+def _flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
+    offset = 0
+    while page := client.read_flow_runs(
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=PAGE, offset=offset
+    ):
+        yield from page
+        offset += PAGE
+
+
+def _results(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
+    """File names of the results that a run's stages have, cached ones included."""
+    for stage in task_runs(client, run.id):
+        key = getattr(stage.state.data, "storage_key", None) if stage.state else None
+        if key:
+            yield Path(key).name
+
+
+def _of_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Flow runs and hashes behind versions that have an alias, are staged or serve."""
+    runs: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    for root in (settings.staging_repository, settings.serving_repository):
+        for path in root.rglob(MANIFEST_FILE):
+            try:
+                manifest = Manifest.model_validate_json(path.read_bytes())
+            except ValidationError:
+                continue  # its hashes are kept all the same: the file is read for them
+            runs[manifest.flow_run_id] = f"{root.name} version {manifest.version}"
+    mlflow = mlflow_runs.client(settings)
+    try:
+        aliases = mlflow.get_registered_model(MODEL_NAME).aliases
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return runs, hashes
+    for alias, number in aliases.items():
+        tags = mlflow.get_model_version(MODEL_NAME, number).tags
+        if mlflow_runs.FLOW_RUN_TAG in tags:
+            runs[tags[mlflow_runs.FLOW_RUN_TAG]] = f"{alias} (version {number})"
+        if "onnx_sha256" in tags:
+            hashes[tags["onnx_sha256"]] = f"{alias} (version {number})"
+    return runs, hashes
+
+
+def _of_tracking(settings: Settings) -> dict[str, str]:
+    """Flow runs whose MLflow run is RUNNING."""
+    mlflow: MlflowClient = mlflow_runs.client(settings)
+    experiment = mlflow_runs.experiment_id(mlflow, settings)
+    found = mlflow.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000)
+    return {
+        run.data.tags[mlflow_runs.FLOW_RUN_TAG]: f"MLflow run {run.info.run_name} (RUNNING)"
+        for run in found
+        if mlflow_runs.FLOW_RUN_TAG in run.data.tags
+    }

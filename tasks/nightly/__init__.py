@@ -1,0 +1,1 @@
+"""The stages of a night: one file a stage, named like the stage."""

@@ -1,0 +1,32 @@
+"""Stage `announce`: emit the event `gate passed`, which starts the promotion."""
+
+from prefect.events import emit_event
+
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import Judged, Registered
+
+GATE_PASSED = "tickline.gate.passed"
+
+
+@stage("announce")
+def announce(run: RunRef, registered: Registered | None, judged: Judged) -> bool:
+    """Tell whoever listens that a candidate passed the gate; whether it was told.
+
+    The promotion's deployment listens. Once per candidate: a night that comes back cached says
+    nothing new. A model of simulated data is not announced.
+    """
+    if registered is None or not judged.verdict.promotable:
+        return False
+    emit_event(
+        event=GATE_PASSED,
+        resource={
+            "prefect.resource.id": f"tickline.model.{registered.name}.{registered.version}",
+            "prefect.resource.name": f"{registered.name} version {registered.version}",
+        },
+        payload={
+            "version": int(registered.version),
+            "verdict": judged.verdict.verdict,
+            "flow_run_id": run.flow_run_id,
+        },
+    )
+    return True

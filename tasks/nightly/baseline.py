@@ -1,0 +1,35 @@
+"""Stage `baseline`: gradient boosting on the same windows, which the network has to beat."""
+
+from model_code.artifacts import ArtifactRef
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.models.boosting import fit_baseline
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import SplitWindows
+from tasks.runs import mlflow_runs
+
+
+@stage("baseline")
+def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> dict[str, float]:
+    """Fit gradient boosting on the same windows; what the network has to beat."""
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    result = fit_baseline(
+        rows.features_NF,
+        rows.label_N,
+        windows.train_ends,
+        windows.validation_ends,
+        windows.test_ends,
+        seed=seed,
+    )
+    mlflow = mlflow_runs.client(run.settings)
+    run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "baseline")
+    mlflow_runs.log_params(mlflow, run_id, {"model": "gradient boosting", "seed": seed})
+    mlflow_runs.log_metrics(
+        mlflow,
+        run_id,
+        result.test
+        | {f"validation_{name}": value for name, value in result.validation.items()}
+        | {"iterations": result.iterations, "fit_seconds": result.fit_seconds},
+    )
+    mlflow.set_terminated(run_id)
+    return result.test

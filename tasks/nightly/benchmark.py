@@ -1,0 +1,169 @@
+"""Stage `benchmark`: every built engine and the champion, measured side by side.
+
+Shapes: B batch, T = 64 steps, F = 16 features, N test windows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from infra.triton.benchmark_row import TRITON_ROW, ServedEngine, served
+from model_code.artifacts import ArtifactRef
+from model_code.benchmark import measure
+from model_code.benchmark.memory import peak_mib
+from model_code.benchmark.report import publish
+from model_code.benchmark.result import BenchmarkRun, EngineFacts
+from model_code.benchmark.slices import WindowContext
+from model_code.engines.onnxruntime_engine import open_graph
+from model_code.engines.packaged import physical_cores
+from model_code.engines.protocol import Engine, Predictor
+from model_code.engines.registry import ENGINES
+from model_code.engines.sidecar import EngineSidecar
+from model_code.features.dataset import FeatureTable
+from model_code.features.definition import FEATURES
+from model_code.features.split import Split
+from model_code.features.windows import gather
+from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, BenchmarkSpec
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import (
+    BuiltEngine,
+    Champion,
+    Measured,
+    SplitWindows,
+)
+from tasks.runs import mlflow_runs
+
+VOLATILITY = [feature.name for feature in FEATURES].index("volatility")
+
+
+@stage("benchmark")
+def benchmark(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    engines: tuple[BuiltEngine, ...],
+    champion: Champion | None,
+    spec: BenchmarkSpec,
+) -> Measured:
+    """Measure every built engine, interleaved, on the newest day's windows; and the champion."""
+    rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
+    label_N = np.asarray(rows.label_N[ends])
+
+    def windows(start: int, stop: int) -> NDArray[np.float32]:
+        return gather(rows.features_NF, ends[start:stop])
+
+    some_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
+    folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
+    predictors, facts = _loaded(folders, champion, some_BTF)
+    unavailable = {found.name: found.unavailable for found in engines if found.unavailable}
+    with ExitStack() as stack:
+        server: ServedEngine | str = "left out by the specification"
+        if spec.served:
+            server = stack.enter_context(served(run.settings, folders, predictors, some_BTF[:1]))
+        if isinstance(server, str):
+            unavailable[TRITON_ROW] = server
+        else:
+            predictors[TRITON_ROW] = server.predictor
+            facts[TRITON_ROW] = facts[server.engine].model_copy(
+                update={"note": f"serves {server.engine}", "size_mib": None, "peak_mib": None}
+            )
+        measured = measure.benchmark(
+            predictors,
+            windows,
+            label_N,
+            _context(rows, ends),
+            spec,
+            facts=facts,
+            unavailable=unavailable,
+            simulated=rows.meta.simulated,
+            progress=stack.enter_context(_progress("benchmark")),
+        )
+        if not isinstance(server, str):
+            measured = measured.with_served(server.under_load(some_BTF, spec))
+    _log_rows(run, measured)
+    with run.store.scratch() as scratch:
+        folder = scratch / "benchmark"
+        folder.mkdir()
+        measured.save(folder)
+        publish(measured, folder)
+        return Measured(
+            folder=run.store.put(folder),
+            champion_version=champion.version if champion else None,
+        )
+
+
+def _loaded(
+    folders: Mapping[str, Path], champion: Champion | None, largest_BTF: NDArray[np.float32]
+) -> tuple[dict[str, Predictor], dict[str, EngineFacts]]:
+    """Every engine opened, with what opening it and its largest batch cost in memory."""
+    if champion is not None and champion.engine is not None:
+        folders = {**folders, CHAMPION_ROW: champion.engine.open()}
+    predictors: dict[str, Predictor] = {}
+    facts: dict[str, EngineFacts] = {}
+    for name, folder in folders.items():
+        sidecar = EngineSidecar.load(folder)
+        engine = ENGINES[sidecar.engine]
+
+        def opened(engine: Engine = engine, folder: Path = folder) -> Predictor:
+            predictor = engine.load(folder)
+            predictor.predict(largest_BTF)
+            return predictor
+
+        predictors[name], peak = peak_mib(opened)
+        facts[name] = EngineFacts(
+            precision=sidecar.precision,
+            device=engine.device,
+            flops=sidecar.flops,
+            size_mib=(folder / sidecar.file).stat().st_size / 2**20,
+            peak_mib=peak,
+            note=f"{_version(champion)}, {sidecar.engine}" if name == CHAMPION_ROW else "",
+            version=int(champion.version) if champion and name == CHAMPION_ROW else None,
+        )
+    if champion is not None and champion.engine is None:
+        predictors[CHAMPION_ROW] = open_graph(champion.onnx.open(), physical_cores())
+        facts[CHAMPION_ROW] = EngineFacts(
+            note=f"{_version(champion)}, its graph", version=int(champion.version)
+        )
+    return predictors, facts
+
+
+def _version(champion: Champion | None) -> str:
+    return f"version {champion.version}" if champion else ""
+
+
+def _context(rows: FeatureTable, ends: NDArray[np.int64]) -> WindowContext:
+    names = np.array(rows.meta.symbols)
+    return WindowContext(
+        timestamp_ns_N=np.asarray(rows.timestamp_N[ends]),
+        symbol_N=names[rows.symbol_N[ends]],
+        spread_N=np.asarray(rows.spread_bps_N[ends]),
+        volatility_N=np.asarray(rows.features_NF[ends, VOLATILITY]),
+    )
+
+
+@contextmanager
+def _progress(heading: str) -> Iterator[Callable[[str, int, int], None]]:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        bars: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, of: int) -> None:
+            if what not in bars:
+                bars[what] = bar.add_task(f"{heading}, {what}", total=of)
+            bar.update(bars[what], completed=done)
+
+        yield report
+
+
+def _log_rows(run: RunRef, measured: BenchmarkRun) -> None:
+    """The same metric names for every engine, in its own nested run, so that compare works."""
+    mlflow = mlflow_runs.client(run.settings)
+    for row in measured.result.rows:
+        run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {row.engine}")
+        mlflow_runs.log_params(mlflow, run_id, {"engine": row.engine})
+        mlflow_runs.log_metrics(mlflow, run_id, row.metrics())
+        mlflow.set_terminated(run_id)

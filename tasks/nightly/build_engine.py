@@ -1,0 +1,59 @@
+"""Stage `build engine`: one inference engine with its sidecar, or why there is none."""
+
+from prefect import get_run_logger
+
+from model_code.artifacts import ArtifactRef
+from model_code.engines.protocol import EngineSource
+from model_code.engines.registry import ENGINES
+from model_code.engines.sidecar import EngineSidecar
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import BuiltEngine, ExportedNetwork
+from tasks.runs import mlflow_runs
+
+
+@stage("build engine", run_name="build {name}")
+def build_engine(
+    run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork, reason: str | None
+) -> BuiltEngine:
+    """Build one engine into a folder with its sidecar, or keep why this machine cannot.
+
+    The reason comes from outside, so that it is part of the key: a driver or a compiler installed
+    since must not find the old answer.
+    """
+    engine = ENGINES[name]
+    if reason is not None:
+        get_run_logger().info("%s is unavailable: %s", name, reason)
+        return BuiltEngine(name=name, folder=None, unavailable=reason, mlflow_run_id=None)
+    source = EngineSource(
+        model=model.open(),
+        onnx=exported.onnx.open(),
+        torchscript=exported.torchscript.open(),
+        calibration=exported.calibration.open(),
+    )
+    mlflow = mlflow_runs.client(run.settings)
+    with run.store.scratch() as scratch:
+        out = scratch / name
+        sidecar = engine.build(source, out)
+        # only now: an engine that cannot be built leaves no open run
+        run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
+        mlflow.log_artifacts(run_id, str(out), "engine")
+        folder = run.store.put(out)
+    mlflow_runs.log_params(mlflow, run_id, _engine_params(sidecar))
+    mlflow_runs.log_metrics(
+        mlflow,
+        run_id,
+        {"build_seconds": sidecar.build_seconds, "parity_error": sidecar.parity_error},
+    )
+    mlflow.set_terminated(run_id)
+    return BuiltEngine(name=name, folder=folder, unavailable=None, mlflow_run_id=run_id)
+
+
+def _engine_params(sidecar: EngineSidecar) -> dict[str, str]:
+    return {
+        "engine": sidecar.engine,
+        "library": f"{sidecar.library} {sidecar.library_version}",
+        "precision": sidecar.precision,
+        "device": sidecar.device,
+        "threads": str(sidecar.threads),
+        "sha256": sidecar.sha256,
+    }

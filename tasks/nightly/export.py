@@ -1,0 +1,39 @@
+"""Stage `export`: TorchScript and ONNX of the trained network, each checked against it."""
+
+import numpy as np
+
+from model_code.artifacts import ArtifactRef
+from model_code.export import graph
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.features.windows import gather, spread
+from model_code.models import network
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import ExportedNetwork, SplitWindows
+
+PARITY_WINDOWS = 64
+CALIBRATION = 2048  # training windows that integer and pruned engines are fitted on
+
+
+@stage("export")
+def export(
+    run: RunRef, table: ArtifactRef, split: SplitWindows, model: ArtifactRef
+) -> ExportedNetwork:
+    """Write TorchScript and ONNX; prove on real test windows that they are the same network."""
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    example_BTF = gather(rows.features_NF, spread(windows.test_ends, PARITY_WINDOWS))
+    trained = network.load(model.open())
+    with run.store.scratch() as scratch:
+        script, onnx = scratch / "model.ts", scratch / "model.onnx"
+        calibration = scratch / "calibration.npy"
+        np.save(calibration, gather(rows.features_NF, spread(windows.train_ends, CALIBRATION)))
+        script_report = graph.export_torchscript(trained, example_BTF, script)
+        onnx_report = graph.export_onnx(trained, example_BTF, onnx)
+        return ExportedNetwork(
+            torchscript=run.store.put(script),
+            onnx=run.store.put(onnx),
+            calibration=run.store.put(calibration),
+            opset=onnx_report.opset or 0,
+            torchscript_error=script_report.parity_error,
+            onnx_error=onnx_report.parity_error,
+        )

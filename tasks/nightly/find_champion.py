@@ -1,0 +1,55 @@
+"""Stage `find champion`: the serving model version, to be measured beside the candidates."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from prefect import task
+
+from model_code.artifacts import ArtifactRef
+from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
+from model_code.repository.serving import ServingRepository
+from model_code.settings import (
+    CHAMPION_ALIAS,
+    MODEL_NAME,
+)
+from tasks.caching.stage import RunRef
+from tasks.nightly.records import (
+    Champion,
+)
+from tasks.runs import mlflow_runs
+
+
+@task(name="find champion")  # never cached: it looks at the registry
+def find_champion(run: RunRef) -> Champion | None:
+    """Return the model version that serves, None before the first promotion.
+
+    A registry that does not answer is an error: without the champion the gate would compare with
+    nothing.
+    """
+    registry = mlflow_runs.client(run.settings)
+    try:
+        version = registry.get_model_version_by_alias(MODEL_NAME, CHAMPION_ALIAS)
+    except MlflowException as error:
+        if error.error_code in mlflow_runs.ABSENT:
+            return None
+        raise
+    with run.store.scratch() as scratch:
+        folder = mlflow.artifacts.download_artifacts(
+            version.source, dst_path=str(scratch), tracking_uri=run.settings.tracking_uri
+        )
+        graph = run.store.put(Path(folder) / "model.onnx")
+        engine = _served_engine(run, int(version.version), scratch / "engine")
+    return Champion(version=str(version.version), onnx=graph, engine=engine)
+
+
+def _served_engine(run: RunRef, version: int, scratch: Path) -> ArtifactRef | None:
+    repository = ServingRepository(run.settings.serving_repository)
+    if version not in repository.known():
+        return None
+    folder = repository.folder(version)
+    scratch.mkdir()
+    for name in (EngineSidecar.load(folder).file, SIDECAR_FILE):
+        shutil.copyfile(folder / name, scratch / name)
+    return run.store.put(scratch)

@@ -1,0 +1,41 @@
+"""Stage `find days`: choose the instrument-days of a night and hash their source bytes."""
+
+from prefect import task
+
+from model_code.market.schema import InstrumentDay
+from model_code.market.selection import select
+from model_code.market.store import MarketStore, open_market
+from model_code.settings import NightlySpec
+from tasks.caching.stage import RETRIES
+from tasks.nightly.records import Plan, SourceDay
+
+SIMULATED = "simulated:"  # the market of a first run, without data
+
+
+@task(name="find days", **RETRIES)  # never cached: it looks at the source
+def find_days(spec: NightlySpec) -> Plan:
+    """Choose the instrument-days and hash their source bytes."""
+    uri = spec.market or SIMULATED
+    store = open_market(uri)
+    chosen = select(
+        store.catalog(),
+        instruments=spec.instruments,
+        train_days=spec.train_days,
+        test_date=spec.test_date,
+        where=uri,
+    )
+    return Plan(
+        train=tuple(_source(store, day) for day in chosen.train),
+        test=tuple(_source(store, day) for day in chosen.test),
+        warnings=chosen.warnings,
+    )
+
+
+def _source(store: MarketStore, day: InstrumentDay) -> SourceDay:
+    return SourceDay(
+        market=store.uri,
+        date=day.date,
+        symbol=day.symbol,
+        digest=store.digest(day),
+        simulated=store.simulated,
+    )

@@ -1,0 +1,74 @@
+"""What a promotion needs of the night: golden requests, recorded requests, feature drift.
+
+Shapes: R requests, T = 64 steps, F = 16 features.
+"""
+
+import json
+
+import numpy as np
+
+from model_code.artifacts import ArtifactRef
+from model_code.benchmark.result import BenchmarkRun
+from model_code.engines.registry import ENGINES
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import GateError
+from model_code.features.dataset import FeatureTable
+from model_code.features.definition import FEATURES
+from model_code.features.drift import drift
+from model_code.features.split import Split
+from model_code.features.windows import gather, spread
+from model_code.repository.requests import DRIFT_FILE, GOLDEN_FILE, REPLAY_FILE, GoldenSet, Replay
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, SplitWindows
+
+RECORDED = 512
+GOLDEN = 16
+# logits; another machine's kernels round otherwise, the reduced precisions the more
+TOLERANCE = {"fp32": 1e-3}
+TOLERANCE_REDUCED = 5e-2
+
+
+@stage("record requests")
+def record_requests(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    engines: tuple[BuiltEngine, ...],
+    measured: Measured,
+    judged: Judged,
+    registered: Registered | None,
+) -> ArtifactRef | None:
+    """Windows of the newest day with the benchmark's answers, evenly spaced; None if not staged."""
+    if registered is None:
+        return None
+    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    chosen = next(engine for engine in engines if engine.name == judged.engine)
+    if chosen.folder is None:
+        raise GateError(f"the gate chose {judged.engine}, which was not built")
+    folder = chosen.folder.open()
+    sidecar = EngineSidecar.load(folder)
+    benchmark = BenchmarkRun.load(measured.folder.open())
+    taken_R = spread(np.arange(len(parts.test_ends)), RECORDED)
+    x_RTF = gather(rows.features_NF, parts.test_ends[taken_R])
+    predictor = ENGINES[judged.engine].load(folder)
+    tolerance = TOLERANCE.get(sidecar.precision, TOLERANCE_REDUCED)
+    golden = GoldenSet.record(
+        predictor.predict, x_RTF[spread(np.arange(len(x_RTF)), GOLDEN)], tolerance
+    )
+    names = [feature.name for feature in FEATURES]
+    moved = drift(
+        np.asarray(rows.features_NF[parts.train_ends]),
+        np.asarray(rows.features_NF[parts.test_ends]),
+        names,
+    )
+    with run.store.scratch() as scratch:
+        out = scratch / "requests"
+        out.mkdir()
+        golden.save(out / GOLDEN_FILE)
+        Replay(
+            x_RTF=x_RTF,
+            probability_R=benchmark.probability_N[judged.engine][taken_R],
+            label_R=benchmark.label_N[taken_R].astype(np.int8),
+        ).save(out / REPLAY_FILE)
+        (out / DRIFT_FILE).write_text(json.dumps(moved, indent=2) + "\n")
+        return run.store.put(out)

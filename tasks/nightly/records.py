@@ -1,0 +1,221 @@
+"""What stages hand to each other: small frozen records; the bulk lies behind `ArtifactRef`s."""
+
+import datetime as dt
+
+from pydantic import BaseModel, ConfigDict
+
+from model_code.artifacts import ArtifactRef, hash_bytes
+from model_code.benchmark.verdict import Verdict
+
+
+class Record(BaseModel):
+    """Base of stage results; persisted as JSON, so that a rerun can read them back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceDay(Record):
+    """One instrument-day of a market store and the hash of its source bytes."""
+
+    market: str
+    date: dt.date
+    symbol: str
+    digest: str
+    simulated: bool
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. `BTCUSDT.spot 2024-08-08`."""
+        return f"{self.symbol} {self.date}"
+
+
+class Plan(Record):
+    """The instrument-days of a nightly."""
+
+    train: tuple[SourceDay, ...]
+    test: tuple[SourceDay, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def days(self) -> tuple[SourceDay, ...]:
+        """All of them, oldest first."""
+        return self.train + self.test
+
+    @property
+    def test_date(self) -> dt.date:
+        """The date the model is judged on."""
+        return self.test[0].date
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of the ticks are made up."""
+        return any(day.simulated for day in self.days)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the data snapshot: every instrument-day's name and source hash."""
+        return hash_bytes("\n".join(f"{day.name} {day.digest}" for day in self.days).encode())
+
+
+class CleanDay(Record):
+    """Validated ticks of one instrument-day (Parquet in the tick schema)."""
+
+    date: dt.date
+    symbol: str
+    ticks: ArtifactRef
+
+
+class ValidatedDay(Record):
+    """The outcome of validating one instrument-day.
+
+    Attributes:
+        clean: rows that passed every row rule.
+        quarantine: rows that did not, each with its reasons; None if there is none.
+        report: the day's full report (JSON).
+        failures: why the day must not be used; empty if it may be.
+        remedies: what to do about each.
+    """
+
+    date: dt.date
+    symbol: str
+    rows: int
+    quarantined: int
+    faults: dict[str, int]
+    failures: tuple[str, ...]
+    remedies: tuple[str, ...]
+    clean: ArtifactRef
+    quarantine: ArtifactRef | None
+    report: ArtifactRef
+
+    @property
+    def day(self) -> CleanDay:
+        """What the next stage may see: clean ticks only."""
+        return CleanDay(date=self.date, symbol=self.symbol, ticks=self.clean)
+
+
+class SplitWindows(Record):
+    """Window ends of training, validation and test, with the counts behind them."""
+
+    windows: ArtifactRef
+    summary: dict[str, dict[str, float | int | str]]
+
+
+class TrainedNetwork(Record):
+    """The best epoch's network and how it came about."""
+
+    model: ArtifactRef
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    precision: str
+    precision_reason: str
+    resumed_from: int | None
+    mlflow_run_id: str
+
+
+class ExportedNetwork(Record):
+    """TorchScript and ONNX of the trained network, each proved equal to it.
+
+    Attributes:
+        calibration: training windows (.npy) that integer engines find their ranges on.
+    """
+
+    torchscript: ArtifactRef
+    onnx: ArtifactRef
+    calibration: ArtifactRef
+    opset: int
+    torchscript_error: float
+    onnx_error: float
+
+
+class BuiltEngine(Record):
+    """One engine's folder, or why this machine cannot have it."""
+
+    name: str
+    folder: ArtifactRef | None
+    unavailable: str | None
+    mlflow_run_id: str | None
+
+
+class Champion(Record):
+    """The serving model version, to be measured beside the candidates.
+
+    Attributes:
+        engine: folder of the engine that serves; None for an alias set by hand, whose graph
+            answers through ONNX Runtime instead.
+    """
+
+    version: str
+    onnx: ArtifactRef
+    engine: ArtifactRef | None
+
+
+class Measured(Record):
+    """The benchmark's folder (`BenchmarkRun.load`), the champion's row included."""
+
+    folder: ArtifactRef
+    champion_version: str | None
+
+
+class Judged(Record):
+    """The gate's verdict.
+
+    Attributes:
+        engine: the engine to stage, or the one that came nearest where all failed.
+        reason: why this one.
+        verdict_json: `benchmark.verdict.Verdict` of that engine.
+        verdicts: of every engine that Triton can serve, by name.
+        reasons: of those verdicts.
+    """
+
+    engine: str
+    reason: str
+    verdict_json: str
+    verdicts: dict[str, str]
+    reasons: dict[str, str] = {}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict with every goal's row."""
+        return Verdict.model_validate_json(self.verdict_json)
+
+
+class Registered(Record):
+    """The candidate in MLflow's model registry."""
+
+    name: str
+    version: str
+    alias: str
+
+
+class Staged(Record):
+    """The candidate in the staging model repository."""
+
+    path: str
+    version: str
+    engine_sha256: str
+
+
+class Candidate(Record):
+    """A trained network in every form this machine can run, and the windows to judge it on.
+
+    Attributes:
+        baseline: gradient boosting's figures on the same windows.
+    """
+
+    table: ArtifactRef
+    split: SplitWindows
+    baseline: dict[str, float]
+    network: TrainedNetwork
+    exported: ExportedNetwork
+    engines: tuple[BuiltEngine, ...]
+
+
+class NightResult(Record):
+    """What a night computed, judged and staged."""
+
+    plan: Plan
+    candidate: Candidate
+    measured: Measured
+    judged: Judged
+    registered: Registered | None
+    staged: Staged | None

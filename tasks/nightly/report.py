@@ -1,0 +1,118 @@
+"""What people read: MLflow's parent run and Prefect's artefacts, written anew in every run."""
+
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from model_code.benchmark.report import markdown
+from model_code.benchmark.result import BenchmarkRun
+from model_code.market.quality import DayReport
+from model_code.settings import REFERENCE_ENGINE
+from tasks.caching.stage import RunRef
+from tasks.nightly.records import (
+    NightResult,
+    Plan,
+    ValidatedDay,
+)
+from tasks.runs import mlflow_runs
+
+SIMULATED_NOTE = "> **SIMULATED DATA.** These ticks are made up; the model is not promotable.\n\n"
+
+
+def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) -> None:
+    """Validation table to Prefect; HTML report, counts and dataset inputs to MLflow."""
+    from tasks.validation.report import render
+
+    table = [
+        {
+            "instrument": day.symbol,
+            "date": str(day.date),
+            "rows": day.rows,
+            "quarantined": day.quarantined,
+            "faults": ", ".join(f"{name} {count}" for name, count in day.faults.items()) or "none",
+            "verdict": "; ".join(day.failures) or "passed",
+        }
+        for day in days
+    ]
+    create_table_artifact(
+        table,
+        key="validation",
+        description=_note(plan.simulated) + "Rows that went on and rows that did not, with why.",
+    )
+    mlflow = mlflow_runs.client(run.settings)
+    reports = [DayReport.model_validate_json(day.report.open().read_bytes()) for day in days]
+    html = render(reports, source=plan.days[0].market, simulated=plan.simulated)
+    mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
+    mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
+    mlflow_runs.log_metrics(
+        mlflow,
+        run.mlflow_run_id,
+        {
+            "rows": sum(day.rows for day in days),
+            "rows_quarantined": sum(day.quarantined for day in days),
+        },
+    )
+    rows = {(day.symbol, day.date): day.rows for day in days}
+    context = {"training": plan.train, "test": plan.test}
+    mlflow_runs.log_datasets(
+        mlflow,
+        run.mlflow_run_id,
+        [
+            (
+                f"{day.symbol}/{day.date}",
+                day.digest,
+                day.market,
+                purpose,
+                rows[day.symbol, day.date],
+            )
+            for purpose, chosen in context.items()
+            for day in chosen
+        ],
+    )
+
+
+def publish_outcome(run: RunRef, result: NightResult) -> None:
+    """Benchmark, verdict and links to Prefect; metrics, plots and tables to MLflow."""
+    benchmark = BenchmarkRun.load(result.measured.folder.open())
+    judged, network = result.judged, result.candidate.network
+    verdict, heading = judged.verdict, _note(result.plan.simulated)
+    table = markdown(benchmark.result)
+    create_markdown_artifact(
+        heading + table, key="benchmark", description="Engines side by side on the test day."
+    )
+    create_markdown_artifact(
+        heading + verdict.markdown(),
+        key="verdict",
+        description=f"The gate's verdict: {verdict.verdict}.",
+    )
+    mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
+    mlflow.log_artifacts(run_id, result.measured.folder.path, "benchmark")
+    mlflow.log_text(run_id, verdict.markdown(), "gate/verdict.md")
+    mlflow.log_text(run_id, judged.verdict_json, "gate/verdict.json")
+    mlflow.log_dict(run_id, result.candidate.split.summary, "split.json")
+    chosen, reference = benchmark.result.row(judged.engine), benchmark.result.row(REFERENCE_ENGINE)
+    if chosen and reference:
+        mlflow_runs.log_metrics(mlflow, run_id, chosen.metrics())
+        mlflow_runs.log_metrics(mlflow, run_id, {"speedup": reference.p50_ms / chosen.p50_ms})
+    mlflow_runs.log_metrics(
+        mlflow,
+        run_id,
+        {f"baseline_{name}": value for name, value in result.candidate.baseline.items()},
+    )
+    best = network.history[network.best_epoch - 1]
+    mlflow_runs.log_metrics(mlflow, run_id, {"validation_auc": best["validation_auc"]})
+    tags = {"tickline.verdict": verdict.verdict, "tickline.engine": judged.engine}
+    if result.registered:
+        tags |= {"tickline.model_version": result.registered.version}
+    if result.staged:
+        tags |= {"tickline.staged": result.staged.path}
+    mlflow_runs.set_tags(mlflow, run_id, tags)
+    mlflow_runs.note(mlflow, run_id, f"{heading}{verdict.markdown()}\n{table}")
+
+
+def _note(simulated: bool) -> str:
+    return SIMULATED_NOTE if simulated else ""
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}

@@ -1,0 +1,49 @@
+"""Stage `stage candidate`: write the chosen engine to the staging model repository."""
+
+from pathlib import Path
+
+from model_code.artifacts import ArtifactRef, hash_path
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import GateError
+from model_code.repository.manifest import Manifest
+from model_code.repository.staging import stage as stage_version
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
+from tasks.runs import mlflow_runs
+
+
+@stage("stage candidate")
+def stage_candidate(
+    run: RunRef,
+    plan: Plan,
+    engines: tuple[BuiltEngine, ...],
+    judged: Judged,
+    registered: Registered | None,
+    recorded: ArtifactRef | None,
+    repository: str,
+) -> Staged | None:
+    """Lay the chosen engine into the staging repository under the registry's version number."""
+    if registered is None or recorded is None:
+        return None
+    chosen = next(engine for engine in engines if engine.name == judged.engine)
+    if chosen.folder is None:
+        raise GateError(f"the gate chose {judged.engine}, which was not built")
+    folder = chosen.folder.open()
+    sidecar = EngineSidecar.load(folder)
+    requests = recorded.open()
+    manifest = Manifest.of(
+        sidecar,
+        version=int(registered.version),
+        files={path.name: hash_path(path) for path in requests.iterdir()},
+        data_sha256=plan.digest,
+        code_commit=mlflow_runs.code_commit(),
+        verdict=judged.verdict.verdict,
+        promotable=judged.verdict.promotable,
+        simulated=plan.simulated,
+        mlflow_run_id=run.mlflow_run_id,
+        flow_run_id=run.flow_run_id,
+    )
+    path = stage_version(
+        Path(repository), int(registered.version), folder, sidecar, manifest, requests
+    )
+    return Staged(path=str(path), version=registered.version, engine_sha256=sidecar.sha256)

@@ -1,0 +1,110 @@
+"""Stage `train`: train the network, resuming after the last finished epoch."""
+
+from dataclasses import asdict
+
+from model_code.artifacts import ArtifactRef
+from model_code.benchmark import plots
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.models import network
+from model_code.settings import NetworkSpec, TrainingSpec
+from model_code.training import checkpoint, loop
+from model_code.training.run import EpochMetrics
+from tasks.caching.fingerprint import stage_key
+from tasks.caching.refresh import is_stale
+from tasks.caching.stage import RunRef, console, stage
+from tasks.nightly.records import SplitWindows, TrainedNetwork
+from tasks.runs import mlflow_runs
+
+
+@stage("train")
+def train(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    network_spec: NetworkSpec,
+    training_spec: TrainingSpec,
+) -> TrainedNetwork:
+    """Train the network; after a kill, go on from the last finished epoch."""
+    mlflow = mlflow_runs.client(run.settings)
+    run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "training")
+    mlflow_runs.log_params(
+        mlflow, run_id, mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
+    )
+
+    def log_epoch(epoch: EpochMetrics) -> None:
+        values = asdict(epoch)
+        step = values.pop("epoch")
+        mlflow_runs.log_metrics(mlflow, run_id, values, step)
+        console.print(
+            f"            epoch {step}: validation AUC {epoch.validation_auc:.4f}, "
+            f"loss {epoch.train_loss:.4f}, {epoch.samples_per_s:.0f} windows/s"
+        )
+
+    key = stage_key(
+        __name__,
+        {
+            "table": table,
+            "split": split.windows,
+            "network": network_spec,
+            "training": training_spec,
+        },
+    )
+    checkpoints = run.settings.checkpoints / key
+    if any(is_stale(path) for path in checkpoints.glob("*")):
+        checkpoint.discard(checkpoints)
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    result = loop.train(
+        rows.features_NF,
+        rows.label_N,
+        windows.train_ends,
+        windows.validation_ends,
+        network_spec=network_spec,
+        training_spec=training_spec,
+        checkpoints=checkpoints,
+        on_epoch=log_epoch,
+        progress=True,
+    )
+    # a kill can fall between an epoch's checkpoint and its metrics
+    known = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
+    for epoch in result.history:
+        if epoch.epoch not in known:
+            log_epoch(epoch)
+    history = tuple(asdict(epoch) for epoch in result.history)
+    best = history[result.best_epoch - 1]
+    mlflow_runs.log_params(
+        mlflow,
+        run_id,
+        {
+            "precision_used": result.precision,
+            "precision_reason": result.precision_reason,
+            "device": result.device,
+            "parameters": network.parameter_count(result.model),
+        },
+    )
+    mlflow_runs.log_metrics(
+        mlflow,
+        run_id,
+        {
+            "best_epoch": result.best_epoch,
+            "best_validation_auc": best["validation_auc"],
+            "samples_per_s_overall": result.samples_per_s,
+        },
+    )
+    with run.store.scratch() as scratch:
+        path = scratch / "model.pt"
+        network.save(result.model, path)
+        mlflow.log_artifact(run_id, str(path), "model")
+        curve = plots.learning_curve(result.history, scratch / "learning_curve.png")
+        mlflow.log_artifact(run_id, str(curve), "plots")
+        model = run.store.put(path)
+    mlflow.set_terminated(run_id)
+    return TrainedNetwork(
+        model=model,
+        history=history,
+        best_epoch=result.best_epoch,
+        precision=result.precision,
+        precision_reason=result.precision_reason,
+        resumed_from=result.resumed_from,
+        mlflow_run_id=run_id,
+    )

@@ -1,0 +1,40 @@
+"""Step `canary`: move traffic to the candidate step by step."""
+
+import asyncio
+from pathlib import Path
+
+from model_code.repository.requests import REPLAY_FILE, Replay
+from model_code.repository.serving import ServingRepository
+from model_code.serving.canary import walk
+from model_code.serving.observed import Observed
+from model_code.serving.routed import RoutedClient
+from model_code.settings import PromotionSpec
+from tasks.caching.once_per_run import once_per_run
+from tasks.caching.stage import console
+from tasks.promotion.records import Compared, Opened
+from tasks.promotion.shadow import NO_CHAMPION
+
+
+@once_per_run("canary")
+def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Compared:
+    """Move traffic to the candidate step by step; stop if a goal breaks.
+
+    Raises:
+        CanaryStoppedError: a goal broke; the champion has all requests again.
+    """
+    place = ServingRepository(Path(repository))
+    if place.route().champion is None:
+        return Compared(skipped=NO_CHAMPION)
+    windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
+
+    def say(share: float, seen: Observed) -> None:
+        console.print(
+            f"            share {share:.0%}: {seen.requests} requests, {seen.errors} failed, "
+            f"{seen.disagreement:.1%} decided otherwise"
+        )
+
+    async def run() -> list[Observed]:
+        async with RoutedClient(url, place.route_file) as client:
+            return await walk(client, place.route_file, windows, opened.target, spec, say)
+
+    return Compared(skipped=None, steps=tuple(asyncio.run(run())))

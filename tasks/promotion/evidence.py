@@ -1,0 +1,204 @@
+"""The evidence page: everything a release manager decides by, in one self-contained HTML file."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from model_code.benchmark.gate import Verdict
+from model_code.benchmark.result import BenchmarkResult, EngineRow
+from model_code.errors import PromotionError
+from model_code.features.drift import LARGE, MODERATE
+from model_code.repository.manifest import Manifest
+from model_code.repository.requests import DRIFT_FILE
+from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE
+
+
+class Evidence(BaseModel):
+    """What was found about a candidate; what is absent is None or empty, and the page says so.
+
+    Attributes:
+        manifest: of the staged version.
+        verdict: the gate's.
+        benchmark: engines side by side.
+        engine: name of the staged one.
+        days: validated instrument-days.
+        drift: PSI by feature.
+        pictures: PNG files by name.
+        champion: version that serves now; None for the first.
+        links: address by name.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    manifest: Manifest
+    verdict: Verdict
+    benchmark: BenchmarkResult | None
+    engine: str
+    days: list[dict[str, Any]]
+    drift: dict[str, float]
+    pictures: dict[str, Path]
+    champion: int | None
+    links: dict[str, str]
+
+    @property
+    def outdated(self) -> str:
+        """Why the gate's comparison is not with what serves now; empty where it is."""
+        rival = self.row(CHAMPION_ROW)
+        compared = rival.facts.version if rival else None
+        if self.champion is None or self.benchmark is None or compared == self.champion:
+            return ""
+        with_whom = "nothing" if rival is None else f"version {compared}"
+        return (
+            f"the gate compared it with {with_whom}, and version {self.champion} serves now: "
+            "run a nightly again to compare the two, or rely on shadow and canary alone"
+        )
+
+    def row(self, engine: str) -> EngineRow | None:
+        """An engine's line of the benchmark."""
+        return self.benchmark.row(engine) if self.benchmark else None
+
+
+def gather(
+    mlflow: MlflowClient,
+    candidate: Path,
+    engine: str,
+    champion: int | None,
+    links: Mapping[str, str],
+    scratch: Path,
+) -> Evidence:
+    """Collect the night's artefacts and the staged files.
+
+    Raises:
+        PromotionError: there is no gate verdict, so nothing to decide by.
+        IntegrityError: the staged bytes are not those of the manifest.
+    """
+    manifest = Manifest.load(candidate)
+    run_id = manifest.mlflow_run_id
+    found = {part: _download(mlflow, run_id, part, scratch) for part in ("gate", "benchmark")}
+    days = _download(mlflow, run_id, "validation/days.json", scratch)
+    verdict = found["gate"] / "verdict.json" if found["gate"] else None
+    if verdict is None or not verdict.is_file():
+        raise PromotionError(
+            f"the gate's verdict on version {manifest.version} is not in MLflow",
+            where=f"run {run_id}, gate/verdict.json",
+            remedy="promote a version that a nightly registered: tickline nightly",
+        )
+    drift = candidate / DRIFT_FILE
+    folder = found["benchmark"]
+    return Evidence(
+        manifest=manifest,
+        verdict=Verdict.model_validate_json(verdict.read_bytes()),
+        benchmark=_benchmark(folder),
+        engine=engine,
+        days=_rows(days),
+        drift=json.loads(drift.read_text()) if drift.is_file() else {},
+        pictures={path.stem: path for path in sorted(folder.glob("*.png"))} if folder else {},
+        champion=champion,
+        links=dict(links),
+    )
+
+
+def render(evidence: Evidence) -> str:
+    """The page; pictures inside, no script, nothing fetched from elsewhere."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = {name: _inline(path.read_bytes()) for name, path in evidence.pictures.items()}
+    if evidence.drift:
+        pictures["drift"] = _inline(_drift_picture(evidence.drift))
+    return environment.get_template("evidence.html.j2").render(
+        evidence=evidence,
+        manifest=evidence.manifest,
+        verdict=evidence.verdict,
+        candidate=evidence.row(evidence.engine),
+        rival=evidence.row(CHAMPION_ROW),
+        reference=evidence.row(REFERENCE_ENGINE),
+        pictures=pictures,
+        moderate=MODERATE,
+        large=LARGE,
+    )
+
+
+def summary(evidence: Evidence, page_url: str) -> str:
+    """Markdown for Prefect's form and artefact: enough to see what is asked."""
+    manifest = evidence.manifest
+    against = "no baseline: nothing serves yet, so there is nothing to compare it with"
+    if evidence.champion is not None:
+        against = f"version {evidence.champion}, which serves now"
+    moved = [name for name, psi in evidence.drift.items() if psi > LARGE]
+    lines = [
+        "**SIMULATED DATA: this model knows no market.**\n" if manifest.simulated else "",
+        f"Promote **version {manifest.version}** ({evidence.engine})?\n",
+        f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
+        f"- champion: {against}",
+        f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
+        f"- features that drifted: {', '.join(moved) or 'none'}"
+        if evidence.drift
+        else "- feature drift: not recorded",
+        f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
+        f"code `{manifest.code_commit[:12]}`",
+        f"- evidence: [{page_url}]({page_url})\n",
+        evidence.verdict.markdown(),
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _download(mlflow: MlflowClient, run_id: str, path: str, scratch: Path) -> Path | None:
+    try:
+        found = Path(mlflow.download_artifacts(run_id, path, str(scratch)))
+    except (MlflowException, OSError):
+        return None
+    return found if found.exists() else None
+
+
+def _benchmark(folder: Path | None) -> BenchmarkResult | None:
+    try:
+        return (
+            BenchmarkResult.model_validate_json((folder / "benchmark.json").read_bytes())
+            if folder
+            else None
+        )
+    except (OSError, ValidationError):  # of an earlier form; the page says it is absent
+        return None
+
+
+def _rows(path: Path | None) -> list[dict[str, Any]]:
+    if path is None:
+        return []
+    table = json.loads(path.read_text())
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+
+def _inline(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _drift_picture(drift: Mapping[str, float]) -> bytes:
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = sorted(drift, key=lambda name: drift[name])
+    values = [drift[name] for name in names]
+    colours = ["#b3261e" if v > LARGE else "#c98a00" if v > MODERATE else "#3b6ea8" for v in values]
+    axes.barh(names, values, color=colours)
+    for limit in (MODERATE, LARGE):
+        axes.axvline(limit, color="#888888", linestyle=":", linewidth=1)
+    axes.set_xlabel("population stability index, newest day against training")
+    axes.tick_params(labelsize=8)
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=110)
+    return target.getvalue()

@@ -1,0 +1,100 @@
+"""Step `open promotion`: check that the version may be promoted, and open its MLflow run."""
+
+import datetime as dt
+
+from prefect.runtime import flow_run
+
+from infra.triton.image import require_compatible
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import PromotionError
+from model_code.repository.audit import AuditLog
+from model_code.repository.manifest import Manifest
+from model_code.repository.staging import staged_versions
+from model_code.settings import MODEL_NAME, PromotionSpec, Settings
+from tasks.caching.once_per_run import once_per_run
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.promotion_runs import open_runs
+from tasks.promotion.records import Opened
+from tasks.runs import mlflow_runs
+from tasks.runs.heartbeat import heartbeat_tags
+
+
+@once_per_run("open promotion")
+def open_promotion(
+    settings: Settings, version: int, started_by: str, spec: PromotionSpec
+) -> Opened:
+    """Check that the version may be promoted at all, and open its MLflow run.
+
+    Raises:
+        PromotionError: not staged, failed its gate, simulated, serving or under decision already.
+        IntegrityError: its bytes are not those of its manifest.
+        EngineUnavailableError: a plan of a TensorRT that the pinned server does not hold.
+    """
+    folder = settings.staging_repository / MODEL_NAME / str(version)
+    if version not in staged_versions(settings.staging_repository):
+        known = ", ".join(map(str, staged_versions(settings.staging_repository)))
+        raise PromotionError(
+            f"version {version} is not staged",
+            where=str(settings.staging_repository),
+            remedy=f"choose one of {known}" if known else "tickline nightly stages a candidate",
+        )
+    manifest = Manifest.load(folder)
+    _require_promotable(manifest, spec)
+    require_compatible(EngineSidecar.load(folder))
+    _require_alone(version)
+    names = Aliases(settings)
+    names.tags(version)  # the registry knows it
+    if version == names.aliases()[0]:
+        raise PromotionError(
+            f"version {version} serves already",
+            where="alias champion in MLflow",
+            remedy=f"nothing to do; to prove that it answers: tickline rollback --to {version}",
+        )
+    mlflow = mlflow_runs.client(settings)
+    run_id = mlflow_runs.nested(
+        mlflow, settings, manifest.mlflow_run_id, f"promotion {flow_run.name}"
+    )
+    AuditLog(settings.audit_file).append(
+        "started",
+        f"started-{flow_run.id}",
+        {"version": version, "by": started_by, "flow_run_id": str(flow_run.id)},
+    )
+    return Opened(
+        version=version,
+        started_by=started_by,
+        candidate=str(folder),
+        mlflow_run_id=run_id,
+        opened_at=dt.datetime.now(dt.UTC),
+    )
+
+
+def take_over(settings: Settings, opened: Opened) -> None:
+    """Mark the promotion's MLflow run as this process's; a resumed one was another process's."""
+    mlflow = mlflow_runs.client(settings)
+    tags = {mlflow_runs.PROMOTION_TAG: str(flow_run.id), **heartbeat_tags()}
+    mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags)
+    mlflow.update_run(opened.mlflow_run_id, status="RUNNING")
+
+
+def _require_alone(version: int) -> None:
+    own = str(flow_run.id)
+    for run in open_runs():
+        waits = run.state is not None and run.state.is_paused()
+        if str(run.id) != own and str(run.parameters.get("version")) == str(version) and waits:
+            raise PromotionError(
+                f"version {version} is under decision already: run {run.name}",
+                remedy=f"tickline approve {version} or tickline reject {version}",
+            )
+
+
+def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:
+    if manifest.verdict == "fail":
+        raise PromotionError(
+            f"version {manifest.version} failed its gate", remedy="nothing; the next night may pass"
+        )
+    if not manifest.promotable and not (manifest.simulated and spec.allow_simulated):
+        raise PromotionError(
+            f"version {manifest.version} is of simulated data and not promotable",
+            remedy="tickline nightly --data PATH on real ticks; to rehearse all the same: "
+            "tickline promote --allow-simulated",
+        )

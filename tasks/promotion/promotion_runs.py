@@ -1,0 +1,33 @@
+"""Find promotion runs in Prefect."""
+
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+FLOW = "promote"
+OPEN = (StateType.PAUSED, StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED)
+
+
+def open_runs() -> list[FlowRun]:
+    """Promotions that are not ended, oldest first."""
+    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(OPEN)))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            flow_run_filter=FlowRunFilter(state=states),
+        )
+    return sorted(found, key=lambda run: str(run.created))
+
+
+def newest_run(version: int) -> FlowRun | None:
+    """The newest promotion of a version, ended or not."""
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])))
+    runs = [run for run in found if str(run.parameters.get("version")) == str(version)]
+    return max(runs, key=lambda run: str(run.created), default=None)

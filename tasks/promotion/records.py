@@ -1,0 +1,156 @@
+"""What the steps of a promotion hand to each other, persisted with the flow run."""
+
+import datetime as dt
+from typing import Literal, Self
+
+from model_code.benchmark.gate import Verdict
+from model_code.repository.route import Target
+from model_code.serving.candidate import CANDIDATE_NAME
+from model_code.serving.observed import Observed
+from tasks.nightly.records import Record
+
+AUDIT_TAG = "audit_sha256"
+
+
+class Opened(Record):
+    """A promotion that may begin.
+
+    Attributes:
+        version: to promote.
+        started_by: who or what started it.
+        candidate: the version's folder in the staging repository.
+        mlflow_run_id: of the promotion, nested in the night's.
+        opened_at: UTC.
+    """
+
+    version: int
+    started_by: str
+    candidate: str
+    mlflow_run_id: str
+    opened_at: dt.datetime
+
+    @property
+    def target(self) -> Target:
+        """Where the candidate answers while it is validated."""
+        return Target(model=CANDIDATE_NAME, version=self.version)
+
+
+class Shown(Record):
+    """What the reviewer was shown; the decision is for this and nothing else.
+
+    Attributes:
+        identity: sha256 over the manifest: every hash, the verdict, the origin.
+        engine_sha256: of the engine.
+        config_sha256: of its configuration.
+        engine: name.
+        champion: version that served when it was shown; None for the first.
+        verdict_json: the gate's.
+        simulated: trained or measured on simulated data.
+        page_url: evidence page in MLflow.
+        run_url: MLflow run of the promotion.
+        summary: Markdown for the form and the artefact.
+    """
+
+    identity: str
+    engine_sha256: str
+    config_sha256: str
+    engine: str
+    champion: int | None
+    verdict_json: str
+    simulated: bool
+    page_url: str
+    run_url: str
+    summary: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gate's word."""
+        return Verdict.model_validate_json(self.verdict_json)
+
+
+class Decided(Record):
+    """The decision that counts.
+
+    Attributes:
+        verdict: approve or reject.
+        reviewer: empty where time ran out.
+        at: UTC.
+    """
+
+    verdict: Literal["approve", "reject"]
+    reviewer: str
+    reason: str
+    at: dt.datetime
+
+
+class Loaded(Record):
+    """The candidate under one concurrency; latencies in milliseconds."""
+
+    concurrency: int
+    p50_ms: float
+    p99_ms: float
+    throughput: float
+    failed: int
+
+
+class Validated(Record):
+    """Infra validation in the real server.
+
+    Attributes:
+        replayed: recorded requests answered.
+        largest: |probability difference| to the benchmark's stored answer.
+        loads: latency and throughput by concurrency.
+    """
+
+    replayed: int
+    largest: float
+    loads: tuple[Loaded, ...]
+
+
+class Compared(Record):
+    """Shadow or canary: one observation a step; or why there was none."""
+
+    skipped: str | None
+    steps: tuple[Observed, ...] = ()
+
+
+class Promoted(Record):
+    """How a promotion ended.
+
+    Attributes:
+        outcome: promoted, rejected, or already serving.
+        champion: version that serves now.
+        previous: version a rollback goes to; None where there is none.
+    """
+
+    version: int
+    outcome: Literal["promoted", "rejected", "already serving"]
+    champion: int | None = None
+    previous: int | None = None
+    decided: Decided | None = None
+    validated: Validated | None = None
+    shadow: Compared | None = None
+    canary: Compared | None = None
+    page_url: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def rejected(cls, opened: Opened, decided: Decided) -> Self:
+        """A promotion that its reviewer rejected."""
+        return cls(version=opened.version, outcome="rejected", decided=decided)
+
+
+class RolledBack(Record):
+    """How a rollback ended.
+
+    Attributes:
+        version: serves now.
+        from_version: served before.
+        previous: version the next rollback goes to; None where there is none.
+        seconds: from the first check to the last alias.
+    """
+
+    version: int
+    from_version: int
+    previous: int | None
+    seconds: float = 0.0

@@ -1,0 +1,44 @@
+"""Step `shadow`: mirror recorded requests to the candidate; nobody is served by it."""
+
+import asyncio
+from pathlib import Path
+
+from model_code.repository.requests import REPLAY_FILE, Replay
+from model_code.repository.serving import ServingRepository
+from model_code.serving.canary import CanaryStoppedError
+from model_code.serving.observed import Observed
+from model_code.serving.routed import RoutedClient
+from model_code.serving.shadow import mirror
+from model_code.settings import PromotionSpec
+from tasks.caching.once_per_run import once_per_run
+from tasks.promotion.records import Compared, Opened
+
+NO_CHAMPION = "no baseline: nothing serves yet, so there is nothing to compare with"
+
+
+@once_per_run("shadow")
+def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Compared:
+    """Mirror recorded requests to the candidate; stop if a goal breaks.
+
+    Raises:
+        PromotionError: a goal broke.
+    """
+    place = ServingRepository(Path(repository))
+    champion = place.route().champion
+    if champion is None:
+        return Compared(skipped=NO_CHAMPION)
+    windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
+
+    async def run() -> Observed:
+        async with RoutedClient(url, place.route_file) as client:
+            return await mirror(client, windows, champion, opened.target, spec)
+
+    seen = asyncio.run(run())
+    broken = seen.broken(spec, final=True)
+    if broken:
+        raise CanaryStoppedError(
+            f"stopped in shadow: {'; '.join(broken)}",
+            where=f"version {opened.version}",
+            remedy="nobody was answered by it; look at its evidence page",
+        )
+    return Compared(skipped=None, steps=(seen,))

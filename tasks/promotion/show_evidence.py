@@ -1,0 +1,91 @@
+"""Step `show evidence`: what the reviewer decides on, and whether it is still the same."""
+
+import tempfile
+from pathlib import Path
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.runtime import flow_run
+
+from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import PromotionError
+from model_code.repository.manifest import Manifest
+from model_code.settings import Settings
+from tasks.caching.once_per_run import once_per_run
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.evidence import gather, render, summary
+from tasks.promotion.records import Opened, Shown
+from tasks.runs import mlflow_runs
+
+PAGE = "promotion/evidence.html"
+
+
+@once_per_run("show evidence")
+def show_evidence(settings: Settings, opened: Opened) -> Shown:
+    """Write the evidence page to MLflow and Prefect's artefact; return what was shown.
+
+    Raises:
+        PromotionError: there is no verdict to show.
+    """
+    candidate = Path(opened.candidate)
+    manifest = Manifest.load(candidate)
+    engine = EngineSidecar.load(candidate).engine
+    champion, _ = Aliases(settings).aliases()
+    mlflow = mlflow_runs.client(settings)
+    experiment = mlflow_runs.experiment_id(mlflow, settings)
+    runs = f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs"
+    run_url = f"{runs}/{opened.mlflow_run_id}"
+    page_url = f"{run_url}/artifacts/{PAGE}"
+    links = {
+        "the night in MLflow": f"{runs}/{manifest.mlflow_run_id}",
+        "the night in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{manifest.flow_run_id}",
+        "this promotion in MLflow": run_url,
+        "this promotion in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run.id}",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        evidence = gather(mlflow, candidate, engine, champion, links, Path(scratch))
+        mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
+    text = summary(evidence, page_url)
+    create_markdown_artifact(
+        text, key="promotion-evidence", description=f"Promote version {manifest.version}?"
+    )
+    create_link_artifact(
+        page_url, link_text="evidence page", key="evidence-page", description="Plots and tables."
+    )
+    return Shown(
+        identity=manifest.identity,
+        engine_sha256=manifest.engine_sha256,
+        config_sha256=manifest.config_sha256,
+        engine=engine,
+        champion=champion,
+        verdict_json=evidence.verdict.model_dump_json(),
+        simulated=manifest.simulated,
+        page_url=page_url,
+        run_url=run_url,
+        summary=text,
+    )
+
+
+def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
+    """An approval is for what was shown: the same bytes, against the same champion.
+
+    Raises:
+        PromotionError: something else lies there now, or another version serves.
+        IntegrityError: the bytes do not even fit their own manifest.
+    """
+    found = Manifest.load(Path(opened.candidate)).identity
+    if found != shown.identity:
+        raise PromotionError(
+            f"version {opened.version} is not what was approved: "
+            f"shown {shown.identity[:12]}, now {found[:12]}",
+            where=opened.candidate,
+            remedy="the approval is void; find out who changed it, then start again with a "
+            "version whose bytes are sound",
+        )
+    champion, _ = Aliases(settings).aliases()
+    if champion not in {shown.champion, opened.version}:
+        raise PromotionError(
+            f"version {champion} serves now, the evidence compared with "
+            f"{'none' if shown.champion is None else f'version {shown.champion}'}",
+            where=settings.tracking_uri,
+            remedy=f"decide again on fresh evidence: tickline promote --version {opened.version}",
+        )

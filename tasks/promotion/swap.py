@@ -1,0 +1,57 @@
+"""Step `swap`: make the approved version the champion, in one transaction."""
+
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+from model_code.errors import PromotionError
+from model_code.repository.manifest import Approval, Manifest
+from model_code.repository.serving import ServingRepository
+from model_code.serving.client import TritonClient
+from model_code.serving.swap import Swap
+from model_code.settings import Settings
+from tasks.caching.once_per_run import once_per_run
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.records import Decided, Opened, Shown
+
+
+@once_per_run("swap")
+def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: Decided) -> int:
+    """Make the approved version the champion, in one transaction; its number.
+
+    Raises:
+        IntegrityError: bytes differ from what was approved.
+        TicklineError: it did not come about; what served before serves.
+    """
+    repository, names = ServingRepository(settings.serving_repository), Aliases(settings)
+    approval = Approval(
+        reviewer=decided.reviewer,
+        at=decided.at.isoformat(timespec="seconds"),
+        reason=decided.reason,
+        started_by=opened.started_by,
+        flow_run_id=str(flow_run.id),
+    )
+    with TritonClient(url) as client:
+        transaction = Swap(repository, client, names)
+        fresh = opened.version not in repository.known()
+        repository.publish(Path(opened.candidate), approval)
+        try:
+            _require_approved(repository, opened.version, shown)
+            transaction.run("promote", opened.version, shown.champion, str(flow_run.id))
+        except Exception:
+            if fresh and repository.journal() is None:
+                repository.withdraw(opened.version)
+            raise
+    return opened.version
+
+
+def _require_approved(repository: ServingRepository, version: int, shown: Shown) -> None:
+    """The copy that is about to serve is what was shown: the staging folder may have changed."""
+    found = Manifest.load(repository.folder(version)).identity
+    if found != shown.identity:
+        raise PromotionError(
+            f"version {version} is not what was approved: "
+            f"shown {shown.identity[:12]}, copied {found[:12]}",
+            where=str(repository.folder(version)),
+            remedy="the approval is void; find out who changed the staging folder",
+        )

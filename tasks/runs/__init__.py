@@ -1,0 +1,1 @@
+"""Runs in Prefect and MLflow: lifecycle, lock, heartbeat, clean-up, faults."""

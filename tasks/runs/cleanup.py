@@ -1,0 +1,180 @@
+"""Set right what dead processes left behind: MLflow runs still RUNNING, Prefect runs likewise.
+
+A run is another's to end while its process lives. A process of this machine is looked at; one of
+another machine is given up once its heartbeat has been silent for long.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.process import ProcessId, birth
+from model_code.settings import Settings
+from tasks.runs import mlflow_runs
+from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.runs.lock import read_owner
+
+FLOWS = ("nightly", "bench", "backfill", "backfill night", "promote", "rollback")
+AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+START_S = 600.0  # a worker that takes longer from Pending to a process of its own is dead
+MESSAGE = "its process died"
+
+
+class CleanedUp(BaseModel):
+    """What was set right.
+
+    Attributes:
+        crashed: names of Prefect flow runs now Crashed.
+        closed: names of MLflow runs now KILLED.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    crashed: tuple[str, ...]
+    closed: tuple[str, ...]
+
+
+def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
+    """End the runs of dead processes in both stores; those of living ones are left alone.
+
+    Args:
+        settings: where the stores are.
+        own: id of the flow run that asks, which lives and holds the home folder's lock.
+    """
+    mlflow = mlflow_runs.client(settings)
+    with get_client(sync_client=True) as client:
+        dead = {
+            run.data.tags[mlflow_runs.FLOW_RUN_TAG]: run
+            for run in _running(mlflow, f"tags.`{PROCESS_TAG}` LIKE '%'")
+            if run.data.tags.get(mlflow_runs.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
+        }
+        crashed = tuple(_crash(client, settings, set(dead), own))
+        _crash_tasks(client)
+        closed = []
+        for flow_run_id, run in dead.items():
+            if not _paused(client, flow_run_id):
+                mlflow.set_tag(run.info.run_id, mlflow_runs.ERROR_TAG, MESSAGE)
+                mlflow_runs.finish(mlflow, run.info.run_id, "KILLED")
+                closed.append(str(run.info.run_name))
+        closed += _orphans(client, mlflow)
+    return CleanedUp(crashed=crashed, closed=tuple(closed))
+
+
+def _running(mlflow: MlflowClient, condition: str) -> list[Run]:
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    query = f"attributes.status = 'RUNNING' and {condition}"
+    return list(mlflow.search_runs(experiments, query, max_results=1000))
+
+
+def _is_dead(run: Run) -> bool:
+    tags = run.data.tags
+    try:
+        mark = ProcessId.model_validate_json(tags[PROCESS_TAG])
+    except ValidationError:
+        return False
+    if mark.here:
+        return not mark.lives
+    return time.time() - float(tags.get(BEAT_TAG, 0.0)) > SILENT_S
+
+
+def _orphans(client: SyncPrefectClient, mlflow: MlflowClient) -> Iterator[str]:
+    """End nested runs whose parent has ended; a promotion goes on long after its night."""
+    for run in _running(mlflow, f"tags.`{MLFLOW_PARENT_RUN_ID}` LIKE '%'"):
+        parent = mlflow.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID])
+        if parent.info.status != "RUNNING" and not _promotes(client, run):
+            mlflow.set_terminated(run.info.run_id, "KILLED")
+            yield str(run.info.run_name)
+
+
+def _promotes(client: SyncPrefectClient, run: Run) -> bool:
+    """Whether it is a promotion's that is at work, or waits for a decision or a worker."""
+    flow_run_id = run.data.tags.get(mlflow_runs.PROMOTION_TAG)
+    state = _state(client, flow_run_id) if flow_run_id else None
+    if state is None or state.is_final():
+        return False
+    return not state.is_running() or not _is_dead(run)
+
+
+def _crash(
+    client: SyncPrefectClient, settings: Settings, dead: set[str], own: str | None
+) -> Iterator[str]:
+    """Mark the flow runs of dead processes Crashed."""
+    holder = read_owner(settings)
+    # who holds the lock knows that its last holder is gone; of another machine's nobody else does
+    if holder and (own or (holder.process.here and not holder.process.lives)):
+        dead = dead | {holder.flow_run_id}
+    at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK)))
+    runs = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=FlowRunFilter(state=at_work),
+    )
+    for run in runs:
+        if str(run.id) == own or not (str(run.id) in dead or _lost(run)):
+            continue
+        client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
+        yield run.name
+
+
+def _crash_tasks(client: SyncPrefectClient) -> None:
+    """Mark the tasks that crashed flow runs were at; nobody was left to end them."""
+    crashed = FlowRunFilterStateType(any_=[StateType.CRASHED])
+    at_work = TaskRunFilterStateType(any_=list(AT_WORK))
+    runs = client.read_task_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=crashed)),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=at_work)),
+    )
+    for run in runs:
+        client.set_task_run_state(run.id, Crashed(message=MESSAGE), force=True)
+
+
+def process_lives(run: FlowRun) -> bool | None:
+    """Whether the process that a worker began for it lives; None where nobody here can tell."""
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    if run.deployment_id is None or not pid.isdigit() or host != ProcessId.own().host:
+        return None
+    return birth(int(pid)) is not None
+
+
+def _lost(run: FlowRun) -> bool:
+    """Whether a worker of this machine began it and its process is gone."""
+    if run.deployment_id is None or run.state is None:
+        return False
+    if run.infrastructure_pid:
+        return process_lives(run) is False
+    waited = datetime.now(UTC) - run.state.timestamp
+    return run.state.is_pending() and waited > timedelta(seconds=START_S)
+
+
+def _paused(client: SyncPrefectClient, flow_run_id: str) -> bool:
+    state = _state(client, flow_run_id)
+    return state is not None and state.is_paused()
+
+
+def _state(client: SyncPrefectClient, flow_run_id: str) -> State[Any] | None:
+    try:
+        return client.read_flow_run(UUID(flow_run_id)).state
+    except (ObjectNotFound, ValueError):
+        return None

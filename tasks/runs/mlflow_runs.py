@@ -1,0 +1,214 @@
+"""MLflow: one parent run per flow run, nested runs per stage, continued and never orphaned.
+
+Everything goes through `MlflowClient` with explicit run ids: no hidden active run, safe in threads.
+A flow run that is retried finds its parent run again by tag and goes on in it.
+"""
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from pydantic import BaseModel
+
+from model_code import __version__
+from model_code.machine import facts
+from model_code.settings import Settings
+
+FLOW_RUN_TAG = "prefect.flow_run_id"
+STAGE_TAG = "tickline.stage"
+ERROR_TAG = "tickline.error"
+PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run outlives the night it is part of
+FAULT_TAG = "tickline.fault"  # JSON of `tasks.runs.faults.Fault`
+MAX_PARAM = 6000
+ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or alias
+
+
+def client(settings: Settings) -> MlflowClient:
+    """A client of the configured tracking store (SQLite under the home folder by default)."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=settings.tracking_uri)
+
+
+def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
+    """Id of the nightly experiment, made on first use with its artefacts under the home folder."""
+    found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if settings.mlflow_tracking_uri is None:
+        location = (settings.home / "mlartifacts" / settings.mlflow_experiment).as_uri()
+    try:
+        made = mlflow.create_experiment(
+            settings.mlflow_experiment,
+            artifact_location=location,
+            tags={"mlflow.experimentKind": "custom_model_development"},  # the UI's training view
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
+        if found is None:
+            raise
+        return str(found.experiment_id)  # a night beside this one was quicker
+    return str(made)
+
+
+def continue_or_start(
+    mlflow: MlflowClient,
+    settings: Settings,
+    *,
+    name: str,
+    identity: Mapping[str, str],
+    tags: Mapping[str, str],
+    marks: Mapping[str, str] | None = None,
+) -> str:
+    """Id of the run with the `identity` tags: set RUNNING again if it exists, else started.
+
+    Args:
+        mlflow: where.
+        settings: of the experiment.
+        name: of a new run.
+        identity: tags that no other run has.
+        tags: of a new run.
+        marks: tags of whoever works on it now, written before the run reads RUNNING.
+    """
+    marks = marks or {}
+    experiment = experiment_id(mlflow, settings)
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    found: Sequence[Run] = mlflow.search_runs([experiment], query, max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        if marks:
+            set_tags(mlflow, run_id, marks)
+        mlflow.update_run(run_id, status="RUNNING")
+        return run_id
+    run = mlflow.create_run(
+        experiment, tags={MLFLOW_RUN_NAME: name, **identity, **tags, **marks}, run_name=name
+    )
+    return str(run.info.run_id)
+
+
+def nested(mlflow: MlflowClient, settings: Settings, parent: str, stage: str) -> str:
+    """Id of the parent's nested run for a stage, continued if the stage was begun before."""
+    parent_tags = mlflow.get_run(parent).data.tags
+    carried = {key: value for key, value in parent_tags.items() if key.startswith("tickline.")}
+    return continue_or_start(
+        mlflow,
+        settings,
+        name=stage,
+        identity={MLFLOW_PARENT_RUN_ID: parent, STAGE_TAG: stage},
+        tags=carried,
+    )
+
+
+def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
+    """End a run as FINISHED, FAILED or KILLED, and its nested runs that were left RUNNING."""
+    run = mlflow.get_run(run_id)
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
+    for child in mlflow.search_runs([run.info.experiment_id], query):
+        mlflow.set_terminated(child.info.run_id, status)
+    mlflow.set_terminated(run_id, status)
+
+
+def log_params(mlflow: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
+    """Log parameters that the run does not have yet (MLflow's parameters are immutable)."""
+    known = mlflow.get_run(run_id).data.params
+    fresh = [
+        Param(key, str(value)[:MAX_PARAM]) for key, value in values.items() if key not in known
+    ]
+    mlflow.log_batch(run_id, params=fresh)
+
+
+def log_metrics(
+    mlflow: MlflowClient, run_id: str, values: Mapping[str, float | None], step: int = 0
+) -> None:
+    """Log metrics at a step; absent ones (None) are left absent."""
+    now = time.time_ns() // 1_000_000
+    metrics = [
+        Metric(key, float(value), now, step) for key, value in values.items() if value is not None
+    ]
+    mlflow.log_batch(run_id, metrics=metrics)
+
+
+def log_datasets(
+    mlflow: MlflowClient, run_id: str, datasets: Sequence[tuple[str, str, str, str, int]]
+) -> None:
+    """Log dataset inputs: (name, sha256 of the source, source URI, context, rows)."""
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=name,
+                digest=sha256[:36],
+                source_type="tickline",
+                source=f'{{"uri": "{source}"}}',
+                profile=f'{{"rows": {rows}}}',
+            ),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for name, sha256, source, context, rows in datasets
+    ]
+    mlflow.log_inputs(run_id, inputs)
+
+
+def flatten(model: BaseModel, prefix: str = "") -> dict[str, Any]:
+    """Fields of a specification as dotted parameter names."""
+    flat: dict[str, Any] = {}
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif name != "KIND":
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def set_tags(mlflow: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set several tags at once."""
+    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def note(mlflow: MlflowClient, run_id: str, markdown: str) -> None:
+    """Set the run's description, which the UI shows first."""
+    set_tags(mlflow, run_id, {MLFLOW_RUN_NOTE: markdown})
+
+
+def log_environment(mlflow: MlflowClient, run_id: str) -> None:
+    """Log what ran: machine, installed packages, git commit and uncommitted diff."""
+    from importlib.metadata import distributions
+
+    packages = sorted(f"{found.name}=={found.version}" for found in distributions())
+    mlflow.log_text(run_id, "\n".join(packages), "environment/packages.txt")
+    mlflow.log_dict(run_id, facts() | {"tickline": __version__}, "environment/machine.json")
+    diff = git("diff", "HEAD")
+    if diff:
+        mlflow.log_text(run_id, diff, "environment/uncommitted.diff")
+
+
+def git(*arguments: str) -> str:
+    """Output of a git command in the code's own checkout; empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def code_commit() -> str:
+    """Commit of the running code, marked `-dirty` with uncommitted changes; `unknown` if none."""
+    commit = git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return f"{commit}-dirty" if git("status", "--porcelain") else commit

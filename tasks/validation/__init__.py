@@ -1,0 +1,1 @@
+"""Validation of one instrument-day: expectations, quarantine, report."""

@@ -1,0 +1,125 @@
+import datetime as dt
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from infra.metrics import METRICS, PushError, push, samples, serve, write
+from infra.servers import HOST, free_port
+from model_code.errors import TicklineError
+from model_code.monitoring.history import History
+from tests.support.nights import NOW, night, sight
+
+
+def read(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def values(seen: History, name: str) -> dict[tuple[str, ...], float]:
+    return {labels: value for found, labels, value in samples(seen) if found == name}
+
+
+def test_the_textfile_says_the_newest_night(tmp_path: Path) -> None:
+    write(sight(night(0), night(1)), tmp_path / "tickline.prom")
+    found = read((tmp_path / "tickline.prom").read_text())
+    assert found["tickline_auc", (("model", "candidate"),)] == 0.7
+    assert found["tickline_auc", (("model", "baseline"),)] == 0.72
+    labels = (("engine", "openvino-fp32"), ("quantile", "0.99"))
+    assert found["tickline_latency_seconds", labels] == pytest.approx(0.00625)
+    stage = (("stage", "train"), ("state", "Completed"))
+    assert found["tickline_nightly_stage_duration_seconds", stage] == 500
+    assert found["tickline_rows_quarantined", ()] == 7
+    assert found["tickline_verdict", (("verdict", "pass"),)] == 1
+    assert found["tickline_verdict", (("verdict", "fail"),)] == 0
+    since = found["tickline_champion_since_timestamp_seconds", (("version", "3"),)]
+    assert since == (NOW - dt.timedelta(days=10, hours=2)).timestamp()
+
+
+def test_a_running_night_leaves_the_judged_one_standing() -> None:
+    running = night(0, status="RUNNING", seconds=None, verdict=None, metrics={"rows": 5.0})
+    seen = sight(running, night(1))
+    assert values(seen, "auc")["candidate",] == pytest.approx(0.71)
+    assert values(seen, "rows") == {(): 5.0}
+    assert values(seen, "nightly_status")["RUNNING", "false"] == 1
+    assert values(seen, "nightly_duration_seconds") == {(): 601.0}
+    assert values(seen, "nights")["FINISHED",] == 1
+
+
+def test_a_failed_night_does_not_move_the_last_success() -> None:
+    seen = sight(night(0, status="FAILED", verdict=None), night(1))
+    ended = night(1).ended
+    assert ended is not None
+    assert values(seen, "nightly_success_timestamp_seconds") == {(): ended.timestamp()}
+
+
+def test_what_is_unknown_is_absent_not_zero() -> None:
+    silent = History(nights=(), champion=None, sources={"mlflow": False, "prefect": False})
+    assert {name for name, _, _ in samples(silent)} == {"source_up"}
+    assert set(values(silent, "source_up").values()) == {0.0}
+
+
+def test_every_sample_is_declared() -> None:
+    for name, labels, _ in samples(sight(night(0))):
+        assert len(METRICS[name][1]) == len(labels)
+    # and every declared metric has a source, but for what this night does not have
+    said = {name for name, _, _ in samples(sight(night(0)))}
+    assert set(METRICS) - said == {"throughput_windows_per_second"}
+
+
+def test_scrapes_are_answered_on_loopback_and_read_afresh() -> None:
+    port, nights = free_port(), [night(1)]
+    stop = serve(lambda: sight(*nights), port)
+    try:
+        url = f"http://{HOST}:{port}/metrics"
+        assert read(httpx.get(url).text)["tickline_nightly_duration_seconds", ()] == 601
+        nights.insert(0, night(0))
+        assert read(httpx.get(url).text)["tickline_nightly_duration_seconds", ()] == 600
+        with pytest.raises(TicklineError, match="cannot serve metrics"):
+            serve(sight, port)
+    finally:
+        stop()
+
+
+@pytest.fixture
+def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A push gateway's URL, and what it was sent."""
+    pushed: list[tuple[str, str]] = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"])).decode()
+            pushed.append((self.path, body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    server = HTTPServer((HOST, 0), Gateway)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://{HOST}:{server.server_port}", pushed
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_metrics_are_pushed_in_the_gateways_format(
+    gateway: tuple[str, list[tuple[str, str]]],
+) -> None:
+    url, pushed = gateway
+    push(sight(night(0)), url)
+    ((path, body),) = pushed
+    assert path == "/metrics/job/tickline"
+    assert read(body)["tickline_rows", ()] == 1000
+    with pytest.raises(PushError, match="does not take the metrics") as caught:
+        push(sight(night(0)), f"http://someone:hush@{HOST}:{free_port()}")
+    assert "hush" not in str(caught.value)

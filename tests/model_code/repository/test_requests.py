@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_code.errors import IntegrityError
+from model_code.repository.requests import Replay
+
+
+def test_what_is_saved_is_read(tmp_path: Path) -> None:
+    replay = Replay(
+        np.ones((3, 64, 16), np.float32), np.array([0.1, 0.5, 0.9]), np.array([0, 1, 1], np.int8)
+    )
+    replay.save(tmp_path / "replay.npz")
+    found = Replay.load(tmp_path / "replay.npz")
+    np.testing.assert_array_equal(found.x_RTF, replay.x_RTF)
+    np.testing.assert_array_equal(found.probability_R, replay.probability_R)
+    np.testing.assert_array_equal(found.label_R, replay.label_R)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip"])
+def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "replay.npz"
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="recorded requests cannot be read"):
+        Replay.load(path)
+    with pytest.raises(IntegrityError, match="recorded requests cannot be read"):
+        Replay.load(tmp_path / "absent.npz")

@@ -1,0 +1,77 @@
+"""Classification figures against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from model_code.errors import DataError
+from model_code.training.metrics import CALIBRATION_BINS, calibration_error, classification
+
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([0.1, 0.6, 0.4, 0.9])
+
+
+def test_figures_by_hand():
+    found = classification(LABELS, PROBABILITIES)
+    assert found["accuracy"] == 0.5
+    assert found["auc"] == 0.75  # of 4 pairs, only (0.4, 0.6) is in the wrong order
+    assert found["average_precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    logs = [math.log(0.9), math.log(0.4), math.log(0.4), math.log(0.9)]
+    assert found["log_loss"] == pytest.approx(-sum(logs) / 4)
+    assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
+    assert found["base_rate"] == 0.5
+    assert found["predicted_rate"] == pytest.approx(0.5)
+    # each probability lies in a bin of its own
+    assert found["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)
+
+
+def test_calibration_weighs_bins_by_their_counts():
+    probability_B = np.array([0.25] * 3 + [0.75])
+    label_B = np.array([0, 0, 1, 1])
+    expected = 0.75 * abs(1 / 3 - 0.25) + 0.25 * abs(1 - 0.75)
+    assert calibration_error(label_B, probability_B) == pytest.approx(expected)
+
+
+def test_the_ends_of_the_unit_interval_fall_into_bins():
+    assert calibration_error(np.array([0, 1]), np.array([0.0, 1.0])) == 0.0
+
+
+@given(
+    hnp.arrays(np.float64, 50, elements=st.floats(0, 1)),
+    hnp.arrays(np.int8, 50, elements=st.integers(0, 1)),
+)
+def test_figures_are_finite_and_bounded(probability_B, label_B):
+    label_B[:2] = 0, 1
+    found = classification(label_B, probability_B)
+    assert all(math.isfinite(value) for value in found.values())
+    bounded = set(found) - {"log_loss"}
+    assert all(0 <= found[name] <= 1 for name in bounded)
+    by_bins = 0.0
+    for k in range(CALIBRATION_BINS):
+        edge = probability_B <= 1 if k == CALIBRATION_BINS - 1 else True
+        here = (np.floor(probability_B * CALIBRATION_BINS) == k) & edge
+        if k == CALIBRATION_BINS - 1:
+            here |= probability_B == 1
+        if here.any():
+            by_bins += here.mean() * abs(label_B[here].mean() - probability_B[here].mean())
+    assert found["calibration_error"] == pytest.approx(by_bins)
+
+
+@pytest.mark.parametrize(
+    ("label_B", "probability_B", "message"),
+    [
+        (LABELS, PROBABILITIES[:3], "do not pair up"),
+        (LABELS, np.array([0.1, np.nan, np.inf, 0.2]), "2 of 4 probabilities are not finite"),
+        (LABELS, np.array([0.1, 0.2, 1.2, 0.2]), "outside"),
+        (np.array([0, 1, -1, 1]), PROBABILITIES, "expected 0 and 1"),
+        (np.zeros(4, int), PROBABILITIES, "one class 0"),
+        (np.array([], int), np.array([]), "nothing"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(label_B, probability_B, message):
+    with pytest.raises(DataError, match=message):
+        classification(label_B, probability_B)

@@ -1,0 +1,129 @@
+"""What is kept for whom, with real runs in Prefect and MLflow and real files."""
+
+import datetime as dt
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from mlflow.tracking import MlflowClient
+from prefect import flow, get_client, task
+from prefect.runtime import flow_run
+from prefect.serializers import JSONSerializer
+from prefect.states import Completed, Running, State, Suspended
+
+from model_code.artifacts import ArtifactRef, ArtifactStore
+from model_code.monitoring.retention import delete
+from model_code.settings import MODEL_NAME, Settings
+from tasks.monitoring.retention import find
+from tasks.runs import mlflow_runs
+from tasks.runs.task_runs import settled_task_runs
+
+LONG_AGO = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+KEEP = dt.timedelta(days=30)
+
+
+@task(
+    persist_result=True,
+    result_serializer=JSONSerializer(),
+    cache_key_fn=lambda _, inputs: f"make-{inputs['name']}",
+)
+def make(name: str) -> ArtifactRef:
+    store = ArtifactStore(Settings().resolved().artifacts)
+    with store.scratch() as scratch:
+        (scratch / name).write_text(name)
+        return store.put(scratch / name)
+
+
+@flow
+def night(name: str) -> tuple[ArtifactRef, str]:
+    return make(name), str(flow_run.id)
+
+
+def settle(run: str) -> None:
+    """Return once the server knows of the run's stage."""
+    with get_client(sync_client=True) as client:
+        assert settled_task_runs(client, UUID(run))
+
+
+def set_state(run: str, state: State[object]) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(run), state, force=True)
+
+
+def in_a_year() -> dt.datetime:
+    """A time at which all that runs made by then is neither young nor recent."""
+    return dt.datetime.now(dt.UTC) + dt.timedelta(days=365)
+
+
+def test_every_need_is_seen_and_the_rest_goes(home: Settings) -> None:
+    refs = {}
+    for name in ("done", "running", "suspended", "champion", "tracked", "staged"):
+        refs[name] = night(name)
+    settle(refs["staged"][1])
+    set_state(refs["running"][1], Running())
+    set_state(refs["suspended"][1], Suspended())
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.create_registered_model(MODEL_NAME)
+    mlflow.create_model_version(MODEL_NAME, str(home.home / "model"))
+    tag = mlflow_runs.FLOW_RUN_TAG
+    mlflow.set_model_version_tag(MODEL_NAME, "1", tag, refs["champion"][1])
+    mlflow.set_registered_model_alias(MODEL_NAME, "champion", "1")
+    mlflow_runs.continue_or_start(
+        mlflow, home, name="tracked", identity={tag: refs["tracked"][1]}, tags={}
+    )
+    version = home.staging_repository / MODEL_NAME / "1"
+    version.mkdir(parents=True)
+    fields = ("data_sha256", "code_commit", "onnx_sha256", "engine_sha256", "config_sha256")
+    manifest = dict.fromkeys(fields, "0") | {"mlflow_run_id": "m"}
+    text = ", ".join(f'"{name}": "{value}"' for name, value in manifest.items())
+    (version / "manifest.json").write_text(
+        f'{{{text}, "version": 1, "verdict": "pass", "promotable": true, "simulated": false, '
+        f'"flow_run_id": "{refs["staged"][1]}"}}'
+    )
+
+    items = {item.path.name: item for item in find(home, keep=KEEP, now=in_a_year())}
+    who = {name: items[ref.sha256].needed for name, (ref, _) in refs.items()}
+    assert who["done"] is None
+    assert "(Running)" in str(who["running"])
+    assert "(Suspended)" in str(who["suspended"])
+    assert who["champion"] == "champion (version 1)"
+    assert "(RUNNING)" in str(who["tracked"])
+    assert who["staged"] == "staging version 1"
+    assert items["make-done"].needed is None
+    assert items["make-champion"].needed == "champion (version 1)"
+
+    delete(items.values())
+    assert not Path(refs["done"][0].path).exists()
+    for name in set(refs) - {"done"}:
+        assert refs[name][0].open()
+    set_state(refs["running"][1], Completed())
+    set_state(refs["suspended"][1], Completed())
+    # a stage whose result went is computed again, to the same bytes
+    assert night("done")[0] == refs["done"][0]
+    assert refs["done"][0].open()
+
+
+def test_recent_nights_and_the_results_they_took_from_the_cache_stay(home: Settings) -> None:
+    first, _ = night("shared")
+    for path in [*home.artifacts.rglob("*"), *(home.home / "results").rglob("*")]:
+        os.utime(path, (LONG_AGO.timestamp(),) * 2)
+    again, run = night("shared")  # Cached: the file is as old as before
+    assert again == first
+    settle(run)
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(days=20)
+    items = {item.path.name: item for item in find(home, keep=KEEP, now=now)}
+    assert str(items[first.sha256].needed).startswith("run ")
+    assert str(items["make-shared"].needed).startswith("run ")
+
+
+def test_a_registry_that_does_not_answer_stops_the_plan(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(Exception, match=r"refused|Max retries"):
+        find(
+            home.resolved(mlflow_tracking_uri="http://127.0.0.1:9"),
+            keep=KEEP,
+            now=in_a_year(),
+        )

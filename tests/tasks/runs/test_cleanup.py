@@ -1,0 +1,236 @@
+"""Runs of dead processes are ended, those of living ones left alone."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from mlflow.tracking import MlflowClient
+from prefect import flow, get_client, task
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed, Paused, Running, State
+
+from flows.runs.rerun import rerun
+from infra.process import ProcessId
+from model_code.errors import ConfigError
+from model_code.settings import NightlySpec, Settings
+from tasks.runs import lifecycle, mlflow_runs
+from tasks.runs.cleanup import clean_up, process_lives
+from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.runs.lock import LockOwner
+
+
+@pytest.fixture
+def dead() -> ProcessId:
+    """A process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mark = ProcessId.of(child.pid)
+    child.kill()
+    child.communicate()
+    return mark
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_workers_process_is_known_by_host_and_number(dead: ProcessId, deployed: bool) -> None:
+    own = ProcessId.own()
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4() if deployed else None)
+    for process, expected in (
+        (f"{own.host}:{own.pid}", True),
+        (f"{own.host}:{dead.pid}", False),
+        (f"elsewhere:{own.pid}", None),
+        (None, None),
+    ):
+        found = process_lives(run.model_copy(update={"infrastructure_pid": process}))
+        assert found is (expected if deployed else None)
+
+
+@pytest.fixture
+def begun(home: Settings) -> Iterator[FlowRun]:
+    """A nightly flow run that Prefect believes to be running."""
+
+    @flow(name="nightly")
+    def nothing() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Running())
+        yield run
+        client.set_flow_run_state(run.id, Completed(), force=True)
+
+
+def track(home: Settings, flow_run_id: str, process: ProcessId, beat: float) -> tuple[str, str]:
+    mlflow = MlflowClient(home.tracking_uri)
+    identity = {mlflow_runs.FLOW_RUN_TAG: flow_run_id}
+    marks = {PROCESS_TAG: process.model_dump_json(), BEAT_TAG: str(beat)}
+    parent = mlflow_runs.continue_or_start(mlflow, home, name="n", identity=identity, tags=marks)
+    return parent, mlflow_runs.nested(mlflow, home, parent, "training")
+
+
+def status(home: Settings, *runs: str) -> set[str]:
+    mlflow = MlflowClient(home.tracking_uri)
+    return {mlflow.get_run(run).info.status for run in lifecycle}
+
+
+def state_of(run: FlowRun) -> str | None:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.id).state
+    return state.name if state else None
+
+
+def test_a_dead_process_is_swept_up_once(home: Settings, begun: FlowRun, dead: ProcessId) -> None:
+    lifecycle = track(home, str(begun.id), dead, time.time())
+    swept = clean_up(home)
+    assert swept.crashed == (begun.name,)
+    assert swept.closed == ("n",)
+    assert status(home, *lifecycle) == {"KILLED"}
+    assert state_of(begun) == "Crashed"
+    assert clean_up(home) == swept.model_copy(update={"crashed": (), "closed": ()})
+
+
+def test_the_task_that_a_dead_process_was_at_has_crashed_too(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    @task
+    def train() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        states = Running(), Completed()
+        at, done = (
+            client.create_task_run(train, begun.id, str(key), state=state)
+            for key, state in enumerate(states)
+        )
+        clean_up(home)  # its process lives
+        assert client.read_task_run(at.id).state_name == "Running"
+        track(home, str(begun.id), dead, time.time())
+        clean_up(home)
+        assert client.read_task_run(at.id).state_name == "Crashed"
+        assert client.read_task_run(done.id).state_name == "Completed"
+
+
+def test_the_living_and_the_asking_are_left_alone(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    lifecycle = track(home, str(begun.id), ProcessId.own(), 0.0)
+    assert clean_up(home).closed == ()
+    MlflowClient(home.tracking_uri).set_tag(lifecycle[0], PROCESS_TAG, dead.model_dump_json())
+    assert clean_up(home, own=str(begun.id)).closed == ()
+    assert status(home, *lifecycle) == {"RUNNING"}
+    assert state_of(begun) == "Running"
+
+
+def test_another_machine_is_given_up_when_its_heart_is_silent(
+    home: Settings, begun: FlowRun
+) -> None:
+    far = ProcessId.own().model_copy(update={"host": "elsewhere"})
+    lifecycle = track(home, str(begun.id), far, time.time() - SILENT_S / 2)
+    assert clean_up(home).closed == ()
+    MlflowClient(home.tracking_uri).set_tag(lifecycle[0], BEAT_TAG, str(time.time() - 2 * SILENT_S))
+    assert clean_up(home).closed == ("n",)
+    assert status(home, *lifecycle) == {"KILLED"}
+
+
+def test_a_paused_flow_has_no_process_and_is_left_alone(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    lifecycle = track(home, str(begun.id), dead, time.time())
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, Paused(), force=True)
+    assert clean_up(home).closed == ()
+    assert status(home, *lifecycle) == {"RUNNING"}
+
+
+def test_a_nested_run_whose_parent_has_ended_is_closed(home: Settings, dead: ProcessId) -> None:
+    parent, child = track(home, "no such run", ProcessId.own(), time.time())
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.set_terminated(parent, "FINISHED")
+    assert clean_up(home).closed == ("training",)
+    assert status(home, child) == {"KILLED"}
+
+
+def test_a_holder_of_another_machine_is_not_judged_from_here(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    home.home.mkdir(parents=True, exist_ok=True)
+    path = home.home / "nightly.holder"
+    far = ProcessId.own().model_copy(update={"host": "elsewhere", "boot": "another"})
+    path.write_text(LockOwner(process=far, flow_run_id=str(begun.id)).model_dump_json())
+    assert clean_up(home).crashed == ()  # a shared folder: it may be at work over there
+    assert clean_up(home, own="who holds the lock").crashed == (begun.name,)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, Running(), force=True)
+    path.write_text(LockOwner(process=dead, flow_run_id=str(begun.id)).model_dump_json())
+    assert clean_up(home).crashed == (begun.name,)
+
+
+@pytest.mark.parametrize(
+    ("state", "lives", "left"),
+    [
+        (Paused(), False, True),  # it waits for a decision, without a process
+        (Running(), True, True),
+        (Running(), False, False),
+        (Completed(), False, False),
+    ],
+)
+def test_a_promotion_outlives_its_night(
+    home: Settings, begun: FlowRun, dead: ProcessId, state: State[None], lives: bool, left: bool
+) -> None:
+    parent, child = track(home, "no such run", ProcessId.own(), time.time())
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.set_terminated(parent, "FINISHED")
+    process = ProcessId.own() if process_lives else dead
+    marks = {mlflow_runs.PROMOTION_TAG: str(begun.id), PROCESS_TAG: process.model_dump_json()}
+    mlflow_runs.set_tags(mlflow, child, marks)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, state, force=True)
+    assert clean_up(home).closed == (() if left else ("training",))
+    assert status(home, child) == ({"RUNNING"} if left else {"KILLED"})
+
+
+def test_a_run_of_another_machine_that_lives_is_not_rerun(home: Settings, begun: FlowRun) -> None:
+    far = ProcessId.own().model_copy(update={"host": "elsewhere"})
+    track(home, str(begun.id), far, time.time())
+    with pytest.raises(ConfigError, match="at work on another machine"):
+        rerun(home, str(begun.id), say=print)
+    assert state_of(begun) == "Running"
+
+
+def test_a_run_is_marked_before_it_reads_running(
+    home: Settings, dead: ProcessId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    @flow(name="nightly")
+    def night() -> str:
+        with lifecycle.tracked(home, NightlySpec(), simulated=True) as run:
+            return run.mlflow_run_id
+
+    def look(*_: object, **__: object) -> None:
+        (run,) = MlflowClient(home.tracking_uri).search_runs(
+            [mlflow_runs.experiment_id(MlflowClient(home.tracking_uri), home)]
+        )
+        mark = ProcessId.model_validate_json(run.data.tags[PROCESS_TAG])
+        seen.append(mark.lives and run.info.status == "RUNNING")
+        raise RuntimeError("Prefect is away")
+
+    with monkeypatch.context() as broken:
+        # nobody has marked it later on
+        broken.setattr("tasks.runs.lifecycle.create_link_artifact", look)
+        broken.setattr("tasks.runs.heartbeat.tracking.set_tags", lambda *_: None)
+        with pytest.raises(RuntimeError, match="Prefect is away"):
+            night()
+    assert seen == [True]
+    mlflow = MlflowClient(home.tracking_uri)
+    (run,) = mlflow.search_runs([mlflow_runs.experiment_id(mlflow, home)])
+    assert run.info.status == "FAILED"
+    # and goes on as the process's own from its first moment
+    mlflow_runs.set_tags(mlflow, run.info.run_id, {PROCESS_TAG: dead.model_dump_json()})
+    mlflow_runs.continue_or_start(
+        mlflow,
+        home,
+        name="n",
+        identity={mlflow_runs.FLOW_RUN_TAG: run.data.tags[mlflow_runs.FLOW_RUN_TAG]},
+        tags={},
+        marks={PROCESS_TAG: ProcessId.own().model_dump_json()},
+    )
+    assert clean_up(home).closed == ()

@@ -1,0 +1,121 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from model_code.errors import StorageError
+from model_code.market.quality import DayReport
+from model_code.market.schema import InstrumentDay
+from model_code.settings import ValidationSpec
+from tasks.validation.day import validate_day
+from tasks.validation.report import PLOT_HEIGHT, PLOT_WIDTH, plot, render, write_report
+from tests.support.faults import put
+from tests.support.market import DATES, SYMBOLS, ticks
+
+
+@pytest.fixture(scope="module")
+def days() -> tuple[DayReport, ...]:
+    good = ticks(1500)
+    bad = put(ticks(1500), "label", list(range(0, 100, 2)), 2)
+    hostile = InstrumentDay(DATES[0], "<script>alert(1)</script>")
+    return tuple(
+        validate_day(table, day, ValidationSpec()).report
+        for table, day in (
+            (good, InstrumentDay(DATES[0], SYMBOLS[0])),
+            (bad, InstrumentDay(DATES[0], SYMBOLS[0])),
+            (ticks(1200, symbol=hostile.symbol), hostile),
+        )
+    )
+
+
+class Balance(HTMLParser):
+    """Counts tags, and keeps whether every one that opens also closes, in order."""
+
+    VOID = frozenset({"meta", "line", "rect"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.stack.pop() == tag
+
+
+def test_page_is_whole_and_self_contained(days: tuple[DayReport, ...]) -> None:
+    page = render(days, source="file:///data", simulated=False)
+    parser = Balance()
+    parser.feed(page)
+    assert parser.stack == []
+    assert parser.counts["section"] == 1 + len(days)
+    assert parser.counts["svg"] == len(days)
+    assert not re.search(r"(src|href)=\"(?!#)", page)
+    assert not {"script", "link", "img", "iframe"} & set(parser.counts)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_page_shows_counts_reasons_and_remedies(days: tuple[DayReport, ...]) -> None:
+    page = render(days, source="file:///data", simulated=False)
+    assert "2 of 3</b>" in page
+    assert page.count('class="badge quarantined"') == 1
+    assert "fault_fraction: 50 of 1,500 rows (3.33%) at fault: bad_label 50" in page
+    assert "What to do: bad_label: export the label as 0 or 1" in page
+    assert "20 of 50" in page
+    for item in days[0].expectations:
+        assert page.count(f"<td><code>{item.name}</code></td>") == len(days)
+
+
+def test_text_of_the_data_is_escaped(days: tuple[DayReport, ...]) -> None:
+    page = render(days, source="<b>here</b>", simulated=False)
+    assert "<script>" not in page
+    assert "&lt;b&gt;here" in page
+
+
+def test_simulated_data_are_called_so(days: tuple[DayReport, ...]) -> None:
+    assert "not real market data" in render(days, source="simulated:", simulated=True)
+    assert "not real market data" not in render(days, source="file:///x", simulated=False)
+
+
+def test_page_of_no_day_is_still_a_page() -> None:
+    assert "0 of 0</b>" in render((), source="file:///data", simulated=False)
+
+
+def test_write_report_is_atomic(days: tuple[DayReport, ...], tmp_path: Path) -> None:
+    path = write_report(days, tmp_path / "out" / "report.html", source="x", simulated=False)
+    assert path.read_text(encoding="utf-8") == render(days, source="x", simulated=False)
+    assert [child.name for child in path.parent.iterdir()] == ["report.html"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write report\.html"):
+        write_report(days, tmp_path / "file" / "report.html", source="x", simulated=False)
+
+
+def test_plot_keeps_every_row_and_shows_a_single_fault() -> None:
+    minutes = [(minute, 1000 + minute, int(minute == 700)) for minute in range(600, 1400)]
+    drawn = plot(minutes)
+    assert drawn is not None
+    assert drawn.minutes == 4
+    assert len(drawn.bars) == 200
+    told = [int(bar.text.split(": ")[1].split(" rows")[0].replace(",", "")) for bar in drawn.bars]
+    assert sum(told) == sum(rows for _, rows, _ in minutes)
+    faulty = [bar for bar in drawn.bars if bar.fault_height]
+    assert len(faulty) == 1
+    assert faulty[0].fault_height == 2.0
+    assert faulty[0].text.startswith("11:40 UTC")
+    assert max(bar.height for bar in drawn.bars) == PLOT_HEIGHT
+    assert max(bar.x + bar.width for bar in drawn.bars) <= PLOT_WIDTH
+    assert drawn.ticks[0] == (0.0, "10:00")
+
+
+def test_plot_leaves_silent_minutes_empty() -> None:
+    drawn = plot([(10, 5, 0), (13, 5, 5)])
+    assert drawn is not None
+    assert [bar.x for bar in drawn.bars] == [0.0, 690.0]
+    assert plot([]) is None
