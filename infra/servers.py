@@ -25,8 +25,6 @@ from model_code.errors import TicklineError
 from model_code.settings import Settings
 
 HOST = "127.0.0.1"  # loopback unless a person decides otherwise
-PREFECT_PORT = 4200
-MLFLOW_PORT = 5000
 START_TIMEOUT_S = 120
 RESTART_WAIT_S = 30
 PROBE_S = 2.0

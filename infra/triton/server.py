@@ -3,7 +3,6 @@
 Loopback, explicit model control, nothing guessed about a model that its configuration does not say.
 """
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -142,14 +141,3 @@ def sweep(ports: Ports) -> None:
     prefix = REGION.format(port=ports.grpc)
     for path in SHARED_MEMORY.glob(f"*{prefix}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def last_errors(log: Path, lines: int = 5) -> str:
-    """The newest error lines of a server's log, those of absent GPUs left out."""
-    harmless = re.compile(r"Cuda|CUDA|NVML|DCGM|pinned memory", re.IGNORECASE)
-    found = [
-        line
-        for line in log.read_text(errors="replace").splitlines()
-        if line.startswith("E") and not harmless.search(line)
-    ]
-    return "\n".join(found[-lines:])

@@ -1,8 +1,8 @@
 """Row faults: one table of rules, the quarantine it leads to, and a day's report.
 
 `derive` measures every row (spread in bps, seconds the clock went back, jump in volatilities ...),
-`row_rules` bounds each measure, `quarantine` splits a day by them. `tasks/expectations.py` builds
-its Great Expectations suite from the same measures and rules, so a threshold is said once.
+`row_rules` bounds each measure, `quarantine` splits a day by them. The Great Expectations suite of
+`tasks/validation/expectations.py` uses the same measures and rules: one definition of a threshold.
 """
 
 import datetime as dt

@@ -111,7 +111,7 @@ def gather(
 def render(evidence: Evidence) -> str:
     """The page; pictures inside, no script, nothing fetched from elsewhere."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks", "."),
+        loader=jinja2.PackageLoader("tasks.promotion", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

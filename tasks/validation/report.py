@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jinja2
 
-from model_code.artifacts import atomic_file
 from model_code.market.quality import DayReport, ExpectationResult, FaultSample
 
 PLOT_WIDTH, PLOT_HEIGHT = 920, 120
@@ -106,7 +105,7 @@ def render(days: Sequence[DayReport], *, source: str, simulated: bool) -> str:
     environment.filters["plot"] = plot
     environment.filters["verdict"] = _verdict
     environment.filters["samples_by_reason"] = _samples_by_reason
-    return environment.get_template("validation_report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         days=days,
         source=source,
         simulated=simulated,
@@ -116,14 +115,3 @@ def render(days: Sequence[DayReport], *, source: str, simulated: bool) -> str:
         plot_width=PLOT_WIDTH,
         plot_height=PLOT_HEIGHT,
     )
-
-
-def write_report(days: Sequence[DayReport], path: Path, *, source: str, simulated: bool) -> Path:
-    """Write the page atomically; arguments as in `render`.
-
-    Raises:
-        StorageError: the disk is full or the folder is not writable.
-    """
-    with atomic_file(path) as temporary:
-        temporary.write_text(render(days, source=source, simulated=simulated), encoding="utf-8")
-    return path

@@ -36,7 +36,7 @@ OWNERS = {
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
 }
-OURS = {("network", "load"), ("network", "flops_per_window")}  # model_code.network
+OURS = {("network", "load"), ("network", "flops_per_window")}  # model_code.models.network
 
 
 def used(module) -> set[tuple[str, str]]:

@@ -22,7 +22,7 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
 def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "replay.npz"
     path.write_bytes(content)
-    with pytest.raises(IntegrityError, match="recorded requests cannot be read"):
+    with pytest.raises(IntegrityError, match="cannot read the recorded requests"):
         Replay.load(path)
-    with pytest.raises(IntegrityError, match="recorded requests cannot be read"):
+    with pytest.raises(IntegrityError, match="cannot read the recorded requests"):
         Replay.load(tmp_path / "absent.npz")

@@ -278,7 +278,7 @@ sys.path.insert(0, sys.argv[2])
 import torch
 torch.set_num_threads(1)
 from test_loop import STEADY, TWO_EPOCHS, run
-from model_code.network import state_digest
+from model_code.models.network import state_digest
 folder, found = Path(sys.argv[1]), []
 torch.distributed.init_process_group("gloo")
 for _ in "trained", "read back":

@@ -69,7 +69,7 @@ def track(home: Settings, flow_run_id: str, process: ProcessId, beat: float) -> 
 
 def status(home: Settings, *runs: str) -> set[str]:
     mlflow = MlflowClient(home.tracking_uri)
-    return {mlflow.get_run(run).info.status for run in lifecycle}
+    return {mlflow.get_run(run).info.status for run in runs}
 
 
 def state_of(run: FlowRun) -> str | None:
@@ -178,7 +178,7 @@ def test_a_promotion_outlives_its_night(
     parent, child = track(home, "no such run", ProcessId.own(), time.time())
     mlflow = MlflowClient(home.tracking_uri)
     mlflow.set_terminated(parent, "FINISHED")
-    process = ProcessId.own() if process_lives else dead
+    process = ProcessId.own() if lives else dead
     marks = {mlflow_runs.PROMOTION_TAG: str(begun.id), PROCESS_TAG: process.model_dump_json()}
     mlflow_runs.set_tags(mlflow, child, marks)
     with get_client(sync_client=True) as client:
@@ -216,7 +216,7 @@ def test_a_run_is_marked_before_it_reads_running(
     with monkeypatch.context() as broken:
         # nobody has marked it later on
         broken.setattr("tasks.runs.lifecycle.create_link_artifact", look)
-        broken.setattr("tasks.runs.heartbeat.tracking.set_tags", lambda *_: None)
+        broken.setattr("tasks.runs.heartbeat.mlflow_runs.set_tags", lambda *_: None)
         with pytest.raises(RuntimeError, match="Prefect is away"):
             night()
     assert seen == [True]

@@ -1,15 +1,13 @@
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from model_code.errors import StorageError
 from model_code.market.quality import DayReport
 from model_code.market.schema import InstrumentDay
 from model_code.settings import ValidationSpec
 from tasks.validation.day import validate_day
-from tasks.validation.report import PLOT_HEIGHT, PLOT_WIDTH, plot, render, write_report
+from tasks.validation.report import render
 from tests.support.faults import put
 from tests.support.market import DATES, SYMBOLS, ticks
 
@@ -86,36 +84,3 @@ def test_simulated_data_are_called_so(days: tuple[DayReport, ...]) -> None:
 
 def test_page_of_no_day_is_still_a_page() -> None:
     assert "0 of 0</b>" in render((), source="file:///data", simulated=False)
-
-
-def test_write_report_is_atomic(days: tuple[DayReport, ...], tmp_path: Path) -> None:
-    path = write_report(days, tmp_path / "out" / "report.html", source="x", simulated=False)
-    assert path.read_text(encoding="utf-8") == render(days, source="x", simulated=False)
-    assert [child.name for child in path.parent.iterdir()] == ["report.html"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"cannot write report\.html"):
-        write_report(days, tmp_path / "file" / "report.html", source="x", simulated=False)
-
-
-def test_plot_keeps_every_row_and_shows_a_single_fault() -> None:
-    minutes = [(minute, 1000 + minute, int(minute == 700)) for minute in range(600, 1400)]
-    drawn = plot(minutes)
-    assert drawn is not None
-    assert drawn.minutes == 4
-    assert len(drawn.bars) == 200
-    told = [int(bar.text.split(": ")[1].split(" rows")[0].replace(",", "")) for bar in drawn.bars]
-    assert sum(told) == sum(rows for _, rows, _ in minutes)
-    faulty = [bar for bar in drawn.bars if bar.fault_height]
-    assert len(faulty) == 1
-    assert faulty[0].fault_height == 2.0
-    assert faulty[0].text.startswith("11:40 UTC")
-    assert max(bar.height for bar in drawn.bars) == PLOT_HEIGHT
-    assert max(bar.x + bar.width for bar in drawn.bars) <= PLOT_WIDTH
-    assert drawn.ticks[0] == (0.0, "10:00")
-
-
-def test_plot_leaves_silent_minutes_empty() -> None:
-    drawn = plot([(10, 5, 0), (13, 5, 5)])
-    assert drawn is not None
-    assert [bar.x for bar in drawn.bars] == [0.0, 690.0]
-    assert plot([]) is None
