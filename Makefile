@@ -3,10 +3,11 @@
 # make test       set up and pass the tests
 VENV ?= .venv
 DATA ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test lint types imports unit bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
+.PHONY: help setup nightly test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -17,7 +18,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
 nightly: setup ## set up and run the nightly retraining (DATA=URI for real ticks)
 	$(BIN)/tickline nightly $(if $(DATA),--data $(DATA))
 
-test: setup lint types imports unit ## set up and run every check
+test: setup ## set up and run every check
+	@started=$$(date +%s) && $(MAKE) --no-print-directory lint types imports docs unit && \
+	$(BIN)/python -m tests.summary $$started
+
+check: setup lint types imports docs library ## style, types, imports, pages, tests without servers
 
 lint: setup ## style
 	$(BIN)/ruff check .
@@ -29,8 +34,15 @@ types: setup ## strict types
 imports: setup ## import directions
 	$(BIN)/lint-imports
 
-unit: setup ## tests, with coverage of model_code
-	$(BIN)/python -m pytest --cov --cov-report=term
+docs: setup ## the pages as a site in site/; a dead link or an unknown name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+unit: setup ## all tests, in JOBS processes, with coverage
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --junitxml=.pytest_cache/tests.xml \
+		--cov --cov-report=
+
+library: setup ## tests of the pure library
+	$(BIN)/python -m pytest -n $(JOBS) -q -m "not servers and not slow" tests/model_code
 
 bench: setup ## every engine side by side (DATA=URI for real ticks)
 	$(BIN)/tickline bench $(if $(DATA),--data $(DATA))
@@ -73,4 +85,4 @@ audit: setup ## look the locked packages up among known vulnerabilities
 	infra/audit.sh
 
 clean: ## remove the environment and caches, never results
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage

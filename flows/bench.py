@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from flows.candidate import build_candidate, judge_candidate
 from flows.runs.outcome import print_start
-from model_code.benchmark.report import Sheet, heading, markdown
+from model_code.benchmark.report import Sheet, chosen_line, heading, markdown
 from model_code.benchmark.report import verdicts as verdict_sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.settings import NightlySpec, Settings
@@ -82,8 +82,8 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
             mlflow = mlflow_runs.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")
-                verdict = done.judged.verdict_json
-                mlflow.log_text(run.mlflow_run_id, verdict, f"gate-{turn}/verdict.json")
+                name = f"gate-{turn}/verdict.json"
+                mlflow.log_text(run.mlflow_run_id, done.judged.verdict_json, name)
             last = found[-1]
             tables = "\n".join(
                 (
@@ -93,5 +93,13 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
                 )
             )
             create_markdown_artifact(tables, key="bench", description="Engines side by side.")
-            mlflow_runs.note(mlflow, run.mlflow_run_id, tables)
+            mlflow.log_text(run.mlflow_run_id, tables, "bench.md")
+            verdict = last.judged.verdict
+            mlflow_runs.note(
+                mlflow,
+                run.mlflow_run_id,
+                f"**{verdict.verdict}**: {verdict.reason}\n\n"
+                f"{chosen_line(last.result, last.judged.engine)}\n\n"
+                "Tables: `bench.md` among the artifacts",
+            )
     return tuple(found)

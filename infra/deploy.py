@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number is taken first
+
+
+def make_pool(client: "SyncPrefectClient") -> None:
+    """Make the process work pool unless it exists."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    try:
+        client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        with suppress(ObjectAlreadyExists):  # a worker may create it at the same time
+            client.create_work_pool(
+                WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+            )
 
 
 def _set_priority(client: "SyncPrefectClient", name: str, priority: int) -> None:
@@ -39,18 +56,11 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
         ServerError: Prefect refuses; its last words are in the message.
     """
     from prefect import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
-    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.exceptions import ObjectAlreadyExists
 
     with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(POOL)
-        except ObjectNotFound:
-            try:
-                client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-            except ObjectAlreadyExists:  # the worker was quicker
-                client.read_work_pool(POOL)
+        make_pool(client)
         for name, priority in QUEUES.items():
             try:
                 client.create_work_queue(name, priority=priority, work_pool_name=POOL)

@@ -43,6 +43,24 @@ QUIET = {
 }
 
 
+def prefect_command(port: int) -> list[str]:
+    """Command line of a Prefect server on loopback."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def mlflow_command(settings: Settings, port: int) -> list[str]:
+    """Command line of an MLflow server on loopback, over this home's tracking store."""
+    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    store = ["--workers", "1", "--backend-store-uri", settings.tracking_uri]
+    return [*server, *store, *auth.mlflow_options(settings)]
+
+
+def worker_command(pool: str) -> list[str]:
+    """Command line of a Prefect process worker."""
+    worker = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+    return [*worker, "--pool", pool]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -111,7 +129,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
     port = free_port()
     with started(
         "prefect-server",
-        [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
+        prefect_command(port),
         f"http://{HOST}:{port}/api/health",
         settings,
         auth.server_environment(settings),

@@ -3,7 +3,6 @@
 import shutil
 import socket
 import struct
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,7 +10,16 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict
 
 from infra import auth
-from infra.servers import HOST, ServerError, free_port, healthy, record_server
+from infra.servers import (
+    HOST,
+    ServerError,
+    free_port,
+    healthy,
+    mlflow_command,
+    prefect_command,
+    record_server,
+    worker_command,
+)
 from model_code.settings import Settings
 
 POOL = "local"
@@ -150,16 +158,11 @@ def prefect_url(settings: Settings, plan: Plan) -> str:
     return settings.prefect_api_url or f"http://{HOST}:{plan.ports['prefect']}/api"
 
 
-def _python(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", *arguments]
-
-
 def _prefect(settings: Settings, plan: Plan) -> Service:
     page = f"http://{HOST}:{plan.ports['prefect']}"
-    port = str(plan.ports["prefect"])
     return Service(
         name="prefect",
-        command=_python("prefect", "server", "start", "--host", HOST, "--port", port),
+        command=prefect_command(plan.ports["prefect"]),
         address=page,
         healthy=lambda: healthy(f"{page}/api/health"),
         # the page's scripts ask there
@@ -177,10 +180,9 @@ def _worker(settings: Settings, plan: Plan) -> Service:
     for name in ("prefect", "mlflow"):  # the links that its runs leave in each other's pages
         if name in plan.names:
             links[f"TICKLINE_{name.upper()}_UI_URL"] = f"http://{HOST}:{plan.ports[name]}"
-    command = _python("prefect", "worker", "start", "--type", "process", "--pool", POOL)
     return Service(
         name="worker",
-        command=[*command, "--with-healthcheck"],
+        command=[*worker_command(POOL), "--with-healthcheck"],
         address=f"pool {POOL}",
         healthy=lambda: healthy(health),
         environment={"PREFECT_API_URL": api, **links},
@@ -190,11 +192,9 @@ def _worker(settings: Settings, plan: Plan) -> Service:
 
 def _mlflow(settings: Settings, plan: Plan) -> Service:
     page = f"http://{HOST}:{plan.ports['mlflow']}"
-    options = ["--host", HOST, "--port", str(plan.ports["mlflow"]), "--workers", "1"]
-    options += ["--backend-store-uri", settings.tracking_uri, *auth.mlflow_options(settings)]
     return Service(
         name="mlflow",
-        command=_python("mlflow", "server", *options),
+        command=mlflow_command(settings, plan.ports["mlflow"]),
         address=page,
         healthy=lambda: healthy(f"{page}/health"),
         environment=auth.server_environment(settings),

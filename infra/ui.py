@@ -1,11 +1,10 @@
 """Both servers' pages on loopback, for as long as a person looks."""
 
-import sys
 import time
 from collections.abc import Callable
 
 from infra import auth
-from infra.servers import HOST, started
+from infra.servers import HOST, mlflow_command, prefect_command, started
 from model_code.settings import Settings
 
 
@@ -18,18 +17,15 @@ def serve(
         ServerError: one of them does not start; its log's end is in the message.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    prefect = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
-    mlflow = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", settings.tracking_uri, *auth.mlflow_options(settings)]
+    prefect, mlflow = prefect_command(prefect_port), mlflow_command(settings, mlflow_port)
     prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
     secrets = auth.server_environment(settings)
     # the page's scripts ask there
     api = {"PREFECT_SERVER_UI_API_URL": f"{prefect_page}/api"} | secrets
     say("starting both servers (up to half a minute)...")
-    run = [sys.executable, "-m"]
     with (
-        started("prefect-ui", [*run, *prefect], f"{prefect_page}/api/health", settings, api),
-        started("mlflow-ui", [*run, *mlflow], f"{mlflow_page}/health", settings, secrets),
+        started("prefect-ui", prefect, f"{prefect_page}/api/health", settings, api),
+        started("mlflow-ui", mlflow, f"{mlflow_page}/health", settings, secrets),
     ):
         say(f"Prefect  {prefect_page}   runs, stages, artefacts")
         say(f"MLflow   {mlflow_page}   metrics, curves, models")

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from infra.servers import BUSY_S, ServerError, environment, healthy, running_server
+from infra.servers import BUSY_S, ServerError, environment, healthy, running_server, worker_command
 from model_code.settings import Settings
 
 
@@ -21,8 +21,7 @@ def work(settings: Settings, *, pool: str, once: bool) -> NoReturn:
             where=url or "PREFECT_API_URL is not set",
             remedy="tickline up starts a server and a worker",
         )
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
-    command += ["--pool", pool, *(["--run-once"] if once else [])]
+    command = [*worker_command(pool), *(["--run-once"] if once else [])]
     variables = os.environ | environment(settings) | {"PREFECT_API_URL": url}
     sys.stdout.flush()
     os.execve(command[0], command, variables)  # noqa: S606

@@ -1,8 +1,9 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and the check that no test is skipped unexpectedly."""
 
 import os
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,44 @@ for _name in [name for name in os.environ if name.startswith("TICKLINE_")]:
 hypothesis_settings.register_profile("tickline", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("tickline")
 
+# fixtures that start a server
+SERVERS = {"prefect_url", "_live_triton", "triton_home", "postgres"}
+EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server: `make check` leaves it out."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
+
+
+_unexpected: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a skip that `expected_skips.txt` does not list."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+        line = f"{report.nodeid} | {reason.removeprefix('Skipped: ')}"
+        lines = EXPECTED_SKIPS.read_text().splitlines()
+        if not any(fnmatch(line, known) for known in lines if known and not known.startswith("#")):
+            _unexpected.append(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """An unexpected skip fails a run in CI."""
+    if _unexpected and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which skips were unexpected, and where expected ones are listed."""
+    for line in _unexpected:
+        terminalreporter.write_line(f"UNEXPECTED SKIP {line}", red=True)
+    if _unexpected:
+        terminalreporter.write_line(f"expected ones are listed in {EXPECTED_SKIPS.name}")
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +100,20 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, migrated once: copying it saves the seconds of a migration."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def home(tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def home(
+    tmp_path: Path, prefect_url: str, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Settings]:
     """Settings of an empty home folder whose flows use the session's Prefect server."""
     from prefect.settings import (
         PREFECT_API_URL,
@@ -73,6 +123,8 @@ def home(tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> I
     )
 
     settings = Settings(home=tmp_path / "home", prefect_api_url=prefect_url).resolved()
+    settings.home.mkdir()
+    shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TICKLINE_PREFECT_API_URL", prefect_url)

@@ -17,7 +17,7 @@ from flows.cli.options import (
     read_spec,
     settings_from_environment,
 )
-from model_code.settings import ENGINE_NAMES, NightlySpec
+from model_code.settings import ENGINE_NAMES, TRITON_ROW, NightlySpec
 
 app = typer.Typer()
 out = Console()
@@ -80,7 +80,7 @@ def bench(
 @app.command(rich_help_panel=PANELS.benchmark)
 def engines() -> None:
     """List the inference engines: which this machine can run, and why not the others."""
-    from infra.triton.benchmark_row import NOT_INSTALLED, TRITON_ROW
+    from infra.triton.benchmark_row import NOT_INSTALLED
     from infra.triton.install import installed
     from model_code.engines.registry import ENGINES, available
 

@@ -12,13 +12,13 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from flows.runs.find import find_run, flow_of, plain
+from flows.runs.find import find_run, flow_of
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import MESSAGE, clean_up
 from tasks.runs.faults import Cause, Fault, cause_by_name
 from tasks.runs.lock import read_owner
-from tasks.runs.task_runs import settled_task_runs, task_runs
+from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 DONE = {"Completed", "Cached"}
 WHOSE = {
@@ -88,12 +88,12 @@ def explain(settings: Settings, run: str | None) -> Explanation:
         run=found.name,
         state=state.name if state and state.name else "unknown",
         when=_when(found),
-        stage=plain(stopped.name) if stopped and command else None,
+        stage=plain_name(stopped.name) if stopped and command else None,
         cause=cause,
         whose=whose,
         remedy=remedy,
         done=tuple(
-            (plain(stage.name), str(stage.state_name))
+            (plain_name(stage.name), str(stage.state_name))
             for stage in stages
             if stage.state_name in DONE
         ),
@@ -155,8 +155,8 @@ def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
         found = read(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
-    newest = {plain(stage.name): stage for stage in ordered}  # each attempt leaves its own
-    return [stage for stage in ordered if newest[plain(stage.name)] is stage]
+    newest = {plain_name(stage.name): stage for stage in ordered}  # each attempt leaves its own
+    return [stage for stage in ordered if newest[plain_name(stage.name)] is stage]
 
 
 def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str, str]]:

@@ -1,7 +1,5 @@
 """Find a flow run by name, by id, or the newest that did not complete."""
 
-import re
-
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
@@ -56,11 +54,6 @@ def is_open(run: FlowRun) -> bool:
         and not run.state.is_completed()
         and BusyError.__name__ not in (run.state.message or "")
     )
-
-
-def plain(stage: str) -> str:
-    """A stage's name without the suffix that Prefect adds to unnamed task runs."""
-    return re.sub(r"-[0-9a-f]{3}$", "", stage)
 
 
 def flow_of(run: FlowRun) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from infra.servers import environment, prefect_server
+from infra.servers import ServerError, environment, prefect_server
 from infra.triton.install import install
-from model_code.settings import NightlySpec, Settings
+from model_code.settings import TRITON_ROW, NightlySpec, Settings
 
 if TYPE_CHECKING:
     from flows.bench import Bench
@@ -44,6 +44,7 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
     Raises:
         TicklineError: a stage failed; finished stages are kept for the rerun.
     """
+    _install_triton(spec, settings)
     with connected(settings):
         from flows.nightly import nightly
         from flows.runs.outcome import Outcome
@@ -59,8 +60,18 @@ def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Benc
     Raises:
         TicklineError: a stage failed.
     """
-    install(settings, say=print)  # the row `triton-grpc`
+    _install_triton(spec, settings)
     with connected(settings):
         from flows.bench import bench
 
         return bench(spec, repeat=repeat)
+
+
+def _install_triton(spec: NightlySpec, settings: Settings) -> None:
+    """Install the server for the benchmark's row `triton-grpc`; without it the row says why."""
+    if not spec.benchmark.served:
+        return
+    try:
+        install(settings, say=print)
+    except ServerError as error:
+        print(f"no Triton server, so no row {TRITON_ROW}: {error.what}")  # noqa: T201

@@ -5,11 +5,11 @@ worked on in this process until it waits or ends; a decision resumes it here too
 there to take it.
 """
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.local import connected
+from infra.services import POOL
 from model_code.errors import ConfigError, PromotionError
 from model_code.settings import PromotionSpec, Settings
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tasks.promotion.records import Promoted, RolledBack
 
 ROOT = Path(__file__).resolve().parents[2]
-POOL = "local"
 DEPLOYMENT = "promote/promote"
 # a promotion that ended with one of these is not gone on with
 VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError"}
@@ -177,22 +176,18 @@ def _work_on(run: "FlowRun") -> "Promoted | FlowRun":
 def _deployed() -> "UUID":
     """Id of the promotion's deployment; made here where prefect.yaml was never deployed."""
     from prefect import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
-    from prefect.workers.process import ProcessWorker
 
     from flows.promote import promote
+    from infra.deploy import make_pool
 
     with get_client(sync_client=True) as client:
         try:
             return client.read_deployment_by_name(DEPLOYMENT).id
         except ObjectNotFound:
             pass
-        with suppress(ObjectAlreadyExists):
-            template = ProcessWorker.get_default_base_job_template()
-            pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
-            client.create_work_pool(pool)
+        make_pool(client)
         return client.create_deployment(
             flow_id=client.create_flow(promote),
             name=promote.name,

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.runs.find import find_run, flow_of, is_open, plain
+from flows.runs.find import find_run, flow_of, is_open
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.caching.repair import broken_artefact, forget
@@ -19,7 +19,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
 from tasks.runs.heartbeat import SILENT_S
 from tasks.runs.lock import run_lock
-from tasks.runs.task_runs import settled_task_runs, task_runs
+from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 POLL_S = 1.0
 ENDING_S = 30.0
@@ -80,7 +80,7 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in told:
                     told.add((stage.id, str(stage.end_time)))
-                    say(f"  {stage.state_name:<9} {plain(stage.name)}")
+                    say(f"  {stage.state_name:<9} {plain_name(stage.name)}")
             if state is not None and over:
                 return state
             time.sleep(POLL_S)

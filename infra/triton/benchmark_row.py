@@ -25,7 +25,6 @@ from model_code.serving.load import LoadResult, closed_loop, open_loop
 from model_code.serving.predictor import TritonPredictor
 from model_code.settings import MODEL_NAME, BenchmarkSpec, Settings
 
-TRITON_ROW = "triton-grpc"
 NOT_INSTALLED = "not installed: tickline triton up installs it once"
 PROBES = 15
 

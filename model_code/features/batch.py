@@ -23,7 +23,7 @@ class FeatureRows:
     Attributes:
         features_NF: float32, columns as in `definition.FEATURES`.
         timestamp_N: int64, ns UTC.
-        segment_N: int32, never falling; a window may only span rows of one segment.
+        segment_N: int32, non-decreasing; a window may only span rows of one segment.
     """
 
     features_NF: npt.NDArray[np.float32]
@@ -32,9 +32,9 @@ class FeatureRows:
 
 
 class FeatureStream:
-    """One instrument's features, chunk by chunk, the state carried from each to the next.
+    """One instrument's features, chunk by chunk, with the state carried between chunks.
 
-    However the same rows are cut into chunks, the features are the same bits.
+    The features are bit-identical for any division of the rows into chunks.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
@@ -56,14 +56,14 @@ class FeatureStream:
             raise DataError(
                 f"features are computed one instrument at a time, found {self.symbol} and {found}",
                 where=f"rows {self._done} to {self._done + batch.num_rows}",
-                remedy="pass each instrument's ticks on its own",
+                remedy="pass each instrument's ticks separately",
             )
         ticks_N = tick_records(batch)
         features_NF = np.empty((len(ticks_N), FEATURE_COUNT), np.float32)
         segment_N = np.empty(len(ticks_N), np.int32)
         taken = kernel.run(self._state_1, ticks_N, self._reset_gap_ns, features_NF, segment_N)
         if taken < len(ticks_N):
-            raise unfit(ticks_N[taken], f"{self.symbol}, row {self._done + taken}")
+            raise invalid_tick(ticks_N[taken], f"{self.symbol}, row {self._done + taken}")
         self._done += taken
         return FeatureRows(features_NF, ticks_N["timestamp"].copy(), segment_N)
 
@@ -107,11 +107,11 @@ def reset_gap_ns(spec: FeatureSpec) -> int:
     return round(spec.reset_gap_s * 1e9)
 
 
-def unfit(tick: np.void, where: str) -> DataError:
-    """The error for a row the kernel refuses: its state would be wrong from here on."""
+def invalid_tick(tick: np.void, where: str) -> DataError:
+    """Return the error for a row that the kernel refuses."""
     values = ", ".join(f"{name}={tick[name]}" for name in kernel.TICK.names or ())
     return DataError(
-        "a row reached the features that validation should have quarantined: prices must be "
+        "validation should have quarantined this row: prices must be "
         "0 < bid < ask, sizes positive or missing, volumes not negative, and the clock must "
         f"not go back; found {values}",
         where=where,

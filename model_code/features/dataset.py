@@ -1,9 +1,9 @@
 """One table of features and labels over many instrument-days, built by streaming Parquet.
 
-A folder of plain `.npy` columns, opened as memory maps, and `meta.json`. Memory while building is
-bounded by a chunk of rows and one label horizon, not by a file.
+A folder of plain `.npy` columns, opened as memory maps, and `meta.json`. Building needs memory for
+one chunk of rows and one label horizon, not for a whole file.
 
-Shapes: N rows of all instrument-days one after the other, F features (16).
+Shapes: N rows of all instrument-days, concatenated, F features (16).
 """
 
 import datetime as dt
@@ -70,7 +70,7 @@ class FeatureTable:
         features_NF: float32, columns as in `definition.FEATURES`, not standardised.
         timestamp_N: int64, ns UTC.
         label_N: int8, 1, 0 or -1 (not observed).
-        segment_N: int32, never falling over the whole table; windows stay within one.
+        segment_N: int32, non-decreasing over the whole table; a window stays within one segment.
         symbol_N: int16, index into `meta.symbols`.
         spread_bps_N: float32, spread over mid.
         meta: what it was built from.
@@ -114,13 +114,13 @@ def build(
     simulated: bool,
     chunk_rows: int = CHUNK_ROWS,
 ) -> TableMeta:
-    """Write the table of `parquet_paths` (clean TICKS, one file each) into the fresh folder `out`.
+    """Write the table of `parquet_paths` (clean TICKS, one file each) into the new folder `out`.
 
-    Days lie in order of (date, symbol). The source's own label is used where it is not null.
+    Days are sorted by (date, symbol). The source's own label is used where it is not null.
 
     Raises:
-        DataError: no rows at all, an unreadable file, one that is not the day it is said to be,
-            or rows validation should have quarantined.
+        DataError: no rows, an unreadable file, a file of another instrument, or rows that
+            validation should have quarantined.
         StorageError: the disk is full or the folder not writable.
     """
     inputs = sorted(parquet_paths, key=lambda entry: (entry[0].date, entry[0].symbol))
@@ -181,7 +181,7 @@ def _day_columns(
     first_segment: int,
     chunk_rows: int,
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The columns of one instrument-day, chunk by chunk; labels come as they are decided."""
+    """The columns of one instrument-day, chunk by chunk; labels follow once they are known."""
     features, labels = FeatureStream(spec), LabelStream(spec)
     for ticks in _read(path, chunk_rows):
         rows = features.update(ticks)

@@ -1,11 +1,10 @@
-"""What the 16 features are: name, formula, unit and source, in the order of the columns.
+"""Definition of the 16 features: name, formula, unit and source, in column order.
 
-The formulas are computed in one place only, `kernel.step`; this table explains it. Written with
-`slog(x) = sign(x) * ln(1 + |x|)`, `tick` the tightest spread so far, `size` the running mean of
+`kernel.step` computes the formulas; this table documents them. Notation: `slog(x)` is
+sign(x) * ln(1 + |x|), `tick` the tightest spread so far, `size` the running mean of
 (bid_size + ask_size) / 2 and `sigma` the running deviation of mid moves, all within the segment;
 `mean_n` is an exponential mean over about n rows and `d` the change since the previous row.
-A feature whose inputs are missing is 0, and so are changes, flow and trades on a segment's first
-row.
+A feature with missing inputs is 0. On a segment's first row changes, flow and trades are 0.
 """
 
 from dataclasses import dataclass

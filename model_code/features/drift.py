@@ -1,7 +1,8 @@
-"""How far each feature of one set of windows has drifted from another: population stability index.
+"""Drift of each feature between two sets of rows: population stability index (PSI).
 
-PSI = sum over bins of (q - p) ln(q / p), the bins being deciles of the reference. By convention
-below 0.1 is no shift, 0.1 to 0.25 a moderate one, above 0.25 a large one.
+PSI = sum over bins of (q - p) ln(q / p), with the deciles of the reference as bins. By convention
+below 0.1 is no shift, 0.1 to 0.25 a moderate shift, above 0.25 a large shift (Siddiqi 2006, 'Credit
+Risk Scorecards').
 
 Shapes: N and M rows, F features.
 """
@@ -33,7 +34,7 @@ def drift(
 def _psi(reference_N: NDArray[np.floating], current_M: NDArray[np.floating]) -> float:
     cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
     shares = [
-        # half a row in every bin: an empty one says little, and must not make the index infinite
+        # half a row is added to every bin, so that an empty bin does not make the index infinite
         (np.bincount(np.digitize(values, cuts, right=True), minlength=len(cuts) + 1) + 0.5)
         / (len(values) + 0.5 * (len(cuts) + 1))
         for values in (reference_N, current_M)

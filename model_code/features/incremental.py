@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from model_code.errors import DataError
 from model_code.features import kernel
-from model_code.features.batch import reset_gap_ns, unfit
+from model_code.features.batch import invalid_tick, reset_gap_ns
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
 
 
 class FeatureState:
-    """One instrument's running features and its newest window.
+    """One instrument's feature state and its newest window.
 
     Each row is written twice, `SEQUENCE_LENGTH` apart, so that the newest window is always one
     contiguous slice.
@@ -46,11 +46,11 @@ class FeatureState:
         """Take one tick (units as in `market.schema.TICKS`, missing is NaN).
 
         Returns:
-            features_F, a view that the 64th following update overwrites.
+            features_F, a view that the 64th update after this one overwrites.
 
         Raises:
-            DataError: the tick is unfit (crossed, negative, clock going back); the state is as
-                before, so the caller may count it and go on.
+            DataError: the tick is invalid (crossed, negative, clock going back); the state is
+                unchanged, so the caller can count the tick and continue.
         """
         self._tick_1[0] = (
             timestamp_ns,
@@ -69,7 +69,7 @@ class FeatureState:
         row_1F = self._ring_2TF[slot : slot + 1]
         taken = kernel.run(self._state_1, self._tick_1, self._reset_gap_ns, row_1F, self._segment_1)
         if taken == 0:
-            raise unfit(self._tick_1[0], "live tick")
+            raise invalid_tick(self._tick_1[0], "live tick")
         self._ring_2TF[slot + SEQUENCE_LENGTH] = row_1F[0]
         self._newest = slot
         features_F: npt.NDArray[np.float32] = row_1F[0]
@@ -82,19 +82,19 @@ class FeatureState:
 
     @property
     def ready(self) -> bool:
-        """Whether the current segment holds a whole window."""
+        """Whether the current segment has a full window."""
         return bool(self._state_1[0]["rows"] >= SEQUENCE_LENGTH)
 
     def window_TF(self) -> npt.NDArray[np.float32]:  # noqa: N802
         """The newest window, oldest row first: a view that the next update overwrites.
 
         Raises:
-            DataError: not `ready`, its first rows would belong to another segment or to none.
+            DataError: not `ready`: the window would contain rows of another segment, or none.
         """
         if not self.ready:
             raise DataError(
-                f"the window is not warm: {self._state_1[0]['rows']} of {SEQUENCE_LENGTH} rows",
-                remedy="ask only when ready",
+                f"the window is not full: {self._state_1[0]['rows']} of {SEQUENCE_LENGTH} rows",
+                remedy="call window_TF only when ready is true",
             )
         first = self._newest + 1
         return self._ring_2TF[first : first + SEQUENCE_LENGTH]

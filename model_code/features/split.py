@@ -1,10 +1,10 @@
-"""Time-ordered split with purge and embargo: newest day for the test, end of the rest to validate.
+"""Time-ordered split with purge and embargo: train, validation, and the newest day as the test.
 
-Two boundaries in time, common to all instruments: where validation begins, and midnight UTC of the
-test date. Before a boundary, windows whose label horizon reaches it are purged; after it, windows
-whose 64 rows of lookback begin within the embargo are left out. So no row, and no instant, that
-one part's labels or windows use is seen by the next (López de Prado 2018, 'Advances in Financial
-Machine Learning', ch. 7).
+All instruments share two boundaries in time: the start of validation, and midnight UTC of the test
+date. Before a boundary, windows whose label horizon reaches it are purged. After it, windows whose
+64 rows of lookback begin within the embargo are excluded. A part therefore uses no row and no
+instant that the windows or labels of the part before it use (López de Prado 2018, 'Advances in
+Financial Machine Learning', ch. 7).
 
 Shapes: B windows, given by the rows they end on.
 """
@@ -42,7 +42,7 @@ class PartReport(BaseModel):
 
 
 class SplitReport(BaseModel):
-    """What went where; times are ISO 8601 UTC, of windows' last rows."""
+    """Boundaries and counts of the parts; times are ISO 8601 UTC, of windows' last rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,16 +101,17 @@ class Split:
 
 
 def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None) -> Split:
-    """Split the windows of `table`; its own `FeatureSpec` gives the label horizon.
+    """Split the windows of `table`; the table's `FeatureSpec` gives the label horizon.
 
     Args:
         table: all instruments and dates; dates after the test date are not used.
-        spec: fraction, embargo and the most windows of each part (evenly strided, no chance in it).
-        test_date: None is the newest date of the table.
+        spec: fraction, embargo and the maximum number of windows of each part (a part above it is
+            thinned with an even stride, not at random).
+        test_date: None means the newest date of the table.
 
     Raises:
-        DataError: fewer than two dates, the test date is missing, or a part is empty or holds
-            one class only.
+        DataError: fewer than two dates, the test date is missing, or a part is empty or has one
+            class only.
     """
     dates = table.meta.dates
     test_date = dates[-1] if test_date is None else test_date
@@ -132,7 +133,7 @@ def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None
     if not before.any():
         raise DataError(
             f"no window of {SEQUENCE_LENGTH} rows with an observed label before {test_date}",
-            remedy="add earlier dates, or look for gaps with: tickline data describe",
+            remedy="add earlier dates, or check for gaps with: tickline data describe",
         )
     test_from = int(np.datetime64(test_date, "ns").astype(np.int64))
     sorted_at = int(before.sum() * (1.0 - spec.validation_fraction))
@@ -154,7 +155,7 @@ def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None
         purged, embargoed = candidate & purge, candidate & embargo & ~purge
         kept = ends[candidate & ~purge & ~embargo]
         chosen[part] = _strided(kept, limit)
-        _demand_both_classes(part, table.label_N[chosen[part]], test_date)
+        _require_both_classes(part, table.label_N[chosen[part]], test_date)
         reports[part] = PartReport(
             candidates=int(candidate.sum()),
             purged=int(purged.sum()),
@@ -175,11 +176,11 @@ def _strided(kept: Ends, limit: int) -> Ends:
     return kept[np.linspace(0, len(kept) - 1, limit).round().astype(np.int64)]
 
 
-def _demand_both_classes(part: str, label_B: npt.NDArray[np.int8], test_date: dt.date) -> None:
+def _require_both_classes(part: str, label_B: npt.NDArray[np.int8], test_date: dt.date) -> None:
     found = np.unique(label_B).tolist()
     if found != [0, 1]:
         raise DataError(
-            f"the {part} part holds {len(label_B)} windows with labels {found}; "
+            f"the {part} part has {len(label_B)} windows with labels {found}; "
             "it needs both 0 and 1",
             where=f"test date {test_date}",
             remedy="add dates or instruments, or change horizon_ms and cost_bps",

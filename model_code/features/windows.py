@@ -13,10 +13,10 @@ from model_code.settings import SEQUENCE_LENGTH
 def gather(
     features_NF: npt.NDArray[np.float32], ends_B: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """x_BTF: for each end, rows `end - 63 .. end`, oldest first (a copy; a memory map will do).
+    """x_BTF: for each end, a copy of rows `end - 63 .. end`, oldest first.
 
     Raises:
-        DataError: an end has fewer than 64 rows before and including it, or lies past the rows.
+        DataError: an end has fewer than 64 rows before and including it, or is out of range.
     """
     ends_B = np.asarray(ends_B, np.int64)
     bad = (ends_B < SEQUENCE_LENGTH - 1) | (ends_B >= len(features_NF))
@@ -33,9 +33,9 @@ def gather(
 def valid_ends(
     segment_N: npt.NDArray[np.int32], label_N: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.int64]:
-    """Ends of all windows that lie within one segment and whose label is observed, ascending.
+    """Ends of all windows within one segment and with an observed label, ascending.
 
-    `segment_N` never falls, so equal segments at both ends of a window mean equal throughout.
+    `segment_N` is non-decreasing, so a window with equal segments at both ends is in one segment.
     """
     last = SEQUENCE_LENGTH - 1
     if len(segment_N) <= last:
@@ -45,6 +45,6 @@ def valid_ends(
 
 
 def spread(ends_N: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """`count` of the ends, evenly over the whole time; all of them if there are fewer."""
+    """`count` of the ends, evenly spaced over all of them; all if there are fewer."""
     places = np.linspace(0, len(ends_N) - 1, min(count, len(ends_N))).astype(np.int64)
     return ends_N[np.unique(places)]

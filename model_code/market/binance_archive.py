@@ -1,15 +1,15 @@
 """Binance's public daily archives in a folder (or any fsspec URI), as downloaded.
 
 `<SYMBOL>-bookTicker-<YYYY-MM-DD>.zip`: update_id, best_bid_price, best_bid_qty, best_ask_price,
-best_ask_qty, transaction_time, event_time. Trades, if there: `<SYMBOL>-trades-<D>.zip` (id, price,
-qty, quote_qty, time, is_buyer_maker) or else `<SYMBOL>-aggTrades-<D>.zip` (agg_trade_id, price,
-quantity, first_trade_id, last_trade_id, transact_time, is_buyer_maker); spot files carry one more
-column. One CSV per zip, with or without header; times in milliseconds, microseconds in spot files
-from 2025 on. Source: github.com/binance/binance-public-data.
+best_ask_qty, transaction_time, event_time. Trades are optional: `<SYMBOL>-trades-<D>.zip` (id,
+price, qty, quote_qty, time, is_buyer_maker), otherwise `<SYMBOL>-aggTrades-<D>.zip` (agg_trade_id,
+price, quantity, first_trade_id, last_trade_id, transact_time, is_buyer_maker). Spot files have one
+more column. Each zip contains one CSV, with or without a header. Times are in milliseconds, in spot
+files from 2025 on in microseconds. Source: github.com/binance/binance-public-data.
 
-A row's time is `transaction_time`, the matching engine's clock, which trades are stamped with too
-(`event_time` is when the update was sent). Rows stay in the file's order, also where the clock goes
-back. Symbols carry the venue: `BTCUSDT.binance`.
+A row's time is `transaction_time`, the matching engine's clock, which also stamps trades
+(`event_time` is when the update was sent). Rows stay in file order, even where the clock goes back.
+Symbols include the venue: `BTCUSDT.binance`.
 """
 
 import datetime as dt
@@ -125,17 +125,17 @@ class BinanceArchiveStore:
 
 
 def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> pl.DataFrame:
-    """Read one archive's CSV by column position; adds `timestamp` (ns UTC).
+    """Read one archive's CSV by column position and add `timestamp` (ns UTC).
 
     Raises:
-        SchemaError: too few columns, or a cell of another type.
+        SchemaError: too few columns, or a cell of the wrong type.
     """
     first = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     if first.count(",") + 1 < len(columns):
         raise SchemaError(
             f"expected {len(columns)} columns ({', '.join(columns)}), found {first[:200]!r}",
             where=where,
-            remedy="download the archive again, or check that it is the kind its name says",
+            remedy="download the archive again, or check that its content matches its name",
         )
     try:
         cells = pl.read_csv(
@@ -155,7 +155,7 @@ def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> 
             f"the CSV inside has the wrong types: {str(error).splitlines()[0]}; expected "
             + ", ".join(f"{name} {kind.__name__}" for name, kind in columns.items()),
             where=where,
-            remedy="download the archive again, or check that it is the kind its name says",
+            remedy="download the archive again, or check that its content matches its name",
         ) from error
     time = pl.col("time")
     scale = pl.when(time >= _MICROSECONDS).then(1_000).otherwise(1_000_000)

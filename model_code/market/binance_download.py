@@ -1,4 +1,4 @@
-"""Download Binance's public daily archives: checksum verified, resumed, with a progress bar.
+"""Download Binance's public daily archives: checksums verified, resumable, with a progress bar.
 
 `<base>/<kind>/<SYMBOL>/<SYMBOL>-<kind>-<YYYY-MM-DD>.zip` and, beside it, `.zip.CHECKSUM` in
 sha256sum's format. Source: github.com/binance/binance-public-data.
@@ -38,24 +38,25 @@ def download(
     attempts: int = 5,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
-    """Fetch one instrument-day's archives into `folder`; files already there are kept if whole.
+    """Download one instrument-day's archives into `folder`.
 
-    A broken transfer leaves `<name>.part`, from which the next call goes on.
+    A file already there is kept if its checksum matches. An interrupted transfer leaves
+    `<name>.part`; the next call resumes from it.
 
     Args:
         symbol: as Binance writes it, e.g. BTCUSDT.
         date: UTC date.
         folder: created if missing; open it afterwards with `open_market`.
-        base_url: folder of the archives; another one for spot or coin-margined futures.
+        base_url: folder of the archives; spot and coin-margined futures have others.
         kinds: archive kinds, in this order.
-        attempts: tries per file when the network or the server fails.
-        progress: draw on this one; None draws an own bar on standard error.
+        attempts: per file, when the network or the server fails.
+        progress: bar to update; None creates one on standard error.
 
     Returns:
         The files, in the order of `kinds`.
 
     Raises:
-        MarketError: the host cannot be reached, or has no such archive.
+        MarketError: the host is unreachable or has no such archive.
         IntegrityError: the bytes differ from the published checksum; the file is deleted.
         StorageError: the disk is full or the folder not writable.
     """
@@ -95,7 +96,7 @@ def _fetch(client: httpx.Client, url: str, target: Path, bar: Progress, attempts
     retry = Retrying(
         stop=stop_after_attempt(attempts),
         wait=wait_exponential(multiplier=0.2, max=10.0),
-        retry=retry_if_exception(_passing),
+        retry=retry_if_exception(_transient),
         reraise=True,
     )
     part = target.with_name(target.name + ".part")
@@ -112,31 +113,31 @@ def _fetch(client: httpx.Client, url: str, target: Path, bar: Progress, attempts
                 f"{target.name} differs from its published checksum: "
                 f"expected sha256 {expected[:12]}, found {found[:12]}; the file was deleted",
                 where=url,
-                remedy="download it again; if it repeats, a proxy alters it or the host errs",
+                remedy="download it again; if it fails again, a proxy may alter the file",
             )
         part.replace(target)
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         raise MarketError(
-            f"{target.name} is not to be had: HTTP {status}",
+            f"cannot download {target.name}: HTTP {status}",
             where=str(error.request.url),
-            remedy="check symbol and date (archives appear the day after; not every kind has all)"
+            remedy="check symbol and date (archives appear a day later, some dates never)"
             if status == httpx.codes.NOT_FOUND
             else "try again later",
         ) from error
     except httpx.HTTPError as error:
         raise MarketError(
-            f"the download of {target.name} broke off: {error or type(error).__name__}",
+            f"the download of {target.name} was interrupted: {error or type(error).__name__}",
             where=url,
-            remedy="check the network and run the same command again; it goes on where it stopped",
+            remedy="check the network and run the same command again; it resumes where it stopped",
         ) from error
     except OSError as error:
         raise storage_error(error, target) from error
     return target
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether another try may help: a broken transfer or a server's fault, not a missing file."""
+def _transient(error: BaseException) -> bool:
+    """Whether a retry may help: a broken transfer or a server error, not a missing file."""
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         return status >= 500 or status == httpx.codes.TOO_MANY_REQUESTS
@@ -147,18 +148,18 @@ def _checksum(client: httpx.Client, url: str) -> str:
     text = client.get(url).raise_for_status().text.split()
     if not text or len(text[0]) != 64:
         raise IntegrityError(
-            "the published checksum is not one", where=url, remedy="open the address in a browser"
+            "the published checksum is not a sha256", where=url, remedy="open the URL in a browser"
         )
     return text[0].lower()
 
 
 def _transfer(client: httpx.Client, url: str, part: Path, bar: Progress, task: TaskID) -> None:
-    """Append what `part` lacks; start over where the server does not resume."""
+    """Append the missing bytes to `part`; start over if the server does not support ranges."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with client.stream("GET", url, headers=headers) as response:
         if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # already whole: the checksum decides
+            return  # already complete: the checksum decides
         response.raise_for_status()
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             have = 0

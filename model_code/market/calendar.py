@@ -1,7 +1,7 @@
-"""Trading calendars: whether a night has a finished session to train on.
+"""Trading calendars: whether there is a closed session to train on.
 
-Sessions come from the `exchange_calendars` library: "XNYS" and its like close on holidays and know
-early closes, "24/7" has a session on every UTC date.
+Sessions come from the `exchange_calendars` library. Exchange codes such as "XNYS" have holidays and
+early closes. "24/7" has a session on every UTC date.
 """
 
 import datetime as dt
@@ -16,19 +16,19 @@ ALWAYS_OPEN = "24/7"
 
 
 def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: float) -> str | None:
-    """Why a scheduled night should not run; None where it should.
+    """Return why a scheduled run should be skipped, or None if it should run.
 
-    The night's session is the calendar date before `scheduled`, read in `scheduled`'s own time
-    zone: a run due on Friday at 01:00 is Thursday's. That session must exist and be over.
+    The session is the calendar date before `scheduled`, in `scheduled`'s time zone: a run scheduled
+    for Friday 01:00 trains on Thursday. That session must exist and be closed.
 
     Args:
         calendar: a name `exchange_calendars` knows, e.g. "XNYS", "24/7".
         now: with a time zone.
-        scheduled: when the run was due, in the desk's time zone.
-        max_age_h: a run that begins more than this many hours late is stale.
+        scheduled: scheduled start, in the desk's time zone.
+        max_age_h: a run that starts more than this many hours late is stale.
 
     Raises:
-        ConfigError: the calendar is unknown, its dates end before, or a time has no zone.
+        ConfigError: the calendar is unknown or does not cover the date, or a time has no time zone.
     """
     for name, moment in (("now", now), ("scheduled", scheduled)):
         if moment.tzinfo is None:
@@ -45,7 +45,7 @@ def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: f
     sessions = _calendar(calendar)
     if not sessions.first_session.date() <= date <= sessions.last_session.date():
         raise ConfigError(
-            f"calendar {calendar} does not reach {date}",
+            f"calendar {calendar} does not cover {date}",
             where=f"{sessions.first_session.date()} to {sessions.last_session.date()}",
             remedy="update exchange_calendars",
         )
@@ -68,7 +68,7 @@ def known(calendar: str) -> bool:
 
 
 def _calendar(name: str) -> "ExchangeCalendar":
-    import exchange_calendars  # seconds to import, and the default needs none of it
+    import exchange_calendars  # takes seconds to import; the default calendar does not need it
     from exchange_calendars.errors import InvalidCalendarName
 
     try:
@@ -81,7 +81,7 @@ def _calendar(name: str) -> "ExchangeCalendar":
 
 
 def _holiday(sessions: "ExchangeCalendar", date: dt.date) -> str:
-    """The holiday's name, where the calendar's rules give one."""
+    """The holiday's name, if the calendar's rules give one."""
     import pandas as pd
 
     rules = sessions.regular_holidays

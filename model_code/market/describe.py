@@ -1,4 +1,4 @@
-"""What a market store holds: counts, gaps and quality per instrument-day, and a picture."""
+"""Summary of a market store: counts, gaps and quality per instrument-day, and a plot."""
 
 import datetime as dt
 from pathlib import Path
@@ -16,8 +16,8 @@ from model_code.market.schema import InstrumentDay
 if TYPE_CHECKING:
     from model_code.market.store import MarketStore
 
-_POINTS = 600  # per day and instrument in the picture
-_PLOTTED = 12  # instruments in the picture
+_POINTS = 600  # plotted per day and instrument
+_PLOTTED = 12  # instruments plotted
 
 
 class DayDescription(BaseModel):
@@ -27,12 +27,12 @@ class DayDescription(BaseModel):
         first, last: earliest and latest time stamp; None when the day is empty.
         ticks_per_s: median over the whole seconds from first to last.
         largest_gap_s: longest time without a row.
-        backwards: rows whose clock is behind the row above.
+        backwards: rows stamped earlier than the previous row.
         crossed: rows with bid >= ask.
         missing: rows with a price that is null, NaN, infinite or not positive.
         spread_bps: median spread over mid, in basis points, of the other rows.
-        tightest: share of them at the day's tightest spread.
-        labelled: rows that carry the source's own label.
+        tightest: share of those rows at the day's tightest spread.
+        labelled: rows with a label from the source.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -54,13 +54,13 @@ class DayDescription(BaseModel):
 
 
 class Curves(BaseModel):
-    """What the picture draws of one instrument-day, at most 600 points each.
+    """Plotted curves of one instrument-day, at most 600 points each.
 
     Attributes:
         position: 0 at the day's first row, 1 at its last.
         mid: mean of bid and ask, quote currency.
         spread_bps: spread over mid, mean over the step to the next point.
-        ticks_per_s: rows a second, likewise.
+        ticks_per_s: rows per second over the same step.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -72,7 +72,7 @@ class Curves(BaseModel):
 
 
 class Description(BaseModel):
-    """A whole store, sorted by (date, symbol); `curves` runs along `days`."""
+    """A whole store, sorted by (date, symbol); `curves` has one entry per entry of `days`."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -134,7 +134,7 @@ def _describe_day(ticks: pa.Table, day: InstrumentDay) -> tuple[DayDescription, 
 
 
 def _per_second(ordered: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Rows in each second from the first row on, the last, unfinished one left out."""
+    """Rows in each second from the first row on, excluding the last, incomplete second."""
     second, count = np.unique((ordered - ordered[0]) // 1_000_000_000, return_counts=True)
     whole = max(int(second[-1]), 1)
     full = count[second < whole]
@@ -151,10 +151,10 @@ def _curves(
         return Curves(position=(), mid=(), spread_bps=(), ticks_per_s=())
     order = np.argsort(time, kind="stable")
     time, mid, spread = time[order], mid[order], spread[order]
-    # offsets: floats hold no epoch nanoseconds
+    # offsets, because floats cannot represent epoch nanoseconds exactly
     elapsed = time - time[0]
     row = np.searchsorted(elapsed, np.linspace(0, elapsed[-1], _POINTS), side="right") - 1
-    # spread and pace jump from row to row: draw their mean over each step
+    # spread and tick rate vary from row to row: plot their mean over each step
     edges = np.searchsorted(elapsed, np.linspace(0, elapsed[-1] + 1, _POINTS + 1))
     counts = np.diff(edges)
     sums = np.diff(np.concatenate([[0.0], np.cumsum(spread / mid * 1e4)])[edges])
@@ -170,7 +170,7 @@ def _curves(
 
 
 def plot(description: Description, path: Path) -> None:
-    """Write a PNG: mid price, spread and pace, a row per instrument, days side by side.
+    """Write a PNG: mid price, spread and tick rate, one row per instrument, days side by side.
 
     Raises:
         StorageError: the file cannot be written.
@@ -200,7 +200,7 @@ def plot(description: Description, path: Path) -> None:
     for panel in axes[-1]:
         panel.set_xticks([i + 0.5 for i in range(0, len(dates), step)])
         panel.set_xticklabels([f"{date:%m-%d}" for date in dates[::step]])
-    more = f", {len(symbols) - len(shown)} more not drawn" if len(symbols) > len(shown) else ""
+    more = f", {len(symbols) - len(shown)} more not shown" if len(symbols) > len(shown) else ""
     title = f"{description.uri} ({description.kind}{more})"
     figure.suptitle("SIMULATED MARKET: " + title if description.simulated else title, fontsize=11)
     with atomic_file(path) as temporary:

@@ -1,17 +1,16 @@
 """The desk's CSV: one file, or a folder of them, by fsspec URI.
 
 Header: `timestamp,bid_price,ask_price,bid_size,ask_size,last_trade,vwap,feature_ema_1min,label`
-(`label` may be left out). Symbol: the file's name, `<SYMBOL>.csv` or `<SYMBOL>_<YYYY-MM-DD>*.csv`,
-or the folder `symbol=<SYMBOL>/` it lies in. A file may span days, and a day several files: rows are
-split by UTC date, files taken in the order of their paths.
+(`label` is optional). Symbol: from the file's name, `<SYMBOL>.csv` or `<SYMBOL>_<YYYY-MM-DD>*.csv`,
+or from its folder, `symbol=<SYMBOL>/`. A file may span several days, and a day several files. Rows
+are split by UTC date. Files are read in path order.
 
 Time stamps are UTC, to the nanosecond: `2025-01-23T09:30:00.1Z`, `2025-01-23T09:30:00Z`, and the
-desk's short form without seconds, `2025-01-23T09:30Z` and `2025-01-23T09:30.1Z`. The fraction of
-the short form is of a SECOND (09:30:00.1, the desk's 100 ms clock), not of a minute as ISO 8601
-would have it.
+desk's short form without seconds, `2025-01-23T09:30Z` and `2025-01-23T09:30.1Z`. In the short form
+the fraction is of a SECOND (09:30:00.1, the desk's 100 ms clock), not of a minute as in ISO 8601.
 
-The CSV carries no trades of its own: volumes and trade counts are 0. Empty cells and NaN are read
-as such, for validation to quarantine; a cell that is no number is an error.
+The CSV has no trades: volumes and trade counts are 0. Empty cells and NaN are kept, for validation
+to quarantine. A cell that is not a number is an error.
 """
 
 import datetime as dt
@@ -73,7 +72,7 @@ class DeskCsvStore:
         """One instrument-day as TICKS, rows in source order.
 
         Raises:
-            SchemaError: the header differs, or a cell is no number.
+            SchemaError: the header differs, or a cell is not a number.
             DataError: a time stamp cannot be read.
         """
         frames = [
@@ -86,7 +85,7 @@ class DeskCsvStore:
         return conform(table.to_arrow(), self._root)
 
     def digest(self, day: InstrumentDay) -> str:
-        """sha256 over the bytes of the files that hold the day."""
+        """sha256 over the bytes of the files that contain the day."""
         return digest_files(self._fs, [path for path, _ in self._of(day)])
 
     def _of(self, day: InstrumentDay) -> list[tuple[str, int]]:
@@ -94,9 +93,9 @@ class DeskCsvStore:
             return self._parts[day.date, day.symbol]
         except KeyError as error:
             raise MarketError(
-                f"no rows of {day.symbol} on {day.date}",
+                f"no rows for {day.symbol} on {day.date}",
                 where=self.uri,
-                remedy="see what the store holds: tickline data describe",
+                remedy="list the store's contents: tickline data describe",
             ) from error
 
     @cached_property
@@ -119,7 +118,7 @@ class DeskCsvStore:
 
 
 def symbol_of(path: str) -> str:
-    """The instrument a file holds, by the folder or the file's name."""
+    """The instrument of a file, from its folder or its name."""
     *folders, name = path.split("/")
     for folder in reversed(folders):
         if folder.startswith("symbol="):
@@ -131,9 +130,9 @@ def parse(data: bytes, where: str) -> pl.DataFrame:
     """Read one CSV file into typed columns (HEADER); a missing label column becomes nulls.
 
     Raises:
-        SchemaError: the header differs, a row has too many or too few cells, or a cell is no
+        SchemaError: the header differs, a row has too many or too few cells, or a cell is not a
             number; the message names the line, the column and the text found.
-        DataError: a time stamp cannot be read; likewise.
+        DataError: a time stamp cannot be read; the message names the line and the text.
     """
     cells = _cells(data, where, HEADER)
     columns = [_times(cells["timestamp"], where)]
@@ -161,7 +160,7 @@ def _cells(data: bytes, where: str, wanted: tuple[str, ...]) -> pl.DataFrame:
             (f"column {missing[0]!r} is missing" if missing else "the header differs")
             + f": expected {','.join(HEADER)}, found {first[:200]!r}",
             where=f"{where}, line 1",
-            remedy="export the file again with the desk's header (label may be left out)",
+            remedy="export the file again with the desk's header (label is optional)",
         )
     bad: list[pc.InvalidRow] = []
 
@@ -192,7 +191,7 @@ def _cells(data: bytes, where: str, wanted: tuple[str, ...]) -> pl.DataFrame:
             f"expected {bad[0].expected_columns} cells, found {bad[0].actual_columns}: "
             f"{bad[0].text[:80]!r}",
             where=f"{where}, line {bad[0].number}",
-            remedy="export the file again; a short last line means it was not written to its end",
+            remedy="export the file again; a short last line means the file is truncated",
         ) from error
     frame = pl.from_arrow(table)
     return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
@@ -213,7 +212,7 @@ def _times(cells: pl.Series, where: str) -> pl.Series:
     times = frame["timestamp"].dt.replace_time_zone("UTC")
     for line, text in _faulty(cells, times, also_empty=True):
         raise DataError(
-            f"column 'timestamp': {text!r} is no time stamp",
+            f"column 'timestamp': {text!r} is not a time stamp",
             where=f"{where}, line {line}",
             remedy="write UTC stamps such as 2025-01-23T09:30:00.1Z",
         )

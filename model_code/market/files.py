@@ -1,4 +1,4 @@
-"""What the file-backed stores share."""
+"""Helpers shared by the file-backed stores."""
 
 import hashlib
 from collections.abc import Iterable

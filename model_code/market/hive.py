@@ -1,6 +1,6 @@
 """Hive-partitioned Parquet: `<root>/<quotes|trades>/symbol=<S>/date=<D>.parquet`, by fsspec URI.
 
-quotes: timestamp (ns UTC), symbol, bid_price, ask_price and, where the venue tells them, bid_size,
+quotes: timestamp (ns UTC), symbol, bid_price, ask_price and, if the venue provides them, bid_size,
 ask_size. trades (optional): timestamp, symbol, price, size, buyer_is_maker.
 """
 
@@ -31,7 +31,7 @@ class HiveStore:
         self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
 
     def catalog(self) -> tuple[InstrumentDay, ...]:
-        """Every instrument-day of the quotes, sorted; rows None where the footer is unreadable."""
+        """Every instrument-day of the quotes, sorted; rows is None if the footer is unreadable."""
         days = []
         for path in self._fs.glob(f"{self._root}/quotes/symbol=*/date=*.parquet"):
             if found := _PARTITION.search(path):
@@ -39,7 +39,7 @@ class HiveStore:
                     date = dt.date.fromisoformat(found["date"])
                 except ValueError as error:
                     raise MarketError(
-                        f"{found['date']} is no date",
+                        f"{found['date']} is not a date",
                         where=path,
                         remedy="name the file date=<YYYY-MM-DD>.parquet",
                     ) from error
@@ -50,9 +50,9 @@ class HiveStore:
         """One instrument-day as TICKS, rows in source order.
 
         Raises:
-            MarketError: a file is missing, truncated or no Parquet.
+            MarketError: a file is missing, truncated or not Parquet.
             SchemaError: a column is missing or of the wrong type (sizes may be absent).
-            DataError: the file holds another symbol than its folder says.
+            DataError: the file contains another symbol than its folder's name.
         """
         path = self._path("quotes", day)
         quotes = self._table(path, day)
@@ -72,7 +72,7 @@ class HiveStore:
         return f"{self._root}/{kind}/symbol={day.symbol}/date={day.date}.parquet"
 
     def _has_trades(self, day: InstrumentDay) -> bool:
-        """Whether to fold trades in; an instrument with none at all is quotes only."""
+        """Whether to fold in trades; an instrument without any trades file has quotes only."""
         path = self._path("trades", day)
         if self._fs.exists(path):
             return True
@@ -80,7 +80,7 @@ class HiveStore:
             raise MarketError(
                 f"{day.symbol} has trades on other days, but none on {day.date}",
                 where=path,
-                remedy="restore the file, or leave the day out",
+                remedy="restore the file, or exclude the day",
             )
         return False
 
@@ -89,7 +89,7 @@ class HiveStore:
             with self._fs.open(path, "rb") as file:
                 return int(pq.ParquetFile(file).metadata.num_rows)
         except (pa.ArrowException, OSError):
-            return None  # read() says what is wrong with it
+            return None  # read() reports the reason
 
     def _table(self, path: str, day: InstrumentDay) -> pa.Table:
         try:
@@ -99,19 +99,19 @@ class HiveStore:
             raise MarketError(
                 f"no file for {day.symbol} on {day.date}",
                 where=path,
-                remedy="see what the store holds: tickline data describe",
+                remedy="list the store's contents: tickline data describe",
             ) from error
         except (pa.ArrowException, OSError) as error:
             raise MarketError(
                 f"not readable as Parquet, truncated or corrupt: {error}",
                 where=path,
-                remedy="copy or download this file again; it was not written to its end",
+                remedy="copy or download this file again; it is incomplete",
             ) from error
         if "symbol" in table.column_names:
             others = [s for s in pc.unique(table["symbol"]).to_pylist() if s != day.symbol]
             if others:
                 raise DataError(
-                    f"the file holds rows of {others[0]!r}, its folder says {day.symbol!r}",
+                    f"the file contains rows of {others[0]!r} in the folder of {day.symbol!r}",
                     where=path,
                     remedy="write each symbol to its own folder symbol=<S>",
                 )

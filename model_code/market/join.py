@@ -1,6 +1,6 @@
 """Fold trades into quotes: one row per quote, every trade value known at the row's own time.
 
-Shapes: N quote rows, M trades. Nothing here looks ahead: a row depends on rows above it and on
+Shapes: N quote rows, M trades. There is no look-ahead: a row depends only on earlier rows and on
 trades stamped at or before it.
 """
 
@@ -38,10 +38,10 @@ Stamps = npt.NDArray[np.int64]
 def fold(quotes: pa.Table, trades: pa.Table | None, symbol: str, where: str) -> pa.Table:
     """Return TICKS rows, one per quote in source order, with the trades folded in.
 
-    A row counts the trades later than the row above it and not later than itself; the first row
-    counts all up to itself. `buyer_is_maker` marks a sell (the aggressor sold). A trade whose price
-    or size is not finite shows as a NaN `last_trade` (so that validation sees it) and adds nothing
-    to volumes or to `vwap`.
+    A row counts the trades after the previous row, up to and including its own time. The first row
+    counts all trades up to its own time. `buyer_is_maker` marks a sell (the aggressor sold). A
+    trade with a non-finite price or size gives a NaN `last_trade`, so that validation finds it, and
+    does not count in volumes or `vwap`.
 
     Args:
         quotes: the columns of `QUOTES`, N rows in any order.
@@ -67,9 +67,9 @@ def _stamps(table: pa.Table, where: str) -> Stamps:
     column = table["timestamp"]
     if column.null_count:
         raise DataError(
-            f"column 'timestamp' holds {column.null_count} nulls",
+            f"column 'timestamp' has {column.null_count} nulls",
             where=where,
-            remedy="export the file again: a row without a time cannot be placed",
+            remedy="export the file again with a time stamp on every row",
         )
     stamps: Stamps = column.cast(pa.int64()).to_numpy()
     return stamps
@@ -114,7 +114,7 @@ def _trade_columns(row_time: Stamps, trades: pa.Table | None, where: str) -> dic
 
 
 def _running(values: Floats) -> npt.NDArray[np.longdouble]:
-    """Sum of the first k values, k = 0..M; long double, so that differences are clean."""
+    """Sum of the first k values, k = 0..M; in long double, so that differences stay accurate."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.longdouble)])
 
 
@@ -129,8 +129,9 @@ def _imbalance_average(quotes: pa.Table, row_time: Stamps) -> pa.Array:
 def decayed_average(row_time: Stamps, values: Floats, tau_ns: float) -> Floats:
     """Exponential average over uneven times: a += (1 - exp(-dt / tau)) (x - a), from the first x.
 
-    NaN values leave the average as it was; NaN until the first value; a clock that goes back
-    counts as dt = 0. Source: Eckner, "Algorithms for Unevenly Spaced Time Series", EMA_next.
+    A NaN value leaves the average unchanged. The average is NaN before the first value. A clock
+    that goes back counts as dt = 0. Source: Eckner, "Algorithms for Unevenly Spaced Time Series",
+    EMA_next.
     """
     averages = np.empty(len(values))
     average, newest = np.nan, row_time[0] if len(row_time) else 0

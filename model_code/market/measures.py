@@ -1,4 +1,4 @@
-"""What each tick row measures: the numbers that `model_code/market/quality.py` bounds.
+"""Measures of each tick row, which `model_code/market/quality.py` checks against limits.
 
 A null measure means "does not apply": FX quotes have no sizes, a missing bid has no spread.
 """
@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from model_code.market.schema import TICKS, InstrumentDay
 
-ANCHOR_ROWS = 21  # a burst of up to ten bad rows leaves their median in place
+ANCHOR_ROWS = 21  # their median survives a burst of up to ten bad rows
 VOLATILITY_ROWS = 1000
-VOLATILITY_FLOOR_BPS = 1.0  # prices that stand still have no volatility of their own
-VOLATILITY_CLIP_BPS = 20.0  # most that one row counts for: a spike must not hide the next one
+VOLATILITY_FLOOR_BPS = 1.0  # unchanged prices have zero volatility
+VOLATILITY_CLIP_BPS = 20.0  # cap per row: one spike must not mask the next
 
 FLOATS = tuple(field.name for field in TICKS if field.type == pa.float64())
 FLOW = ("buy_volume", "sell_volume", "trade_count")
@@ -24,14 +24,15 @@ FLOW = ("buy_volume", "sell_volume", "trade_count")
 def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
     """Measure every row: one column per measure of `row_rules`, in row order, never NaN.
 
-    `jump_sigma` is the distance of the mid from the median of the ANCHOR_ROWS mids before it, over
-    sqrt(pi/2) times the mean such distance of the VOLATILITY_ROWS rows before (for a Gaussian, its
-    standard deviation; Geary, Biometrika 1935), floored and clipped as the constants say. It needs
-    ANCHOR_ROWS // 2 + 1 mids; the first rows are held against the first such median.
+    `jump_sigma` is the distance of the mid from the median of the ANCHOR_ROWS mids before it,
+    divided by sqrt(pi/2) times the mean such distance of the VOLATILITY_ROWS rows before (for a
+    Gaussian, the standard deviation; Geary, Biometrika 1935), with the floor and the cap given by
+    the constants above. It needs ANCHOR_ROWS // 2 + 1 mids; the first rows are compared with the
+    first such median.
 
     Args:
         ticks: N rows conforming to `TICKS`, in source order.
-        day: the instrument and session date they are meant to be.
+        day: expected instrument and session date.
     """
     frame = pl.from_arrow(ticks)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
@@ -113,7 +114,7 @@ def _volatility_bps(distance_bps: pl.Expr) -> pl.Expr:
 
 
 def _outside_bps(name: str, low: pl.Expr, high: pl.Expr) -> pl.Expr:
-    """How far a value lies outside [low, high], in bps of the bound; null where any is absent."""
+    """Distance of a value outside [low, high], in bps of the bound; null if any is absent."""
     value = pl.col(name)
     below, above = (low - value) / low, (value - high) / high
     outside = pl.max_horizontal(below, above, pl.lit(0.0)) * 1e4

@@ -1,8 +1,9 @@
-"""Row faults: one table of rules, the quarantine it leads to, and a day's report.
+"""Row faults: the table of rules, the quarantine, and a day's report.
 
-`derive` measures every row (spread in bps, seconds the clock went back, jump in volatilities ...),
-`row_rules` bounds each measure, `quarantine` splits a day by them. The Great Expectations suite of
-`tasks/validation/expectations.py` uses the same measures and rules: one definition of a threshold.
+`derive` measures every row (spread in bps, seconds the clock went back, jump in volatilities ...).
+`row_rules` sets the limits of each measure. `quarantine` splits a day by them. The Great
+Expectations suite of `tasks/validation/expectations.py` uses the same measures and rules, so each
+threshold is defined once.
 """
 
 import datetime as dt
@@ -26,14 +27,14 @@ class RowRule:
 
     Attributes:
         name: of the fault, e.g. `clock_back`.
-        meaning: what is expected of a good row.
-        column: the measure (a column of `derive`) that is bounded.
-        source: the tick columns it is made of.
+        meaning: what is expected of a valid row.
+        column: the measure (a column of `derive`) that the rule limits.
+        source: the tick columns it is computed from.
         remedy: what to do about a feed that breaks it often.
         minimum: least allowed value; `strict` excludes the bound itself.
         maximum: greatest allowed value; `strict` excludes the bound itself.
         strict: whether the bounds themselves are faults.
-        required: the fault is a null; without bounds.
+        required: a null is the fault; the bounds are not used.
     """
 
     name: str
@@ -60,7 +61,7 @@ class RowRule:
 
     @property
     def limit(self) -> str:
-        """The bounds in words, e.g. `spread_bps <= 100`."""
+        """The bounds as text, e.g. `spread_bps <= 100`."""
         if self.required:
             return f"{self.column} present"
         low = "" if self.minimum is None else f"{self.minimum:g} {'<' if self.strict else '<='} "
@@ -73,12 +74,12 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
     quotes = ("bid_price", "ask_price")
     prices = (*quotes, "last_trade", "vwap")
     sizes = ("bid_size", "ask_size")
-    export = "ask the source for a complete export of this day"
+    export = "request a complete export of this day from the data provider"
     return (
         RowRule("missing_timestamp", "a time on every row", "timestamp", ("timestamp",),
                 export, required=True),
         RowRule("wrong_symbol", "the instrument of the file's name", "wrong_symbol", ("symbol",),
-                "one file holds one instrument: split the export by symbol", maximum=0),
+                "export one file per instrument", maximum=0),
         RowRule("missing_bid", "a bid on every row", "bid_price", ("bid_price",),
                 export, required=True),
         RowRule("missing_ask", "an ask on every row", "ask_price", ("ask_price",),
@@ -86,103 +87,103 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
         RowRule("missing_flow", "traded volumes and count on every row (0 without trades)",
                 "missing_flow", FLOW, export, maximum=0),
         RowRule("not_finite", "finite numbers (an absent optional value is null, not NaN)",
-                "not_finite", FLOATS, "look for overflow or division by zero upstream",
+                "not_finite", FLOATS, "check for overflow or division by zero upstream",
                 maximum=0),
         RowRule("price_not_positive", "prices above 0", "lowest_price", prices,
-                "look for placeholder prices (0, -1) in the export", minimum=0.0, strict=True),
-        RowRule("size_not_positive", "sizes above 0, where there are sizes", "lowest_size", sizes,
-                "look for placeholder sizes (0, -1) in the export", minimum=0.0, strict=True),
+                "check for placeholder prices (0, -1) in the export", minimum=0.0, strict=True),
+        RowRule("size_not_positive", "sizes above 0, if there are sizes", "lowest_size", sizes,
+                "check for placeholder sizes (0, -1) in the export", minimum=0.0, strict=True),
         RowRule("flow_negative", "traded volumes and count of at least 0", "lowest_flow",
-                FLOW, "give volumes unsigned, in buy_volume and sell_volume",
+                FLOW, "export unsigned volumes in buy_volume and sell_volume",
                 minimum=0.0),
         RowRule("crossed_quote", "bid not above ask", "spread", quotes,
-                "filter at the source quotes whose bid is above the ask", minimum=0.0),
+                "filter quotes with the bid above the ask at the source", minimum=0.0),
         RowRule("locked_quote", "bid not equal to ask", "locked", quotes,
-                "filter at the source quotes whose bid equals the ask", maximum=0),
+                "filter quotes with the bid equal to the ask at the source", maximum=0),
         RowRule("spread_too_wide", "a spread within the allowed range", "spread_bps", quotes,
-                "raise validation.maximum_spread_bps if this market is that wide",
+                "raise validation.maximum_spread_bps if such spreads are normal in this market",
                 maximum=spec.maximum_spread_bps),
         RowRule("outside_session", "a time inside the session's UTC date", "session_hour",
                 ("timestamp",), "check the export's time zone: stamps are UTC", minimum=0.0,
                 maximum=math.nextafter(24.0, 0.0)),
-        RowRule("clock_back", "time never before that of an earlier row", "clock_back_s",
+        RowRule("clock_back", "a time not before that of an earlier row", "clock_back_s",
                 ("timestamp",), "export rows in the order of receipt, from one clock", maximum=0),
         RowRule("duplicate", "no exact repeat of an earlier row", "duplicate",
-                tuple(TICKS.names), "export the day once; look for a replayed connection",
+                tuple(TICKS.names), "export the day once; check for a replayed connection",
                 maximum=0),
         RowRule("price_jump", "no jump far beyond the rolling volatility", "jump_sigma", quotes,
-                "compare with another source; raise validation.maximum_jump_sigma if it was real",
+                "compare with another source; raise validation.maximum_jump_sigma if it is real",
                 maximum=spec.maximum_jump_sigma),
         RowRule("trade_off_quotes", "the last trade inside a band around the quotes",
                 "trade_off_bps", (*quotes, "last_trade"),
-                "check that trades and quotes are of one instrument and one clock; "
-                "raise validation.trade_band_bps if both are right", maximum=spec.trade_band_bps),
+                "check that trades and quotes share one instrument and one clock; "
+                "raise validation.trade_band_bps if they do", maximum=spec.trade_band_bps),
         RowRule("vwap_off_range", "a vwap inside the day's price range, within the trade band",
                 "vwap_off_bps", (*quotes, "vwap"),
                 "check that vwap restarts with the session; raise validation.trade_band_bps "
                 "if it does", maximum=spec.trade_band_bps),
-        RowRule("bad_label", "a label of 0 or 1, where there are labels", "label", ("label",),
+        RowRule("bad_label", "a label of 0 or 1, if there are labels", "label", ("label",),
                 "export the label as 0 or 1, or leave the column empty", minimum=0, maximum=1),
     )  # fmt: skip
 
 
 def find_faults(measures: pl.DataFrame, rules: tuple[RowRule, ...]) -> pl.DataFrame:
-    """(N, rules) booleans: which row breaks which rule; columns are named after the rules."""
+    """(N, rules) booleans: which row breaks which rule; one column per rule, with its name."""
     return measures.select(rule.fault().alias(rule.name) for rule in rules)
 
 
 def count_faults(faults: pl.DataFrame) -> dict[str, int]:
-    """Rows that break each rule; rules broken by none are left out."""
+    """Rows that break each rule; rules that no row breaks are omitted."""
     return {name: int(count) for name, count in faults.sum().row(0, named=True).items() if count}
 
 
 def divide(ticks: pa.Table, faults: pl.DataFrame) -> tuple[pa.Table, pa.Table]:
     """Split `ticks` by `find_faults` of the same rows; see `quarantine`."""
-    at_fault = faults.select(pl.any_horizontal(pl.all())).to_series()
-    reasons = faults.filter(at_fault).select(
+    faulty = faults.select(pl.any_horizontal(pl.all())).to_series()
+    reasons = faults.filter(faulty).select(
         pl.concat_str(
             [pl.when(pl.col(name)).then(pl.lit(name)) for name in faults.columns],
             separator=";",
             ignore_nulls=True,
         )
     )
-    rows = pa.array(at_fault.arg_true().to_numpy(), pa.int64())
+    rows = pa.array(faulty.arg_true().to_numpy(), pa.int64())
     quarantined = ticks.take(rows).append_column("row", rows)
     quarantined = quarantined.append_column("reason", pa.array(reasons.to_series(), pa.string()))
-    clean = ticks.filter((~at_fault).to_arrow()) if len(rows) else ticks
+    clean = ticks.filter((~faulty).to_arrow()) if len(rows) else ticks
     return clean, quarantined
 
 
 def quarantine(
     ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec
 ) -> tuple[pa.Table, pa.Table, dict[str, int]]:
-    """Part the rows that break a rule from those that break none.
+    """Separate the rows that break a rule from the clean ones.
 
     Args:
         ticks: N rows conforming to `TICKS`, in source order.
-        day: the instrument and session date they are meant to be.
+        day: expected instrument and session date.
         spec: thresholds.
 
     Returns:
-        The clean rows, in source order; the others with two more columns, `row` (int64, place in
-        the source) and `reason` (names of all rules broken, joined by `;`, in `row_rules` order);
-        and how many rows broke each rule (rules broken by none are left out). A row that breaks
-        two rules is counted under both.
+        The clean rows, in source order; the quarantined rows with two more columns, `row` (int64,
+        index in the source) and `reason` (names of all rules broken, joined by `;`, in `row_rules`
+        order); and how many rows broke each rule (rules that no row breaks are omitted). A row that
+        breaks two rules counts under both.
     """
     faults = find_faults(derive(ticks, day), row_rules(spec))
     return *divide(ticks, faults), count_faults(faults)
 
 
 class ExpectationResult(BaseModel):
-    """What one named expectation found.
+    """Result of one named expectation.
 
     Attributes:
         name: of the expectation; for a row rule also the `reason` in the quarantine.
-        level: `schema` and `day` expectations decide by themselves; faults of `row` rules are
-            quarantined and decide together, by their fraction.
+        level: a broken `schema` or `day` expectation fails the day; rows that break `row` rules are
+            quarantined, and their fraction decides.
         unexpected: rows (of a schema expectation: columns) that break it; 0 or 1 for a day.
-        observed: the extreme value seen, in words.
-        limit: the bound, in words.
+        observed: the extreme value seen, as text.
+        limit: the bound, as text.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -208,14 +209,14 @@ class FaultSample(BaseModel):
 
 
 class DayReport(BaseModel):
-    """Outcome of one instrument-day, as plain JSON-able values.
+    """Result of one instrument-day, as plain JSON-able values.
 
     Attributes:
-        rows: read; `clean` of them go on, `quarantined` do not.
-        faults: rows by reason; a row with two reasons is counted under both.
-        failures: why the day must not be used, in sentences; empty when it passed.
+        rows: rows read; `clean` are used, `quarantined` are not.
+        faults: rows by reason; a row with two reasons counts under both.
+        failures: why the day must not be used, in sentences; empty if it passed.
         remedies: what to do about them.
-        minutes: (minute of the UTC day, rows, rows at fault), minutes without rows left out.
+        minutes: (minute of the UTC day, rows, faulty rows); minutes without rows are omitted.
         samples: the first few quarantined rows of each reason.
     """
 

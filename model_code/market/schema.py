@@ -1,7 +1,7 @@
 """The tidy tick schema: one row per best-quote update of one instrument, trades folded in.
 
-Every reader returns exactly these columns, in this order, sorted as the source delivered them
-(validation, not reading, decides what happens to rows whose clock goes back).
+Every reader returns exactly these columns, in this order. Rows stay in source order: validation,
+not the reader, handles rows whose clock goes back.
 """
 
 import datetime as dt
@@ -52,7 +52,7 @@ class InstrumentDay:
     Attributes:
         date: UTC date of the session.
         symbol: instrument and venue.
-        rows: quote rows as the source's own metadata counts them; None if unknown before reading.
+        rows: quote rows according to the source's metadata; None if unknown before reading.
     """
 
     date: dt.date
@@ -76,9 +76,9 @@ def conform(table: pa.Table, where: str) -> pa.Table:
         if column.null_count and not field.nullable:
             if not pa.types.is_floating(field.type):
                 raise DataError(
-                    f"column {field.name!r} holds {column.null_count} nulls",
+                    f"column {field.name!r} has {column.null_count} nulls",
                     where=where,
-                    remedy="export the file again: such a row cannot be placed",
+                    remedy="export the file again with a value on every row",
                 )
             column = column.fill_null(math.nan)
         columns.append(column)
@@ -89,8 +89,8 @@ def require(table: pa.Table, kinds: Mapping[str, pa.DataType], where: str) -> pa
     """Return the columns named in `kinds`, in that order, cast without loss to their types.
 
     Raises:
-        SchemaError: a column is missing or of another kind (text is no number, a time stamp needs
-            its zone), or a value does not fit.
+        SchemaError: a column is missing or of another kind (text is not a number, a time stamp
+            needs a time zone), or a value does not fit.
     """
     columns = {}
     for name, kind in kinds.items():
@@ -103,7 +103,7 @@ def require(table: pa.Table, kinds: Mapping[str, pa.DataType], where: str) -> pa
         column = table.column(name)
         try:
             if not _same_kind(column.type, kind):
-                raise pa.ArrowInvalid("another kind of value")
+                raise pa.ArrowInvalid("different kind of value")
             columns[name] = column.cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise SchemaError(

@@ -1,4 +1,4 @@
-"""Which instrument-days a nightly trains on and which it is judged on."""
+"""Which instrument-days a nightly run trains on and which it is tested on."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Selection:
     Attributes:
         train: days before the test date, oldest first.
         test: instruments of the test date.
-        warnings: what a person should know, e.g. an instrument without a test day.
+        warnings: what the operator should know, e.g. an instrument without a test day.
     """
 
     train: tuple[InstrumentDay, ...]
@@ -30,11 +30,11 @@ def select(
     test_date: str | None,
     where: str,
 ) -> Selection:
-    """Choose the test date (the newest unless named) and the `train_days` dates before it.
+    """Choose the test date (the newest unless given) and the `train_days` dates before it.
 
     Args:
-        catalog: what the store holds.
-        instruments: symbols wanted; empty for all.
+        catalog: the store's instrument-days.
+        instruments: symbols to use; empty for all.
         train_days: at most this many dates before the test date.
         test_date: ISO date, or None for the newest.
         where: the store's URI, for messages.
@@ -66,7 +66,7 @@ def select(
         raise DataError(
             f"only one date ({newest}): nothing to train on before the test date",
             where=where,
-            remedy="add earlier dates: the newest one is kept for the test",
+            remedy="add earlier dates: the newest one is reserved for the test",
         )
     test = tuple(day for day in days if day.date == newest)
     absent = sorted(wanted - {day.symbol for day in test})
@@ -74,10 +74,10 @@ def select(
         raise MarketError(
             f"no ticks on the test date {newest} for {', '.join(absent)}",
             where=where,
-            remedy="wait for the missing file, or leave the instrument out with --instrument",
+            remedy="wait for the missing file, or name the other instruments with --instrument",
         )
     warnings = tuple(
-        f"{symbol} has no ticks on {newest}: trained on, not tested" for symbol in absent
+        f"{symbol} has no ticks on {newest}: used for training only" for symbol in absent
     )
     return Selection(tuple(day for day in days if day.date in before), test, warnings)
 

@@ -1,10 +1,10 @@
-"""A simulated market for a first run without data; everything made from it is labelled simulated.
+"""A simulated market for a first run without data; all results from it are labelled simulated.
 
 `simulated:` or `simulated:?seed=7&instruments=2&days=2&minutes=6`. Deterministic per (seed, symbol,
-date). Symbols end in `.sim`; sessions start at 12:00 UTC of consecutive days in 2000, a year that
-nobody takes for live data. Book and clock: `simulated_book.py`, calibrated to live captures of BTC
-and ETH perpetuals and spot (46-192 quotes a second, spread one tick on 88-95 % of rows, 26-40 % of
-rows followed by a round trip within 100 ms).
+date). Symbols end in `.sim`. Sessions start at 12:00 UTC on consecutive days in 2000, a year that
+cannot be mistaken for live data. Book and clock: `simulated_book.py`, calibrated to live captures
+of BTC and ETH perpetuals and spot (46-192 quotes per second, spread one tick on 88-95 % of rows,
+26-40 % of rows followed by a round trip within 100 ms).
 """
 
 import datetime as dt
@@ -31,11 +31,11 @@ _ROWS_PER_SECOND = 2000  # capacity; the calibrated rate is about 100
 
 
 class Simulation(BaseModel):
-    """What the URI's query may set.
+    """Parameters of the URI's query.
 
     Attributes:
-        seed: another seed is another market.
-        instruments: how many, named SIMA.sim, SIMB.sim, ...
+        seed: of the random generator.
+        instruments: their number; they are named SIMA.sim, SIMB.sim, ...
         days: consecutive session dates from 2000-01-03.
         minutes: length of each session.
     """
@@ -49,7 +49,7 @@ class Simulation(BaseModel):
 
 
 class SimulatedStore:
-    """Instrument-days made on demand.
+    """Instrument-days simulated on demand.
 
     Raises:
         ConfigError: the URI sets an unknown parameter or a bad value.
@@ -90,7 +90,7 @@ class SimulatedStore:
         return join.fold(*_tables(rows, day, round(1 / tick)), day.symbol, self.uri)
 
     def digest(self, day: InstrumentDay) -> str:
-        """sha256 of the parameters and of the simulator's own source."""
+        """sha256 of the parameters and of the simulator's source code."""
         self._check(day)
         code = b"".join(
             Path(str(file)).read_bytes() for file in (__file__, simulated_book.__file__)
@@ -103,7 +103,7 @@ class SimulatedStore:
             raise MarketError(
                 f"no {day.symbol} on {day.date} in this simulation",
                 where=self.uri,
-                remedy="see what it holds: tickline data describe",
+                remedy="list the store's contents: tickline data describe",
             )
 
 
@@ -129,7 +129,7 @@ def _parse(uri: str) -> Simulation:
 def _tables(
     rows: npt.NDArray[np.float64], day: InstrumentDay, ticks_per_unit: int
 ) -> tuple[pa.Table, pa.Table]:
-    """Quotes and trades, as a Hive store would hold them."""
+    """Quotes and trades, as in a Hive store."""
     start = dt.datetime.combine(day.date, dt.time(), dt.UTC) + _SESSION_START
     time = int(start.timestamp()) * 1_000_000_000 + (rows[:, 0] * 1e9).astype(np.int64)
     timestamp = pa.array(time, pa.timestamp("ns", "UTC"))

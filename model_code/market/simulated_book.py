@@ -2,11 +2,12 @@
 
 Event times: Hawkes process with two exponential kernels (bursts of a millisecond, activity of
 seconds), excited by every event and harder by price moves; exact by Ogata's thinning, since the
-intensity only falls between events. Event kinds, given the queues: Huang, Lehalle and Rosenbaum,
-"Simulating and Analyzing Order Book Data: The Queue-Reactive Model" (JASA 2015): limit orders join,
-cancellations grow with the queue, market orders lean to the thin side; a queue that runs out moves
-the price, the other side follows within a few events. Sources of the arrivals: Bacry, Mastromatteo
-and Muzy, "Hawkes Processes in Finance" (2015).
+intensity only falls between events (Ogata, "On Lewis' Simulation Method for Point Processes", IEEE
+Transactions on Information Theory, 1981). Event kinds, given the queues: Huang, Lehalle and
+Rosenbaum, "Simulating and Analyzing Order Book Data: The Queue-Reactive Model" (JASA 2015): limit
+orders join, cancellations grow with the queue, market orders lean to the thin side. An empty queue
+moves the price, and the other side follows within a few events. Source of the arrivals: Bacry,
+Mastromatteo and Muzy, "Hawkes Processes in Finance" (2015).
 """
 
 from typing import NamedTuple
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-_EMPTY = 1e-4  # a queue below this has run out
+_EMPTY = 1e-4  # a queue below this size is empty
 
 
 class Book(NamedTuple):
     """Parameters of one instrument's book (times in seconds, sizes in mean queue sizes).
 
     Attributes:
-        base: events per second that nothing excites.
+        base: baseline intensity, events per second.
         burst, burst_decay: jump of the intensity per event, and its decay per second.
         swell, swell_decay: likewise for the slow kernel.
         shock: how many times harder a price move excites the burst kernel.

@@ -1,4 +1,4 @@
-"""One protocol for every market store, and the choice of reader by what the URI holds."""
+"""The protocol of market stores, and the choice of the reader by the content of the URI."""
 
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -13,7 +13,7 @@ from model_code.market.hive import HiveStore
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
 
-LAYOUTS = """understood layouts:
+LAYOUTS = """supported layouts:
     hive             <root>/quotes/symbol=<S>/date=<D>.parquet (and trades/...)
     desk-csv         a .csv file, or a folder of <SYMBOL>.csv or <SYMBOL>_<date>.csv
     binance-archive  a folder of <SYMBOL>-bookTicker-<D>.zip (and -trades- or -aggTrades-)
@@ -26,7 +26,7 @@ class MarketStore(Protocol):
     Attributes:
         KIND: the reader's name.
         uri: what was opened.
-        simulated: whether the ticks are made up; such results are labelled, never promoted.
+        simulated: whether the ticks are simulated; such results are labelled, never promoted.
     """
 
     KIND: ClassVar[str]
@@ -42,19 +42,19 @@ class MarketStore(Protocol):
         ...
 
     def digest(self, day: InstrumentDay) -> str:
-        """sha256 that changes when what `read` returns could change."""
+        """sha256 that changes whenever the result of `read` could change."""
         ...
 
 
 def open_market(uri: str) -> MarketStore:
-    """Open the market store at `uri`, picking the reader by content.
+    """Open the market store at `uri`; its content decides the reader.
 
     Args:
         uri: a path, any fsspec URI (file://, s3://, memory://...) or `simulated:[?key=value&...]`.
 
     Raises:
-        MarketError: nothing readable is there, or its layout is not understood.
-        ConfigError: a `simulated:` URI with an unknown or bad parameter.
+        MarketError: the URI cannot be read, or its layout is not supported.
+        ConfigError: a `simulated:` URI with an unknown or invalid parameter.
     """
     if uri.split(":", 1)[0] == "simulated":
         return SimulatedStore(uri)
@@ -73,7 +73,7 @@ def open_market(uri: str) -> MarketStore:
         raise MarketError(
             f"cannot open the market store: {type(error).__name__}: {error}",
             where=uri,
-            remedy="check the address and the credentials of that file system",
+            remedy="check the URI and the credentials of that file system",
         ) from error
     if any(path.rstrip("/").endswith("/quotes") for path in found):
         return HiveStore(uri, fs, root)

@@ -20,6 +20,7 @@ from model_code.settings.contract import (
     REFERENCE_ENGINE,
     SEQUENCE_LENGTH,
     TENSORRT_WORKSPACE_BYTES,
+    TRITON_ROW,
 )
 from model_code.settings.environment import (
     Settings,
@@ -61,6 +62,7 @@ __all__ = [
     "REFERENCE_ENGINE",
     "SEQUENCE_LENGTH",
     "TENSORRT_WORKSPACE_BYTES",
+    "TRITON_ROW",
     "Batches",
     "BenchmarkSpec",
     "FeatureSpec",

@@ -32,6 +32,7 @@ ENGINE_NAMES = (
 REFERENCE_ENGINE = "torch-fp32"
 # torch-compile takes minutes to compile and cannot be staged: only `tickline bench` measures it
 NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
+TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table
 CHAMPION_ROW = "champion"  # the serving model, measured beside the engines
 
 # Aliases in MLflow's model registry.

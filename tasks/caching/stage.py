@@ -5,7 +5,6 @@ module with everything it imports, and the environment. A stage with an equal ke
 `Cached`, in this run or in any later one.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,6 +21,7 @@ from model_code.settings import Settings
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.repair import drop_unusable_result
 from tasks.runs.faults import retry_if_transient
+from tasks.runs.task_runs import plain_name
 
 console = Console()
 RETRIES: dict[str, Any] = {  # with back-off, and only for faults that may pass by themselves
@@ -85,6 +85,6 @@ def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
     """Print a task run's end: state, name, seconds."""
     took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
-    name = re.sub(r"-[0-9a-f]{3}$", "", run.name)  # the suffix Prefect adds to unnamed task runs
+    name = plain_name(run.name)
     console.print(f"  [{colour}]{state.name:<9}[/] {name}  [dim]{took:.1f} s")
     log("stage ended", stage=name, state=state.name, seconds=round(took, 3))

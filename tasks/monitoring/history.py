@@ -3,7 +3,6 @@
 import datetime as dt
 import math
 import os
-import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -18,6 +17,7 @@ from infra.servers import environment, healthy, running_server
 from model_code.monitoring.history import BAD_STATES, History, Night, Serving, StageTime
 from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, Settings
 from tasks.runs import mlflow_runs
+from tasks.runs.task_runs import stage_name, task_runs
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
@@ -119,8 +119,6 @@ def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tup
     from prefect import get_client
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    from tasks.runs.task_runs import task_runs
-
     auth = environment(settings).get("PREFECT_API_AUTH_STRING")
     stages: dict[str, tuple[StageTime, ...]] = {}
     changes = {PREFECT_API_URL: url} | ({PREFECT_API_AUTH_STRING: auth} if auth else {})
@@ -135,8 +133,7 @@ def summarise(runs: "list[TaskRun]") -> tuple[StageTime, ...]:
     grouped: dict[str, list[TaskRun]] = defaultdict(list)
     begun = [run for run in runs if run.start_time]
     for run in sorted(begun, key=lambda run: run.start_time or dt.datetime.max):
-        # task_key is the function's name and a hash
-        grouped[re.sub(r"-[0-9a-f]+$", "", run.task_key).replace("_", " ")].append(run)
+        grouped[stage_name(run.task_key)].append(run)
     return tuple(
         StageTime(
             name=name,

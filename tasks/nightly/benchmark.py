@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from infra.triton.benchmark_row import TRITON_ROW, ServedEngine, served
+from infra.triton.benchmark_row import ServedEngine, served
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import measure
 from model_code.benchmark.memory import peak_mib
@@ -28,7 +28,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.definition import FEATURES
 from model_code.features.split import Split
 from model_code.features.windows import gather
-from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, BenchmarkSpec
+from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, TRITON_ROW, BenchmarkSpec
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
     BuiltEngine,

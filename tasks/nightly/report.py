@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from model_code.benchmark.report import markdown
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.report import chosen_line, markdown
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.market.quality import DayReport
 from model_code.settings import REFERENCE_ENGINE
 from tasks.caching.stage import RunRef
@@ -107,7 +107,21 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     if result.staged:
         tags |= {"tickline.staged": result.staged.path}
     mlflow_runs.set_tags(mlflow, run_id, tags)
-    mlflow_runs.note(mlflow, run_id, f"{heading}{verdict.markdown()}\n{table}")
+    mlflow_runs.note(mlflow, run_id, heading + _description(result, benchmark.result))
+
+
+def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
+    """A few lines for the run's page; MLflow cuts descriptions at 8,000 characters."""
+    judged, boosting = result.judged, result.candidate.baseline
+    row = benchmark.row(judged.engine)
+    auc = "unknown" if row is None or row.quality.auc is None else f"{row.quality.auc:.4f}"
+    return (
+        f"**{judged.verdict.verdict}**: {judged.verdict.reason}\n\n"
+        f"{chosen_line(benchmark, judged.engine)}\n\n"
+        f"AUC on {result.plan.test_date}: {judged.engine} {auc}, "
+        f"gradient boosting {boosting['auc']:.4f}\n\n"
+        "Tables: `gate/verdict.md` and `benchmark/benchmark.md` among the artifacts"
+    )
 
 
 def _note(simulated: bool) -> str:

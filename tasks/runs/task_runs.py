@@ -1,5 +1,6 @@
 """All task runs of a flow run: the server hands out 200 at a time, and hears of them late."""
 
+import re
 import time
 from datetime import UTC, datetime
 from itertools import count
@@ -14,6 +15,16 @@ PAGE = 200
 QUIET_S = 2.0  # news came up to 1.6 s late
 PATIENCE_S = 30.0
 POLL_S = 0.25
+
+
+def plain_name(task_run: str) -> str:
+    """A task run's name without the suffix that Prefect adds to unnamed ones."""
+    return re.sub(r"-[0-9a-f]{3}$", "", task_run)
+
+
+def stage_name(task_key: str) -> str:
+    """A stage's name from Prefect's task key: the function's name and a hash."""
+    return re.sub(r"-[0-9a-f]+$", "", task_key).replace("_", " ")
 
 
 def task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:

@@ -63,6 +63,10 @@ class TritonPythonModel:
 Call = Callable[[np.ndarray], object]
 
 
+def health(client: TritonClient) -> Call:
+    return lambda _: client.live()
+
+
 def timed(call: Call, x_NTF: np.ndarray, requests: int, pause_s: float) -> list[float]:
     took = []
     for number in range(requests):
@@ -115,7 +119,7 @@ def main() -> None:
                         "triton": TritonPredictor(client).predict,
                         "pipe, 8 bytes back": ping,
                         "engine behind a pipe": behind,
-                        "health call": lambda _, client=client: client.live(),
+                        "health call": health(client),
                         "null model": TritonPredictor(null).predict,
                     }
                     seen: dict[str, list[float]] = {way: [] for way in ways}

@@ -13,6 +13,7 @@ from flows.bench import EXPERIMENT, Bench, bench
 from flows.cli import tables
 from flows.cli.__main__ import app
 from flows.runs import local
+from model_code.benchmark import gate
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
@@ -91,7 +92,7 @@ def measured(order: str, chosen: str, **words: str) -> SimpleNamespace:
 def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tables.gate, "places", lambda run: run)
+    monkeypatch.setattr(gate, "places", lambda run: run)
     found = (
         measured("a b=c", "a", a="pass", b="pass"),
         measured("a c b", "a", a="pass", b="fail"),

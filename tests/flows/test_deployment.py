@@ -16,10 +16,9 @@ from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
 
 from infra.deploy import QUEUES
 from model_code.settings import MODEL_NAME, NightlySpec, PromotionSpec, Settings
@@ -27,7 +26,7 @@ from tasks.nightly.announce import GATE_PASSED
 from tasks.promotion.promotion_runs import open_runs
 from tasks.runs import mlflow_runs
 from tests.support.commands import make_pool, module, prefect
-from tests.support.flow import tiny
+from tests.support.flow import schedule_run, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
@@ -38,7 +37,7 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda found: found["name"])
 def test_entrypoint_parameters_and_schedule_are_sound(deployment: dict[str, Any]) -> None:
     path, function = deployment["entrypoint"].split(":")
-    flow = load_flow_from_entrypoint(f"{ROOT / path}:{function}")
+    flow: Flow[..., Any] = load_flow_from_entrypoint(f"{ROOT / path}:{function}")
     known = inspect.signature(flow.fn).parameters
     assert set(deployment["parameters"]) <= set(known)
     triggered = {
@@ -92,16 +91,16 @@ def test_a_worker_runs_the_deployment(
     first = sorted(queues, key=lambda queue: queue["priority"])[:3]
     assert [queue["name"] for queue in first] == sorted(QUEUES, key=lambda name: QUEUES[name])
     spec = tiny("simulated:?seed=5&instruments=1&days=2&minutes=2", goals=str(goals))
-    scheduled = run_deployment(
-        "nightly/nightly", parameters={"spec": spec.model_dump(mode="json")}, timeout=0
-    )
+    scheduled = schedule_run("nightly/nightly", {"spec": spec.model_dump(mode="json")})
     printed = module("flows.cli", "worker", "--once", cwd=tmp_path)
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(scheduled.id).state
         schedules = client.read_deployment_by_name("nightly/nightly").schedules
     assert state is not None
     assert state.is_completed(), printed
-    assert str(schedules[0].schedule.timezone) == "America/New_York"
+    schedule = schedules[0].schedule
+    assert isinstance(schedule, CronSchedule)
+    assert str(schedule.timezone) == "America/New_York"
     mlflow = MlflowClient(home.tracking_uri)
     runs = mlflow.search_runs(
         [mlflow_runs.experiment_id(mlflow, home)],

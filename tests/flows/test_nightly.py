@@ -22,7 +22,17 @@ from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
 from tasks.runs.lifecycle import exclusive
 from tasks.runs.lock import BusyError
-from tests.support.flow import EASY, children, parents, paths, stage_states, tiny
+from tests.support.benchmark import row_of
+from tests.support.flow import (
+    EASY,
+    children,
+    dataset_inputs,
+    nightly_outcome,
+    parents,
+    paths,
+    stage_states,
+    tiny,
+)
 from tests.support.market import desk_csv
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
@@ -57,7 +67,7 @@ def text(outcome: Outcome) -> str:
 
 def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy: str) -> None:
     spec = tiny(SIMULATED, goals=easy)
-    first = nightly(spec)
+    first = nightly_outcome(spec)
 
     assert first.verdict.verdict == "no baseline"
     assert not first.verdict.promotable
@@ -82,9 +92,9 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert parent.data.tags["tickline.verdict"] == "no baseline"
     assert parent.data.tags["prefect.flow_run_name"] == first.flow_run_name
     assert parent.data.params["training.epochs"] == "2"
-    assert parent.data.metrics["auc"] == pytest.approx(table.row(first.engine).quality.auc)
+    assert parent.data.metrics["auc"] == pytest.approx(row_of(table, first.engine).quality.auc)
     assert "baseline_auc" in parent.data.metrics
-    contexts = [given.tags[0].value for given in parent.inputs.dataset_inputs]
+    contexts = [given.tags[0].value for given in dataset_inputs(parent)]
     assert sorted(contexts) == ["test", "training"]
     assert "validation/report.html" in paths(mlflow, first.mlflow_run_id, "validation")
     benchmark = paths(mlflow, first.mlflow_run_id, "benchmark")
@@ -117,7 +127,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert any(first.mlflow_run_id in str(found.data) for found in prefect_artifacts("mlflow-run"))
 
     # the same inputs again: every stage comes back cached, nothing is registered twice
-    second = nightly(spec)
+    second = nightly_outcome(spec)
     states = stage_states(second.flow_run_name)
     looked = {"find days", "find champion"}
     fresh = {name for name, state in states.items() if state != "Cached"}
@@ -128,17 +138,17 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
 
 
 def test_champion_is_compared_on_the_same_windows(home: Settings, easy: str) -> None:
-    first = nightly(tiny(SIMULATED, goals=easy))
+    first = nightly_outcome(tiny(SIMULATED, goals=easy))
     assert first.registered is not None
     mlflow = MlflowClient(home.tracking_uri)
     mlflow.set_registered_model_alias(MODEL_NAME, "champion", first.registered.version)
 
-    same = nightly(tiny(SIMULATED, goals=easy))
+    same = nightly_outcome(tiny(SIMULATED, goals=easy))
     row = next(row for row in same.verdict.rows if row.kind == "min-improvement")
     assert same.verdict.verdict == "pass"
     assert row.reference == pytest.approx(row.value, abs=1e-4)
 
-    worse = nightly(
+    worse = nightly_outcome(
         tiny(SIMULATED, goals=easy, training=TrainingSpec(epochs=1, learning_rate=1e-9))
     )
     assert worse.verdict.verdict == "fail"
@@ -149,7 +159,7 @@ def test_champion_is_compared_on_the_same_windows(home: Settings, easy: str) -> 
 
 def test_desk_csv_runs_through_the_same_flow(home: Settings, tmp_path: Path, easy: str) -> None:
     desk_csv(tmp_path / "desk")
-    outcome = nightly(tiny(str(tmp_path / "desk"), goals=easy))
+    outcome = nightly_outcome(tiny(str(tmp_path / "desk"), goals=easy))
     assert outcome.verdict.verdict == "no baseline"
     assert outcome.verdict.promotable
     assert not outcome.simulated
@@ -259,7 +269,9 @@ def test_market_comes_from_the_environment(
 def test_real_ticks_train_on_the_first_day_and_test_on_the_second(
     home: Settings, binance: str, easy: str
 ) -> None:
-    outcome = nightly(tiny(binance, goals=easy, instruments=("BTCUSDT.spot", "ETHUSDT.spot")))
+    outcome = nightly_outcome(
+        tiny(binance, goals=easy, instruments=("BTCUSDT.spot", "ETHUSDT.spot"))
+    )
     assert outcome.test_date == str(dt.date(2024, 8, 9))
     assert str(outcome.windows["train"]["last"]).startswith("2024-08-08")
     assert not outcome.simulated

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.promote import expire
 from flows.runs import promotions
-from model_code.engines.sidecar import EngineSidecar, PlanFacts
+from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import (
     ConfigError,
     EngineUnavailableError,
@@ -27,6 +27,7 @@ from tasks.runs.cleanup import clean_up
 from tests.support.desk import answer, approve, champion, events, evidence, start
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
+from tests.support.sidecar import PLAN
 
 
 def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
@@ -42,7 +43,9 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
 
     start(desk, 2)
     mlflow = MlflowClient(desk.tracking_uri)
-    mlflow.set_terminated(mlflow.get_model_version(MODEL_NAME, "2").run_id)
+    night = mlflow.get_model_version(MODEL_NAME, "2").run_id
+    assert night is not None
+    mlflow.set_terminated(night)
     assert clean_up(desk).closed == ()  # the next night begins while it waits
     second = approve(desk, 2)
     assert (second.outcome, second.champion, second.previous) == ("promoted", 2, 1)
@@ -70,7 +73,7 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
 
 
 def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) -> None:
-    run: FlowRun | Promoted = start(desk, 1, by="ada")
+    run = start(desk, 1, by="ada")
     for fields, why in (
         ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "allow-list"),
         ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is needed"),
@@ -78,9 +81,9 @@ def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) ->
     ):
         with pytest.raises(PromotionError, match=why):  # the command says so at once
             promotions.decide(desk, "1", fields["verdict"], fields["reviewer"], fields["reason"])
-        assert isinstance(run, FlowRun)
-        run = answer(run, **fields)  # and the form's answer leads to the next form
-        assert isinstance(run, FlowRun)
+        answered = answer(run, **fields)  # and the form's answer leads to the next form
+        assert isinstance(answered, FlowRun)
+        run = answered
         assert run.state is not None
         assert run.state.is_paused()
     outcome = promotions.decide(desk, run.name, "reject", "ada", "not today")
@@ -154,10 +157,9 @@ def test_a_plan_of_another_tensorrt_is_refused_before_anybody_is_asked(
 ) -> None:
     registered(desk, 1)
     real = EngineSidecar.load.__func__  # type: ignore[attr-defined]
-    plan = PlanFacts.model_construct()
 
     def as_a_plan(folder: Path) -> EngineSidecar:
-        changes = {"plan": plan, "library": "tensorrt", "library_version": "9.9"}
+        changes = {"plan": PLAN, "library": "tensorrt", "library_version": "9.9"}
         found: EngineSidecar = real(EngineSidecar, folder).model_copy(update=changes)
         return found
 

@@ -23,10 +23,11 @@ from model_code.errors import (
 from model_code.repository.manifest import Manifest
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
+from model_code.serving.canary import walk
 from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion import infra_validation, swap
+from tasks.promotion import canary, swap
 from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened, Promoted, Shown
@@ -224,14 +225,13 @@ def test_server_killed_in_the_canary_the_same_command_goes_on(
         start(desk, 1)
         approve(desk, 1)
         start(desk, 2)
-        real = infra_validation.walk
 
         async def kill_then_walk(*asked: Any) -> Any:
             os.kill(server.pid, signal.SIGKILL)
-            return await real(*asked)
+            return await walk(*asked)
 
         with monkeypatch.context() as patch:
-            patch.setattr(infra_validation, "walk", kill_then_walk)
+            patch.setattr(canary, "walk", kill_then_walk)
             with pytest.raises(ServingError):
                 approve(desk, 2)
         place = ServingRepository(desk.serving_repository)

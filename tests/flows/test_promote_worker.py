@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
 
 from flows.runs import promotions
 from model_code.repository.audit import AuditLog
@@ -12,6 +11,7 @@ from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.aliases import Aliases
 from tests.support.commands import make_pool, module, prefect
+from tests.support.flow import schedule_run
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import logits, windows
 
@@ -32,7 +32,7 @@ def test_a_worker_suspends_it_and_goes_on_after_the_decision(
     prefect("deploy", "--name", "promote")
     registered(desk, 1)
     parameters = {"version": 1, "started_by": "nightly", "spec": PATIENT.model_dump(mode="json")}
-    begun = run_deployment(promotions.DEPLOYMENT, parameters=parameters, timeout=0)
+    begun = schedule_run(promotions.DEPLOYMENT, parameters)
 
     waiting = work_once(begun)
     assert waiting.state is not None

@@ -14,8 +14,9 @@ from uuid import UUID
 import pytest
 from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.states import Cancelled, Completed, Failed, Pending, Running, Scheduled, State
+from prefect.states import Cancelled, Completed, Failed, Pending, Running, Scheduled
 
 from infra.automations import (
     BLOCK,

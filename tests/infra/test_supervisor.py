@@ -82,7 +82,7 @@ def test_started_in_order_watched_and_stopped(
         state = stack_state.read(settings)
         assert state is not None
         assert state.all_up
-        begun = {found.name: found.started for found in state.services}
+        begun = {found.name: found.started for found in state.services if found.started}
         assert begun["second"] > begun["first"]
         pids = [found.pid for found in state.services]
     assert not any(psutil.pid_exists(pid) for pid in pids if pid)
@@ -124,7 +124,7 @@ def test_a_full_disk_does_not_take_the_stack_down(
 ) -> None:
     settings, full = Settings(home=tmp_path), threading.Event()
     full.set()
-    begin, refused = subprocess.Popen, []
+    begin, refused = subprocess.Popen, threading.Event()
 
     def write(path: Path) -> AbstractContextManager[Path]:
         if full.is_set():
@@ -136,8 +136,8 @@ def test_a_full_disk_does_not_take_the_stack_down(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def popen(*arguments: Any, **named: Any) -> Any:
-        if not refused:
-            refused.append(True)
+        if not refused.is_set():
+            refused.set()
             raise OSError(errno.ENOSPC, "No space left on device")
         return begin(*arguments, **named)
 
@@ -146,7 +146,7 @@ def test_a_full_disk_does_not_take_the_stack_down(
     monkeypatch.setattr("infra.supervisor.subprocess.Popen", popen)
     with supervised(settings, monkeypatch, web()) as keeper:
         until(lambda: keeper.services[0].status == "up")
-        assert refused
+        assert refused.is_set()
         assert stack_state.read(settings) is None
         full.clear()
         until(lambda: status(settings, "web") == "up")

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from model_code.artifacts import ArtifactStore, atomic_file, atomic_folder, hash_path
+from model_code.artifacts import (
+    ArtifactRef,
+    ArtifactStore,
+    atomic_file,
+    atomic_folder,
+    hash_path,
+)
 from model_code.errors import DataError, IntegrityError, StorageError
 
 
@@ -54,7 +60,7 @@ def test_tampered_artefact_is_refused_and_then_replaced(tmp_path: Path) -> None:
             refs.append(store.put(scratch / "model.onnx"))
         return Path(refs[-1].path)
 
-    refs: list = []
+    refs: list[ArtifactRef] = []
     put().write_bytes(b"evil")
     with pytest.raises(IntegrityError, match=r"model\.onnx was changed after it was written"):
         refs[0].open()

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.nightly import nightly
 from model_code.settings import Settings
-from tests.support.flow import tiny
+from tests.support.flow import dataset_inputs, nightly_outcome, tiny
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "compare_runs.ipynb"
 MARKET = "simulated:?seed=3&instruments=1&days=2&minutes=2"
@@ -40,7 +39,7 @@ def test_notebook_shows_the_run_its_curves_and_its_engines(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of itself: on import, and with pandas 3
         warnings.filterwarnings("error", module=OWN)
-        outcome = nightly(tiny(MARKET, goals=str(goals)))
+        outcome = nightly_outcome(tiny(MARKET, goals=str(goals)))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = executed(tmp_path)
 
@@ -57,8 +56,9 @@ def test_notebook_shows_the_run_its_curves_and_its_engines(
     assert outcome.verdict.reason in shown
     # digests are those the run logged
     run = MlflowClient(home.tracking_uri).get_run(outcome.mlflow_run_id)
-    assert len(run.inputs.dataset_inputs) == 2
-    assert all(given.dataset.digest in shown for given in run.inputs.dataset_inputs)
+    inputs = dataset_inputs(run)
+    assert len(inputs) == 2
+    assert all(given.dataset.digest in shown for given in inputs)
 
 
 def test_notebook_is_saved_without_outputs() -> None:

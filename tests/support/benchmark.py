@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from model_code.benchmark.measure import row
 from model_code.benchmark.regression import compare
-from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts, EngineRow
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import Timings
 from model_code.settings import REFERENCE_ENGINE
@@ -24,6 +24,13 @@ def context(count: int) -> WindowContext:
         spread_N=np.linspace(1, 2, count),
         volatility_N=np.linspace(2, 1, count),
     )
+
+
+def row_of(result: BenchmarkResult, engine: str) -> EngineRow:
+    """The row of an engine that was measured."""
+    found = result.row(engine)
+    assert found is not None, f"{engine} was not measured"
+    return found
 
 
 def benchmark_run(

@@ -59,6 +59,7 @@ def events(desk: Settings) -> list[str]:
 def evidence(desk: Settings, version: int) -> str:
     mlflow = MlflowClient(desk.tracking_uri)
     night = mlflow.get_model_version(MODEL_NAME, str(version)).run_id
+    assert night is not None
     run = mlflow.get_run(night)
     found = mlflow.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{night}'")
     path = mlflow.download_artifacts(found[0].info.run_id, "promotion/evidence.html")

@@ -1,10 +1,16 @@
 """Nights small enough for tests, large enough for every stage, and what they left in the stores."""
 
-from mlflow.entities import Run
+from typing import Any
+
+from mlflow.entities import DatasetInput, Run
 from mlflow.tracking import MlflowClient
 from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
 
+from flows.nightly import nightly
 from flows.runs.find import find_run
+from flows.runs.outcome import Outcome
 from model_code.settings import (
     BenchmarkSpec,
     NetworkSpec,
@@ -45,6 +51,20 @@ def tiny(market: str, **changes: object) -> NightlySpec:
     return NightlySpec(**(values | changes))  # type: ignore[arg-type]
 
 
+def nightly_outcome(spec: NightlySpec) -> Outcome:
+    """Run a nightly that is not skipped; what it came to."""
+    outcome = nightly(spec)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def schedule_run(deployment: str, parameters: dict[str, Any]) -> FlowRun:
+    """A run of the deployment that waits for a worker."""
+    run = run_deployment(deployment, parameters=parameters, timeout=0)
+    assert isinstance(run, FlowRun)
+    return run
+
+
 EASY = """
 goals:
   - {name: finite, metric: non_finite, kind: threshold, maximum: 0}
@@ -66,6 +86,12 @@ def children(settings: Settings, parent: str) -> dict[str, Run]:
         [mlflow_runs.experiment_id(mlflow, settings)], f"tags.`mlflow.parentRunId` = '{parent}'"
     )
     return {run.data.tags[mlflow_runs.STAGE_TAG]: run for run in found}
+
+
+def dataset_inputs(run: Run) -> list[DatasetInput]:
+    """The datasets that the run logged."""
+    assert run.inputs is not None
+    return run.inputs.dataset_inputs
 
 
 def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:

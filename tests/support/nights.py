@@ -33,7 +33,7 @@ def night(days_ago: int, **changes: object) -> Night:
             StageTime(name="train", state="Completed", seconds=500.0),
         ),
     }
-    return Night(**(values | changes))  # type: ignore[arg-type]
+    return Night(**(values | changes))
 
 
 def sight(*nights: Night, **changes: object) -> History:
@@ -43,4 +43,4 @@ def sight(*nights: Night, **changes: object) -> History:
         "champion": Serving(version="3", since=NOW - dt.timedelta(days=10, hours=2)),
         "sources": {"mlflow": True, "prefect": True},
     }
-    return History(**(values | changes))  # type: ignore[arg-type]
+    return History(**(values | changes))

@@ -4,6 +4,7 @@ The graph is logits = mean over time of x, times a matrix: real ONNX, real engin
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,7 +95,7 @@ def staged(
     matrix: NDArray[np.float32] | None = None,
     expected: NDArray[np.float32] | None = None,
     mlflow_run_id: str = "m",
-    **changes: object,
+    **changes: Any,
 ) -> Path:
     """Stage a version; `expected` is the matrix its golden and stored answers come from."""
     matrix = weights(version) if matrix is None else matrix
@@ -109,7 +110,7 @@ def staged(
     GoldenSet(x_RTF[:8], logits_RC[:8], tolerance=1e-3).save(requests / GOLDEN_FILE)
     label_R = (logits_RC[:, 1] > logits_RC[:, 0]).astype(np.int8)
     Replay(x_RTF, probability(logits_RC), label_R).save(requests / REPLAY_FILE)
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "data_sha256": "d" * 64,
         "code_commit": "c" * 40,
         "verdict": "pass",
@@ -126,7 +127,8 @@ def staged(
 
 def logits(version: int) -> NDArray[np.float32]:
     """What version's graph answers to `windows()`."""
-    return (windows().mean(axis=1) @ weights(version)).astype(np.float32)
+    logits_BC: NDArray[np.float32] = windows().mean(axis=1) @ weights(version)
+    return logits_BC
 
 
 class Names:

@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def gate(*arguments) -> str:
-    done = CliRunner().invoke(benchmark.app, [*map(str, arguments)], catch_exceptions=False)
+    done = CliRunner().invoke(benchmark.app, ["gate", *map(str, arguments)], catch_exceptions=False)
     assert done.exit_code == 0
     return " ".join(done.output.split())
 

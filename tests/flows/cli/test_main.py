@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Nightly
         calls.append((spec, refresh))
 
     monkeypatch.setattr(local, "run_nightly", record)
-    monkeypatch.setattr("flows.runs.outcome.render", lambda _: "rendered")
+    monkeypatch.setattr("flows.cli.tables.outcome_tables", lambda _: "rendered")
     return calls
 
 
@@ -100,7 +100,7 @@ def test_specification_file_and_options_together(
         ("training: {epoch: 9}", "training.epoch: Extra inputs are not permitted"),
         ("training: {epochs: many}", "training.epochs: Input should be a valid integer"),
         ("features: {horizon_ms: .nan}", "features.horizon_ms"),
-        ("- a list", "a specification is a mapping"),
+        ("- a list", "a specification must be a mapping"),
         ("{", "cannot read the specification"),
     ],
 )

@@ -49,7 +49,7 @@ def test_options_become_the_promotion(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("share: [1.0]", "share: Extra inputs are not permitted"),
         ("shares: [0.5, 0.1]", "shares must rise and end with 1"),
-        ("- a list", "a specification is a mapping"),
+        ("- a list", "a specification must be a mapping"),
         ("{", "cannot read the specification"),
     ],
 )

@@ -20,6 +20,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import ServingError
 from model_code.export.graph import export_onnx
 from model_code.models import network
+from model_code.repository.requests import GoldenSet
 from model_code.serving import golden
 from model_code.serving.client import TritonClient
 from model_code.serving.load import closed_loop
@@ -247,7 +248,7 @@ def test_a_killed_process_is_found_by_the_golden_request_and_healed(
 ) -> None:
     server, client, _ = swapped
     direct = ENGINES["onnxruntime-fp32"].load(engines["onnxruntime-fp32"])
-    recorded = golden.GoldenSet.record(direct.predict, x_NTF, 1e-5)
+    recorded = GoldenSet.record(direct.predict, x_NTF, 1e-5)
     golden.prove(client, recorded, version=1)
     stubs = [
         child
@@ -259,7 +260,7 @@ def test_a_killed_process_is_found_by_the_golden_request_and_healed(
     assert client.ready(), "readiness says nothing: that is why there is a golden request"
     with pytest.raises(ServingError, match="not healthy"):
         golden.prove(client, recorded)
-    golden.heal(client)
+    golden.revive(client)
     golden.prove(client, recorded, version=1)
 
 

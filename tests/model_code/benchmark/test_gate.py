@@ -12,7 +12,7 @@ from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.errors import GateError
 from model_code.settings import BenchmarkSpec
-from tests.support.benchmark import benchmark_run
+from tests.support.benchmark import benchmark_run, row_of
 
 RANDOM = np.random.default_rng(0)
 P = RANDOM.uniform(size=400)
@@ -47,7 +47,10 @@ def test_every_servable_engine_is_judged():
     assert list(found) == ["onnxruntime-fp32", "openvino-fp32"]
     assert {verdict.verdict for verdict in found.values()} == {"pass"}
     bounds = found["openvino-fp32"].rows[0].interval
-    assert bounds.low < measured.result.row("openvino-fp32").quality.auc < bounds.high
+    auc = row_of(measured.result, "openvino-fp32").quality.auc
+    assert bounds is not None
+    assert auc is not None
+    assert bounds.low < auc < bounds.high
 
 
 def test_without_the_champions_row_there_is_no_baseline():

@@ -22,7 +22,9 @@ def test_the_shipped_goals_cover_what_a_release_needs():
     }
     compared = [goal for goal in goals if goal.kind != "threshold"]
     assert all(goal.confidence == 0.95 for goal in compared)
-    assert next(goal for goal in goals if goal.metric == "p99_ms").maximum == 10.0
+    p99 = next(goal for goal in goals if goal.metric == "p99_ms")
+    assert isinstance(p99, Threshold)
+    assert p99.maximum == 10.0
 
 
 def test_each_kind_is_read(tmp_path):

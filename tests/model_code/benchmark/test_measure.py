@@ -9,6 +9,7 @@ from model_code.benchmark.result import BenchmarkRun, EngineFacts, LoadRow, Serv
 from model_code.benchmark.slices import WindowContext
 from model_code.errors import EngineError, StorageError
 from model_code.settings import BenchmarkSpec
+from tests.support.benchmark import row_of
 
 COUNT = 150
 X = np.random.default_rng(0).normal(size=(COUNT, 64, 16)).astype(np.float32)
@@ -37,6 +38,9 @@ def _peak(monkeypatch):
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
+Diary = list[tuple[str, int]]  # who answered how many windows
+
+
 class Linear:
     """Answers from the last row's first feature, and keeps a diary."""
 
@@ -56,7 +60,7 @@ def measured(predictors, label=LABEL, **more) -> BenchmarkRun:
     return benchmark(predictors, lambda a, b: X[a:b], label, CONTEXT, SPEC, **more)
 
 
-def run(diary=None, **others) -> BenchmarkRun:
+def run(diary: Diary | None = None, **others) -> BenchmarkRun:
     diary = [] if diary is None else diary
     predictors = {"torch-fp32": Linear("torch-fp32", diary)}
     predictors |= {name: Linear(name, diary, **how) for name, how in others.items()}
@@ -64,7 +68,7 @@ def run(diary=None, **others) -> BenchmarkRun:
 
 
 def test_every_window_is_answered_once_in_batches_of_64():
-    diary = []
+    diary: Diary = []
     found = run(diary)
     assert diary[:3] == [("torch-fp32", 64), ("torch-fp32", 64), ("torch-fp32", 22)]
     assert found.result.windows == COUNT
@@ -74,7 +78,7 @@ def test_every_window_is_answered_once_in_batches_of_64():
 
 
 def test_engines_take_turns_in_a_rotating_order():
-    diary = []
+    diary: Diary = []
     run(diary, a={}, b={})
     answers = 3 * 3  # batches of every engine
     warm = 3 * (SPEC.warmup + len(SPEC.batches))
@@ -87,8 +91,7 @@ def test_engines_take_turns_in_a_rotating_order():
 
 def test_latencies_are_counted_and_summed_up():
     found = run(a={"scale": 1.001})
-    row = found.result.row("a")
-    assert row is not None
+    row = row_of(found.result, "a")
     raw = found.latency_ms_R["a"]
     assert len(raw) == SPEC.requests == found.result.requests
     assert 0 < raw.min() <= row.p50_ms <= row.p90_ms <= row.p99_ms <= raw.max()
@@ -99,26 +102,30 @@ def test_latencies_are_counted_and_summed_up():
     assert row.throughput == row.throughput_at["32"] > 0
     assert 0 < row.open_p50_ms <= row.open_p99_ms
     np.testing.assert_array_equal(found.round_R, [0, 0, 1, 1, 2, 2])
+    assert row.quality.max_abs_dp is not None
     assert 0 < row.quality.max_abs_dp < 0.01
     assert set(row.metrics()) >= {"p99_ms", "throughput", "accuracy", "auc", "max_abs_dp"}
 
 
 def test_every_engine_is_paired_with_fp32():
     found = run(a={"scale": -1.0}).result
-    assert found.row("torch-fp32").paired is None
-    assert found.row("torch-fp32").metrics()["mcnemar_p"] == 1.0  # against itself
-    pair = found.row("a").paired
+    assert row_of(found, "torch-fp32").paired is None
+    assert row_of(found, "torch-fp32").metrics()["mcnemar_p"] == 1.0  # against itself
+    pair = row_of(found, "a").paired
+    assert pair is not None
     assert (pair.worse, pair.better) == (COUNT, 0)  # the classes are swapped
     assert pair.differences["accuracy"].high < 0
-    assert found.row("a").metrics()["mcnemar_p"] < 1e-9
+    chance = row_of(found, "a").metrics()["mcnemar_p"]
+    assert chance is not None
+    assert chance < 1e-9
 
 
 def test_the_floor_is_the_arithmetic_at_the_machines_peak():
     found = run(a={}).result
-    reference = found.row("torch-fp32")
+    reference = row_of(found, "torch-fp32")
     assert reference.floor_ms == pytest.approx(1.0)  # 1e8 at 1e11 a second
     assert reference.floor_fraction == pytest.approx(1.0 / reference.p50_ms)
-    assert found.row("a").floor_ms is None  # its arithmetic is not known
+    assert row_of(found, "a").floor_ms is None  # its arithmetic is not known
 
 
 def test_an_engine_that_mixes_the_windows_of_a_batch_is_seen():
@@ -126,18 +133,20 @@ def test_an_engine_that_mixes_the_windows_of_a_batch_is_seen():
         def predict(self, x_BTF):
             return super().predict(x_BTF) - super().predict(x_BTF).mean(axis=0)
 
-    diary = []
+    diary: Diary = []
     found = measured({"torch-fp32": Linear("r", diary), "mixing": Mixing("m", diary)}).result
-    assert found.row("torch-fp32").batch_dependence == 0.0
-    assert found.row("mixing").batch_dependence > 0.1
+    assert row_of(found, "torch-fp32").batch_dependence == 0.0
+    dependence = row_of(found, "mixing").batch_dependence
+    assert dependence is not None
+    assert dependence > 0.1
 
 
 def test_answers_that_are_not_finite_are_counted():
     found = run(a={"poison": True})
-    quality = found.result.row("a").quality
+    quality = row_of(found.result, "a").quality
     assert quality.non_finite == quality.flips == 3  # one in each batch
     assert quality.accuracy is None
-    assert found.result.row("a").batch_dependence is None
+    assert row_of(found.result, "a").batch_dependence is None
 
 
 @pytest.mark.parametrize("bad", [[0, -np.inf], [-np.inf, 0], [np.inf, 0], [0, np.nan]])
@@ -230,4 +239,4 @@ def test_a_day_shorter_than_a_batch_is_repeated_to_fill_it():
         SPEC,
     )
     assert few.result.windows == 10
-    assert few.result.row("torch-fp32").throughput_at["32"] > 0
+    assert row_of(few.result, "torch-fp32").throughput_at["32"] > 0

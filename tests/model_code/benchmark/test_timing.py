@@ -71,7 +71,7 @@ def test_an_engine_does_not_compute_beside_the_spinning_threads_of_the_one_befor
         open_loop_hz=1000,
         open_loop_requests=3,
     )
-    diary = []
+    diary: list[tuple[str, float, float]] = []
     engines = {name: Watched(name, diary) for name in ("a", "b")}
     timing.take_turns(engines, SINGLES, {1: SINGLES[0]}, spec, lambda *_: None)
     timed = diary[2 * (spec.warmup + 1) :]  # what warms up all at first is not timed

@@ -1,3 +1,5 @@
+import ctypes
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,7 +43,7 @@ def half() -> TensorRTEngine:
 def gpu(monkeypatch):
     """A machine that seems to have all TensorRT needs."""
     monkeypatch.setattr(TensorRTEngine, "availability", lambda _self: None)
-    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", lambda _name: LIBRARY)
+    monkeypatch.setattr(importlib, "import_module", lambda _name: LIBRARY)
     monkeypatch.setattr(tensorrt_engine, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     Runtime.opened = 0
@@ -81,9 +83,9 @@ def test_availability_names_what_is_missing(monkeypatch):
         raise OSError(name)
 
     engine = half()
-    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", absent)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
     assert engine.availability() == "no GPU (no NVIDIA driver, libcuda.so.1)"
-    monkeypatch.setattr(tensorrt_engine.ctypes, "CDLL", lambda _name: None)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "no GPU that torch can use" in str(engine.availability())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

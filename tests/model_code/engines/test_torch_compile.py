@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_code.engines import torch_compile
+from model_code.engines.cache import cache_folder
 from model_code.engines.torch_compile import BATCHES, TorchCompiled
 from model_code.errors import EngineError
 
@@ -24,7 +24,7 @@ def test_every_batch_is_answered_and_none_compiles_anew(source, x_BTF, expected_
     np.testing.assert_allclose(predictor.predict(many_BTF), np.tile(expected_BC, (9, 1)), atol=1e-5)
     assert counters["stats"]["unique_graphs"] == compiled
     assert torch.backends.mha.get_fastpath_enabled()
-    assert any(torch_compile.cache_folder("torch-compile").iterdir())
+    assert any(cache_folder("torch-compile").iterdir())
     with pytest.raises(EngineError, match="windows"):
         predictor.predict(x_BTF[0])
 

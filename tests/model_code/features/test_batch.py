@@ -75,7 +75,7 @@ def test_a_null_timestamp_is_refused() -> None:
 
 
 def incrementally(table: pa.Table) -> tuple[np.ndarray, np.ndarray, FeatureState]:
-    """Features and segments of `table`, tick by tick; windows checked wherever there is one."""
+    """Features and segments of `table`, tick by tick; every window is checked."""
     state = FeatureState(SPEC)
     features = np.empty((len(table), 16), np.float32)
     segment = np.empty(len(table), np.int32)
@@ -125,9 +125,9 @@ def test_real_quotes_without_sizes_have_neutral_sizes(fx: str) -> None:
     assert (found[:, [0, 4, 5, 6, 7, 8]].std(axis=0) > 0).all()
 
 
-def test_the_window_is_a_view_and_needs_warmth() -> None:
+def test_the_window_is_a_view_and_must_be_full() -> None:
     state = FeatureState(SPEC)
-    with pytest.raises(DataError, match="not warm: 0 of 64"):
+    with pytest.raises(DataError, match="not full: 0 of 64"):
         state.window_TF()
     assert state.segment == -1
     for i in range(64):
@@ -137,7 +137,7 @@ def test_the_window_is_a_view_and_needs_warmth() -> None:
     assert state.window_TF().shape == (64, 16)
 
 
-def test_an_unfit_live_tick_is_refused_and_forgotten() -> None:
+def test_an_invalid_live_tick_is_refused_and_changes_nothing() -> None:
     clean, marred = FeatureState(SPEC), FeatureState(SPEC)
     for i in range(70):
         clean.update(1_000 * i, 1.0 + i % 3, 5.0, 1.0, 2.0 + i)

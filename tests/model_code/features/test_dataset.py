@@ -76,7 +76,9 @@ def test_the_table_is_the_plain_computation_day_after_day(
     assert isinstance(table.features_NF, np.memmap)
 
 
-def test_chunks_leave_no_trace(tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]) -> None:
+def test_chunk_size_does_not_change_the_table(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
     inputs = write(tmp_path, tables)
     hashes = set()
     for chunk_rows in (7, 100, 10_000):
@@ -86,7 +88,7 @@ def test_chunks_leave_no_trace(tmp_path: Path, tables: dict[tuple[dt.date, str],
     assert len(hashes) == 1
 
 
-def test_the_sources_own_label_wins_where_it_is_given(tmp_path: Path) -> None:
+def test_the_sources_own_label_is_used_where_given(tmp_path: Path) -> None:
     table = ticks(200)
     own = pa.array([1, 0, None] * 66 + [None, None], pa.int8())
     labelled = table.set_column(TICKS.get_field_index("label"), TICKS.field("label"), own)
@@ -165,7 +167,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["meta.json", "features.npy"])
-def test_what_is_no_table_is_not_loaded(tmp_path: Path, name: str) -> None:
+def test_an_invalid_table_is_not_loaded(tmp_path: Path, name: str) -> None:
     dataset.build(
         write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(10)}), SPEC, tmp_path / "o", simulated=False
     )

@@ -14,7 +14,7 @@ def test_the_same_distribution_does_not_drift() -> None:
     assert max(found.values()) < 0.02
 
 
-def test_a_shift_of_the_mean_as_theory_says() -> None:
+def test_a_shift_of_the_mean_matches_theory() -> None:
     # continuous PSI of two unit normals a distance d apart is d squared; ten bins see most of it
     found = drift(rows(seed=1), rows(shift=0.4, seed=2), ["a", "b"])
     assert found["a"] == pytest.approx(0.16, abs=0.04)

@@ -22,7 +22,7 @@ NONE = {"bid_size": math.nan, "ask_size": math.nan, "last_trade": math.nan, "vwa
 
 
 def rows(*ticks: dict[str, float]) -> np.ndarray:
-    """Records of dtype TICK; what a tick leaves out is 100.0/100.5, 3 x 1, no trades."""
+    """Records of dtype TICK; defaults: 100.0/100.5, 3 x 1, no trades."""
     records = np.zeros(len(ticks), kernel.TICK)
     for i, tick in enumerate(ticks):
         full = {
@@ -40,7 +40,7 @@ def rows(*ticks: dict[str, float]) -> np.ndarray:
 
 @pytest.fixture(params=["compiled", "python"])
 def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    """The compiled kernel, then the same source as plain Python, which coverage can see."""
+    """The compiled kernel, then the same source as plain Python, which coverage can measure."""
     run(rows({}))  # compiled before anything below is replaced
     if request.param == "python":
         for name, value in list(vars(kernel).items()):
@@ -86,7 +86,7 @@ def test_every_formula_on_a_bid_that_moves_up(runner: Runner) -> None:
     (first, found), segment, taken = run(rows({}, second), runner)
     tick, size = 0.5, 2.0 + kernel.SIZE_ALPHA * (4.0 - 2.0)
     mid, move = 101.5, 1.25
-    start = (1 - kernel.VARIANCE_ALPHA) * 0.25**2  # half a tick, then the first row's lack of move
+    start = (1 - kernel.VARIANCE_ALPHA) * 0.25**2  # half a tick, then no move on the first row
     sigma2 = start + kernel.VARIANCE_ALPHA * (move**2 - start)
     offset = mid - 99.5
     mean_offset = 0.25 + kernel.VWAP_ALPHA * (offset - 0.25)
@@ -142,7 +142,7 @@ def test_midnight_resets_without_any_gap() -> None:
     assert run(ticks)[1] == [0, 1]
 
 
-def test_what_is_missing_is_neutral(runner: Runner) -> None:
+def test_missing_inputs_are_neutral(runner: Runner) -> None:
     bare = {**NONE, "feature_ema_1min": math.nan, "buy_volume": 2.0, "trade_count": 1.0}
     named, _, taken = run(rows(bare, bare, {}, bare), runner)
     sized = ("queue_imbalance", "bid_size", "ask_size", "order_flow_imbalance")
@@ -176,7 +176,7 @@ def test_what_is_missing_is_neutral(runner: Runner) -> None:
     ],
     ids=str,
 )
-def test_unfit_rows_are_refused_and_change_nothing(bad: dict[str, float], runner: Runner) -> None:
+def test_invalid_rows_are_refused_and_change_nothing(bad: dict[str, float], runner: Runner) -> None:
     assert run(rows({}, bad, {}), runner)[2] == 1
     state, features, segment = kernel.new_state(), np.empty((1, 16), np.float32), np.empty(1, "i4")
     runner(state, rows({}), GAP_NS, features, segment)
@@ -191,7 +191,7 @@ def number(low: float, high: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def clean_ticks(draw: st.DrawFn) -> np.ndarray:
-    """Anything validation lets through, however ugly."""
+    """Any ticks that pass validation, extreme values included."""
     ticks = []
     now = draw(st.integers(0, 2 * 10**18))
     for _ in range(draw(st.integers(1, 12))):
@@ -219,7 +219,7 @@ def test_clean_ticks_never_give_nan_or_infinity(ticks: np.ndarray) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(clean_ticks(), st.integers(-8, 8), st.integers(-8, 8))
-def test_no_feature_knows_the_scale_of_prices_or_sizes(
+def test_no_feature_depends_on_the_scale_of_prices_or_sizes(
     ticks: np.ndarray, price: int, size: int
 ) -> None:
     scaled = ticks.copy()

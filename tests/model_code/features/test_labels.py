@@ -21,7 +21,7 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def brute_force(
     rows: Rows, horizon_ms: float, cost_bps: float, wanted: range | None = None
 ) -> np.ndarray:
-    """The definition, read aloud."""
+    """The definition, written literally."""
     time, bid, ask, segment = rows
     horizon, cost = round(horizon_ms * MS), cost_bps / 1e4
     found = []
@@ -39,7 +39,7 @@ def brute_force(
 
 @st.composite
 def markets(draw: st.DrawFn) -> Rows:
-    """Up to 40 rows on a coarse grid, so that equal stamps, prices and exact horizons abound."""
+    """Up to 40 rows on a coarse grid: many equal stamps, equal prices and exact horizons."""
     n = draw(st.integers(1, 40))
     gaps = draw(st.lists(st.sampled_from([0, 0, 10, 20, 50, 100, 150]), min_size=n, max_size=n))
     bids = draw(st.lists(st.integers(1, 8), min_size=n, max_size=n))
@@ -77,13 +77,14 @@ def test_streamed_labels_equal_whole_ones(
     rows: Rows, cost_bps: float, cuts: list[int], own: bool
 ) -> None:
     spec = FeatureSpec(cost_bps=cost_bps)
-    n = len(rows[0])
+    time, bid, ask, segment = rows
+    n = len(time)
     own_N = np.where(np.arange(n) % 3 == 0, 1, -1).astype(np.int8) if own else np.full(n, -1, "i1")
     stream = labels.LabelStream(spec)
     edges = [0, *sorted(min(cut, n) for cut in cuts), n]
     parts = [
-        stream.update(*(column[first:end] for column in (*rows, own_N)))
-        for first, end in pairwise(edges)
+        stream.update(time[part], bid[part], ask[part], segment[part], own_N[part])
+        for part in (slice(first, end) for first, end in pairwise(edges))
     ]
     found = np.concatenate([*parts, stream.finish()])
     expected = brute_force(rows, spec.horizon_ms, cost_bps)

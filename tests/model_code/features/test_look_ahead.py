@@ -1,4 +1,4 @@
-"""Nothing looks ahead: the checks pass on the real code and catch what is planted."""
+"""No look-ahead: the checks pass on the real code and catch planted leaks."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ Compute = Callable[[pa.Table], npt.NDArray[np.float32]]
 
 
 def look_ahead_rows(compute: Compute, table: pa.Table, cuts: int = 6) -> list[int]:
-    """Rows whose features change when later rows do: changed in every column, then cut off."""
+    """Rows whose features differ after later rows are changed in every column, or removed."""
     whole = compute(table)
     leaks: set[int] = set()
     for cut in np.linspace(1, len(table) - 1, cuts).astype(int):
@@ -34,7 +34,7 @@ def look_ahead_rows(compute: Compute, table: pa.Table, cuts: int = 6) -> list[in
 
 
 def _changed(table: pa.Table) -> pa.Table:
-    """Every number of every row made another, the rows still clean and in time order."""
+    """Change every number of every row; the rows stay clean and in time order."""
     columns = []
     for field in TICKS:
         column = table[field.name]
@@ -107,7 +107,8 @@ def leaking_pairs(
 
 @pytest.fixture(scope="module")
 def table() -> FeatureTable:
-    days, columns = [], []
+    days: list[TableDay] = []
+    columns: list[tuple[npt.NDArray[np.generic], ...]] = []
     for date in DATES:
         for symbol in SYMBOLS:
             source = ticks(1500, 2, symbol, date)
@@ -152,5 +153,5 @@ def test_a_leaking_split_is_caught(table: FeatureTable) -> None:
     # in time order, but neither purged nor embargoed
     ordered = earlier[np.argsort(table.timestamp_N[earlier], kind="stable")]
     assert leaking_pairs(table, [ordered[:1000], ordered[1000:]], SPEC.horizon_ms) == [(0, 1)]
-    # the last part a day later is apart by itself
+    # the last part is a day later, so it is separate anyway
     assert leaking_pairs(table, [ordered, ends[ends >= 3000]], SPEC.horizon_ms) == []

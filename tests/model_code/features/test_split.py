@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model_code.errors import DataError, StorageError
 from model_code.features.dataset import FeatureTable, TableDay, TableMeta
@@ -26,7 +27,9 @@ def table(
     label: int | None = None,
 ) -> FeatureTable:
     """Rows every `step_ms`, from `from_ms` after midnight, one segment per instrument-day."""
-    days, stamps, segments = [], [], []
+    days: list[TableDay] = []
+    stamps: list[NDArray[np.int64]] = []
+    segments: list[NDArray[np.int32]] = []
     for date in dates:
         for k, symbol in enumerate(symbols):
             days.append(TableDay(date=date, symbol=symbol, first=rows * len(days), rows=rows))
@@ -86,7 +89,7 @@ def test_purge_and_embargo_to_the_row() -> None:
 
 
 def test_validation_is_purged_before_midnight() -> None:
-    # a source's own labels may be known to the day's last row, here 5 ms before midnight
+    # a source's own labels may cover the day's last row, here 5 ms before midnight
     source = table(symbols=SYMBOLS[:1], from_ms=86_400_000 - 10_000 + 5)
     found = split(source, SPEC)
     assert found.report.validation.purged == 10
@@ -125,7 +128,7 @@ def test_strides_are_even_and_the_same_every_time() -> None:
     assert np.array_equal(found.train_ends, again.train_ends)
 
 
-def test_a_given_test_date_leaves_out_what_is_newer() -> None:
+def test_dates_after_a_given_test_date_are_not_used() -> None:
     source = table(dates=(EARLIER, *DATES))
     found = split(source, SPEC, DATES[0])
     assert found.report.test_date == DATES[0]
@@ -141,14 +144,14 @@ def test_a_given_test_date_leaves_out_what_is_newer() -> None:
         (table(), dt.date(2030, 1, 1), "test date 2030-01-01 needs its own ticks"),
         (table(), DATES[0], "those of an earlier date"),
         (table(rows=60), None, "no window of 64 rows"),
-        (table(rows=66, symbols=SYMBOLS[:1]), None, "train part holds 0 windows"),
-        (table(label=1), None, r"train part holds .* labels \[1\]"),
+        (table(rows=66, symbols=SYMBOLS[:1]), None, "train part has 0 windows"),
+        (table(label=1), None, r"train part has .* labels \[1\]"),
         (table(label=-1), None, "no window of 64 rows with an observed label"),
-        (table(rows=250, step_ms=3.0), None, "validation part holds 0 windows"),
+        (table(rows=250, step_ms=3.0), None, "validation part has 0 windows"),
     ],
     ids=["one date", "absent", "first", "short", "purged", "one class", "no label", "embargoed"],
 )
-def test_useless_tables_are_refused(
+def test_unusable_tables_are_refused(
     source: FeatureTable, test_date: dt.date | None, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -158,7 +161,7 @@ def test_useless_tables_are_refused(
 def test_an_empty_test_day_is_refused() -> None:
     source = table(symbols=SYMBOLS[:1])
     source.label_N[1000:] = -1
-    with pytest.raises(DataError, match="test part holds 0 windows"):
+    with pytest.raises(DataError, match="test part has 0 windows"):
         split(source, SPEC)
 
 
@@ -172,7 +175,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert np.array_equal(again.test_ends, found.test_ends)
 
 
-def test_what_is_no_split_is_not_loaded(tmp_path: Path) -> None:
+def test_an_invalid_split_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a split"):
         Split.load(tmp_path)
     split(table(), SPEC).save(tmp_path)

@@ -69,7 +69,7 @@ def test_without_header_and_in_microseconds(folder):
     assert read(folder)["trade_count"].to_pylist() == [0, 2, 0]
 
 
-def test_aggregate_trades_stand_in(folder):
+def test_aggregate_trades_are_the_fallback(folder):
     (folder / f"BTCUSDT-trades-{DATE}.zip").unlink()
     assert read(folder)["last_trade"].null_count == 3
     put(
@@ -101,7 +101,7 @@ def test_wrong_columns_or_types_are_schema_errors(folder, text):
     assert caught.value.where == str(path)
 
 
-def test_a_flag_that_is_none_is_a_schema_error(folder):
+def test_an_invalid_flag_is_a_schema_error(folder):
     put(folder, "trades", TRADES.replace("true", "maybe"))
     with pytest.raises(SchemaError, match="wrong types"):
         read(folder)

@@ -17,7 +17,7 @@ def ask(calendar: str, scheduled: str, now: str | None = None, max_age_h: float 
     return due(calendar, at(now or scheduled), at(scheduled), max_age_h=max_age_h)
 
 
-def test_a_night_after_a_session_runs() -> None:
+def test_a_run_after_a_session_is_due() -> None:
     assert ask("XNYS", "2026-11-25 01:00") is None
     assert ask("XNYS", "2026-11-28 01:00") is None  # Friday's session closed early
 
@@ -36,18 +36,18 @@ def test_crypto_runs_every_day() -> None:
 
 
 def test_a_session_still_open_is_not_trained_on() -> None:
-    # due in Tokyo while New York still trades the same date
+    # scheduled in Tokyo time while New York still trades the same date
     tokyo = ZoneInfo("Asia/Tokyo")
     scheduled = dt.datetime(2026, 11, 25, 1, tzinfo=tokyo)
     assert "closes at 2026-11-24 21:00 UTC" in str(due("XNYS", scheduled, scheduled, max_age_h=4))
 
 
-def test_a_late_start_is_stale_and_a_clock_change_is_no_hour() -> None:
+def test_a_late_start_is_stale_and_daylight_saving_adds_no_hour() -> None:
     assert ask(ALWAYS_OPEN, "2026-11-25 01:00", now="2026-11-25 04:59") is None
     assert "stale: due at 2026-11-25 01:00 EST, 4.1 h ago" in str(
         ask(ALWAYS_OPEN, "2026-11-25 01:00", now="2026-11-25 05:05")
     )
-    # 01:00 EDT, clocks back at 02:00: five hours by the wall are six
+    # 01:00 EDT, clocks go back at 02:00: five hours on the clock are six
     utc = dt.UTC
     scheduled = dt.datetime(2026, 11, 1, 5, tzinfo=utc).astimezone(NEW_YORK)
     now = dt.datetime(2026, 11, 1, 11, tzinfo=utc)
@@ -60,7 +60,7 @@ def test_unknown_calendars_and_times_without_zone_are_refused() -> None:
     assert not known("XNIX")
     with pytest.raises(ConfigError, match="no trading calendar named 'XNIX'"):
         ask("XNIX", "2026-11-25 01:00")
-    with pytest.raises(ConfigError, match="does not reach 1990-01-01"):
+    with pytest.raises(ConfigError, match="does not cover 1990-01-01"):
         ask("XNYS", "1990-01-02 01:00")
     with pytest.raises(ConfigError, match="now has no time zone"):
         due(ALWAYS_OPEN, dt.datetime(2026, 1, 1), at("2026-01-01 01:00"), max_age_h=1)

@@ -36,7 +36,7 @@ def test_counts_gaps_and_faults(tmp_path):
     assert day.first == dt.datetime(2024, 8, 8, 12, tzinfo=dt.UTC)
     assert day.last == dt.datetime(2024, 8, 8, 12, 0, 9, tzinfo=dt.UTC)
     assert day.largest_gap_s == 6.0
-    assert day.ticks_per_s == 0.0  # four seconds of nine hold rows
+    assert day.ticks_per_s == 0.0  # four of nine seconds have rows
     assert day.tightest == pytest.approx(2 / 3)
     assert day.spread_bps == pytest.approx(1.0, rel=1e-3)
     assert (day.trades, day.labelled) == (0, 0)
@@ -64,7 +64,7 @@ def test_a_stray_stamp_costs_no_memory(tmp_path):
     assert day.largest_gap_s > 3e9
 
 
-def test_pictures_of_few_and_of_many_instruments(tmp_path):
+def test_plots_of_few_and_of_many_instruments(tmp_path):
     sizes = {}
     for count in (1, 14):
         uri = hive(
@@ -74,7 +74,7 @@ def test_pictures_of_few_and_of_many_instruments(tmp_path):
         plot(describe(open_market(uri)), path)
         sizes[count] = size(path)
     assert sizes[14][1] > sizes[1][1]
-    assert sizes[14][1] < 3000  # twelve drawn, the rest named in the title
+    assert sizes[14][1] < 3000  # twelve plotted, the rest counted in the title
 
 
 def test_curves_start_and_end_at_the_days_own_prices(tmp_path):
@@ -88,7 +88,7 @@ def test_curves_start_and_end_at_the_days_own_prices(tmp_path):
     assert len(description.curves) == len(description.days) == 4
 
 
-def test_a_simulated_market_is_called_so(tmp_path):
+def test_a_simulated_market_is_labelled(tmp_path):
     description = describe(open_market("simulated:?minutes=0.1&instruments=1&days=1"))
     assert description.simulated
     assert description.kind == "simulated"

@@ -25,8 +25,11 @@ def parse_times(*stamps: str) -> list[int]:
     return out["timestamp"].cast(int).to_list()
 
 
-def epoch(*args: int) -> int:
-    return int(dt.datetime(*args, tzinfo=dt.UTC).timestamp()) * 10**9
+def epoch(
+    year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0
+) -> int:
+    time = dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
+    return int(time.timestamp()) * 10**9
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_empty_cells_and_nan_reach_validation(tmp_path):
         ("2025-01-23T09:30Z,1,2,1,1,1,1,0.5,0.5", "label", "0.5"),
     ],
 )
-def test_a_cell_that_is_no_number_names_line_column_and_text(line, column, text):
+def test_a_non_numeric_cell_names_line_column_and_text(line, column, text):
     with pytest.raises(SchemaError, match=f"'{column}' has the wrong type") as caught:
         parse(rows(f"2025-01-23T09:30Z,{ROW}", line), "a.csv")
     assert f"found {text!r}" in caught.value.what
@@ -137,7 +140,7 @@ def test_a_ragged_row_names_its_line(line, found):
     assert caught.value.where == "a.csv, line 3"
 
 
-def test_a_blank_line_inside_is_named_and_at_the_end_is_nothing():
+def test_a_blank_line_is_named_inside_and_ignored_at_the_end():
     good = f"2025-01-23T09:30Z,{ROW}"
     assert len(parse(rows(good, "", ""), "a.csv")) == 1
     with pytest.raises(DataError, match="column 'timestamp': ''") as caught:
@@ -162,7 +165,7 @@ def test_another_order_of_columns_is_refused():
         parse(rows(header=header), "a.csv")
 
 
-def test_bytes_that_are_no_text_are_refused():
+def test_bytes_that_are_not_text_are_refused():
     with pytest.raises(SchemaError, match="not readable as CSV"):
         parse(rows(f"\xff,{ROW}").decode().encode("latin-1"), "a.csv")
 
@@ -229,5 +232,5 @@ def test_a_folder_of_files_reads_as_written(tmp_path, label):
 
 def test_unknown_day_is_refused(tmp_path):
     store = open_market(desk_csv(tmp_path / "desk", n=5))
-    with pytest.raises(MarketError, match="no rows of AAA on 1999-01-01"):
+    with pytest.raises(MarketError, match="no rows for AAA on 1999-01-01"):
         store.read(InstrumentDay(dt.date(1999, 1, 1), "AAA"))

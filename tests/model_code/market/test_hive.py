@@ -117,7 +117,7 @@ def test_trades_missing_on_one_day_only_are_an_error(root):
 
 def test_a_file_in_the_wrong_folder_is_refused(root):
     write_hive(root, ticks(5, symbol="OTHER"), SYMBOLS[0], DATES[0])
-    with pytest.raises(DataError, match=r"holds rows of 'OTHER'.*'AAA.test'"):
+    with pytest.raises(DataError, match=r"contains rows of 'OTHER'.*'AAA.test'"):
         open_market(str(root)).read(first(root))
 
 
@@ -127,9 +127,9 @@ def test_unknown_day_is_refused(root):
         open_market(str(root)).read(day)
 
 
-def test_a_file_named_by_no_date_is_refused(root):
+def test_a_file_name_without_a_valid_date_is_refused(root):
     quote_path(root).rename(quote_path(root).with_name("date=2024-13-01.parquet"))
-    with pytest.raises(MarketError, match="2024-13-01 is no date"):
+    with pytest.raises(MarketError, match="2024-13-01 is not a date"):
         open_market(str(root)).catalog()
 
 

@@ -68,14 +68,14 @@ def test_empty_quotes_and_empty_trades():
     assert fold(make_quotes([1]), none, "X", "here")["last_trade"].to_pylist() == [None]
 
 
-def test_a_clock_that_goes_back_takes_no_trade_twice():
+def test_a_clock_that_goes_back_counts_no_trade_twice():
     trades = make_trades([1, 2, 3], [1, 2, 3], [1, 1, 1], [False] * 3)
     out = fold(make_quotes([2, 1, 3]), trades, "X", "here")
     assert out["trade_count"].to_pylist() == [2, 0, 2]
     assert out["last_trade"].to_pylist() == [2, 1, 3]
 
 
-def test_a_broken_trade_shows_but_does_not_spread():
+def test_an_invalid_trade_affects_only_its_own_rows():
     trades = make_trades([1, 2], [float("nan"), 7.0], [1, 1], [False, False])
     out = fold(make_quotes([1, 2]), trades, "X", "here")
     assert np.isnan(out["last_trade"][0].as_py())
@@ -106,7 +106,7 @@ def test_matches_brute_force_and_never_looks_ahead(times, trades, cut):
         assert row["buy_volume"] == pytest.approx(sum(t[2] for t in mine if not t[3]))
         assert row["sell_volume"] == pytest.approx(sum(t[2] for t in mine if t[3]))
         assert row["last_trade"] == (known[-1][1] if known else None)
-    # altering everything later alters nothing earlier
+    # changing later rows changes no earlier row
     cut = min(cut, len(times) - 1)
     later = [t + 1000 for t in times[cut:]]
     altered = [t if t[0] <= times[cut - 1] else (t[0], 777, 777, not t[3]) for t in trades]
@@ -138,7 +138,7 @@ def test_imbalance_average_without_sizes_is_null_and_survives_gaps():
 
 def test_null_time_is_refused():
     quotes = make_quotes([1, None])
-    with pytest.raises(DataError, match="'timestamp' holds 1 null"):
+    with pytest.raises(DataError, match="'timestamp' has 1 null"):
         fold(quotes, None, "X", "here")
 
 

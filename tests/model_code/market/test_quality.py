@@ -56,7 +56,7 @@ def test_a_clean_table_passes_unchanged() -> None:
     assert counts == {}
 
 
-def test_absent_optional_values_are_no_fault() -> None:
+def test_absent_optional_values_are_not_faults() -> None:
     table = ticks(ROWS)
     for field in TICKS:
         if field.nullable:
@@ -64,12 +64,12 @@ def test_absent_optional_values_are_no_fault() -> None:
     assert quality.quarantine(table, DAY, SPEC)[2] == {}
 
 
-def test_one_stray_stamp_does_not_condemn_the_rest_of_the_day() -> None:
+def test_one_stray_stamp_does_not_fail_the_rest_of_the_day() -> None:
     table = put(ticks(ROWS), "timestamp", [3], epoch_ns(dt.date(2030, 1, 1)))
     assert quality.quarantine(table, DAY, SPEC)[2] == {"outside_session": 1}
 
 
-def test_rows_behind_the_newest_stamp_go_until_the_clock_catches_up() -> None:
+def test_rows_behind_the_newest_stamp_are_faulty_until_the_clock_catches_up() -> None:
     stamps = ticks(ROWS)["timestamp"].cast(pa.int64()).to_pylist()
     table = put(ticks(ROWS), "timestamp", [100], stamps[110] + 1)
     _, quarantined, counts = quality.quarantine(table, DAY, SPEC)
@@ -85,7 +85,7 @@ def test_equal_rows_at_one_instant_are_duplicates_even_with_nulls() -> None:
     assert quality.quarantine(changed, DAY, SPEC)[2] == {}
 
 
-def test_a_lasting_move_is_questioned_only_until_it_is_the_new_price() -> None:
+def test_a_lasting_move_is_faulty_only_until_it_is_the_new_price() -> None:
     table = ticks(ROWS)
     for name in ("bid_price", "ask_price", "last_trade"):
         table = put(table, name, list(range(700, ROWS)), lambda value: value * 1.01)
@@ -163,7 +163,7 @@ def test_thresholds_come_from_the_specification() -> None:
         max_size=12,
     )
 )
-def test_quarantine_parts_the_rows_and_keeps_their_order(
+def test_quarantine_separates_the_rows_and_keeps_their_order(
     edits: list[tuple[str, int, float | None]],
 ) -> None:
     table = ticks(200, seed=1)
@@ -192,7 +192,7 @@ def test_quarantine_parts_the_rows_and_keeps_their_order(
         max_size=20,
     )
 )
-def test_what_is_clean_stays_clean(edits: dict[int, str]) -> None:
+def test_clean_rows_stay_clean(edits: dict[int, str]) -> None:
     faults = {
         "label": -1,
         "bid_size": 0.0,

@@ -54,12 +54,12 @@ def test_a_wrong_type_is_named_with_expected_and_found(name, column):
     assert f"found {column.type}" in caught.value.what
 
 
-def test_nulls_that_place_no_row_are_refused():
-    with pytest.raises(DataError, match="'trade_count' holds 1 nulls"):
+def test_nulls_in_required_columns_are_refused():
+    with pytest.raises(DataError, match="'trade_count' has 1 nulls"):
         conform(replace(ticks(2), "trade_count", pa.array([None, 1], pa.int32())), "here")
 
 
-def test_dictionary_and_other_zones_are_understood():
+def test_dictionary_columns_and_other_time_zones_are_accepted():
     table = ticks(3)
     out = replace(table, "symbol", table["symbol"].dictionary_encode())
     out = replace(

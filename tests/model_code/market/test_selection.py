@@ -31,17 +31,17 @@ def test_newest_day_is_the_test_day_and_the_days_before_it_train() -> None:
     assert {day.date for day in chosen.train} == {D[1], D[2]}
 
 
-def test_instrument_without_a_test_day_is_said() -> None:
-    assert choose().warnings == ("B.x has no ticks on 2024-08-09: trained on, not tested",)
+def test_instrument_without_a_test_day_is_reported() -> None:
+    assert choose().warnings == ("B.x has no ticks on 2024-08-09: used for training only",)
     assert choose(test_date="2024-08-08").warnings == ()
 
 
-def test_one_instrument_missing_on_the_test_day_fails_when_it_was_asked_for() -> None:
+def test_a_named_instrument_missing_on_the_test_day_fails() -> None:
     with pytest.raises(MarketError, match=r"no ticks on the test date 2024-08-09 for B\.x"):
         choose(instruments=("A.x", "B.x"))
 
 
-def test_unknown_instrument_names_what_is_there() -> None:
+def test_unknown_instrument_lists_the_known_ones() -> None:
     with pytest.raises(MarketError, match=r"instruments not in the store: C\.x") as caught:
         choose(instruments=("A.x", "C.x"))
     assert "choose among A.x, B.x" in str(caught.value)

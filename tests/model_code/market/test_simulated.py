@@ -52,7 +52,7 @@ def test_the_bands_are_those_of_the_real_files(binance):
         assert column.max() == pytest.approx(band[1], rel=0.02)
 
 
-def test_queue_imbalance_foretells_the_next_move():
+def test_queue_imbalance_predicts_the_next_move():
     store = open_market("simulated:?minutes=3&instruments=1&days=1")
     ticks = store.read(store.catalog()[0])
     bid, ask, bid_size, ask_size = (ticks[name].to_numpy() for name in TICKS.names[2:6])
@@ -131,8 +131,8 @@ def test_kernel_as_python_equals_compiled():
     python = run_book.py_func(Book(), np.random.default_rng(1), 3.0, 1000, 200)
     np.testing.assert_allclose(compiled, python, rtol=1e-9)
     for seed in range(40):
-        python = touch.py_func(Book(), np.random.default_rng(seed), 2.0, 0.5)
-        assert touch(Book(), np.random.default_rng(seed), 2.0, 0.5) == pytest.approx(python)
+        plain = touch.py_func(Book(), np.random.default_rng(seed), 2.0, 0.5)
+        assert touch(Book(), np.random.default_rng(seed), 2.0, 0.5) == pytest.approx(plain)
     fast = next_arrival(Book(), np.random.default_rng(1), 500.0, 5.0)
     assert fast == pytest.approx(next_arrival.py_func(Book(), np.random.default_rng(1), 500.0, 5.0))
 

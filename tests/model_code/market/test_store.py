@@ -22,7 +22,7 @@ def test_relative_and_home_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "uri", ["/no/such/folder", "nosuchprotocol://x", "memory://nothing-here", "s3://bucket/x"]
 )
-def test_an_unreadable_uri_says_what_was_tried(uri):
+def test_an_unreadable_uri_lists_what_was_tried(uri):
     with pytest.raises(MarketError, match="cannot open the market store") as caught:
         open_market(uri)
     assert caught.value.where == uri

@@ -127,6 +127,7 @@ def test_bit_dropout_is_dropout():
     kept = y != 0
     assert abs(1 - kept.float().mean().item() - 0.1) < 0.002
     assert torch.equal(y[kept].unique(), torch.tensor([1.0]) / 0.9)
+    assert x.grad is not None
     assert torch.equal(x.grad, y.detach())
     assert torch.equal(BitDropout(0.1).eval()(x), x)
     assert torch.equal(BitDropout(0.0)(x), x)

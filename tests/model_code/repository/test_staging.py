@@ -2,15 +2,16 @@ import errno
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model_code.artifacts import hash_bytes, hash_path
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.errors import EngineError, IntegrityError, StorageError
-from model_code.repository import staging
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage, staged_versions
 from model_code.repository.triton_config import model_config
@@ -44,7 +45,7 @@ def engine(folder: Path, data: bytes = b"a graph", name: str = "onnxruntime-fp32
 
 
 def manifest(sidecar: EngineSidecar, version: int, **changes) -> Manifest:
-    facts = {
+    facts: dict[str, Any] = {
         "version": version,
         "data_sha256": "d" * 64,
         "code_commit": "c" * 40,
@@ -166,7 +167,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(staging.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(StorageError, match="No space left on device"):
         put(tmp_path, 2, tmp_path / "other", b"another graph")
     assert hash_path(home) == before

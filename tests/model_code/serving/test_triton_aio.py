@@ -7,6 +7,7 @@ import pytest
 from infra.servers import HOST, free_port
 from model_code.errors import ServingError
 from model_code.serving.aio import AsyncTritonClient
+from model_code.serving.wire import Answer
 
 
 def test_many_requests_at_once_get_their_own_answers(url, x_NTF, expected):
@@ -30,7 +31,7 @@ def test_a_version_is_pinned_by_client_or_call(url, x_NTF):
 
 def test_callbacks_get_answers_and_errors_before_close_returns(url, x_NTF):
     async def ask():
-        outcomes = []
+        outcomes: list[Answer | ServingError] = []
         async with AsyncTritonClient(url) as client:
             client.submit(x_NTF, outcomes.append)
             client.submit(x_NTF[:, :3], outcomes.append)
@@ -56,18 +57,19 @@ def test_a_callback_that_raises_is_heard_and_the_connection_closed(url, x_NTF):
     asyncio.run(ask())
 
 
-def test_a_deadline_covers_all_attempts(x_NTF):
+def test_a_deadline_covers_all_attempts(x_NTF, monkeypatch):
     async def ask():
         async with AsyncTritonClient(f"{HOST}:{free_port()}", attempts=10_000) as client:
             loop = asyncio.get_running_loop()
-            real, slow = client._infer, []
+            real, slept = client._infer, asyncio.Event()
 
             async def first_slow(*asked):
-                if not slow:
-                    slow.append(await asyncio.sleep(2.0))
+                if not slept.is_set():
+                    await asyncio.sleep(2.0)
+                    slept.set()
                 return await real(*asked)
 
-            client._infer = first_slow
+            monkeypatch.setattr(client, "_infer", first_slow)
             begun = loop.time()
             with pytest.raises(ServingError, match="gave no answer"):
                 await client.predict(x_NTF, deadline_s=2.5)
@@ -111,10 +113,13 @@ def test_a_request_waits_for_a_server_that_comes_back(url, x_NTF):
         await writer.wait_closed()
 
     async def ask():
-        late, served = free_port(), []
+        late = free_port()
+        served: list[asyncio.Task[None]] = []
 
         async def serve(reader, writer):
-            served.append(asyncio.current_task())
+            task = asyncio.current_task()
+            assert task is not None
+            served.append(task)
             there_reader, there_writer = await asyncio.open_connection(host, int(port))
             await asyncio.gather(pipe(reader, there_writer), pipe(there_reader, writer))
 

@@ -8,10 +8,12 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from model_code.errors import ConfigError, DataError
 from model_code.features.windows import gather
@@ -54,7 +56,8 @@ def run(folder, spec=SPEC, network=TINY, data=None, **options):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """Four epochs without interruption; (result, epochs reported, folder)."""
-    folder, seen = tmp_path_factory.mktemp("straight"), []
+    folder = tmp_path_factory.mktemp("straight")
+    seen: list[training_run.EpochMetrics] = []
     return run(folder, on_epoch=seen.append), seen, folder
 
 
@@ -125,7 +128,7 @@ def test_checkpoints_of_other_inputs_are_not_continued_from(tmp_path):
     spec = SPEC.model_copy(update={"epochs": 1})
     run(tmp_path, spec)
     features_NF, labels_N, train_ends, validation_ends = table()
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "specification": {"spec": spec.model_copy(update={"seed": 8})},
         "network": {"network": TINY.model_copy(update={"layers": 2})},
         "features": {"data": (features_NF * 1.001, labels_N, train_ends, validation_ends)},
@@ -237,9 +240,7 @@ def test_predictions_match_the_network_whatever_the_number_of_windows(straight):
 def test_a_loss_that_is_not_finite_is_an_error_and_keeps_earlier_checkpoints(tmp_path, monkeypatch):
     spec = SPEC.model_copy(update={"epochs": 2, "windows_per_epoch": 64})
     killed_after(tmp_path, 1, spec)
-    monkeypatch.setattr(
-        training_run.functional, "cross_entropy", lambda logits, _: logits.sum() * torch.nan
-    )
+    monkeypatch.setattr(functional, "cross_entropy", lambda logits, _: logits.sum() * torch.nan)
     with pytest.raises(DataError, match=r"unstable: loss nan[^$]*epoch 2, step 1"):
         run(tmp_path, spec)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001.pt"]

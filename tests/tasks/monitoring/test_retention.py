@@ -8,9 +8,10 @@ from uuid import UUID
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_client, task
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
-from prefect.states import Completed, Running, State, Suspended
+from prefect.states import Completed, Running, Suspended
 
 from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.monitoring.retention import delete

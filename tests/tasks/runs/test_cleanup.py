@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_client, task
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Completed, Paused, Running, State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Paused, Running
 
 from flows.runs.rerun import rerun
 from infra.process import ProcessId
@@ -95,7 +95,7 @@ def test_the_task_that_a_dead_process_was_at_has_crashed_too(
     def train() -> None: ...
 
     with get_client(sync_client=True) as client:
-        states = Running(), Completed()
+        states: tuple[State[None], ...] = Running(), Completed()
         at, done = (
             client.create_task_run(train, begun.id, str(key), state=state)
             for key, state in enumerate(states)

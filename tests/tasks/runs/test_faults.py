@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import sqlalchemy
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
 
 from infra.servers import ServerError
@@ -67,7 +67,7 @@ def urllib_answered(status: int) -> Callable[[], None]:
 def s3_answered(status: int) -> Callable[[], None]:
     def call() -> None:
         raise ClientError(
-            {"Error": {"Code": "?"}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+            {"Error": {"Code": "?"}, "ResponseMetadata": {"HTTPStatusCode": status}},
             "GetObject",
         )
 

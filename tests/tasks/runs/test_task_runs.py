@@ -5,7 +5,8 @@ from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.states import Completed, Running, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Running
 
 from tasks.runs import task_runs
 from tasks.runs.task_runs import settled_task_runs
