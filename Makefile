@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 export VENV
 
 .PHONY: help setup nightly test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
-help: ## what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.ready ## make .venv from requirements.lock
+setup: $(VENV)/.ready ## create .venv from requirements.lock
 $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
 	infra/setup.sh
 
@@ -22,48 +22,48 @@ test: setup ## set up and run every check
 	@started=$$(date +%s) && $(MAKE) --no-print-directory lint types imports docs unit && \
 	$(BIN)/python -m tests.summary $$started
 
-check: setup lint types imports docs library ## style, types, imports, pages, tests without servers
+check: setup lint types imports docs library ## check style, types, imports and docs; run the library's tests
 
-lint: setup ## style
+lint: setup ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup ## strict types
+types: setup ## check types, strictly
 	$(BIN)/mypy
 
-imports: setup ## import directions
+imports: setup ## check import directions
 	$(BIN)/lint-imports
 
-docs: setup ## the pages as a site in site/; a dead link or an unknown name fails
+docs: setup ## build the docs in site/; fail on a dead link or an unknown name
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-unit: setup ## all tests, in JOBS processes, with coverage
+unit: setup ## run all tests in JOBS processes, with coverage
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --junitxml=.pytest_cache/tests.xml \
 		--cov --cov-report=
 
-library: setup ## tests of the pure library
+library: setup ## run the tests of the pure library
 	$(BIN)/python -m pytest -n $(JOBS) -q -m "not servers and not slow" tests/model_code
 
-bench: setup ## every engine side by side (DATA=URI for real ticks)
+bench: setup ## measure every engine side by side (DATA=URI for real ticks)
 	$(BIN)/tickline bench $(if $(DATA),--data $(DATA))
 
-bench-repeat: setup ## the same five times: how well do they agree?
+bench-repeat: setup ## run bench five times and report how well they agree
 	$(BIN)/tickline bench --repeat 5 $(if $(DATA),--data $(DATA))
 
-bench-data: setup ## speed of features and validation
+bench-data: setup ## measure the speed of features and validation
 	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.bench.bench_validation
 
-bench-triton: setup ## what the server costs at batch 1, and where the time goes
+bench-triton: setup ## measure the server's overhead at batch 1, part by part
 	$(BIN)/python -m tests.bench.bench_triton
 
-bench-overhead: setup ## what Prefect and MLflow cost a nightly (DATA=URI for real ticks)
+bench-overhead: setup ## measure Prefect's and MLflow's overhead in a nightly (DATA=URI for real ticks)
 	$(BIN)/python -m tests.bench.bench_overhead $(if $(DATA),--data $(DATA))
 
-swap-load: setup ## swaps and rollbacks of a real Triton under 8 clients, 50,000 requests
+swap-load: setup ## swap and roll back a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load
 
-story: setup ## night, approval, swap, refusal, rollback on real servers (DATA=URI for real ticks)
+story: setup ## demo: nightly, approval, swap, rejection, rollback on real servers (DATA=URI for real ticks)
 	$(BIN)/python -m flows.demos.promotion $(if $(DATA),--data $(DATA))
 
 up: setup ## start the stack: Prefect, worker, MLflow, Triton (WITH=redis,kafka for more)
@@ -72,16 +72,16 @@ up: setup ## start the stack: Prefect, worker, MLflow, Triton (WITH=redis,kafka 
 down: setup ## stop the stack
 	$(BIN)/tickline down
 
-story-oncall: setup ## kill a nightly's worker in training, recover (DATA=URI for real ticks)
+story-oncall: setup ## demo: kill a nightly's worker during training, recover (DATA=URI for real ticks)
 	$(BIN)/python -m flows.demos.oncall $(if $(DATA),--data $(DATA))
 
-chaos: setup ## every planted fault; prints the table of docs/reliability.md (TABLE=FILE writes it)
+chaos: setup ## inject every fault; print the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos
 
-ui: setup ## open Prefect's and MLflow's pages
+ui: setup ## serve Prefect's and MLflow's web pages
 	$(BIN)/tickline ui
 
-audit: setup ## look the locked packages up among known vulnerabilities
+audit: setup ## check the locked packages for known vulnerabilities
 	infra/audit.sh
 
 clean: ## remove the environment and caches, never results

@@ -1,1 +1,1 @@
-"""One file per user's job; `cli.py` is the `tickline` command."""
+"""Flows, one per file; `flows.cli` is the `tickline` command."""

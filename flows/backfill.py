@@ -1,9 +1,9 @@
-"""What each night of a range of dates would have said, oldest first, several at a time if asked.
+"""Run the nightly of each past date in a range, oldest first, optionally in parallel.
 
-find dates ─┬─ night ─ night ─ ...  (a process each; stages Cached where they were computed before)
+find dates ─┬─ nightly ─ nightly ─ ...  (one process per date; finished stages come back Cached)
             └─ table
 
-Resumable: stages are cached by content, so a second run comes to the first missing stage at once.
+Resumable: stages are cached by content, so a second run continues at the first missing stage.
 """
 
 import datetime as dt
@@ -33,56 +33,57 @@ from tasks.runs.lifecycle import exclusive
 def backfill(
     spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
 ) -> tuple[BackfillNight, ...]:
-    """Train and judge on each date of the range that the store holds; registers nothing.
+    """Train and judge on each date of the range that the store holds; register nothing.
 
     Args:
-        spec: as the nightly's; the store defaults to TICKLINE_MARKET.
+        spec: as for the nightly; the store defaults to TICKLINE_MARKET.
         start: first date to judge on.
-        end: last one, included.
-        parallel: nights at a time. More than one disturb each other's latencies, so leave it at
-            one where these matter.
+        end: last date, included.
+        parallel: dates at a time. Parallel runs distort each other's latencies: use 1 if latency
+            matters.
 
     Raises:
-        ConfigError: no such dates.
-        DataError: nights failed; the others are done, and the message names each with its cause.
+        ConfigError: the store has no such dates.
+        DataError: some dates failed, the others are done; the message lists each with its cause.
     """
     settings = Settings().resolved()
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     dates = dates_to_judge(spec, start, end)
-    server = str(PREFECT_API_URL.value())  # the pool's threads would not see this flow's settings
+    server = str(PREFECT_API_URL.value())  # the pool's threads do not see this flow's settings
     name = str(flow_run.name)
     with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
-        console.print(f"[bold]backfill[/] {name}: {len(dates)} nights, {parallel} at once")
-        nights = tuple(pool.map(lambda date: _night(settings, spec, date, name, server), dates))
+        console.print(f"[bold]backfill[/] {name}: {len(dates)} dates, {parallel} at a time")
+        nights = tuple(pool.map(lambda date: _run_date(settings, spec, date, name, server), dates))
     create_table_artifact(
-        [night.model_dump() for night in nights], key="backfill", description="Night by night."
+        [night.model_dump() for night in nights], key="backfill", description="One row per date."
     )
     failed = [night for night in nights if night.failure]
     if failed:
         raise DataError(
             "\n".join(f"{night.date}: {night.failure}" for night in failed),
             where=str(spec.market),
-            remedy="mend them, then run the same backfill again: finished nights come back Cached",
+            remedy="fix the causes, then run the same backfill again: "
+            "finished stages come back Cached",
         )
     return nights
 
 
 @task(name="find dates")
 def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.date, ...]:
-    """Dates of the store within the range that have an earlier one to train on."""
+    """Return the store's dates in the range that have an earlier date to train on."""
     market = str(spec.market)
     held = sorted({day.date for day in open_market(market).catalog()})
     chosen = tuple(date for date in held[1:] if start <= date <= end)
     if not chosen:
         raise ConfigError(
-            f"no night to fill from {start} to {end}",
+            f"no date to backfill from {start} to {end}",
             where=market,
             remedy=f"the store holds {held[0]} to {held[-1]}" if held else "the store is empty",
         )
     return chosen
 
 
-def _night(
+def _run_date(
     settings: Settings, spec: NightlySpec, date: dt.date, name: str, server: str
 ) -> BackfillNight:
     folder = settings.home / "backfill"
@@ -94,19 +95,21 @@ def _night(
     order_path.write_text(order.model_dump_json())
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.runs.backfill_night", str(order_path), str(result_path)]
-    code = run_leashed(command, environment(settings) | {"PREFECT_API_URL": server})
+    code = _run_child(command, environment(settings) | {"PREFECT_API_URL": server})
     if not result_path.exists():
-        return BackfillNight(date=date.isoformat(), failure=f"its process ended with status {code}")
+        return BackfillNight(
+            date=date.isoformat(), failure=f"its process exited with status {code}"
+        )
     night = BackfillNight.model_validate_json(result_path.read_bytes())
     console.print(f"  {night.date}  {night.verdict or night.failure}")
     return night
 
 
-def run_leashed(command: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Run a command that ends with this process, whatever kills it; return its status."""
+def _run_child(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command that exits if this process dies; return its status."""
     process = subprocess.Popen(
         [sys.executable, "-m", "infra.exit_with_parent", *command],
-        stdin=subprocess.PIPE,  # closed by the system when this process dies
+        stdin=subprocess.PIPE,  # the system closes it when this process dies
         env=os.environ | dict(variables),
         cwd=Path(__file__).resolve().parents[1],
     )

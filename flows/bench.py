@@ -1,7 +1,7 @@
 """The benchmark on its own: the engines of one network side by side.
 
-The network is the one that a nightly with the same specification trains. If that nightly ran, its
-stages come back Cached and only the measurement is new.
+The network is the one that a nightly with the same specification trains. If that nightly has run,
+its stages come back Cached and only the measurement is new.
 
 find days ─ ... ─ train ─ export ─ build engine ─ benchmark (measured again) ─ gate
 """
@@ -37,17 +37,17 @@ class Bench(Record):
 
     @property
     def run(self) -> BenchmarkRun:
-        """The measurement with its raw numbers."""
+        """The measurement with its raw values."""
         return BenchmarkRun.load(Path(self.folder))
 
     @property
     def result(self) -> BenchmarkResult:
-        """The tables' numbers."""
+        """The values shown in tables."""
         return self.run.result
 
 
 def verdicts(judged: Judged) -> Sheet:
-    """The gate's verdict on every engine it judged."""
+    """Return the table of the gate's verdicts, one row per engine."""
     return verdict_sheet(
         (name, verdict, judged.reasons.get(name, "")) for name, verdict in judged.verdicts.items()
     )
@@ -58,8 +58,8 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     """Measure the engines of one network.
 
     Args:
-        spec: as the nightly's; the store defaults to TICKLINE_MARKET, else the simulated market.
-        repeat: measurements to make, one after the other.
+        spec: as for the nightly; the store defaults to TICKLINE_MARKET, else the simulated market.
+        repeat: number of measurements, one after the other.
     """
     base = Settings().resolved()
     settings = base.model_copy(update={"mlflow_experiment": EXPERIMENT})

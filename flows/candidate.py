@@ -1,4 +1,4 @@
-"""From ticks to a judged candidate: what nightly, bench and backfill have in common."""
+"""From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES
@@ -67,7 +67,7 @@ def judge_candidate(
     """Measure the engines side by side with the champion, and let the gate judge them.
 
     Args:
-        champion: the serving version; None compares with nothing.
+        champion: the serving version; None for no comparison.
         measure_again: measure even if the same measurement is cached.
     """
     measure = benchmark.with_options(refresh_cache=True) if measure_again else benchmark
@@ -80,7 +80,7 @@ def judge_candidate(
 def _build(
     run: RunRef, name: str, network: TrainedNetwork, exported: ExportedNetwork
 ) -> BuiltEngine:
-    """Build one engine; if that fails, the night continues with the others and reports it.
+    """Build one engine; if that fails, the run continues with the others and reports it.
 
     Raises:
         EngineError: it is the reference engine.

@@ -38,14 +38,14 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
         refresh: ignore results from before this run; a rerun of it uses its own.
 
     Returns:
-        The outcome, or the state Skipped where the schedule started a night that is not due.
+        The outcome, or the state Skipped if the schedule started a run that is not due.
     """
     skip = reason_to_skip(spec)
     if skip:
         return Completed(name="Skipped", message=f"Skipped: {skip}")
     settings, started = Settings().resolved(), time.monotonic()
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
-    goals = read_goals(spec.goals)  # first: a typo in them must not cost a night
+    goals = read_goals(spec.goals)  # first: a typo must fail before any computation
     with exclusive(settings), refreshing(refresh):
         print_start("nightly", str(flow_run.name), spec)
         plan = find_days(spec)

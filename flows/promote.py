@@ -34,18 +34,18 @@ from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
 from tasks.runs import mlflow_runs
 
-GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; ours comes first and rejects it
+GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our deadline comes first, rejects it
 DEFAULT = PromotionSpec()
 
 
 @flow(name="promote", description=__doc__, persist_result=False)
 def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -> Promoted:
-    """Put a staged version into service, once a person approved it and the server proved it.
+    """Promote a staged version after approval and validation on the real server.
 
     Args:
         version: registered and staged.
-        started_by: who or what starts it; with four eyes on, not the one who approves it.
-        spec: what the candidate must show.
+        started_by: who or what starts it; with four eyes on, another person must approve.
+        spec: what the candidate must fulfil.
     """
     settings, began = Settings().resolved(), time.monotonic()
     aliases = Aliases(settings)
@@ -82,7 +82,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
 
 
 def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promoted) -> Promoted:
-    """End the MLflow run; the outcome with the versions that serve now."""
+    """End the MLflow run; return the outcome with the serving version and its predecessor."""
     mlflow_runs.finish(mlflow_runs.client(settings), opened.mlflow_run_id, "FINISHED")
     champion, previous = Aliases(settings).aliases()
     serving = {"champion": champion, "previous": previous, "page_url": shown.page_url}
@@ -91,7 +91,7 @@ def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promote
 
 @flow(name="promotion-timeouts")
 def expire() -> int:
-    """Reject promotions that nobody decided in time; how many.
+    """Reject promotions whose approval timed out; return how many.
 
     Raises:
         PromotionError: some could not be rejected; the others were.
@@ -100,43 +100,43 @@ def expire() -> int:
     for run in open_runs():
         try:
             count += _expired(run)
-        except Exception as error:  # one that cannot be answered must not keep the others open
+        except Exception as error:  # one failure must not keep the others open
             failed.append(f"{run.name}: {error}")
     if failed:
         raise PromotionError(
             f"{len(failed)} promotions could not be rejected: {'; '.join(failed)}",
-            remedy="look at them in Prefect's page and cancel them there",
+            remedy="cancel them in Prefect's page",
         )
     return count
 
 
 def _expired(run: FlowRun) -> bool:
-    """Reject the promotion if its time is over; whether it was."""
+    """Reject the promotion if its approval timed out; return whether it did."""
     if run.state is None or not run.state.is_paused() or run.start_time is None:
         return False
     spec = PromotionSpec.model_validate(run.parameters.get("spec") or {})
     if dt.datetime.now(dt.UTC) <= deadline(run.start_time, spec.decision_hours):
         return False
-    answer = {"verdict": "reject", "reviewer": "", "reason": "nobody decided in time"}
+    answer = {"verdict": "reject", "reviewer": "", "reason": "approval timed out"}
     with get_client(sync_client=True) as client:
         result = client.resume_flow_run(run.id, run_input=answer)
     if result.status.value != "ACCEPT":
-        raise PromotionError(f"Prefect does not resume it: {getattr(result.details, 'reason', '')}")
-    console.print(f"  rejected for want of a decision: {run.name}")
+        raise PromotionError(f"Prefect did not resume it: {getattr(result.details, 'reason', '')}")
+    console.print(f"  rejected, approval timed out: {run.name}")
     return True
 
 
 def await_decision(
     settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec
 ) -> Decided:
-    """Suspend until there is a decision that counts; bad input is asked for again."""
+    """Suspend until there is a valid decision; ask again after invalid input."""
     until = deadline(opened.opened_at, spec.decision_hours)
     wrong: str | None = None
     for attempt in itertools.count(1):
         console.print(
             f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
         )
-        again = f"\n\n**Asked again: {wrong}.**" if wrong else ""
+        again = f"\n\n**The last input was not valid: {wrong}.**" if wrong else ""
         now = dt.datetime.now(dt.UTC)
         try:
             found = suspend_flow_run(
@@ -148,14 +148,14 @@ def await_decision(
             wrong = f"{error.error_count()} fields are wrong"
             continue
         if dt.datetime.now(dt.UTC) > until:
-            late = f"nobody decided within {spec.decision_hours:g} h"
+            late = f"approval timed out after {spec.decision_hours:g} h"
             return decide(settings, opened, shown, _decided("reject", "", late))
         wrong = problem(found.verdict, found.reviewer, found.reason, opened.started_by, settings)
         if wrong is None:
             answer = _decided(found.verdict, found.reviewer.strip(), found.reason.strip())
             return decide(settings, opened, shown, answer)
-        console.print(f"  that does not count: {wrong}")
-    raise AssertionError("it is asked for ever")
+        console.print(f"  the decision does not count: {wrong}")
+    raise AssertionError("unreachable: the loop never ends")
 
 
 def _decided(verdict: str, reviewer: str, reason: str) -> Decided:

@@ -1,4 +1,4 @@
-"""The `tickline` command: assembles the groups; an error becomes one message."""
+"""The `tickline` command: assembles the command groups and prints an error as one message."""
 
 import datetime as dt
 import sys
@@ -59,7 +59,7 @@ err = Console(stderr=True)
 
 
 def main() -> None:
-    """Run the command; an error is a message and exit status 1, its traceback goes to a log."""
+    """Run the command. An error prints a message and exits with 1; a traceback goes to a log."""
     try:
         app()
     except TicklineError as error:
@@ -70,7 +70,7 @@ def main() -> None:
         log.write_text(traceback.format_exc())
         _stop(
             f"unexpected {type(error).__name__}: {error}\n  where: {log}\n"
-            "  do:    read the traceback there; then resume with tickline rerun --last-failed"
+            "  do:    read the traceback there, then resume: tickline rerun --last-failed"
         )
 
 

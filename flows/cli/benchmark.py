@@ -1,4 +1,4 @@
-"""`tickline bench`, `engines`, `gate`: measure engines, list them, judge a measured run again."""
+"""`tickline bench`, `engines`, `gate`: measure engines, list them, judge a stored benchmark."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,21 +37,22 @@ def bench(
     open_loop_hz: Annotated[
         float | None,
         typer.Option(
-            help="Arrival rate of the open loop, requests per second.",
+            help="Arrival rate of the open loop, in requests per second.",
             show_default=default_of(NightlySpec, "benchmark.open_loop_hz"),
         ),
     ] = None,
     repeat: Annotated[
-        int, typer.Option(min=1, help="Measure this many times and report how well they agree.")
+        int, typer.Option(min=1, help="Measure this many times; report how well they agree.")
     ] = 1,
     spec: SpecFile = None,
 ) -> None:
-    """Measure every engine this machine can run, side by side: latency, throughput, answers.
+    """Measure all engines of this machine side by side: latency, throughput, answers.
 
-    Uses the network that [bold]tickline nightly[/] trains on the same data; if that ran, only the
+    Use it to compare engines without a nightly run. It measures the network
+    that [bold]tickline nightly[/] trains on the same data: if that has run, only the
     measurement is new. Tables and plots go to MLflow's experiment [bold]bench[/].
 
-    Judge the same measurement by other goals, running nothing: [bold]tickline gate[/].
+    To judge the measurement by other goals: [bold]tickline gate[/].
     """
     settings = settings_from_environment()
     changes: dict[str, Any] = {
@@ -63,14 +64,14 @@ def bench(
         },
     }
     asked = read_spec(NightlySpec, spec, changes)
-    if "engines" not in asked.benchmark.model_fields_set:  # neither named here nor in the file
+    if "engines" not in asked.benchmark.model_fields_set:  # set neither here nor in the file
         every = asked.benchmark.model_copy(update={"engines": ENGINE_NAMES})
         asked = asked.model_copy(update={"benchmark": every})
     from flows.runs.local import run_bench
 
     found = run_bench(asked, settings, repeat)
     from flows.cli.tables import (
-        bench_tables,  # imports Prefect, which must find its environment set
+        bench_tables,  # imports Prefect: after its environment is set
     )
 
     for part in bench_tables(found):
@@ -79,7 +80,10 @@ def bench(
 
 @app.command(rich_help_panel=PANELS.benchmark)
 def engines() -> None:
-    """List the inference engines: which this machine can run, and why not the others."""
+    """List the inference engines, and whether this machine can run each.
+
+    Use it to see why an engine is missing from a benchmark.
+    """
     from infra.triton.benchmark_row import NOT_INSTALLED
     from infra.triton.install import installed
     from model_code.engines.registry import ENGINES, available
@@ -100,33 +104,33 @@ def gate(
     replay: Annotated[
         str,
         typer.Option(
-            help="What was measured: a benchmark's folder, or an MLflow run by name or id "
-            "(of a bench run its last measurement)."
+            help="A benchmark's folder, or the name or id of an MLflow run (its last measurement)."
         ),
     ],
     goals: Annotated[
-        Path | None, typer.Option(help="YAML of goals to try instead of the shipped ones.")
+        Path | None, typer.Option(help="YAML of goals; default: the shipped goals.")
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", "-e", help="Print only these engines' goals; repeat for several."),
+        typer.Option("--engine", "-e", help="Print only this engine's goals; repeat for several."),
     ] = None,
     pin: Annotated[
-        str | None, typer.Option(help="Choose this engine or none, as benchmark.pin does.")
+        str | None, typer.Option(help="Choose this engine or none, like benchmark.pin.")
     ] = None,
 ) -> None:
-    """Judge a measured run again, with other goals: no model is loaded and nothing is staged.
+    """Judge a stored benchmark again, with other goals. Loads no model and stages nothing.
 
-    Every latency and every answer of a benchmark is stored, so goals can be tried in seconds.
+    Use it to try goals in seconds: a benchmark stores all latencies and answers.
 
-    Example. Would the last night have passed if the desk asked for 5 ms?
+    Example: would the last nightly have passed a limit of 5 ms?
 
         tickline gate --replay amber-falcon > before.txt
-        cp model_code/benchmark/goals.yaml mine.yaml      # change maximum: 10.0 to 5.0
+        cp model_code/benchmark/goals.yaml mine.yaml    # set maximum: 5.0
         tickline gate --replay amber-falcon --goals mine.yaml
 
-    "interval" is of what the limit bounds: the value, or how much better it is than FP32 or the
-    champion. "margin" is the distance of its worse bound to the limit; negative is missed.
+    "interval" is the confidence interval of the value, or of its improvement
+    over FP32 or the champion. "margin" is the distance from the limit to the
+    interval's worse bound; a negative margin misses the goal.
     """
     from flows.runs.replay_gate import replay as judge_again
 

@@ -1,4 +1,4 @@
-"""`tickline gc`: free disk space, after saying what would go."""
+"""`tickline gc`: free disk space; by default only show what would be deleted."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Annotated
@@ -20,25 +20,28 @@ out = Console()
 @app.command(rich_help_panel=PANELS.monitoring)
 def gc(
     apply: Annotated[
-        bool, typer.Option("--apply", help="Delete; without it nothing is touched.")
+        bool, typer.Option("--apply", help="Delete. Without it nothing is deleted.")
     ] = False,
     keep_days: Annotated[
-        int, typer.Option(help="Keep what nights of the last so many days used.", min=1)
+        int, typer.Option(help="Keep what runs of the last N days used.", min=1)
     ] = 30,
     details: Annotated[
-        bool, typer.Option("--details", help="List every item that goes, with its path.")
+        bool, typer.Option("--details", help="List every item to delete, with its path.")
     ] = False,
 ) -> None:
-    """Delete artefacts, stage results, checkpoints and logs that nothing needs. Dry run first.
+    """Delete artefacts, stage results, checkpoints and logs that nothing needs; dry run by default.
 
-    Kept: what the champion, its predecessor, any staged or serving version, and any run that is
-    at work, suspended or younger than --keep-days needs, and all that is younger than a day.
-    MLflow's and Prefect's databases, MLflow's files and the model repositories are never touched.
+    Use it when the disk fills up. Without --apply it shows what it would delete.
+
+    It keeps what these need: the champion, the previous version, staged and
+    serving versions, runs that are running, suspended or younger than
+    --keep-days. It keeps everything younger than a day. It never touches
+    MLflow's and Prefect's databases, MLflow's files or the model repositories.
     """
     settings = settings_from_environment()
     from flows.runs.local import connected
 
-    out.print("asking Prefect and MLflow who needs what...")
+    out.print("reading runs and versions from Prefect and MLflow...")
     with connected(settings):
         from model_code.monitoring.retention import delete
         from tasks.monitoring.retention import find
@@ -48,9 +51,9 @@ def gc(
         if not apply:
             items = find(settings, keep=keep, now=now)
             out.print(_table(items, details))
-            out.print("nothing was deleted; [bold]tickline gc --apply[/] deletes it")
+            out.print("dry run, nothing was deleted. To delete: [bold]tickline gc --apply[/]")
             return
-        with exclusive(settings):  # no night may begin to use what is about to go
+        with exclusive(settings):  # no run may start and use what is about to be deleted
             items = find(settings, keep=keep, now=now)
             out.print(_table(items, details))
             out.print(f"freed [bold]{decimal(delete(items))}")
@@ -59,16 +62,17 @@ def gc(
 def _table(items: "list[Item]", details: bool) -> Table:
     table = Table(title="Home folder")
     if details:
-        for heading in ("goes", "size", "path"):
+        for heading in ("to delete", "size", "path"):
             table.add_column(heading, overflow="fold")
         for item in items:
             if not item.needed:
                 table.add_row(item.kind, decimal(item.size), str(item.path))
         return table
-    for heading in ("", "stay", "size", "go", "size"):
+    for heading in ("", "keep", "size", "delete", "size"):
         table.add_column(heading, justify="left" if not heading else "right")
     for kind in dict.fromkeys(item.kind for item in items):
-        stay = [item.size for item in items if item.kind == kind and item.needed]
-        go = [item.size for item in items if item.kind == kind and not item.needed]
-        table.add_row(kind, str(len(stay)), decimal(sum(stay)), str(len(go)), decimal(sum(go)))
+        keep = [item.size for item in items if item.kind == kind and item.needed]
+        drop = [item.size for item in items if item.kind == kind and not item.needed]
+        sizes = (str(len(keep)), decimal(sum(keep)), str(len(drop)), decimal(sum(drop)))
+        table.add_row(kind, *sizes)
     return table

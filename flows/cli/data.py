@@ -1,4 +1,4 @@
-"""`tickline data describe`, `download`: look at a market store before trusting it, or fetch one."""
+"""`tickline data describe`, `download`: inspect a market store, or download one."""
 
 import datetime as dt
 from pathlib import Path
@@ -14,7 +14,7 @@ from model_code.errors import ConfigError
 if TYPE_CHECKING:
     from model_code.market.describe import DayDescription
 
-app = typer.Typer(no_args_is_help=True, help="Look at market data, or fetch it.")
+app = typer.Typer(no_args_is_help=True, help="Inspect or download market data.")
 out = Console()
 HEADINGS = (
     "rows",
@@ -35,35 +35,37 @@ HEADINGS = (
 @app.command("describe")
 def describe(
     data: Data = None,
-    picture: Annotated[Path, typer.Option(help="Where to draw the picture (PNG).")] = Path(
-        "market.png"
-    ),
+    picture: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("market.png"),
 ) -> None:
-    """Print instruments, dates, rows, gaps and quality of a market store, and draw a picture."""
+    """Show instruments, dates, rows, gaps and quality of a market store; write a picture.
+
+    Use it before you train on new data.
+    """
     uri = market_uri(data, settings_from_environment()) or "simulated:"
     out.print(_description(uri, picture))
 
 
 @app.command("download")
 def download(
-    symbol: Annotated[str, typer.Argument(help="As Binance writes it, e.g. BTCUSDT.")],
-    dates: Annotated[list[str], typer.Argument(help="Dates, YYYY-MM-DD; at least two to train.")],
-    folder: Annotated[Path, typer.Option(help="Where the archives go.")] = Path("archives"),
+    symbol: Annotated[str, typer.Argument(help="Binance's symbol, e.g. BTCUSDT.")],
+    dates: Annotated[list[str], typer.Argument(help="Dates, YYYY-MM-DD; training needs two.")],
+    folder: Annotated[Path, typer.Option(help="Folder to write.")] = Path("archives"),
     base_url: Annotated[
         str | None,
-        typer.Option(help="Folder of the archives.", show_default="USD-margined futures"),
+        typer.Option(help="URL of the archives.", show_default="USD-margined futures"),
     ] = None,
 ) -> None:
-    """Fetch Binance's public daily archives of best quotes and trades; verify their checksums.
+    """Download Binance's public daily archives of best quotes and trades; verify checksums.
 
-    Resumes a broken download. Then: tickline nightly --data FOLDER
+    Use it to get real ticks. It resumes an interrupted download. Then train on
+    the folder: [bold]tickline nightly --data archives[/]
     """
     from model_code.market.binance_download import BASE_URL
     from model_code.market.binance_download import download as fetch
 
-    for text in dates:
-        for path in fetch(symbol, _date(text), folder, base_url=base_url or BASE_URL):
-            out.print(f"have {path}")
+    for date in [_date(text) for text in dates]:  # a wrong one is an error before any download
+        for path in fetch(symbol, date, folder, base_url=base_url or BASE_URL):
+            out.print(f"complete: {path}")
 
 
 def _date(text: str) -> dt.date:
@@ -74,7 +76,7 @@ def _date(text: str) -> dt.date:
 
 
 def _description(uri: str, picture: Path) -> RenderableType:
-    """Table of every instrument-day of the store; the picture is written to `picture`.
+    """Return a table of every instrument-day of the store; write the picture to `picture`.
 
     Raises:
         MarketError: the store cannot be opened or read.
@@ -85,8 +87,8 @@ def _description(uri: str, picture: Path) -> RenderableType:
 
     description = describe(open_market(uri))
     plot(description, picture)
-    made_up = " [bold magenta](SIMULATED)[/]" if description.simulated else ""
-    table = Table(title=f"{description.uri}  {description.kind}{made_up}")
+    label = " [bold magenta](SIMULATED)[/]" if description.simulated else ""
+    table = Table(title=f"{description.uri}  {description.kind}{label}")
     table.add_column("date", no_wrap=True)
     table.add_column("instrument", no_wrap=True)
     for heading in HEADINGS:

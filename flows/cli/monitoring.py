@@ -1,4 +1,4 @@
-"""`tickline dashboard`, `tickline metrics`, `tickline alerts`: sight of what the nights did."""
+"""`tickline dashboard`, `tickline metrics`, `tickline alerts`: monitor nightly runs."""
 
 import datetime as dt
 import os
@@ -13,11 +13,11 @@ from flows.cli.options import PANELS, settings_from_environment
 from model_code.errors import ConfigError
 
 app = typer.Typer()
-alerts_app = typer.Typer(no_args_is_help=True, help="Call a webhook when a night goes wrong.")
+alerts_app = typer.Typer(no_args_is_help=True, help="Call a webhook when a nightly run goes wrong.")
 app.add_typer(alerts_app, name="alerts", rich_help_panel=PANELS.monitoring)
 out = Console()
 
-Nights = Annotated[int, typer.Option(help="Look at so many of the newest nights.", min=1)]
+Nights = Annotated[int, typer.Option(help="Number of newest nightly runs to read.", min=1)]
 
 
 @app.command(rich_help_panel=PANELS.monitoring)
@@ -27,51 +27,54 @@ def dashboard(
     ),
     nights: Nights = 30,
 ) -> None:
-    """Write one HTML page of the last nights: verdicts, AUC, latency, durations, champion.
+    """Write an HTML page of the last nightly runs: verdicts, AUC, latency, durations, champion.
 
-    The page stands alone: no server, no scripts, nothing fetched. Open it, mail it, or put it
-    behind any web server. Stage times come from Prefect, which is started if none answers.
+    Use it to review recent runs or to mail a report. The page is self-contained:
+    no scripts, no external resources. Stage times come from Prefect; a server is
+    started if none answers.
     """
     settings = settings_from_environment()
     from flows.runs.local import connected
 
-    out.print("reading the nights (up to half a minute where Prefect's server has to be started)")
+    out.print("reading nightly runs (up to 30 s if Prefect's server must be started)...")
     with connected(settings):
         from infra.dashboard import write
         from tasks.monitoring.history import read_history
 
-        sight = read_history(settings, nights=nights)
-        write(sight, to, now=dt.datetime.now(dt.UTC))
-    out.print(f"{len(sight.nights)} nights in [bold]{to}[/]")
+        history = read_history(settings, nights=nights)
+        write(history, to, now=dt.datetime.now(dt.UTC))
+    out.print(f"wrote {len(history.nights)} nightly runs to [bold]{to}[/]")
 
 
 @app.command(rich_help_panel=PANELS.monitoring)
 def metrics(
     port: Annotated[int, typer.Option(help="Serve at http://HOST:PORT/metrics.")] = 9464,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback only behind a firewall.")
+        str, typer.Option(help="Listen address; another one only behind a firewall.")
     ] = "127.0.0.1",
     textfile: Annotated[
         Path | None,
-        typer.Option(help="Write node_exporter's textfile instead, once (name it *.prom)."),
+        typer.Option(help="Write a node_exporter textfile (*.prom) once and exit."),
     ] = None,
     push: Annotated[
         str | None,
-        typer.Option(help="Push to this Prometheus push gateway instead, once."),
+        typer.Option(help="Push to this Prometheus push gateway once and exit."),
     ] = None,
     nights: Nights = 30,
 ) -> None:
-    """Serve Prometheus metrics of the last nights on loopback, until Ctrl-C.
+    """Serve Prometheus metrics of the last nightly runs on loopback, until Ctrl-C.
 
-    Stage times need a Prefect server that answers; none is started. With --textfile or --push it
-    reads once and ends: for cron, or a machine that Prometheus cannot reach.
+    Use --textfile or --push from cron, or where Prometheus cannot reach this
+    machine. Stage times need a running Prefect server; none is started.
     """
     if textfile and push:
-        raise ConfigError("one of --textfile and --push", remedy="call it twice")
+        raise ConfigError(
+            "--textfile and --push exclude each other", remedy="run the command once for each"
+        )
     settings = settings_from_environment()
     from infra.servers import environment
 
-    # a scrape must not wait minutes for an MLflow that is down
+    # a scrape must not wait minutes if MLflow is down
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.update(environment(settings))
@@ -87,7 +90,7 @@ def metrics(
         out.print("pushed")
         return
     stop = exporter.serve(lambda: read_history(settings, nights=nights), port, host)
-    out.print(f"metrics at http://{host}:{port}/metrics; Ctrl-C stops")
+    out.print(f"serving metrics at http://{host}:{port}/metrics (Ctrl-C stops)")
     try:
         while True:
             time.sleep(1)
@@ -101,25 +104,27 @@ def install(
         str | None,
         typer.Option(
             envvar="TICKLINE_WEBHOOK",
-            help="URL to POST to; kept as a secret in a Prefect block. Rather by environment: "
-            "a command line is seen by every user of the machine.",
+            help="URL to POST to, stored encrypted in a Prefect block. Prefer the variable: "
+            "other users can read command lines.",
         ),
     ] = None,
     stuck_after: Annotated[
-        float, typer.Option(help="A night that runs for more hours than this is stuck.")
+        float, typer.Option(help="Alert if a run takes more hours than this.")
     ] = 3.0,
     deadline: Annotated[
-        str, typer.Option(help="A scheduled night must be done by this time, the desk's (HH:MM).")
+        str, typer.Option(help="Alert if not completed by HH:MM, in the schedule's time zone.")
     ] = "05:00",
 ) -> None:
-    """Make Prefect call a webhook when a night failed, is late, is stuck or misses its deadline.
+    """Install alerts: call a webhook if a run fails, is late, is stuck or misses its deadline.
 
-    The server watches, so a dead worker is noticed too. Needs the server that the worker uses
-    (TICKLINE_PREFECT_API_URL) and the nightly deployed on it. Again replaces what was installed.
+    Use it once per Prefect server, and again after each change of the schedule:
+    it replaces the installed alerts. Prefect's server evaluates them, so they
+    fire even if the worker is dead. It needs the worker's server
+    (TICKLINE_PREFECT_API_URL) with the nightly deployed on it.
     """
     if not webhook:
         raise ConfigError(
-            "no webhook", remedy="TICKLINE_WEBHOOK=https://... tickline alerts install"
+            "no webhook URL", remedy="TICKLINE_WEBHOOK=https://... tickline alerts install"
         )
     settings = settings_from_environment()
     from flows.runs.local import connected
@@ -138,7 +143,10 @@ def install(
 
 @alerts_app.command("remove")
 def remove() -> None:
-    """Remove the alerts and the webhook's block from the Prefect server."""
+    """Remove the alerts and the webhook's block from the Prefect server.
+
+    Use it to stop all alerts.
+    """
     settings = settings_from_environment()
     from flows.runs.local import connected
 

@@ -1,4 +1,4 @@
-"""`tickline nightly`, `backfill`: tonight's model, and what past nights would have said."""
+"""`tickline nightly`, `backfill`: retrain the model, or run the nightly of past dates."""
 
 import datetime as dt
 from pathlib import Path
@@ -102,14 +102,14 @@ def nightly(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="auto, fp32, bf16 or fp16; auto takes what the processor is fast at.",
+            help="auto, fp32, bf16 or fp16; auto picks what is fast here.",
             show_default=default_of(NightlySpec, "training.precision"),
         ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Seed of weights, order and dropout.",
+            help="Random seed of weights, order and dropout.",
             show_default=default_of(NightlySpec, "training.seed"),
         ),
     ] = None,
@@ -128,16 +128,18 @@ def nightly(
     ] = None,
     spec: SpecFile = None,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Compute every stage again, cached or not.")
+        bool, typer.Option("--refresh", help="Ignore cached results; compute every stage.")
     ] = False,
 ) -> None:
-    """Retrain: validate ticks, build features, train, export, build engines, measure, judge, stage.
+    """Retrain the model: validate ticks, train, build engines, benchmark, judge, stage.
 
-    Trains on the dates before the newest one and judges on the newest. Nothing goes live: the
-    candidate is registered in MLflow and written to a staging repository.
+    Use it to get tonight's candidate. It trains on the dates before the newest
+    one and judges on the newest. Nothing goes live: the candidate is registered
+    in MLflow and written to the staging repository.
 
-    Stages whose inputs did not change come back [bold]Cached[/]. Resume a failed run with
-    [bold]tickline rerun[/]. Without data it runs on a simulated market, and says so everywhere.
+    Stages with unchanged inputs come back [bold]Cached[/]. Resume a failed run
+    with [bold]tickline rerun[/]. Without data it uses a simulated market and labels
+    all results as simulated.
     """
     settings = settings_from_environment()
     changes: dict[str, Any] = {
@@ -172,13 +174,14 @@ def backfill(
     end: Annotated[dt.datetime, typer.Argument(formats=DATE, help="Last date, included.")],
     data: Data = None,
     parallel: Annotated[
-        int, typer.Option(min=1, help="Nights at a time; parallel runs skew latency.")
+        int, typer.Option(min=1, help="Dates at a time; parallel runs distort latencies.")
     ] = 1,
     spec: SpecFile = None,
 ) -> None:
-    """Train and judge on each past date of a range, as its night would have; registers nothing.
+    """Run the nightly of each past date in a range: train and judge, register nothing.
 
-    Finished nights come back Cached: after a failure, run the same command again.
+    Use it to see how the model would have done on past dates. After a failure
+    run the same command again: finished stages come back [bold]Cached[/].
 
         tickline backfill 2024-08-06 2024-08-08 --data PATH
     """
@@ -188,9 +191,9 @@ def backfill(
     from flows.runs.local import connected
 
     with connected(settings):
-        from flows.backfill import backfill as fill
+        from flows.backfill import backfill as run_backfill
 
-        nights = fill(wanted, start.date(), end.date(), parallel)
+        nights = run_backfill(wanted, start.date(), end.date(), parallel)
     table = Table("date", "verdict", "engine", "AUC", "gradient boosting", title="Backfill")
     for night in nights:
         scores = [

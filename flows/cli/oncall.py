@@ -1,4 +1,4 @@
-"""`tickline why`, `rerun`, `sweep`: for whoever is called at night."""
+"""`tickline why`, `rerun`, `sweep`: the on-call engineer's commands."""
 
 from typing import Annotated
 
@@ -12,15 +12,16 @@ app = typer.Typer()
 out = Console()
 
 Run = Annotated[
-    str | None, typer.Argument(help="Name or id of the flow run, e.g. from Prefect's page.")
+    str | None, typer.Argument(help="Name or id of the flow run; the run prints its name first.")
 ]
 
 
 @app.command(rich_help_panel=PANELS.oncall)
 def why(run: Run = None) -> None:
-    """Say why a run stopped: stage, cause, whether data, code, machine or service, how to go on.
+    """Explain why a run stopped: stage, cause, kind of fault, how to resume.
 
-    Without a name: the newest nightly that is not completed.
+    Use it first after a failure. Without a name it explains the newest nightly
+    that is not completed.
     """
     settings = settings_from_environment()
     from flows.runs.local import connected
@@ -36,16 +37,17 @@ def rerun(
     run: Run = None,
     last_failed: Annotated[
         bool,
-        typer.Option("--last-failed", help="The newest nightly that is not completed."),
+        typer.Option("--last-failed", help="Resume the newest nightly that is not completed."),
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Where a worker goes on with it: watch until it ends.")
+        bool, typer.Option("--wait", help="If a worker resumes it: follow it until it ends.")
     ] = False,
 ) -> None:
-    """Go on with a run that failed or was killed: same run, finished stages come back Cached.
+    """Resume a failed or killed run: the same run, finished stages come back Cached.
 
-    Training continues after its last finished epoch, and the same MLflow run goes on. A run that a
-    worker had begun goes on in the worker; any other goes on here.
+    Use it once the cause is fixed ([bold]tickline why[/]). Training resumes after its
+    last finished epoch, in the same MLflow run. A run that a worker started is
+    handed back to a worker. Any other run resumes here.
     """
     if (run is None) != last_failed:
         raise ConfigError(
@@ -60,18 +62,18 @@ def rerun(
         from flows.cli.tables import outcome_tables
         from flows.runs.outcome import Outcome
         from flows.runs.rerun import follow
-        from flows.runs.rerun import rerun as go_on
+        from flows.runs.rerun import rerun as resume
 
-        found = go_on(settings, run, say=out.print)
+        found = resume(settings, run, say=out.print)
         if isinstance(found, Outcome):
             out.print(outcome_tables(found))
         elif not isinstance(found, FlowRun):
             out.print("completed")
         elif not wait:
-            out.print(f"scheduled: a worker goes on with {found.name}")
-            out.print(f"watch it: tickline logs worker -f, or {settings.prefect_ui_url}")
+            out.print(f"scheduled {found.name}; a worker will pick it up")
+            out.print(f"follow it: tickline logs worker -f, or {settings.prefect_ui_url}")
         else:
-            out.print(f"a worker goes on with {found.name}")
+            out.print(f"scheduled {found.name}; a worker will pick it up")
             state = follow(found.id, say=out.print)
             if not state.is_completed():
                 raise TicklineError(
@@ -82,21 +84,22 @@ def rerun(
 
 @app.command(rich_help_panel=PANELS.oncall)
 def sweep() -> None:
-    """Close the runs that dead processes left open in MLflow and Prefect; the living are kept.
+    """Clean up after dead processes: close the runs they left open in MLflow and Prefect.
 
-    A nightly, a backfill, a bench and a rerun do so when they start; by hand it is for a look at
-    clean pages right after a crash.
+    Use it to correct MLflow's and Prefect's pages right after a crash. Nightly,
+    backfill, bench and rerun do the same when they start. Runs of live
+    processes stay open.
     """
     settings = settings_from_environment()
     from flows.runs.local import connected
 
     with connected(settings):
-        from tasks.runs.cleanup import clean_up as tidy
+        from tasks.runs.cleanup import clean_up
 
-        swept = tidy(settings)
-    for name in swept.crashed:
-        out.print(f"Prefect: {name} is now Crashed")
-    for name in swept.closed:
-        out.print(f"MLflow: {name} is now KILLED")
-    if not swept.crashed and not swept.closed:
-        out.print("nothing to close")
+        found = clean_up(settings)
+    for name in found.crashed:
+        out.print(f"Prefect: {name} marked Crashed")
+    for name in found.closed:
+        out.print(f"MLflow: {name} marked KILLED")
+    if not found.crashed and not found.closed:
+        out.print("nothing to clean up")

@@ -1,4 +1,4 @@
-"""What commands share: help panels, options, settings, a specification from YAML and options."""
+"""Shared by the commands: help panels, options, settings, specifications from YAML."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -14,14 +14,14 @@ from model_code.settings import ENGINE_NAMES, Settings, Spec
 class _Panels(NamedTuple):
     """Groups of `tickline --help`, by who uses the commands."""
 
-    nights: str = "Nights: retrain and judge"
+    nights: str = "Nightly: retrain and judge"
     benchmark: str = "Benchmark: compare engines, try other goals"
     promotion: str = "Promotion: for the release manager"
-    serving: str = "Serving: ask the model server"
+    serving: str = "Serving: run and query the model server"
     oncall: str = "On call: a run failed"
-    stack: str = "Stack: servers, worker, pages"
+    stack: str = "Stack: servers, worker, web pages"
     monitoring: str = "Monitoring and clean-up"
-    data: str = "Data: look at it first"
+    data: str = "Data: inspect and download"
 
 
 PANELS = _Panels()
@@ -37,7 +37,7 @@ Data = Annotated[
 SpecFile = Annotated[
     Path | None,
     typer.Option(
-        help="YAML of a whole specification; other options override its values.",
+        help="YAML of a specification; other options override its values.",
         show_default="built-in defaults",
     ),
 ]
@@ -53,17 +53,17 @@ Engines = Annotated[
 
 
 def default_of(kind: type[BaseModel], field: str) -> str:
-    """A specification's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
+    """Return a field's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
     name, _, rest = field.partition(".")
     value = kind.model_fields[name].default
     return default_of(type(value), rest) if rest else str(value)
 
 
 def settings_from_environment() -> Settings:
-    """Settings of the environment.
+    """Read the settings from the environment.
 
     Raises:
-        ConfigError: one of them is wrong.
+        ConfigError: a setting is wrong.
     """
     try:
         return Settings().resolved()
@@ -76,7 +76,7 @@ def settings_from_environment() -> Settings:
 
 
 def market_uri(data: str | None, settings: Settings) -> str | None:
-    """The market asked for, a path made absolute; None means simulated."""
+    """Return the requested market, a path made absolute; None means simulated."""
     uri = data or settings.market
     if uri is None or ":" in uri:
         return uri
@@ -84,7 +84,7 @@ def market_uri(data: str | None, settings: Settings) -> str | None:
 
 
 def read_spec(kind: type[S], path: Path | None, changes: dict[str, Any]) -> S:
-    """The specification of a YAML file with some values changed; None changes nothing.
+    """Read a specification from a YAML file and change some values; None keeps a value.
 
     Raises:
         ConfigError: it cannot be read, or a value is wrong.
@@ -117,7 +117,7 @@ def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def problems(error: ValidationError) -> str:
-    """What was wrong, where, and what was found there."""
+    """Format validation errors: field, message, value found."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})"
         for item in error.errors()

@@ -1,4 +1,4 @@
-"""`tickline predict`: ask the model that serves."""
+"""`tickline predict`: query the serving model."""
 
 import asyncio
 from pathlib import Path
@@ -26,29 +26,34 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="An .npy file of windows (N, 64, 16), or a market store: its newest day."
+            help="An .npy file of windows (N, 64, 16), or a market store (its newest day)."
         ),
     ],
     instrument: Annotated[
-        str | None, typer.Option("--instrument", "-i", help="Of the market; default: its first.")
+        str | None,
+        typer.Option("--instrument", "-i", help="Of the market store; default: its first."),
     ] = None,
-    last: Annotated[int, typer.Option(help="So many of the newest windows.", min=1)] = 10,
+    last: Annotated[int, typer.Option(help="Number of newest windows.", min=1)] = 10,
     version: Annotated[
         int | None,
-        typer.Option(help="Ask this version; default: what this home's route says, if it has one."),
+        typer.Option(help="Query this version; default: the one in the route file, if any."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Served name.")] = MODEL_NAME,
+    model: Annotated[str, typer.Option(help="Model name on the server.")] = MODEL_NAME,
     to: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write them to this CSV file too.")
+        Path | None,
+        typer.Option("--out", "-o", help="Also write the predictions to this CSV file."),
     ] = None,
 ) -> None:
-    """Ask the model server for predictions and print them.
+    """Query the model server and print its predictions.
 
-    Windows are 64 rows of the 16 features (docs/features.md), float32, not standardised.
+    Use it to verify that the serving model answers. Windows are 64 rows of the
+    16 features (docs/features.md), float32, not standardised.
 
-    Server: that of [bold]tickline triton up[/], or TICKLINE_TRITON_URL. Version: the one that
-    promotions let serve (TICKLINE_SERVING says where they wrote it); before the first promotion,
-    and for another model, the newest that is loaded.
+    Server: the one of [bold]tickline triton up[/], or TICKLINE_TRITON_URL.
+
+    Version: the champion, from the route file of the serving repository
+    (TICKLINE_SERVING). Before the first promotion, and for another model: the
+    newest loaded version.
     """
     from infra.triton.daemon import serving_url
     from model_code.models.probability import probability
@@ -78,7 +83,7 @@ def predict(
 def _by_route(
     url: str, route_file: Path, parts: list[NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], str]:
-    """Logits of whom the route names, and who that was; a canary's share included."""
+    """Return logits by the route, a canary's share included, and the versions that answered."""
     from model_code.serving.client import TIMEOUT_S
     from model_code.serving.routed import RoutedClient
 
@@ -88,7 +93,7 @@ def _by_route(
         targets = {f"{one.target.model}, version {one.target.version}" for one in answers}
         return (
             np.concatenate([one.logits_BC for one in answers]),
-            f"{'; '.join(sorted(targets))}, as the route says",
+            f"{'; '.join(sorted(targets))}, from the route file",
         )
 
     return asyncio.run(ask())
@@ -97,7 +102,7 @@ def _by_route(
 def _by_name(
     url: str, model: str, version: int | None, parts: list[NDArray[np.float32]]
 ) -> tuple[NDArray[np.float32], str]:
-    """Logits of that version, or of the newest that is loaded, and who that was."""
+    """Return logits of a version, None for the newest loaded one, and which version answered."""
     from model_code.serving.client import TritonClient
 
     with TritonClient(url) as client:
@@ -129,15 +134,18 @@ def _newest(uri: str, instrument: str | None, last: int) -> tuple[NDArray[np.flo
     store = open_market(uri)
     days = [day for day in store.catalog() if instrument in (None, day.symbol)]
     if not days:
-        raise ConfigError(f"no instrument {instrument}", where=uri, remedy="tickline data describe")
+        raise ConfigError(
+            f"no instrument {instrument}", where=uri, remedy="list them: tickline data describe"
+        )
     day = next(day for day in days if day.date == days[-1].date)
     good, _, _ = quarantine(store.read(day), day, ValidationSpec())
     rows = compute(good, FeatureSpec())
-    # every window will do: nothing is learnt here, so no label is needed
+    # inference needs no labels: with dummy labels every window is valid
     ends = valid_ends(rows.segment_N, np.zeros(len(rows.segment_N), np.int8))[-last:]
     if not len(ends):
         raise ConfigError(
-            f"fewer than {SEQUENCE_LENGTH} ticks in a row", where=f"{uri}, {day.symbol} {day.date}"
+            f"fewer than {SEQUENCE_LENGTH} consecutive ticks",
+            where=f"{uri}, {day.symbol} {day.date}",
         )
     stamps = np.asarray(rows.timestamp_N[ends], "datetime64[ns]")
     return gather(rows.features_NF, ends), [f"{day.symbol} {stamp}" for stamp in stamps]

@@ -22,32 +22,34 @@ out = Console()
 
 Which = Annotated[str, typer.Argument(help="Version, or the run's name from tickline promote.")]
 Reviewer = Annotated[str, typer.Option(help="Your name, as in TICKLINE_REVIEWERS.")]
-Reason = Annotated[str, typer.Option(help="Why; it is kept with the model for good.")]
+Reason = Annotated[str, typer.Option(help="Why; stored with the model permanently.")]
 
 
 @app.command(rich_help_panel=PANELS.promotion)
 def promote(
     version: Annotated[
-        int | None, typer.Option(help="Registered version; default: the newest staged.")
+        int | None, typer.Option(help="Staged version; default: the newest.")
     ] = None,
     started_by: Annotated[
         str | None, typer.Option(help="Who starts it; default: this account's name.")
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="YAML of what the candidate must show (docs/settings.md)."),
+        typer.Option(help="YAML of the promotion's limits (docs/settings.md)."),
     ] = None,
     allow_simulated: Annotated[
-        bool, typer.Option("--allow-simulated", help="Rehearse with a model of simulated data.")
+        bool, typer.Option("--allow-simulated", help="Allow a model of simulated data (rehearsal).")
     ] = False,
 ) -> None:
-    """Ask for a staged candidate to serve: shows the evidence and waits for a person's decision.
+    """Start the promotion of a staged candidate: show the evidence and wait for approval.
 
-    Then [bold]tickline approve[/] or [bold]tickline reject[/], or Prefect's page. Once approved the
-    candidate is proved in the real Triton server (recorded requests, load, shadow, canary) and
-    swapped in without losing a request; whatever fails, what served before serves.
+    Use it after a nightly whose candidate passed the gate. Decide with
+    [bold]tickline approve[/], [bold]tickline reject[/] or in Prefect's page. After approval the
+    candidate is validated on the real Triton server (recorded requests, load,
+    shadow, canary) and promoted without losing a request. On any failure the
+    previous version is restored.
 
-    The same command goes on with a promotion that was approved and then failed or was killed.
+    If an approved promotion failed or was killed, the same command resumes it.
     """
     settings = settings_from_environment()
     wanted = read_spec(PromotionSpec, spec, {"allow_simulated": allow_simulated or None})
@@ -59,50 +61,57 @@ def promote(
 
 @app.command(rich_help_panel=PANELS.promotion)
 def approve(which: Which, reviewer: Reviewer, reason: Reason) -> None:
-    """Approve a promotion that waits: it is proved in the real server, then swapped in.
+    """Approve a waiting promotion: it is validated on the real server, then promoted.
 
-    Only names in TICKLINE_REVIEWERS count, and with TICKLINE_FOUR_EYES on (the default) not the
-    one who started it.
+    Use it after you have read the evidence page. The reviewer must be in
+    TICKLINE_REVIEWERS. With TICKLINE_FOUR_EYES on (the default), the person who
+    started the promotion cannot approve it.
     """
     _decide(which, "approve", reviewer, reason)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
 def reject(which: Which, reviewer: Reviewer, reason: Reason) -> None:
-    """Reject a promotion that waits: it ends, and what serves goes on serving."""
+    """Reject a waiting promotion: it ends, and the serving model stays unchanged.
+
+    Use it if the evidence is not good enough. The reviewer must be in
+    TICKLINE_REVIEWERS.
+    """
     _decide(which, "reject", reviewer, reason)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
 def rollback(
-    to: Annotated[
-        int | None, typer.Option(help="Version; default: the one that served before.")
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why; for the audit file.")] = "",
+    to: Annotated[int | None, typer.Option(help="Version; default: the previous one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; written to the audit file.")] = "",
     by: Annotated[str | None, typer.Option(help="Who; default: this account's name.")] = None,
 ) -> None:
-    """Let an earlier approved version serve again, in seconds and without losing a request.
+    """Roll back to an earlier approved version, in seconds and without losing a request.
 
-    Its bytes are verified, it is loaded and must answer its golden requests before it gets any
-    traffic. Needs the Triton server and MLflow; asks nobody.
+    Use it when the serving model answers wrongly or slowly. The version's bytes
+    are verified, and it must answer its golden requests before it gets traffic.
+    It needs the Triton server and MLflow, but no approval.
     """
     settings = settings_from_environment()
     from flows.runs import promotions
 
     done = promotions.roll_back(settings, to, by or account(), reason)
     out.print(
-        f"[bold green]version {done.version} serves[/], in place of {done.from_version}, "
+        f"[bold green]version {done.version} is serving[/] (before: {done.from_version}), "
         f"after {done.seconds:.1f} s"
     )
     before = "none" if done.previous is None else f"version {done.previous}"
-    out.print(f"a further rollback would go to: {before}")
+    out.print(f"the next rollback goes to: {before}")
 
 
 @app.command(rich_help_panel=PANELS.promotion)
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Print who let which version serve, when and why; proves that no line was changed."""
+    """Show who approved which version, when, and why; verify that no record was changed.
+
+    Use it to see what is serving and which versions a rollback can go to.
+    """
     settings = settings_from_environment()
     log = AuditLog(settings.audit_file)
     records = log.read()
@@ -111,14 +120,14 @@ def audit(
             out.print(record.model_dump_json(), soft_wrap=True, markup=False, highlight=False)
         return
     if not records:
-        out.print(f"nothing was promoted yet ({log.path})")
+        out.print(f"no promotion yet ({log.path})")
         return
     table = Table("", "when (UTC)", "what", "version", "who", "why", box=box.SIMPLE_HEAD)
     for record in records:
         table.add_row(*_row(record))
     out.print(table)
-    out.print(f"{len(records)} records, unbroken; the newest is {records[-1].sha256}")
-    out.print(f"[dim]{log.path}; MLflow has the same hash: tag audit_sha256 of the version")
+    out.print(f"{len(records)} records, hash chain valid; newest: {records[-1].sha256}")
+    out.print(f"[dim]{log.path}; the version's tag audit_sha256 in MLflow has the same hash")
 
 
 def _row(record: AuditRecord) -> tuple[str, ...]:
@@ -143,7 +152,7 @@ def _decide(which: str, verdict: str, reviewer: str, reason: str) -> None:
 
     outcome = promotions.decide(settings, which, verdict, reviewer, reason)
     if outcome is None:
-        out.print("resumed: a worker goes on with it; tickline audit shows how it ended")
+        out.print("resumed; a worker will pick it up. See the outcome: tickline audit")
     else:
         say_outcome(outcome)
 
@@ -159,14 +168,14 @@ def say_outcome(outcome: "Promoted | FlowRun") -> None:
     out.print(f"[bold yellow]version {version} waits for a decision[/] (run {outcome.name})")
     out.print(f"  tickline approve {version} --reviewer NAME --reason TEXT")
     out.print(f"  tickline reject {version} --reviewer NAME --reason TEXT")
-    out.print("  or the form in Prefect's page, and the evidence: tickline ui")
+    out.print("  or use the form in Prefect's page; evidence page and form: tickline ui")
 
 
 def _say_promoted(outcome: "Promoted") -> None:
     decided = outcome.decided
     if outcome.outcome == "rejected" and decided is not None:
-        by = decided.reviewer or "nobody"
-        out.print(f"[bold red]version {outcome.version} rejected[/] by {by}: {decided.reason}")
+        by = f" by {decided.reviewer}" if decided.reviewer else ""
+        out.print(f"[bold red]version {outcome.version} rejected[/]{by}: {decided.reason}")
         return
     if outcome.validated is not None:
         found = outcome.validated
@@ -186,10 +195,8 @@ def _say_promoted(outcome: "Promoted") -> None:
     for name, part in (("shadow", outcome.shadow), ("canary", outcome.canary)):
         _say_compared(name, part)
     before = "none" if outcome.previous is None else f"version {outcome.previous}"
-    serves = "serves already" if outcome.outcome == "already serving" else "serves"
-    out.print(
-        f"[bold green]version {outcome.version} {serves}[/]; a rollback would go to: {before}"
-    )
+    serving = "is already serving" if outcome.outcome == "already serving" else "is serving"
+    out.print(f"[bold green]version {outcome.version} {serving}[/]; a rollback goes to: {before}")
 
 
 def _say_compared(name: str, part: "Compared | None") -> None:
@@ -201,6 +208,6 @@ def _say_compared(name: str, part: "Compared | None") -> None:
         ours, theirs = seen.candidate_p50_ms, seen.champion_p50_ms
         out.print(
             f"{name}: {seen.requests} requests, {seen.errors} failed, "
-            f"{seen.disagreement:.1%} decided otherwise, "
+            f"{seen.disagreement:.1%} different decisions, "
             f"p50 {ours or float('nan'):.2f} ms (champion {theirs or float('nan'):.2f})"
         )

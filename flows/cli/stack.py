@@ -1,4 +1,4 @@
-"""`tickline up`, `down`, `status`, `logs`: the desk's stack on this machine."""
+"""`tickline up`, `down`, `status`, `logs`, `ui`, `worker`: the stack on this machine."""
 
 import datetime as dt
 import time
@@ -19,24 +19,27 @@ COLOURS = {"up": "green", "starting": "yellow", "waiting": "yellow", "silent": "
 @app.command(rich_help_panel=PANELS.stack)
 def up(
     triton: Annotated[
-        bool, typer.Option("--triton/--no-triton", help="Run the Triton server too.")
+        bool, typer.Option("--triton/--no-triton", help="Also run the Triton server.")
     ] = True,
     extra: Annotated[
         str,
         typer.Option(
             "--with",
-            help="More services, names with commas: redis, kafka, tansu (Kafka's "
-            "protocol in memory, for demos).",
+            help="More services, comma-separated: redis, kafka, tansu (in-memory Kafka for demos).",
         ),
     ] = "",
     deploy: Annotated[
-        bool, typer.Option("--deploy/--no-deploy", help="Deploy prefect.yaml's flows.")
+        bool, typer.Option("--deploy/--no-deploy", help="Deploy the flows in prefect.yaml.")
     ] = True,
 ) -> None:
     """Start the stack: Prefect server, worker, MLflow server, Triton; then deploy the flows.
 
-    A supervisor restarts whatever dies and outlives this terminal. Everything listens on loopback.
-    Commands find the running stack by themselves: nothing needs to be exported.
+    Use it to run scheduled nightlies on this machine. Run it again after you
+    change prefect.yaml.
+
+    A supervisor restarts services that exit. It keeps running when you close the
+    terminal. Everything listens on loopback. Commands of the same home find the
+    stack automatically.
 
         tickline up --with redis
         tickline status
@@ -50,8 +53,8 @@ def up(
     running = stack_state.read(settings)
     if running is not None:
         missing = sorted(set(wanted) - set(running.plan.names))
-        note = f", without {', '.join(missing)}: tickline down first" if missing else ""
-        out.print(f"the stack is up already{note}")
+        note = f", without {', '.join(missing)}: run tickline down first" if missing else ""
+        out.print(f"the stack is already running{note}")
     else:
         out.print("starting (a minute or two)...")
         stack.up(settings, triton=triton, extra=wanted, say=out.print)
@@ -69,13 +72,16 @@ def _deploy(settings: Settings) -> None:
         from infra.servers import environment
 
         names = deploy(environment(settings))
-    market = settings.market or "the simulated market: set TICKLINE_MARKET"
+    market = settings.market or "the simulated market (for real ticks: set TICKLINE_MARKET)"
     out.print(f"deployed {', '.join(names)}; the nightly runs on {market}")
 
 
 @app.command(rich_help_panel=PANELS.stack)
 def down() -> None:
-    """Stop the stack: every process ends, runs at work are ended too (tickline rerun goes on)."""
+    """Stop the stack: every process exits, active runs are interrupted.
+
+    Resume an interrupted run after the next start: tickline rerun --last-failed.
+    """
     from infra import stack
 
     out.print("stopped" if stack.down(settings_from_environment()) else "no stack was running")
@@ -83,7 +89,11 @@ def down() -> None:
 
 @app.command(rich_help_panel=PANELS.stack)
 def status() -> None:
-    """Show each service: state, process, address, uptime, restarts. Exit status 1 unless all up."""
+    """Show each service: state, pid, address, uptime, restarts.
+
+    Use it to check the stack, also from scripts: the exit status is 1 unless all
+    services are up.
+    """
     settings = settings_from_environment()
     if not _show(settings):
         raise typer.Exit(1)
@@ -92,10 +102,13 @@ def status() -> None:
 @app.command(rich_help_panel=PANELS.stack)
 def logs(
     service: Annotated[str, typer.Argument(help="A service of tickline status, or supervisor.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="So many to begin with.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of last lines.")] = 50,
 ) -> None:
-    """Print a service's log."""
+    """Print a service's log.
+
+    Use it if a service is not up, or to follow it: tickline logs worker -f.
+    """
     from infra import stack, stack_state
 
     path = stack_state.log_path(settings_from_environment(), service)
@@ -111,7 +124,11 @@ def ui(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
 ) -> None:
-    """Open Prefect's and MLflow's pages on this machine (loopback only) until Ctrl-C."""
+    """Serve Prefect's and MLflow's web pages on loopback, until Ctrl-C.
+
+    Use it to look at runs and models without the stack. If the stack is running,
+    it only prints the addresses.
+    """
     from infra import stack_state
     from infra.ui import serve
 
@@ -132,9 +149,12 @@ def ui(
 @app.command(rich_help_panel=PANELS.stack)
 def worker(
     pool: Annotated[str, typer.Option(help="Work pool to take runs from.")] = "local",
-    once: Annotated[bool, typer.Option("--once", help="Run what is scheduled, then stop.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Run what is due, then stop.")] = False,
 ) -> None:
-    """Run deployed flows on this machine: a Prefect process worker in Tickline's environment."""
+    """Run a Prefect process worker in Tickline's environment: it runs deployed flows here.
+
+    Use it on another machine of the pool. tickline up already starts a worker.
+    """
     from infra.worker import work
 
     work(settings_from_environment(), pool=pool, once=once)
@@ -147,8 +167,8 @@ def _show(settings: Settings) -> bool:
     if state is None:
         out.print("no stack is running: [bold]tickline up[/]")
         return False
-    table = Table(title=f"Stack of {settings.home} (supervisor {state.supervisor.pid})")
-    for heading in ("service", "state", "process", "address", "up for", "restarts"):
+    table = Table(title=f"Stack of {settings.home} (supervisor: pid {state.supervisor.pid})")
+    for heading in ("service", "state", "pid", "address", "uptime", "restarts"):
         table.add_column(heading, no_wrap=True)
     for found in state.services:
         since = time.time() - found.started if found.started else None

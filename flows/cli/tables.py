@@ -1,4 +1,4 @@
-"""What `tickline nightly` and `tickline bench` print: tables, verdict, choice."""
+"""Tables that `tickline nightly` and `tickline bench` print, with verdict and choice."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ COLOURS = {"pass": "green", "no baseline": "yellow", "fail": "red"}
 
 
 def outcome_tables(outcome: Outcome) -> RenderableType:
-    """The outcome: verdict, table, where to look next, the command for it."""
+    """Lay out a nightly's outcome: engines, goals, verdict, where to look next."""
     verdict = outcome.verdict
     colour = COLOURS[verdict.verdict]
     parts: list[RenderableType] = [simulated_banner()] if outcome.simulated else []
@@ -28,6 +28,8 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
         for name, reason in outcome.benchmark.unavailable.items()
     ]
     parts.append(goals_table(verdict))
+    if outcome.behind_boosting:
+        parts.append(f"[bold yellow]warning[/] {outcome.behind_boosting}")
     parts += [f"[yellow]note[/] {warning}" for warning in outcome.warnings]
     parts.append(
         Panel(
@@ -46,8 +48,8 @@ def _engines(outcome: Outcome) -> Table:
         + (" (SIMULATED)" if outcome.simulated else ""),
         caption=f"latency in ms at batch 1, {result.requests} requests each, interleaved; "
         f"windows/s at batch {max(int(size) for size in result.rows[0].throughput_at)}; "
-        "flips: decided otherwise than FP32",
-        box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        "flips: decisions that differ from FP32",
+        box=box.SIMPLE_HEAD,  # fits 80 columns
         padding=(0, 1, 0, 0),
     )
     table.add_column("engine", no_wrap=True)
@@ -63,16 +65,18 @@ def _engines(outcome: Outcome) -> Table:
         table.add_row(
             f"{mark}{row.engine}", *numbers, f"{row.throughput:,.0f}", *scores, str(quality.flips)
         )
-    rival = outcome.baseline
+    boosting = outcome.baseline
     table.add_section()
-    table.add_row(
-        "[dim]gradient boosting", *[""] * 4, f"{rival['accuracy']:.4f}", f"{rival['auc']:.4f}", ""
-    )
+    for name, accuracy, auc in (
+        ("gradient boosting", boosting["accuracy"], boosting["auc"]),
+        ("majority class", outcome.majority, 0.5),
+    ):
+        table.add_row(f"[dim]{name}", *[""] * 4, f"{accuracy:.4f}", f"{auc:.4f}", "")
     return table
 
 
 def goals_table(verdict: Verdict) -> Table:
-    """The gate's goals, one a line."""
+    """Lay out the gate's goals, one per row."""
     table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
     marks = {True: "[green]met", False: "[red]missed", None: "[yellow]no baseline"}
     for row in verdict.rows:
@@ -89,12 +93,12 @@ def _next(outcome: Outcome) -> str:
         lines.append(f"staged ({outcome.engine}): {outcome.staged.path}")
     else:
         lines.append("not registered, not staged: the gate failed")
-    lines.append(f"look at everything: [bold]tickline ui[/]   MLflow run {outcome.mlflow_run_id}")
+    lines.append(f"all results: [bold]tickline ui[/]   MLflow run {outcome.mlflow_run_id}")
     return "\n".join(lines)
 
 
 def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
-    """Everything to print, in order; the last line sums it up."""
+    """Yield everything to print, in order; the last line is the summary."""
     last = found[-1]
     for sheet in sheets(last.result):
         yield _table(sheet)
@@ -105,23 +109,24 @@ def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     yield last.judged.reason
     yield f"raw numbers, plots and benchmark.html: {last.folder}"
     if last.result.simulated:
-        yield "SIMULATED MARKET: these ticks are made up, no figure here is a market's"
+        yield "SIMULATED MARKET: the ticks are simulated, the figures describe no real market"
     yield chosen_line(last.result, last.judged.engine)
     if len(found) > 1:
         yield from repeated(found)
 
 
 def repeated(found: tuple[Bench, ...]) -> list[str]:
-    """How well repeated measurements agree with the first; the last line is the summary.
+    """Compare repeated measurements with the first; the last line is the summary.
 
-    Engines that one measurement cannot tell apart share a place ("a = b"), in the table's order. Of
-    the first place and of the last the engine is told that stood there, alone or not, most often.
+    Engines that one measurement cannot tell apart share a place ("a = b"), in the table's order.
+    For the first and the last place the summary names the engine that held it, alone or shared,
+    most often.
     """
     standings = [gate.places(done.run) for done in found]
     rankings = [[name for place in standing for name in place] for standing in standings]
     chosen = [done.judged.engine for done in found]
-    said = [done.judged.verdict.verdict for done in found]
-    unsure = _unsure([done.judged.verdicts for done in found])
+    outcomes = [done.judged.verdict.verdict for done in found]
+    changed = _changed_verdicts([done.judged.verdicts for done in found])
     lines = [
         f"measurement {turn}: chose {done.judged.engine} ({done.judged.verdict.verdict}); "
         + " < ".join(" = ".join(place) for place in standing)
@@ -129,11 +134,11 @@ def repeated(found: tuple[Bench, ...]) -> list[str]:
     ]
     return [
         *lines,
-        f"verdicts that changed: {unsure or 'none'}",
-        f"first place {_steadiest([standing[0] for standing in standings])}, "
-        f"last place {_steadiest([standing[-1] for standing in standings])}, "
+        f"verdicts that changed: {changed or 'none'}",
+        f"first place {_most_frequent([standing[0] for standing in standings])}, "
+        f"last place {_most_frequent([standing[-1] for standing in standings])}, "
         f"chosen {chosen[0]} {_same(chosen)}",
-        f"same ranking {_same(rankings)}, same verdict {_same(said)}",
+        f"same ranking {_same(rankings)}, same verdict {_same(outcomes)}",
     ]
 
 
@@ -141,19 +146,19 @@ def _same(values: Sequence[object]) -> str:
     return f"{sum(value == values[0] for value in values)}/{len(values)}"
 
 
-def _steadiest(places: Sequence[tuple[str, ...]]) -> str:
+def _most_frequent(places: Sequence[tuple[str, ...]]) -> str:
     name, times = Counter(name for place in places for name in place).most_common(1)[0]
     return f"{name} {times}/{len(places)}"
 
 
-def _unsure(judged: Sequence[Mapping[str, str]]) -> str:
-    """Engines that the gate did not judge alike each time, with how often it said what."""
+def _changed_verdicts(judged: Sequence[Mapping[str, str]]) -> str:
+    """List the engines whose verdict changed, with the number of times for each verdict."""
     engines = dict.fromkeys(name for found in judged for name in found)
     counts = {name: Counter(found.get(name, "not judged") for found in judged) for name in engines}
     return "; ".join(
-        f"{name} " + ", ".join(f"{word} {times}" for word, times in words.items())
-        for name, words in counts.items()
-        if len(words) > 1
+        f"{name} " + ", ".join(f"{verdict} {times}" for verdict, times in found.items())
+        for name, found in counts.items()
+        if len(found) > 1
     )
 
 
@@ -163,7 +168,7 @@ def _table(sheet: Sheet) -> Table:
         title_justify="left",
         caption=sheet.note or None,
         caption_justify="left",
-        box=box.SIMPLE_HEAD,  # all of it within 80 columns
+        box=box.SIMPLE_HEAD,  # fits 80 columns
         padding=(0, 1, 0, 0),
     )
     for index, column in enumerate(sheet.columns):

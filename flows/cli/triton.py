@@ -13,8 +13,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="""Run NVIDIA's Triton server on this machine, without a GPU and without a container.
 
-    The first [bold]up[/] installs it in an environment of its own (510 MB, once for all homes).
-    It listens on loopback only and serves the repository that promotions write.""",
+    Use it to serve the promoted model without the stack. The first [bold]up[/] installs
+    the server in its own environment (510 MB, once for all homes). It listens on
+    loopback only and serves the repository that promotions write.""",
 )
 out = Console()
 
@@ -25,7 +26,7 @@ def up(
     grpc_port: Annotated[int, typer.Option(help="gRPC endpoint: what clients use.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = 8002,
 ) -> None:
-    """Start the server and load the model that serves; changes nothing if it runs already."""
+    """Start the server and load the serving model. Does nothing if it is already running."""
     from infra.triton import daemon, install
     from infra.triton.server import Ports
 
@@ -33,22 +34,22 @@ def up(
     install.install(settings, say=out.print)
     server = daemon.up(settings, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
     out.print(
-        f"Triton runs: pid {server.pid}, gRPC {server.grpc_url}, metrics {server.metrics_url}"
+        f"Triton is running: pid {server.pid}, gRPC {server.grpc_url}, metrics {server.metrics_url}"
     )
     status()
 
 
 @app.command()
 def down() -> None:
-    """Stop the server, after the requests it is answering."""
+    """Stop the server after it has answered its open requests."""
     from infra.triton import daemon
 
-    out.print("stopped" if daemon.down(settings_from_environment()) else "none was running")
+    out.print("stopped" if daemon.down(settings_from_environment()) else "no server was running")
 
 
 @app.command()
 def status() -> None:
-    """Show the server and what each model version did: requests, batches, times."""
+    """Show the server and each model version: state, requests, batch size, times."""
     from infra.triton import daemon
     from model_code.serving.client import TritonClient
 
@@ -57,7 +58,7 @@ def status() -> None:
         name = client.server()
         states = client.index()
         table = Table(
-            "model", "version", "state", "requests", "failed", "a batch", "queue", "compute",
+            "model", "version", "state", "requests", "failed", "per batch", "queue", "compute",
             title=f"{name} at {client.url}",
         )  # fmt: skip
         for state in states:
@@ -73,22 +74,24 @@ def status() -> None:
                     f"{found.compute_infer_ns / each / 1e6:.2f} ms",
                 ]
             version = "" if state.version is None else str(state.version)
-            word = f"{state.state} {state.reason}".strip() or "never loaded"
-            table.add_row(state.model, version, word, *cells)
+            shown = f"{state.state} {state.reason}".strip() or "never loaded"
+            table.add_row(state.model, version, shown, *cells)
         out.print(table)
     if not states:
-        out.print(f"nothing to serve yet: {settings.serving_repository} is empty until a promotion")
+        out.print(
+            f"no model to serve yet: {settings.serving_repository} is empty. Promote one first"
+        )
 
 
 @app.command()
 def logs(
-    lines: Annotated[int, typer.Option("--lines", "-n", help="So many of the newest.")] = 40,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Number of last lines.")] = 40,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until Ctrl-C.")] = False,
 ) -> None:
-    """Print the server's log. Its complaints about CUDA, NVML and DCGM only mean "no GPU"."""
+    """Print the server's log. Errors about CUDA, NVML and DCGM only mean that there is no GPU."""
     log = settings_from_environment().home / "logs" / "triton.log"
     if not log.exists():
         out.print(f"no log yet: {log}")
         return
     command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log)]
-    os.execvp(command[0], command)  # noqa: S606  tail, with arguments of ours
+    os.execvp(command[0], command)  # noqa: S606  tail, with our own arguments

@@ -1,1 +1,1 @@
-"""Scripted demonstrations on real servers."""
+"""Scripted demos on real servers."""

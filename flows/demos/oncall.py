@@ -1,8 +1,8 @@
-"""A night on call, played for real: `python -m flows.demos.oncall [--data URI] [--spec YAML]`.
+"""On-call demo with real servers: `python -m flows.demos.oncall [--data URI] [--spec YAML]`.
 
-The stack comes up, the flows are deployed, a nightly is started, its worker is killed (SIGKILL)
-during training, `tickline rerun --last-failed` goes on, and every step is printed with its time.
-It works in a home folder of its own, emptied first.
+It starts the stack, deploys the flows, starts a nightly, kills its worker (SIGKILL) during
+training and resumes with `tickline rerun --last-failed`. It prints every step with its time. It
+uses its own home folder and empties that first.
 """
 
 import os
@@ -28,14 +28,14 @@ DEPLOYMENT = "nightly/nightly"
 
 
 class Timeline:
-    """Prints what happens with the minutes and seconds since the beginning."""
+    """Prints lines with the minutes and seconds since the start."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
 
     def say(self, text: str) -> None:
-        """One line."""
-        minutes, seconds = divmod(int(time.monotonic() - self._begun), 60)
+        """Print one line."""
+        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         out.print(f"[dim]{minutes:02d}:{seconds:02d}[/]  {text}", soft_wrap=True)
 
 
@@ -44,7 +44,7 @@ def play(
     spec: SpecFile = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running.")] = False,
 ) -> None:
-    """Kill a nightly's worker in training and recover, on the given ticks."""
+    """Kill a nightly's worker during training, then recover."""
     base = settings_from_environment()
     wanted = read_spec(NightlySpec, spec, {"market": market_uri(data, base)})
     home = base.home / "story-oncall"
@@ -59,15 +59,15 @@ def play(
         from flows.runs.local import connected
 
         with connected(settings):
-            last = _night(settings, wanted.model_dump(mode="json"), line)
+            summary = _play_nightly(settings, wanted.model_dump(mode="json"), line)
     finally:
         if not keep:
             stack.down(settings)
             line.say("tickline down")
-    out.print(last)
+    out.print(summary)
 
 
-def _night(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
+def _play_nightly(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
     from prefect.deployments import run_deployment
 
     from flows.runs.explain import explain
@@ -86,7 +86,7 @@ def _night(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
     state = stack_state.read(settings)
     worker = state.service("worker") if state else None
     if worker is None or worker.pid is None:
-        raise TicklineError("the worker is gone before anybody killed it")
+        raise TicklineError("the worker had already exited")
     os.kill(worker.pid, signal.SIGKILL)
     line.say(f"[red]training has finished an epoch: kill -9 {worker.pid}, the worker[/]")
     _await_worker(settings, worker.pid)
@@ -94,7 +94,7 @@ def _night(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
 
     found = explain(settings, None)
     watcher.join()
-    line.say(f"[bold]tickline why[/]: {found.whose}: {found.cause}; in {found.stage}")
+    line.say(f"[bold]tickline why[/]: {found.kind}: {found.cause}; in {found.stage}")
     line.say("[bold]tickline rerun --last-failed[/]")
     rerun(settings, None, say=line.say)
     ended = follow(run.id, say=line.say)
@@ -104,7 +104,7 @@ def _night(settings: Settings, spec: dict[str, Any], line: Timeline) -> str:
             f"the rerun ended as {ended.name}: {ended.message}",
             where=str(stack_state.log_path(settings, "worker")),
         )
-    return _account(settings, run.id)
+    return _summarise(settings, run.id)
 
 
 def _await_epoch(settings: Settings, run_id: UUID) -> None:
@@ -130,11 +130,11 @@ def _await_worker(settings: Settings, killed: int) -> None:
         if worker and worker.status == "up" and worker.pid != killed:
             return
         time.sleep(0.2)
-    raise TicklineError("the worker did not come back")
+    raise TicklineError("the worker was not restarted")
 
 
-def _account(settings: Settings, run_id: UUID) -> str:
-    """The last line, from what Prefect and MLflow hold."""
+def _summarise(settings: Settings, run_id: UUID) -> str:
+    """Return the last line, from Prefect's and MLflow's records."""
     from prefect import get_client
 
     from tasks.runs import mlflow_runs

@@ -1,7 +1,8 @@
-"""From a night to rollback on real servers: `python -m flows.demos.promotion [--data URI]`.
+"""Promotion demo on real servers: `python -m flows.demos.promotion [--data URI]`.
 
-A night, its promotion suspended and approved, a second night swapped in under live clients, a worse
-candidate refused, and a rollback. Prefect, MLflow and Triton are real; the reviewers are made up.
+A first nightly is approved and promoted. A second one is promoted under live clients. The gate
+rejects a worse one. The second version is rolled back. Prefect, MLflow and Triton are real, the
+reviewers are simulated.
 """
 
 import asyncio
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 CLIENTS = 4
 STARTED = time.monotonic()
-# those that every machine has and that change no answer: a champion whose engine is faster than any
-# that passes the next night would turn that night down, which is another story
+# exact engines that every machine has: if the first champion used a faster engine that the second
+# nightly's gate rejects, the second candidate would fail as too slow
 ENGINES = ("onnxruntime-fp32", "openvino-fp32")
-# champion and candidate are the same engine: only many rounds make the gate sure, on a machine with
-# busy neighbours, that one is at most 3% slower than the other
+# champion and candidate use the same engine: on a busy host the gate needs many rounds to show that
+# the candidate is at most 3% slower
 BENCHMARK = {"engines": ENGINES, "requests": 4000, "rounds": 200, "served": False}
 SMALL = {
     "split": {"train_windows": 2048, "validation_windows": 512, "test_windows": 1024},
@@ -43,7 +44,7 @@ SMALL = {
 
 
 class Clients:
-    """A few clients that follow the route and ask without pause."""
+    """Clients that follow the route and send requests without pause."""
 
     def __init__(self, url: str, route_file: Path, candidate: Path) -> None:
         self.asked = self.failed = 0
@@ -55,7 +56,7 @@ class Clients:
                 self.asked += 1
                 try:
                     await client.ask(windows[self.asked % len(windows)][None])
-                except Exception:  # whatever it is: that client was not answered
+                except Exception:  # any error: the client got no answer
                     self.failed += 1
 
         async def all_of_them() -> None:
@@ -73,26 +74,26 @@ class Clients:
         self._thread.join()
 
     def report(self) -> None:
-        """Say what they saw; the story ends here where a request was lost."""
+        """Print the counts; end the demo if a request failed."""
         say(str(self))
         if self.failed or not self.asked:
-            raise typer.Exit(stop("requests were lost: the story is not as it should be"))
+            raise typer.Exit(stop("requests were lost: the demo failed"))
 
     def __str__(self) -> str:
-        return f"{CLIENTS} clients asked {self.asked:,} times meanwhile, {self.failed} failed"
+        return f"{CLIENTS} clients sent {self.asked:,} requests, {self.failed} failed"
 
 
 def main(
     data: Annotated[str | None, typer.Option(help="Market store; default: simulated.")] = None,
     small: Annotated[
-        bool, typer.Option("--small", help="A small network and few windows: minutes less.")
+        bool, typer.Option("--small", help="A small network on few windows; saves minutes.")
     ] = False,
     goals: Annotated[Path | None, typer.Option(help="YAML of the gate's goals.")] = None,
     home: Annotated[
-        Path | None, typer.Option(help="Folder to play it in; default: a fresh one.")
+        Path | None, typer.Option(help="Home folder; default: a new temporary one.")
     ] = None,
 ) -> None:
-    """Play the story and leave everything to look at in the home folder."""
+    """Run nightly, approval, swap, rejection and rollback; keep the results in the home folder."""
     folder = home or Path(tempfile.mkdtemp(prefix="tickline-story-"))
     os.environ |= {"TICKLINE_HOME": str(folder), "TICKLINE_REVIEWERS": "ada,grace"}
     settings = Settings().resolved()
@@ -102,12 +103,12 @@ def main(
         settings = Settings().resolved()
         from flows.runs.local import connected
 
-        say(f"Triton {server.grpc_url}, everything under {folder}")
+        say(f"Triton {server.grpc_url}, home folder {folder}")
         if small:
             say("small: a toy network on few windows; its numbers mean nothing")
         with connected(settings):
             play(settings, market_uri(data, settings), small, goals)
-    say(f"look at it: TICKLINE_HOME={folder} tickline ui, TICKLINE_HOME={folder} tickline audit")
+    say(f"results: TICKLINE_HOME={folder} tickline ui, TICKLINE_HOME={folder} tickline audit")
 
 
 def play(settings: Settings, data: str | None, small: bool, goals: Path | None) -> None:
@@ -115,45 +116,45 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     from flows.runs import promotions
 
     simulated = data is None or data.startswith("simulated:")
-    # a network of one epoch decides a quarter of the windows otherwise than one of three
+    # networks of one and of three epochs disagree on a quarter of the windows
     wanted = PromotionSpec(allow_simulated=simulated, max_disagreement=0.4)
-    say("the first night: one epoch")
-    first = candidate(night(data, small, goals, epochs=1))
+    say("first nightly: one epoch")
+    first = candidate(run_nightly(data, small, goals, epochs=1))
     begin(settings, first, wanted)
     approve(settings, first, "no baseline, but all other goals are met")
 
-    say("the second night: trained in full")
-    second = candidate(night(data, small, goals, epochs=3))
+    say("second nightly: three epochs")
+    second = candidate(run_nightly(data, small, goals, epochs=3))
     begin(settings, second, wanted)
-    place = ServingRepository(settings.serving_repository)
+    serving = ServingRepository(settings.serving_repository)
     staged = settings.staging_repository / MODEL_NAME / str(second)
-    with Clients(str(settings.triton_url), place.route_file, staged) as clients:
+    with Clients(str(settings.triton_url), serving.route_file, staged) as clients:
         approve(settings, second, "no worse than the champion on the newest day")
         time.sleep(1.0)
     clients.report()
 
-    say("a worse night: its learning rate is a hundredth of a millionth")
-    worse = night(data, small, goals, epochs=1, learning_rate=1e-8)
+    say("third nightly, made worse on purpose: learning rate 1e-8")
+    worse = run_nightly(data, small, goals, epochs=1, learning_rate=1e-8)
     if worse.registered is None:
-        say(f"refused by the gate: {worse.verdict.reason}")
+        say(f"rejected by the gate: {worse.verdict.reason}")
     else:
-        raise typer.Exit(stop("the worse candidate passed the gate; look at the goals"))
+        raise typer.Exit(stop("the worse candidate passed the gate; check the goals"))
 
-    say(f"version {second} misbehaves, so to say")
-    with Clients(str(settings.triton_url), place.route_file, staged) as clients:
+    say(f"simulated incident: version {second} is rolled back")
+    with Clients(str(settings.triton_url), serving.route_file, staged) as clients:
         time.sleep(0.5)
-        done = promotions.roll_back(settings, None, "bob", "story: it misbehaves")
+        done = promotions.roll_back(settings, None, "bob", "demo: simulated incident")
         time.sleep(0.5)
-    say(f"version {done.version} serves again, after {done.seconds:.1f} s")
+    say(f"version {done.version} is serving again, after {done.seconds:.1f} s")
     clients.report()
     for record in AuditLog(settings.audit_file).read():
         say(f"audit {record.number}: {record.event} version {record.facts.get('version')}")
 
 
-def night(
+def run_nightly(
     data: str | None, small: bool, goals: Path | None, epochs: int, learning_rate: float = 5e-4
 ) -> "Outcome":
-    """One nightly on the data, and its verdict."""
+    """Run one nightly and print its verdict."""
     from flows.nightly import nightly
     from flows.runs.outcome import Outcome
 
@@ -166,20 +167,20 @@ def night(
     }
     outcome = nightly(NightlySpec.model_validate(spec | (SMALL if small else {})))
     assert isinstance(outcome, Outcome)  # noqa: S101
-    say(f"the gate says {outcome.verdict.verdict}: {outcome.verdict.reason}")
+    say(f"gate verdict: {outcome.verdict.verdict}, {outcome.verdict.reason}")
     return outcome
 
 
 def candidate(outcome: "Outcome") -> int:
-    """The night's registered version; the story ends where there is none."""
+    """Return the registered version; end the demo if there is none."""
     if outcome.registered is None:
-        raise typer.Exit(stop("this night's candidate failed its gate; the story ends here"))
+        raise typer.Exit(stop("the candidate failed its gate; the demo ends here"))
     say(f"registered and staged as version {outcome.registered.version} ({outcome.engine})")
     return int(outcome.registered.version)
 
 
 def begin(settings: Settings, version: int, wanted: PromotionSpec) -> None:
-    """Start the promotion, which suspends."""
+    """Start the promotion; it suspends until the decision."""
     from flows.runs import promotions
 
     promotions.start(settings, version, "bob", wanted)
@@ -187,7 +188,7 @@ def begin(settings: Settings, version: int, wanted: PromotionSpec) -> None:
 
 
 def approve(settings: Settings, version: int, reason: str) -> None:
-    """Approve it and say what the server proved."""
+    """Approve the promotion and print its outcome."""
     from flows.cli.promotion import say_outcome
     from flows.runs import promotions
 
@@ -198,13 +199,13 @@ def approve(settings: Settings, version: int, reason: str) -> None:
 
 
 def say(text: str) -> None:
-    """A line of the timeline."""
+    """Print one line with the time since the start."""
     seconds = int(time.monotonic() - STARTED)
     out.print(f"[bold cyan]{seconds // 60:3d}:{seconds % 60:02d}[/]  [bold]{text}")
 
 
 def stop(text: str) -> int:
-    """Say why it ends early; the exit status."""
+    """Print why the demo ends early; return the exit status."""
     say(text)
     return 1
 

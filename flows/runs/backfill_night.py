@@ -1,9 +1,9 @@
-"""One past night in a process of its own.
+"""The nightly of one past date, in its own process.
 
     python -m flows.runs.backfill_night ORDER RESULT
 
-As the nightly, but nothing is registered, staged or announced: what serves, and what waits for
-approval, is never older for it.
+Like the nightly, but nothing is registered, staged or announced: a backfill never replaces the
+serving model or a candidate.
 """
 
 import sys
@@ -19,7 +19,7 @@ EXPERIMENT = "backfill"
 
 
 class BackfillOrder(BaseModel):
-    """What a night's process is asked to do; its JSON is the file ORDER."""
+    """Input of one date's process; its JSON is the file ORDER."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,10 +28,10 @@ class BackfillOrder(BaseModel):
 
 
 class BackfillNight(BaseModel):
-    """What the night says; its JSON is the file RESULT.
+    """Result of one date; its JSON is the file RESULT.
 
     Attributes:
-        failure: why there is no verdict; None where there is one.
+        failure: why there is no verdict; None if there is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class BackfillNight(BaseModel):
 
 
 def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
-    """Run the night as a flow run named by its date.
+    """Run one date's nightly as a flow run named after the date.
 
     Raises:
         TicklineError: a stage failed.
@@ -84,7 +84,7 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
 
 
 def main(order_path: str, result_path: str) -> int:
-    """Run the night and write its result; 1 where it failed."""
+    """Run one date's nightly and write its result; return 1 if it failed."""
     order = BackfillOrder.model_validate_json(Path(order_path).read_bytes())
     settings = Settings().resolved()
     try:

@@ -1,4 +1,4 @@
-"""Why a run stopped: the stage, the cause in one line, whose fault it is, how to go on."""
+"""Explain why a run stopped: stage, cause in one line, kind of fault, how to resume."""
 
 import re
 from datetime import UTC, datetime
@@ -21,27 +21,29 @@ from tasks.runs.lock import read_owner
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 DONE = {"Completed", "Cached"}
-WHOSE = {
-    "data": "the ticks are at fault: whoever delivers them",
-    "machine": "this machine is at fault: disk, memory, or the process was killed",
-    "service": "a service did not answer: a server, the network, a database",
-    "code": "Tickline, a library or a setting is at fault: its developers, in the morning",
+KINDS = {
+    "data": "bad input data: contact the data provider now",
+    "machine": "this machine: disk, memory, or a killed process",
+    "service": "a server, the network or a database did not answer",
+    "code": "Tickline, a library or a setting: not urgent, file it in the morning",
 }
 # "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
 EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
-NOT_BEGUN = "Failed to submit flow run to infrastructure"  # a worker says so
-KILLED = "the process died without a word: killed (out of memory?), or the machine went down"
+NOT_STARTED = "Failed to submit flow run to infrastructure"  # a worker's message
+KILLED = (
+    "the process exited without an error message: killed (out of memory?) or the machine restarted"
+)
 
 
 class Explanation(NamedTuple):
     """What an on-call engineer needs to know of a run.
 
     Attributes:
-        stage: where it stopped; None before the first.
+        stage: where it stopped; None if before the first.
         cause: one line.
-        remedy: what the error itself advises.
-        done: stages that need not be done again, with their states.
-        command: goes on with it; None where there is nothing to go on with.
+        remedy: the error's own advice.
+        done: finished stages with their states.
+        command: resumes the run; None if there is nothing to resume.
     """
 
     flow: str
@@ -50,7 +52,7 @@ class Explanation(NamedTuple):
     when: str
     stage: str | None
     cause: str
-    whose: Cause | None
+    kind: Cause | None
     remedy: str
     done: tuple[tuple[str, str], ...]
     command: str | None
@@ -58,7 +60,7 @@ class Explanation(NamedTuple):
 
 
 def explain(settings: Settings, run: str | None) -> Explanation:
-    """Explain a flow run; None: the newest nightly that is not completed.
+    """Explain a flow run; None explains the newest nightly that is not completed.
 
     Raises:
         ConfigError: there is none.
@@ -70,17 +72,17 @@ def explain(settings: Settings, run: str | None) -> Explanation:
     text = (state.message if state else None) or ""
     ended = state is not None and state.is_final()
     stages = _stages(found, ended)
-    whose, cause, remedy = (None, text.splitlines()[0] if text else "", "")
+    kind, cause, remedy = (None, text.splitlines()[0] if text else "", "")
     if state is not None and state.is_completed():
         command = None
     elif not ended:
-        holder = read_owner(settings)
-        pid = f", process {holder.process.pid}" if holder else ""
+        owner = read_owner(settings)
+        pid = f", pid {owner.process.pid}" if owner else ""
         cause, command = f"it has not ended: {state.name if state else 'unknown'}{pid}", None
-        if mlflow_runs.ERROR_TAG in tags and not holder:
-            cause = "its process is ending just now: ask again in some seconds"
+        if mlflow_runs.ERROR_TAG in tags and not owner:
+            cause = "its process is still shutting down: try again in a few seconds"
     else:
-        whose, cause, remedy = _judge(text, tags, crashed=state.type == StateType.CRASHED)  # type: ignore[union-attr]
+        kind, cause, remedy = _classify(text, tags, crashed=state.type == StateType.CRASHED)  # type: ignore[union-attr]
         command = f"tickline rerun {found.name}"
     stopped = next((stage for stage in stages if stage.state_name not in DONE), None)
     return Explanation(
@@ -90,7 +92,7 @@ def explain(settings: Settings, run: str | None) -> Explanation:
         when=_when(found),
         stage=plain_name(stopped.name) if stopped and command else None,
         cause=cause,
-        whose=whose,
+        kind=kind,
         remedy=remedy,
         done=tuple(
             (plain_name(stage.name), str(stage.state_name))
@@ -103,7 +105,7 @@ def explain(settings: Settings, run: str | None) -> Explanation:
 
 
 def render(found: Explanation) -> RenderableType:
-    """For people, the most urgent first."""
+    """Lay out an explanation for the terminal, most urgent first."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{found.flow} {found.run}")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -111,36 +113,36 @@ def render(found: Explanation) -> RenderableType:
     if found.command:
         table.add_row("stopped in", found.stage or "before the first stage")
     table.add_row("cause", found.cause)
-    if found.whose:
-        table.add_row("kind", f"[bold]{found.whose}[/]: {WHOSE[found.whose]}")
+    if found.kind:
+        table.add_row("kind", f"[bold]{found.kind}[/]: {KINDS[found.kind]}")
     if found.remedy:
-        table.add_row("first", found.remedy)
+        table.add_row("do", found.remedy)
     names = ", ".join(f"{name} ({state})" for name, state in found.done)
-    table.add_row("done already", names or "nothing")
+    table.add_row("done", names or "nothing")
     if found.mlflow_run_id:
         table.add_row("MLflow run", found.mlflow_run_id)
-    last = f"go on with: [bold]{found.command}[/]" if found.command else "nothing to rerun"
+    last = f"continue with: [bold]{found.command}[/]" if found.command else "nothing to rerun"
     return Group(table, last)
 
 
-def _judge(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, str, str]:
-    """Whose fault, the cause in a line, the error's own advice."""
+def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, str, str]:
+    """Return the kind of fault, the cause in one line, and the error's own advice."""
     error = tags.get(mlflow_runs.ERROR_TAG, "")
-    if error == MESSAGE:  # the run in MLflow could not be closed, on a full disk say
+    if error == MESSAGE:  # the run itself could not write its error, e.g. on a full disk
         error = ""
-    if crashed and NOT_BEGUN in text:
+    if crashed and NOT_STARTED in text:
         return "machine", " ".join(text.split())[:300], "tickline logs worker -n 100"
     if crashed:
-        return "machine", KILLED, "dmesg | tail shows whether memory ran out; df -h the disk"
+        return "machine", KILLED, "check memory: dmesg | tail; check the disk: df -h"
     remedy = _advice(error or text)
     try:
         fault = Fault.model_validate_json(tags[mlflow_runs.FAULT_TAG])
-    except (KeyError, ValidationError):  # it stopped before it had a run in MLflow
+    except (KeyError, ValidationError):  # it stopped before its MLflow run was created
         named = EXCEPTION.search(text)
         if named is None:
-            return "code", text.splitlines()[0] if text else "no reason was kept", remedy
-        kind, what = named[1], named[2].splitlines()[0].strip("'\")")
-        return cause_by_name(kind, what), f"{kind}: {what}", remedy
+            return "code", text.splitlines()[0] if text else "no error message was stored", remedy
+        error_type, what = named[1], named[2].splitlines()[0].strip("'\")")
+        return cause_by_name(error_type, what), f"{error_type}: {what}", remedy
     return fault.cause, f"{fault.kind}: {fault.what}", remedy
 
 
@@ -155,7 +157,7 @@ def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
         found = read(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
-    newest = {plain_name(stage.name): stage for stage in ordered}  # each attempt leaves its own
+    newest = {plain_name(stage.name): stage for stage in ordered}  # one task run per attempt
     return [stage for stage in ordered if newest[plain_name(stage.name)] is stage]
 
 

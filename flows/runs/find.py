@@ -13,7 +13,7 @@ RERUNNABLE = (NIGHTLY, "bench", "backfill")
 
 
 def find_run(run: str | None) -> FlowRun:
-    """The flow run of that name or id; None: the newest nightly that is not completed.
+    """Find a flow run by name or id; None finds the newest nightly that is not completed.
 
     Raises:
         ConfigError: there is none.
@@ -25,7 +25,7 @@ def find_run(run: str | None) -> FlowRun:
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=200,
         )
-    unfinished = [found for found in runs if is_open(found)]
+    unfinished = [found for found in runs if is_resumable(found)]
     if run is None:
         if not unfinished:
             raise ConfigError(
@@ -36,17 +36,17 @@ def find_run(run: str | None) -> FlowRun:
         if run in {found.name, str(found.id)}:
             return found
     raise ConfigError(
-        f"no nightly named {run}",
-        remedy="rerun one of: "
-        + (", ".join(found.name for found in unfinished[:5]) or "none open"),
+        f"no run named {run}",
+        remedy="choose one of: " + ", ".join(found.name for found in unfinished[:5])
+        if unfinished
+        else "all runs are completed; start one: tickline nightly",
     )
 
 
-def is_open(run: FlowRun) -> bool:
-    """Whether there is something to go on with.
+def is_resumable(run: FlowRun) -> bool:
+    """Whether the run started and did not complete.
 
-    Runs that wait for their hour have not begun, and those refused beside another, or cancelled
-    by their deployment's limit, did nothing.
+    Excludes scheduled runs and runs refused or cancelled because another was running.
     """
     return bool(
         run.start_time
@@ -57,6 +57,6 @@ def is_open(run: FlowRun) -> bool:
 
 
 def flow_of(run: FlowRun) -> str:
-    """Name of a run's flow."""
+    """Return the name of a run's flow."""
     with get_client(sync_client=True) as client:
         return client.read_flow(run.flow_id).name

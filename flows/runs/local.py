@@ -1,7 +1,6 @@
-"""Run a flow in this process, beside a Prefect server that is started if none answers.
+"""Run a flow in this process. A Prefect server is started if none answers.
 
-Prefect reads the environment when it is first imported, so it is imported inside functions, after
-the environment is set.
+Prefect reads the environment on import, so functions import it after they set the environment.
 """
 
 import os
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
-    """Run the block in Tickline's Prefect and MLflow environment, a Prefect server answering."""
+    """Run the block with Tickline's Prefect and MLflow environment and a running Prefect server."""
     os.environ.update(environment(settings))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # stages announce themselves
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # stages print their own lines
     with prefect_server(settings) as url:
         os.environ["PREFECT_API_URL"] = url
         from prefect.settings import (
@@ -32,7 +31,7 @@ def connected(settings: Settings) -> Iterator[None]:
             temporary_settings,
         )
 
-        # the same once more, for a process that had imported Prefect before
+        # again as settings, for a process that imported Prefect before
         names = (PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH)
         with temporary_settings({name: os.environ[name.name] for name in names}):
             yield
@@ -42,7 +41,7 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
     """Run the nightly flow here and return its outcome.
 
     Raises:
-        TicklineError: a stage failed; finished stages are kept for the rerun.
+        TicklineError: a stage failed; a rerun reuses the finished stages.
     """
     _install_triton(spec, settings)
     with connected(settings):
@@ -50,7 +49,7 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
         from flows.runs.outcome import Outcome
 
         outcome = nightly(spec, refresh=refresh)
-        assert isinstance(outcome, Outcome)  # noqa: S101  only a schedule's run can be skipped
+        assert isinstance(outcome, Outcome)  # noqa: S101  only scheduled runs are skipped
         return outcome
 
 

@@ -1,4 +1,4 @@
-"""A night's outcome, and what a job prints when it starts."""
+"""The outcome of a nightly run, and what a job prints when it starts."""
 
 from typing import Self
 
@@ -42,8 +42,23 @@ class Outcome(Record):
 
     @property
     def benchmark(self) -> BenchmarkResult:
-        """The engines' table."""
+        """The benchmark of all engines."""
         return BenchmarkResult.model_validate_json(self.benchmark_json)
+
+    @property
+    def majority(self) -> float:
+        """Accuracy on the test day of always predicting its more frequent label."""
+        rate = float(self.windows["test"]["label_rate"])
+        return max(rate, 1.0 - rate)
+
+    @property
+    def behind_boosting(self) -> str:
+        """That gradient boosting has the higher test AUC, in a sentence; empty where it has not."""
+        row = self.benchmark.row(self.engine)
+        auc, boosting = row.quality.auc if row else None, self.baseline["auc"]
+        if auc is None or auc >= boosting:
+            return ""
+        return f"gradient boosting is ahead on the test day: AUC {boosting:.4f}, network {auc:.4f}"
 
     @classmethod
     def of(cls, run: RunRef, name: str, result: NightResult, *, seconds: float) -> Self:
@@ -73,7 +88,7 @@ class Outcome(Record):
 
 
 def print_start(job: str, name: str, spec: NightlySpec) -> None:
-    """Print what starts, on which ticks, and how to resume it after a failure."""
+    """Print which job starts, on which ticks, and how to resume it after a failure."""
     console.print(f"[bold]{job}[/] {name} on [bold]{spec.market}[/]")
     if str(spec.market).startswith("simulated:"):
         console.print(simulated_banner())
@@ -82,10 +97,10 @@ def print_start(job: str, name: str, spec: NightlySpec) -> None:
 
 
 def simulated_banner() -> Panel:
-    """A warning that the ticks are made up."""
+    """Return a warning that the ticks are simulated."""
     return Panel(
-        "[bold]These ticks are made up.[/] The run shows how things work, not what a market does; "
-        "its model is labelled simulated and is not promotable.\n"
+        "[bold]These ticks are simulated.[/] The results say nothing about a real market. "
+        "The model is labelled simulated and is not promotable.\n"
         "Real ticks: [bold]tickline nightly --data PATH[/]",
         title="[bold]SIMULATED MARKET",
         border_style="magenta",

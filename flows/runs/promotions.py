@@ -1,8 +1,8 @@
-"""Start, decide and go on with promotions from the command line.
+"""Start, decide and resume promotions from the command line.
 
-A promotion is a run of the deployment `promote/promote`: only such a run can be suspended. It is
-worked on in this process until it waits or ends; a decision resumes it here too, unless a worker is
-there to take it.
+A promotion is a run of the deployment `promote/promote`, because Prefect can suspend only deployed
+runs. It runs in this process until it suspends or ends. A decision resumes it here, unless a worker
+is online to take it.
 """
 
 from pathlib import Path
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENT = "promote/promote"
-# a promotion that ended with one of these is not gone on with
+# a promotion that ended with one of these is not resumed
 VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError"}
 
 
 def start(
     settings: Settings, version: int | None, started_by: str, spec: PromotionSpec
 ) -> "Promoted | FlowRun":
-    """Begin a promotion, or go on with one that was approved and then failed or was killed.
+    """Start a promotion, or resume one that failed or was killed after its approval.
 
     Args:
         version: None for the newest staged one.
 
     Returns:
-        The outcome, or the run that waits for a decision; nothing is begun where it serves.
+        The outcome, or the run that waits for a decision. If the version already serves, nothing
+        is started.
 
     Raises:
-        TicklineError: it may not begin, or it stopped.
+        TicklineError: the promotion was refused, or it stopped.
     """
     from model_code.repository.staging import staged_versions
 
@@ -48,7 +49,7 @@ def start(
         raise PromotionError(
             "nothing is staged",
             where=str(settings.staging_repository),
-            remedy="tickline nightly --data PATH stages a candidate",
+            remedy="stage a candidate: tickline nightly --data PATH",
         )
     version = known[-1] if version is None else version
     with connected(settings):
@@ -59,13 +60,13 @@ def start(
         from tasks.promotion.aliases import Aliases
         from tasks.promotion.records import Promoted
 
-        live_server(settings)  # the first thing a person can do something about
-        deployment = _deployed()
-        unfinished = _unfinished(settings, version)
+        live_server(settings)  # first: the user can start it
+        deployment = _deployment_id()
+        unfinished = _find_resumable(settings, version)
         if unfinished is None:
-            names = Aliases(settings)
-            names.require_answer()
-            champion, previous = names.aliases()
+            aliases = Aliases(settings)
+            aliases.require_answer()
+            champion, previous = aliases.aliases()
             if champion == version:
                 return Promoted(
                     version=version,
@@ -78,7 +79,7 @@ def start(
             if unfinished is not None:
                 state: State[Any] = Pending(message="tickline promote")
                 client.set_flow_run_state(unfinished.id, state, force=True)
-                return _work_on(client.read_flow_run(unfinished.id))
+                return _run_here(client.read_flow_run(unfinished.id))
             parameters = {
                 "version": version,
                 "started_by": started_by,
@@ -87,19 +88,19 @@ def start(
             run = client.create_flow_run_from_deployment(
                 deployment, parameters=parameters, state=Pending(message="tickline promote")
             )
-        return _work_on(run)
+        return _run_here(run)
 
 
 def decide(
     settings: Settings, which: str, verdict: str, reviewer: str, reason: str
 ) -> "Promoted | FlowRun | None":
-    """Hand a decision to the promotion that waits for it.
+    """Pass a decision to the promotion that waits for it.
 
     Args:
         which: version, or the run's name or id.
 
     Returns:
-        The outcome; the run, if it waits again; None where a worker goes on with it.
+        The outcome; the run, if it waits again; None if a worker will resume it.
 
     Raises:
         ConfigError: no such promotion waits.
@@ -114,7 +115,7 @@ def decide(
         from tasks.promotion.aliases import Aliases
         from tasks.promotion.decide import problem
 
-        run = _waiting(which)
+        run = _find_waiting(which)
         started_by = str(run.parameters.get("started_by") or "")
         wrong = problem(verdict, reviewer, reason, started_by, settings)
         if wrong is not None:
@@ -126,30 +127,30 @@ def decide(
         worker = _worker_online()
         if not worker and not _records(settings, run):
             raise PromotionError(
-                f"promotion {run.name} was begun in another home, and no worker is there to go on",
+                f"promotion {run.name} was started in another home folder, and no worker is online",
                 where=str(settings.home),
-                remedy="decide where it was begun, or start its worker: tickline worker",
+                remedy="decide in that home folder, or start its worker: tickline worker",
             )
-        Aliases(settings).require_answer()  # or the run would fail as soon as it goes on
+        Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
         live_server(settings)
         answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
         with get_client(sync_client=True) as client:
             result = client.resume_flow_run(run.id, run_input=answer)
             if result.status.value != "ACCEPT":
                 why = getattr(result.details, "reason", "")
-                raise PromotionError(f"Prefect does not resume {run.name}: {why}")
+                raise PromotionError(f"Prefect did not resume {run.name}: {why}")
             if worker:
                 return None
             state: State[Any] = Pending(message=f"tickline {verdict}")
             client.set_flow_run_state(run.id, state, force=True)
-            return _work_on(client.read_flow_run(run.id))
+            return _run_here(client.read_flow_run(run.id))
 
 
 def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "RolledBack":
     """Run the rollback flow here.
 
     Raises:
-        TicklineError: it did not come about.
+        TicklineError: the rollback failed.
     """
     with connected(settings):
         from flows.rollback import rollback
@@ -157,7 +158,7 @@ def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "Roll
         return rollback(to, by, reason)
 
 
-def _work_on(run: "FlowRun") -> "Promoted | FlowRun":
+def _run_here(run: "FlowRun") -> "Promoted | FlowRun":
     from prefect import get_client
     from prefect.exceptions import Pause
     from prefect.flow_engine import run_flow
@@ -173,8 +174,8 @@ def _work_on(run: "FlowRun") -> "Promoted | FlowRun":
     return outcome
 
 
-def _deployed() -> "UUID":
-    """Id of the promotion's deployment; made here where prefect.yaml was never deployed."""
+def _deployment_id() -> "UUID":
+    """Return the id of the promotion's deployment; create it if prefect.yaml is not deployed."""
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
@@ -200,7 +201,7 @@ def _deployed() -> "UUID":
         )
 
 
-def _waiting(which: str) -> "FlowRun":
+def _find_waiting(which: str) -> "FlowRun":
     from tasks.promotion.promotion_runs import open_runs
 
     paused = [run for run in open_runs() if run.state is not None and run.state.is_paused()]
@@ -214,13 +215,13 @@ def _waiting(which: str) -> "FlowRun":
     )
 
 
-def _unfinished(settings: Settings, version: int) -> "FlowRun | None":
-    """The newest run of the version, if it failed or was killed and may go on as it is.
+def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
+    """Return the version's newest run if it failed or was killed and can be resumed.
 
-    Not one whose approval is void or whose candidate broke a goal: that needs a new decision.
+    A run with a void approval or a broken goal is not resumed: it needs a new decision.
 
     Raises:
-        PromotionError: it is at work in another process.
+        PromotionError: it is running in another process.
     """
     from model_code.repository.serving import ServingRepository
     from tasks.promotion.promotion_runs import newest_run
@@ -231,14 +232,14 @@ def _unfinished(settings: Settings, version: int) -> "FlowRun | None":
     if run.state.is_completed() or run.state.is_paused() or run.state.is_cancelled():
         return None
     with ServingRepository(settings.serving_repository).exclusive():
-        pass  # one that was killed still reads RUNNING in Prefect; the lock tells
+        pass  # a killed run still reads RUNNING in Prefect; the lock tells whether it is alive
     own = _records(settings, run)
     void = any(record.event == "stopped" and record.facts.get("kind") in VOID for record in own)
     return run if own and not void else None
 
 
 def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":
-    """What this home's audit file says of a run; nothing, if it was begun in another home."""
+    """Return the run's records in this home's audit file; none if it was started elsewhere."""
     from model_code.repository.audit import AuditLog
 
     found = AuditLog(settings.audit_file).read()

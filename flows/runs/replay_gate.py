@@ -1,4 +1,4 @@
-"""A measured run judged again: where it lies, and what the gate says of it."""
+"""Judge a stored benchmark run again, and lay out the gate's verdicts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from tasks.runs import mlflow_runs
 
 MARKS = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]no baseline[/]"}
 COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow"}
-REMEDY = "give a benchmark's folder, or the name or id of an MLflow run that has one"
+REMEDY = "pass a benchmark's folder, or the name or id of an MLflow run that has one"
 
 
 def replay(
@@ -32,13 +32,13 @@ def replay(
     engines: Sequence[str] = (),
     pin: str | None = None,
 ) -> Group:
-    """Judge a stored run and lay out what the gate says.
+    """Judge a stored run and lay out the gate's verdicts.
 
     Args:
         measured: a benchmark's folder, or the name or id of an MLflow run.
-        goals: YAML; None takes the shipped ones.
+        goals: YAML; None uses the shipped goals.
         settings: where MLflow is.
-        engines: print the goals of these; none means all.
+        engines: print the goals of these engines only; empty prints all.
         pin: choose this engine or none.
 
     Raises:
@@ -53,7 +53,7 @@ def replay(
     if unknown:
         raise ConfigError(
             f"not judged in this run: {', '.join(sorted(unknown))}",
-            remedy=f"judged were {', '.join(verdicts)}",
+            remedy=f"choose from: {', '.join(verdicts)}",
         )
     summary = Table("engine", "p50 (ms)", "verdict", "why", title="Verdicts")
     for name, verdict in verdicts.items():
@@ -91,7 +91,7 @@ def _number(value: float | None) -> str:
 
 @contextmanager
 def _found(measured: str, settings: Settings) -> Iterator[tuple[BenchmarkRun, bool]]:
-    """The stored run, and whether its market was simulated."""
+    """Yield the stored run, and whether its market was simulated."""
     path = Path(measured).expanduser()
     if path.exists():
         run = _load(path)
@@ -109,21 +109,21 @@ def _load(path: Path) -> BenchmarkRun:
         return BenchmarkRun.load(folder)
     except (OSError, ValidationError, pl.exceptions.PolarsError) as error:
         raise ConfigError(
-            f"no benchmark can be read there: {type(error).__name__}",
+            f"cannot read a benchmark from this folder: {type(error).__name__}",
             where=str(folder),
             remedy=REMEDY,
         ) from error
 
 
 def _last(kept: Sequence[str]) -> str:
-    """`benchmark` as a night names it, or the highest of a bench run's `benchmark-1`, `-2`, ..."""
+    """Return `benchmark` for a nightly, or a bench run's highest of `benchmark-1`, `-2`, ..."""
     numbers = [name.removeprefix("benchmark-") for name in kept if name.startswith("benchmark-")]
     counted = [int(number) for number in numbers if number.isdecimal()]
     return f"benchmark-{max(counted)}" if counted else "benchmark"
 
 
 def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
-    """The benchmark artefacts of an MLflow run, its last ones; of several runs, the newest's."""
+    """Download the last benchmark of an MLflow run; of equally named runs, the newest's."""
     mlflow = mlflow_runs.client(settings)
     experiments = [found.experiment_id for found in mlflow.search_experiments()]
     try:
@@ -139,7 +139,7 @@ def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
         path = mlflow.download_artifacts(run.info.run_id, _last(kept), folder)
     except (MlflowException, OSError) as error:
         raise ConfigError(
-            f"there is no folder and no run with a benchmark called {name!r}",
+            f"no folder and no run with a benchmark is named {name!r}",
             where=settings.tracking_uri,
             remedy=REMEDY,
         ) from error

@@ -1,4 +1,4 @@
-"""Go on with a flow run that failed, crashed or was killed: the same run, from where it stopped."""
+"""Resume a flow run that failed, crashed or was killed: the same run, from where it stopped."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.runs.find import find_run, flow_of, is_open
+from flows.runs.find import find_run, flow_of, is_resumable
 from model_code.errors import ConfigError
 from model_code.settings import Settings
-from tasks.caching.repair import broken_artefact, forget
+from tasks.caching.repair import damaged_artefact, drop_artefact
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
 from tasks.runs.heartbeat import SILENT_S
@@ -22,53 +22,53 @@ from tasks.runs.lock import run_lock
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 POLL_S = 1.0
-ENDING_S = 30.0
+SHUTDOWN_S = 30.0
 Say = Callable[[str], None]
 
 
 def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
-    """Go on with it here, or hand it to a worker where a worker had begun it.
+    """Resume a run here, or hand it back to a worker if a worker started it.
 
     Args:
         settings: where its stores are.
         run: the flow run's name or id; None for the newest nightly that is not completed.
-        say: told what happens.
+        say: called with each progress message.
 
     Returns:
-        What the flow returned, or the flow run where a worker goes on with it.
+        What the flow returned, or the flow run if a worker resumes it.
 
     Raises:
-        ConfigError: no such run, it is completed, or it is still at work.
+        ConfigError: no such run, it is completed, or it is still running.
         TicklineError: it failed again.
     """
     _require_idle(settings)
     clean_up(settings)
     found = find_run(run)
-    if not is_open(found):
+    if not is_resumable(found):
         raise ConfigError(
-            f"{flow_of(found)} {found.name} is completed: nothing is left to rerun",
-            remedy="tickline nightly --refresh computes everything again",
+            f"{flow_of(found)} {found.name} is completed: nothing to rerun",
+            remedy="to compute everything again: tickline nightly --refresh",
         )
     _require_ended(settings, found)
-    _await_end(found)
-    _heal(settings, found, say)
+    _await_exit(found)
+    _drop_damaged_artefact(settings, found, say)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(found.id, Scheduled(message="tickline rerun"), force=True)
         found = client.read_flow_run(found.id)
         if found.deployment_id:
-            _require_worker(found, say)
+            _warn_without_worker(found, say)
             return found
     flow = _flow(flow_of(found))
     parameters = flow.validate_parameters(found.parameters)
-    say(f"going on with {found.name}")
+    say(f"resuming {found.name}")
     outcome: object = run_flow(flow, flow_run=found, parameters=parameters)
     return outcome
 
 
 def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
-    """Tell each stage's end from now until the flow run has ended; return its last state."""
+    """Report each stage that ends until the flow run has ended; return its final state."""
     with get_client(sync_client=True) as client:
-        told = {
+        reported = {
             (stage.id, str(stage.end_time))  # of an earlier attempt
             for stage in task_runs(client, flow_run_id)
         }
@@ -78,8 +78,8 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
             read = settled_task_runs if over else task_runs
             for stage in read(client, flow_run_id):
                 ended = stage.state is not None and stage.state.is_final()
-                if ended and (stage.id, str(stage.end_time)) not in told:
-                    told.add((stage.id, str(stage.end_time)))
+                if ended and (stage.id, str(stage.end_time)) not in reported:
+                    reported.add((stage.id, str(stage.end_time)))
                     say(f"  {stage.state_name:<9} {plain_name(stage.name)}")
             if state is not None and over:
                 return state
@@ -87,20 +87,20 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
 
 
 def _require_idle(settings: Settings) -> None:
-    # a run that was killed still reads Running in Prefect; the lock tells the living from the dead
+    # a killed run still reads Running in Prefect; the lock tells whether it is alive
     try:
         with run_lock(settings):
             return
     except Timeout as error:
         raise ConfigError(
-            "a nightly is at work just now",
+            "a nightly is already running",
             where=str(settings.home),
-            remedy="wait for it; only one that has ended can be rerun",
+            remedy="wait for it; only a run that has ended can be rerun",
         ) from error
 
 
 def _require_ended(settings: Settings, run: FlowRun) -> None:
-    # the lock speaks for this home alone; a run of another one that the sweep let stand lives
+    # the lock covers only this home; a run of another home that `clean_up` left open is alive
     if run.state is None or run.state.is_final():
         return
     mlflow = mlflow_runs.client(settings)
@@ -108,37 +108,37 @@ def _require_ended(settings: Settings, run: FlowRun) -> None:
     experiments = [found.experiment_id for found in mlflow.search_experiments()]
     if mlflow.search_runs(experiments, query, max_results=1):
         raise ConfigError(
-            f"{run.name} is at work on another machine or in another home",
-            remedy="wait for it; were that machine gone, it would be given up "
-            f"{SILENT_S / 60:.0f} minutes after its last sign of life",
+            f"{run.name} is running on another machine or in another home folder",
+            remedy="wait for it. If that machine is gone, retry "
+            f"{SILENT_S / 60:.0f} minutes after the run's last heartbeat",
         )
 
 
-def _await_end(run: FlowRun) -> None:
-    # one whose worker was killed closes its books for some seconds, and would tell Prefect that it
-    # crashed after it was scheduled anew
+def _await_exit(run: FlowRun) -> None:
+    # once its worker is killed, a run's process takes some seconds to exit; scheduled before that,
+    # the run would be marked Crashed by its old process
     if run.state is None or run.state.is_final():
         return
-    deadline = time.monotonic() + ENDING_S
+    deadline = time.monotonic() + SHUTDOWN_S
     while process_lives(run):
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"the process of {run.name} does not end",
+                f"{run.name}'s process is still shutting down after {SHUTDOWN_S:.0f} s",
                 where=str(run.infrastructure_pid),
-                remedy="end it, then the same command",
+                remedy="kill it, then run the same command",
             )
         time.sleep(POLL_S)
 
 
-def _heal(settings: Settings, run: FlowRun, say: Say) -> None:
+def _drop_damaged_artefact(settings: Settings, run: FlowRun, say: Say) -> None:
     message = (run.state.message if run.state else None) or ""
-    broken = broken_artefact(settings, message)
-    if broken is not None:
-        forget(settings, broken)
-        say(f"{broken.name} is damaged: it is computed again")
+    damaged = damaged_artefact(settings, message)
+    if damaged is not None:
+        drop_artefact(settings, damaged)
+        say(f"{damaged.name} is damaged: it is computed again")
 
 
-def _require_worker(run: FlowRun, say: Say) -> None:
+def _warn_without_worker(run: FlowRun, say: Say) -> None:
     if run.work_pool_name is None:
         return
     with get_client(sync_client=True) as client:

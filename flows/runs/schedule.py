@@ -1,4 +1,4 @@
-"""Whether a night that the schedule started has anything to do."""
+"""Decide whether a scheduled nightly is due."""
 
 import datetime as dt
 from zoneinfo import ZoneInfo
@@ -12,14 +12,14 @@ from model_code.settings import NightlySpec
 
 
 def reason_to_skip(spec: NightlySpec, now: dt.datetime | None = None) -> str | None:
-    """Why the present flow run should end at once; None where it should go on.
+    """Return why the current flow run should be skipped; None if it should run.
 
-    Only a run's first attempt is asked, and only if its schedule started it: whoever starts or
-    reruns a night by hand means it.
+    Only the first attempt of a scheduled run can be skipped. A run started or rerun by hand always
+    runs.
 
     Args:
-        spec: names the calendar and how late a night may begin.
-        now: with a time zone; None: the clock's time.
+        spec: has the calendar and the maximum delay.
+        now: with a time zone; None for the current time.
 
     Raises:
         ConfigError: the calendar is unknown.

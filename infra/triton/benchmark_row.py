@@ -52,7 +52,7 @@ class ServedEngine:
             loads.append(_load(f"concurrency {clients}", found))
         seconds = spec.open_loop_requests / spec.open_loop_hz
         found = open_loop(self.url, windows_BTF, rate_hz=spec.open_loop_hz, seconds=seconds)
-        loads.append(_load(f"open loop, {spec.open_loop_hz:g} a second", found))
+        loads.append(_load(f"open loop, {spec.open_loop_hz:g} requests/s", found))
         return Served(
             engine=self.engine,
             server=SERVER,

@@ -1,1 +1,1 @@
-"""Engines measured side by side, and the gate that judges them."""
+"""The benchmark of the engines, and the gate that judges them."""

@@ -1,9 +1,9 @@
-"""Resampled quality figures: blocks of neighbouring windows are drawn, so that time is respected.
+"""Resampled quality metrics: a block bootstrap, which preserves dependence in time.
 
-Windows stand in time order, all instruments together, and blocks of consecutive ones are drawn
-circularly (Politis and Romano 1992): what is alike within a block, in time or across instruments
-at one time, stays together (Gonçalves 2011, Econometric Theory 27:1048). Every engine is drawn
-alike, so differences of two engines' samples are paired.
+Windows are in time order, all instruments together. Blocks of consecutive windows are drawn
+circularly (Politis and Romano 1992). Dependence within a block, in time and across instruments,
+is preserved (Gonçalves 2011, Econometric Theory 27:1048). All engines share the same draws, so
+differences of two engines' samples are paired.
 
 Shapes: N test windows, S resamples, K blocks in a resample, D sessions (instrument and UTC day).
 """
@@ -38,8 +38,8 @@ def quality_samples(
 
     Args:
         label_N: 0 or 1.
-        probability_N: of class 1, by engine; one that is not finite everywhere is left out.
-        reference_N: what flips are counted against.
+        probability_N: of class 1, by engine; an engine with a non-finite value is omitted.
+        reference_N: of class 1; flips are counted against it.
         context: gives the windows' order in time.
         length: windows in a block.
         resamples: S.
@@ -63,12 +63,12 @@ def quality_samples(
 
 
 class _Engine:
-    """What does not change from one resample to the next, windows in time order."""
+    """Values shared by all resamples, windows in time order."""
 
     def __init__(self, label_N: Floats, probability_N: Floats, reference_N: Floats) -> None:
         decided_N = probability_N >= THRESHOLD
         self.label_N = label_N
-        tiny = np.finfo(np.float64).eps  # as scikit-learn's log_loss
+        tiny = np.finfo(np.float64).eps  # as in scikit-learn's log_loss
         clipped_N = np.clip(probability_N, tiny, 1.0 - tiny)
         sums = np.zeros((len(label_N), 3 + CALIBRATION_BINS))
         sums[:, 0] = decided_N == (label_N == 1)
@@ -81,7 +81,7 @@ class _Engine:
         self.ties = np.flatnonzero(np.r_[True, ranked_N[1:] != ranked_N[:-1]])
 
     def figures(self, count_SN: Floats) -> Floats:
-        """`QUALITY_METRICS` down, resamples across."""
+        """One row per metric of `QUALITY_METRICS`, one column per resample."""
         mean_SX = count_SN @ self.sums_NX / count_SN.shape[1]
         gap_S = np.abs(mean_SX[:, 3:]).sum(axis=1)
         return np.stack([mean_SX[:, 0], self._auc(count_SN), mean_SX[:, 1], gap_S, mean_SX[:, 2]])
@@ -106,7 +106,7 @@ class _Engine:
 
 
 def draws(windows: int, length: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each window, in time order, is in each resample: matrices (some of S, N)."""
+    """Count of each window, in time order, in each resample: matrices (part of S, N)."""
     rng = np.random.default_rng(seed)
     blocks = -(-windows // length)
     step = max(1, CHUNK_ELEMENTS // windows)
@@ -120,15 +120,15 @@ def draws(windows: int, length: int, resamples: int, seed: int) -> Iterator[Floa
 
 
 def block_length(series: list[Floats], context: WindowContext) -> int:
-    """Windows a block must hold so that blocks are nearly independent.
+    """Number of windows per block that makes blocks nearly independent.
 
-    Per session the longest of the automatic choice for each series (Politis and White 2004,
-    Econometric Reviews 23:53, corrected by Patton, Politis and White 2009, 28:372) and the cube
-    root of the session's windows (Hall, Horowitz and Jing 1995, Biometrika 82:561); times the
-    instruments of a day, whose windows lie between each other in time.
+    The longest of the automatic choice for each series (Politis and White 2004, Econometric Reviews
+    23:53, corrected by Patton, Politis and White 2009, 28:372) and the cube root of the session's
+    windows (Hall, Horowitz and Jing 1995, Biometrika 82:561), both per session, times the number of
+    instruments of a day, whose windows are interleaved in time.
 
     Args:
-        series: per-window values whose dependence matters, losses for example.
+        series: per-window values whose dependence matters, for example losses.
         context: gives sessions and time.
     """
     session_N = context.sessions()
@@ -146,7 +146,7 @@ def automatic_length(pieces: list[Floats]) -> float:
     """Politis and White's block length of the circular bootstrap, covariances pooled over pieces.
 
     Args:
-        pieces: the series' sections; nothing is assumed between one's end and the next's start.
+        pieces: the series' sections; no dependence across sections is assumed.
     """
     total = sum(map(len, pieces))
     count = total / len(pieces)

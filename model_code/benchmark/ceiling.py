@@ -1,9 +1,9 @@
-"""The arithmetic floor: how fast this machine multiplies matrices, measured beside the engines.
+"""The arithmetic floor: this machine's peak rate of matrix products, measured with the engines.
 
-An engine cannot answer faster than its multiply-adds take at the highest rate that a large matrix
-product reaches here, all cores at work, by the best of the libraries at hand. Peak rates on data
-sheets assume clocks that a shared machine does not hold; a rate seen in the same run is the limit
-that can be reached.
+An engine cannot be faster than its multiply-adds at the highest rate that a large matrix product
+reaches on this machine, with all cores and the fastest installed library (the compute bound of the
+roofline model: Williams, Waterman and Patterson 2009, CACM 52:4). Datasheet peaks assume clocks
+that a shared machine does not sustain; a rate measured in the same run is attainable.
 
 Shapes: M side of a square matrix.
 """
@@ -34,10 +34,10 @@ def ceilings(kinds: Iterable[tuple[str, str]]) -> dict[str, float]:
     """Multiply-adds per second, counted twice each (FLOP/s), by "device precision".
 
     Args:
-        kinds: (device, precision) pairs of the engines at hand, ("cpu", "int8") for example.
+        kinds: (device, precision) pairs of the engines, for example ("cpu", "int8").
 
     Returns:
-        Rates of the kinds that can be measured here; others are left out.
+        Rates of the kinds that can be measured; the others are omitted.
     """
     found = {}
     for device, precision in sorted(set(kinds)):

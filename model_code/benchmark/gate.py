@@ -1,4 +1,4 @@
-"""The gate: from a measured run to verdicts and a choice, without inference."""
+"""The gate: verdicts and a choice of engine from a measured run, without inference."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,9 +16,9 @@ from model_code.settings import CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
 
 __all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals", "places"]
 
-TIE = 0.02  # medians that may be this close count as equally fast
+TIE = 0.02  # medians that may be within this fraction count as equally fast
 EXACTNESS = ("fp32", "bf16", "fp16", "int8")
-CHANGED = frozenset({"pruned", "sparse"})  # engines of a network with fewer weights
+CHANGED = frozenset({"pruned", "sparse"})  # engines with fewer weights than the trained network
 SEED = 0
 
 
@@ -26,9 +26,9 @@ class Choice(BaseModel):
     """Which engine to stage.
 
     Attributes:
-        engine: the one to stage; where its verdict is "fail", the one that came nearest, to show.
-        verdict: of that engine; "fail" where nothing may be staged.
-        reason: why this one, in one sentence.
+        engine: the one to stage; if its verdict is "fail", the one that missed the fewest goals.
+        verdict: of that engine; "fail" if nothing may be staged.
+        reason: why this engine, in one sentence.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -46,8 +46,8 @@ def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, 
     """
     if run.result.row(REFERENCE_ENGINE) is None:
         raise GateError(
-            f"the run has no {REFERENCE_ENGINE}, so there is nothing to compare with",
-            remedy="measure again with it",
+            f"the run has no {REFERENCE_ENGINE}: nothing to compare against",
+            remedy=f"run the benchmark again with {REFERENCE_ENGINE}",
         )
     found = evidence(run, resample=any(goal.confidence is not None for goal in goals.goals))
     champion = found.get(CHAMPION_ROW)
@@ -59,11 +59,11 @@ def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, 
 
 
 def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
-    """The numbers of FP32, of the champion and of every engine that Triton can serve.
+    """The metrics of FP32, of the champion and of every engine that Triton can serve.
 
     Args:
-        run: holds the FP32 reference.
-        resample: draw for intervals as well, which takes a second or two.
+        run: with a row of the FP32 reference.
+        resample: also resample the metrics for intervals, which takes a second or two.
     """
     wanted = {REFERENCE_ENGINE, CHAMPION_ROW, *SERVABLE}
     rows = [row for row in run.result.rows if row.engine in wanted]
@@ -79,14 +79,14 @@ def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
 def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None = None) -> Choice:
     """The engine to stage: the pinned one, or the fastest at batch 1 that did not fail.
 
-    Engines whose median may lie within 2% of the fastest one's, by the 95% interval of the
-    ratio, are equally fast. Of them the most exact is taken, then the first in table order, so
-    that the choice does not follow the noise of one measurement.
+    Engines whose median may be within 2% of the fastest, by the 95% interval of the ratio, count as
+    equally fast. Among them the most exact wins, then the first in table order, so that the choice
+    does not depend on the noise of one measurement.
 
     Args:
-        run: what was measured.
+        run: the measured run.
         verdicts: from `judge_run`.
-        pin: take this engine or none.
+        pin: choose this engine or none.
 
     Raises:
         GateError: no engine that Triton can serve was measured.
@@ -94,7 +94,7 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
     if not verdicts:
         raise GateError(
             "no engine that Triton can serve was measured, so none can be chosen",
-            remedy="see what this machine lacks: tickline engines",
+            remedy="list what this machine lacks: tickline engines",
         )
     if pin is not None:
         return _pinned(run, verdicts, pin)
@@ -104,7 +104,7 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
         return Choice(
             engine=engine,
             verdict=verdicts[engine],
-            reason=f"every engine failed the gate; {engine} came nearest",
+            reason=f"every engine failed the gate; {engine} missed the fewest goals",
         )
     median = {row.engine: row.p50_ms for row in run.result.rows}
     fastest = min(fit, key=lambda name: median[name])
@@ -114,17 +114,17 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
     )
     reason = f"{fastest} is the fastest that did not fail"
     if len(ties) > 1:
-        reason = f"{ties[0]} is the first of the equally fast that did not fail: {', '.join(ties)}"
+        reason = f"{ties[0]} wins among equally fast engines that did not fail: {', '.join(ties)}"
     return Choice(engine=ties[0], verdict=verdicts[ties[0]], reason=reason)
 
 
 def places(run: BenchmarkRun) -> tuple[tuple[str, ...], ...]:
-    """Engines by batch-1 latency, the fastest place first; what cannot be told apart shares one.
+    """Rank engines by batch-1 latency, fastest first; indistinguishable engines share a place.
 
-    Told apart is what lies further from the fastest of its place, by the 95% interval of the
-    ratio, than the median of a stable row may drift within one measurement (10%): the next
-    measurement, in another mood of the machine, might turn them round. `choose` is stricter, for it
-    compares within one measurement only. Within a place the order is the table's.
+    An engine shares the place of a faster one if, by the 95% interval of their ratio, it may be at
+    most 10% slower. The median of a stable row may drift that far within one measurement, so the
+    next measurement, under another load, could reverse the order. `choose` is stricter, because it
+    compares within one measurement only. Within a place the engines are in table order.
     """
     rows = {row.engine: row.p50_ms for row in run.result.rows}
     table, found = list(rows), list[list[str]]()
@@ -143,13 +143,13 @@ def _pinned(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str) -> Cho
     why = run.result.unavailable.get(pin, "not measured")
     reason = f"{pin} is pinned, but cannot be judged: {why}"
     engine = _nearest(verdicts)
-    # another engine must not take the pinned one's place, however good
+    # no other engine may replace the pinned one
     refused = {"verdict": "fail", "promotable": False, "reason": reason}
     return Choice(engine=engine, verdict=verdicts[engine].model_copy(update=refused), reason=reason)
 
 
 def _nearest(verdicts: Mapping[str, Verdict]) -> str:
-    """The engine that misses fewest goals."""
+    """The engine that misses the fewest goals."""
     return min(verdicts, key=lambda name: sum(row.passed is False for row in verdicts[name].rows))
 
 
@@ -161,7 +161,7 @@ def _equally_fast(run: BenchmarkRun, name: str, fastest: str, within: float = TI
 
 
 def _preference(name: str) -> tuple[bool, int, int]:
-    """The trained network before one of fewer weights, then by precision, then table order."""
+    """Order: all weights before fewer weights, then by precision, then table order."""
     parts = name.split("-")
     exactness = EXACTNESS.index(parts[-1]) if parts[-1] in EXACTNESS else 0
     place = ENGINE_NAMES.index(name) if name in ENGINE_NAMES else len(ENGINE_NAMES)
@@ -175,7 +175,7 @@ def _slice_metrics(run: BenchmarkRun, name: str) -> dict[str, float | None]:
 
 
 def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws]]:
-    """Every resampled metric by engine; all engines in the same draws, hence paired."""
+    """Every resampled metric by engine; all engines share the draws, so they are paired."""
     reference_N = run.probability_N[REFERENCE_ENGINE]
     series = significance.loss_series(run.label_N, reference_N, run.probability_N.get(CHAMPION_ROW))
     length = blocks.block_length(series, run.context)

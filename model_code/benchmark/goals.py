@@ -1,4 +1,4 @@
-"""Goals a candidate must meet, from YAML; strict, so that a typo cannot become a free pass."""
+"""Goals a candidate must meet, parsed strictly from YAML: a typo is an error, never a pass."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -40,13 +40,13 @@ RESAMPLED = frozenset({*LATENCY_METRICS, *QUALITY_METRICS})  # the others have n
 
 
 class _Goal(BaseModel):
-    """What all goals have.
+    """Fields of all goals.
 
     Attributes:
         name: unique among the goals.
-        metric: what is looked at.
-        confidence: None looks at the measured number alone; otherwise the worse bound of the
-            two-sided interval with this confidence must meet the limit too.
+        metric: the metric to judge.
+        confidence: None judges the point estimate only; otherwise the worse bound of the two-sided
+            interval with this confidence must meet the limit too.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -58,12 +58,12 @@ class _Goal(BaseModel):
     @model_validator(mode="after")
     def _resampled(self) -> Self:
         if self.confidence is not None and self.metric not in RESAMPLED:
-            raise ValueError(f"{self.metric} has no interval; leave confidence out")
+            raise ValueError(f"{self.metric} has no interval; omit confidence")
         return self
 
 
 class Threshold(_Goal):
-    """The metric itself is bounded.
+    """A limit on the metric itself.
 
     Attributes:
         minimum: smallest value that passes.
@@ -77,12 +77,12 @@ class Threshold(_Goal):
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
         if (self.minimum is None) == (self.maximum is None):
-            raise ValueError("give either minimum or maximum")
+            raise ValueError("set either minimum or maximum")
         return self
 
 
 class MaxDegradation(_Goal):
-    """The metric may be worse than the FP32 reference's, in the same run, by this much.
+    """A limit on how much worse than the FP32 reference's, in the same run, the metric may be.
 
     Attributes:
         limit: in the metric's unit, or in percent of the reference's value.
@@ -95,11 +95,11 @@ class MaxDegradation(_Goal):
 
 
 class MinImprovement(_Goal):
-    """The metric must be better than the champion's, on the same windows, by this much.
+    """A limit on how much better than the champion's, on the same windows, the metric must be.
 
     Attributes:
-        limit: in the metric's unit, or in percent of the champion's value; 0 asks for no worse,
-            a negative limit tolerates a loss.
+        limit: in the metric's unit, or in percent of the champion's value; 0 means no worse, a
+            negative limit allows a degradation.
         unit: which of the two.
     """
 
@@ -127,7 +127,7 @@ class Goals(BaseModel):
 
 
 def load_goals(path: Path | None = None) -> Goals:
-    """Read goals; without a path, the ones that ship with the package (`goals.yaml`).
+    """Read goals; without a path, the shipped ones (`goals.yaml`).
 
     Raises:
         GateError: missing, not YAML, empty, or a goal is malformed.
@@ -141,7 +141,7 @@ def load_goals(path: Path | None = None) -> Goals:
     if not isinstance(found, Mapping) or not found.get("goals"):
         raise GateError("there are no goals, so nothing can pass", where=where, remedy=_REMEDY)
     try:
-        # YAML knows lists only, strict mode wants a tuple
+        # YAML has only lists, strict mode requires a tuple
         return Goals.model_validate({**found, "goals": tuple(found["goals"])})
     except (ValidationError, TypeError) as error:
         raise GateError(

@@ -1,4 +1,4 @@
-"""Engines measured against each other on the newest day's windows.
+"""Measure engines against each other on the newest day's windows.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes, N test windows, R timed requests.
 """
@@ -40,37 +40,37 @@ def benchmark(
     simulated: bool = False,
     progress: Progress | None = None,
 ) -> BenchmarkRun:
-    """Measure latency, throughput and answers of every engine, interleaved.
+    """Measure latency, throughput and predictions of all engines, interleaved.
 
     Args:
         predictors: loaded engines by name; the FP32 reference must be among them.
         windows: (start, stop) -> x_BTF float32 of test windows start to stop - 1.
-        label_N: truth of all test windows, 0 or 1.
+        label_N: labels of all test windows, 0 or 1.
         context: time, instrument, spread and volatility of all test windows.
         spec: rounds, requests, batches.
-        facts: what is known of each engine beforehand.
+        facts: facts about each engine known before timing.
         unavailable: engines that cannot run here, with reasons, for the table.
-        simulated: the windows are of a made-up market.
+        simulated: the windows are from a simulated market.
         progress: called with (what, done, of).
 
     Raises:
-        EngineError: no FP32 reference or not finite, no window, or an engine answers in another
-            shape.
+        EngineError: the FP32 reference is missing or not finite, there is no window, or an engine
+            returns another shape.
     """
     count = len(label_N)
     if REFERENCE_ENGINE not in predictors:
-        raise EngineError(f"nothing to compare with: engine {REFERENCE_ENGINE} was not built")
+        raise EngineError(f"nothing to compare against: engine {REFERENCE_ENGINE} was not built")
     if count == 0:
-        raise EngineError("no test window to measure on", remedy="widen the test day")
+        raise EngineError("no test window to measure on", remedy="choose a longer test day")
     report = progress or (lambda _what, _done, _of: None)
     known = {name: (facts or {}).get(name, EngineFacts()) for name in predictors}
     before = machine.facts()
-    probability_N = _answers(predictors, windows, count, report)
+    probability_N = _predict_all(predictors, windows, count, report)
     if bad := int((~np.isfinite(probability_N[REFERENCE_ENGINE])).sum()):
         raise EngineError(
-            f"{REFERENCE_ENGINE} answers {bad} of {count} windows with NaN or infinity, so there "
-            "is nothing to compare with",
-            remedy="the network or its input is broken; look for NaN in weights and features",
+            f"{REFERENCE_ENGINE} outputs NaN or infinity on {bad} of {count} windows: nothing to "
+            "compare against",
+            remedy="check the weights and the features for NaN",
         )
     chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
     singles = [windows(i, i + 1).copy() for i in chosen]
@@ -115,11 +115,11 @@ def benchmark(
 
 
 def probability(logits_BC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probability of class 1; a logit that is not finite makes it NaN, which is counted."""
-    finite_B = np.isfinite(logits_BC).all(axis=1)  # softmax alone would turn -inf into a sure 0
+    """Probability of class 1; NaN if a logit is not finite, so that it is counted."""
+    finite_B = np.isfinite(logits_BC).all(axis=1)  # softmax would turn a logit of -inf into 0
     with np.errstate(invalid="ignore"):
-        answer: NDArray[np.float64] = softmax(logits_BC.astype(np.float64), axis=1)[:, 1]
-    return np.where(finite_B, answer, np.nan)
+        class_1_B: NDArray[np.float64] = softmax(logits_BC.astype(np.float64), axis=1)[:, 1]
+    return np.where(finite_B, class_1_B, np.nan)
 
 
 def row(
@@ -131,16 +131,16 @@ def row(
     quality: Regression,
     against: Paired | None = None,
 ) -> EngineRow:
-    """Sum up one engine.
+    """Summarise one engine.
 
     Args:
         name: of the engine.
-        facts: what is known of it.
+        facts: of the engine.
         timings: of all engines.
-        peak: FLOP/s that this machine reaches in its arithmetic; None if unknown.
+        peak: FLOP/s that this machine reaches in the engine's precision; None if unknown.
         alone: see `EngineRow.batch_dependence`.
-        quality: its answers.
-        against: its answers paired with FP32's.
+        quality: its predictions compared with the labels and FP32.
+        against: its predictions paired with FP32's.
     """
     latency_ms_R, open_ms_R = timings.latency_ms_R[name], timings.open_ms_R[name]
     rates = timings.throughput[name]
@@ -162,24 +162,24 @@ def row(
     )
 
 
-def _answers(
+def _predict_all(
     predictors: Mapping[str, Predictor], windows: Windows, count: int, report: Progress
 ) -> dict[str, NDArray[np.float64]]:
-    answers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
     for start in range(0, count, MAX_BATCH_SIZE):
         stop = min(start + MAX_BATCH_SIZE, count)
         x_BTF = windows(start, stop)
         for name, predictor in predictors.items():
             logits_BC = predictor.predict(x_BTF)
             if logits_BC.shape != (len(x_BTF), CLASS_COUNT):
-                raise EngineError(f"engine {name} answers {logits_BC.shape}, expected (batch, 2)")
-            answers[name].append(probability(logits_BC))
-        report("answers", stop, count)
-    return {name: np.concatenate(parts) for name, parts in answers.items()}
+                raise EngineError(f"engine {name} returns {logits_BC.shape}, expected (batch, 2)")
+            found[name].append(probability(logits_BC))
+        report("predictions", stop, count)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _repeated(windows: Windows, count: int, size: int) -> NDArray[np.float32]:
-    """A batch of exactly this size, windows repeated where the day has too few."""
+    """A batch of exactly this size; windows repeat if the day has too few."""
     x_BTF = windows(0, min(size, count))
     return np.ascontiguousarray(np.resize(x_BTF, (size, *x_BTF.shape[1:])))
 
@@ -187,7 +187,7 @@ def _repeated(windows: Windows, count: int, size: int) -> NDArray[np.float32]:
 def _dependence(
     predictor: Predictor, singles: list[NDArray[np.float32]], together_M: NDArray[np.float64]
 ) -> float | None:
-    """What an answer owes to the windows it rides with: nothing, in a sound network."""
+    """Largest probability difference between a window alone and in its batch; 0 if correct."""
     alone_M = np.concatenate([probability(predictor.predict(x_BTF)) for x_BTF in singles])
     worst = float(np.abs(alone_M - together_M).max())
     return worst if np.isfinite(worst) else None

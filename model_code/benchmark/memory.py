@@ -1,4 +1,4 @@
-"""Peak memory of one engine: what loading it and answering its largest batch adds."""
+"""Peak memory of one engine: the increase from loading it and predicting its largest batch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,14 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak_mib(work: Callable[[], T]) -> tuple[T, float | None]:
-    """Do the work; say how far resident memory rose above what the process held before.
+    """Run `work` and measure how far resident memory rises above its value before.
 
     Returns:
-        The work's result and MiB of host memory; None where the system does not tell (proc(5),
+        The work's result and MiB of host memory; None if the system does not report it (proc(5),
         Linux only). Libraries imported before are not counted.
     """
     try:
-        _CLEAR.write_text("5")  # resets the peak to the present
+        _CLEAR.write_text("5")  # resets the peak to the current value
         before = _resident("VmRSS")
     except OSError:
         return work(), None

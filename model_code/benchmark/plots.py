@@ -1,4 +1,4 @@
-"""Pictures of a night: latency, ranking quality, calibration, learning.
+"""Plots of a nightly run: latency, ranking quality, calibration, learning.
 
 matplotlib's object interface on the Agg canvas: no display, no global state, safe in threads.
 """
@@ -22,17 +22,17 @@ from model_code.benchmark.result import BenchmarkRun, EngineRow
 from model_code.settings import REFERENCE_ENGINE
 
 BINS = 15
-# Okabe and Ito (2008): told apart by colour-blind readers
+# Okabe and Ito (2008): distinguishable for colour-blind readers
 COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
 class Epoch(Protocol):
-    """What the learning curve reads of `training.EpochMetrics`."""
+    """The fields of `training.EpochMetrics` that the learning curve uses."""
 
     @property
     def epoch(self) -> int:
-        """Counted from 0 or 1, as the training does."""
+        """Number of the epoch, as the training counts it."""
         ...
 
     @property
@@ -52,14 +52,14 @@ class Epoch(Protocol):
 
 
 def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
-    """Draw latency, throughput, accuracy against latency, and the quality curves of a benchmark.
+    """Plot latency, throughput, accuracy against latency, and the quality curves of a benchmark.
 
     Args:
         run: of `measure.benchmark`.
         folder: PNG files go here.
 
     Returns:
-        Path by picture: latency_ecdf, throughput, accuracy_latency, roc, precision_recall,
+        Path by plot: latency_ecdf, throughput, accuracy_latency, roc, precision_recall,
         calibration.
 
     Raises:
@@ -99,7 +99,7 @@ def latency_ecdf(latency_ms_R: Mapping[str, NDArray[np.float64]], path: Path) ->
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         axes.legend(loc="lower right")
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
@@ -121,11 +121,11 @@ def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
         axes.minorticks_off()
         axes.legend(loc="best")
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
-    """What speed costs: accuracy against batch-1 median latency, best in the upper left."""
+    """Accuracy against batch-1 median latency; the upper left is best."""
 
     def draw(axes: Axes) -> None:
         for style, row in zip(_styles(), rows, strict=False):
@@ -144,7 +144,7 @@ def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
         )
         axes.margins(x=0.18, y=0.2)
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def roc(
@@ -153,7 +153,7 @@ def roc(
     """Receiver operating characteristic, by engine."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="guessing (AUC 0.5)")
+        axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="random (AUC 0.5)")
         for style, (name, values) in zip(_styles(), probability_N.items(), strict=False):
             false_positive, true_positive, _ = sk.roc_curve(label_N, values)
             area = sk.auc(false_positive, true_positive)
@@ -168,13 +168,13 @@ def roc(
         )
         axes.legend(loc="lower right")
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def precision_recall(
     label_N: NDArray[np.integer], probability_N: Mapping[str, NDArray[np.float64]], path: Path
 ) -> Path:
-    """Precision against recall, by engine, with the base rate as floor."""
+    """Precision against recall, by engine, with the base rate as baseline."""
 
     def draw(axes: Axes) -> None:
         base = float(np.mean(label_N))
@@ -192,7 +192,7 @@ def precision_recall(
         )
         axes.legend(loc="best")
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def calibration(
@@ -220,7 +220,7 @@ def calibration(
         )
         axes.legend(loc="upper left")
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
@@ -257,16 +257,16 @@ def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
         right.margins(y=0.15)
         axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
-    return _picture(path, draw)
+    return _plot(path, draw)
 
 
 def _styles() -> Iterator[dict[str, Any]]:
-    # engines often answer alike: thick to thin, so that none hides another
+    # curves of engines often coincide: from thick to thin, so that none hides another
     for index, (style, colour) in enumerate(itertools.product(STYLES, COLOURS)):
         yield {"color": colour, "linestyle": style, "linewidth": max(0.8, 3.0 - 0.2 * index)}
 
 
-def _picture(path: Path, draw: Callable[[Axes], None]) -> Path:
+def _plot(path: Path, draw: Callable[[Axes], None]) -> Path:
     figure = Figure(figsize=(7.2, 5.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Precision regression: what an engine's arithmetic does to the answers, on the same windows.
+"""Precision regression: how an engine's arithmetic changes the predictions on the same windows.
 
 Shapes: N test windows.
 """
@@ -13,21 +13,21 @@ THRESHOLD = 0.5
 
 
 class Regression(BaseModel):
-    """One engine's answers against the truth and against FP32.
+    """One engine's predictions compared with the labels and with FP32.
 
-    None stands for a number that cannot be computed because an answer is not finite; no goal
-    passes on it.
+    None means that a metric cannot be computed because a prediction is not finite; no goal passes
+    on it.
 
     Attributes:
         accuracy: of two classes at probability 0.5.
         auc: area under the ROC curve.
         log_loss: natural logarithm, per window.
         calibration_error: expected, 15 bins: see `metrics.classification`.
-        flips: windows decided otherwise than by FP32.
-        flip_fraction: the same over all windows.
+        flips: windows whose decision differs from FP32's.
+        flip_fraction: flips over all windows.
         max_abs_dp: largest |probability difference| to FP32.
         p99_abs_dp: 99th percentile of it.
-        non_finite: windows answered NaN or infinity.
+        non_finite: windows with a NaN or infinite prediction.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -48,11 +48,11 @@ def compare(
     probability_N: NDArray[np.float64],
     reference_N: NDArray[np.float64],
 ) -> Regression:
-    """Judge one engine's probabilities.
+    """Compare one engine's probabilities with the labels and with FP32.
 
     Args:
         label_N: 0 or 1.
-        probability_N: of class 1, by the engine under test; may hold NaN.
+        probability_N: of class 1, by the engine under test; may contain NaN.
         reference_N: of class 1, by FP32.
 
     Raises:
@@ -60,7 +60,7 @@ def compare(
     """
     finite_N = np.isfinite(probability_N)
     non_finite = int((~finite_N).sum())
-    # an answer that is not finite decides nothing: it counts as a flip
+    # a non-finite prediction is not a decision: it counts as a flip
     same_N = finite_N & ((probability_N >= THRESHOLD) == (reference_N >= THRESHOLD))
     flips = int((~same_N).sum())
     difference_N = np.where(finite_N, np.abs(probability_N - reference_N), np.nan)

@@ -1,4 +1,4 @@
-"""The benchmark for people: the same tables as Markdown, as one HTML page, or on a terminal."""
+"""The benchmark report: the same tables as Markdown, as one HTML page, or on a terminal."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
 
 NONE = "–"
-SIMULATED = "> **SIMULATED DATA.** These ticks are made up: no figure here is a market's.\n\n"
+SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Sheet:
 
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
     """All tables; each fits a terminal of 80 columns."""
-    found = [_latency(result), _load(result), _throughput(result), _answers(result)]
-    found += [_against(result)] if any(row.paired for row in result.rows) else []
+    found = [_latency(result), _load(result), _throughput(result), _predictions(result)]
+    found += [_paired(result)] if any(row.paired for row in result.rows) else []
     found += [_served(result)] if result.served else []
     return tuple(found + ([_not_run(result)] if result.unavailable else []))
 
 
 def chosen_line(result: BenchmarkResult, engine: str) -> str:
-    """The benchmark's last line: the engine, its speed-up, how near the physical limit it is."""
+    """The benchmark's last line: the engine, its speed-up, its share of the arithmetic floor."""
     row, speedup = result.row(engine), result.speedup(engine)
     fraction = row.floor_fraction if row else None
     share = NONE if fraction is None else f"{100 * fraction:.0f}%"
@@ -55,14 +55,14 @@ def chosen_line(result: BenchmarkResult, engine: str) -> str:
 
 
 def heading(result: BenchmarkResult) -> str:
-    """What must be read before any figure; empty on a real market's ticks."""
+    """The warning above all tables; empty for ticks of a real market."""
     return SIMULATED if result.simulated else ""
 
 
-def verdicts(words: Iterable[tuple[str, str, str]]) -> Sheet:
-    """The gate's word on each engine it judged: (engine, verdict, why)."""
-    note = "Judged are the engines that Triton can serve; the others are never staged."
-    return Sheet("Verdicts", ("engine", "verdict", "why"), tuple(words), note)
+def verdicts(rows: Iterable[tuple[str, str, str]]) -> Sheet:
+    """The gate's verdict on each judged engine: (engine, verdict, reason)."""
+    note = "Only engines that Triton can serve are judged and staged."
+    return Sheet("Verdicts", ("engine", "verdict", "reason"), tuple(rows), note)
 
 
 def markdown(result: BenchmarkResult) -> str:
@@ -86,7 +86,7 @@ def publish(run: BenchmarkRun, folder: Path) -> None:
 
 
 def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
-    """One page without script or outside links; pictures are embedded."""
+    """One page without scripts or external links; plots are embedded."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("model_code.benchmark", "."),
         autoescape=True,
@@ -123,10 +123,10 @@ def _latency(result: BenchmarkResult) -> Sheet:
     columns = ("engine", "p50", "95% CI", "p90", "p99", "p99.9", "mean", "ratio", "floor")
     ceilings = "; ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.ceilings.items())
     note = (
-        f"Milliseconds, batch 1, {result.requests} requests an engine in interleaved rounds. "
-        f"Ratio: {REFERENCE_ENGINE}'s p50 over its own. Floor: share of the limit that the "
-        "engine's multiply-adds set at the highest rate a large matrix product reached in this run "
-        f"(GFLOP/s: {ceilings or 'not measured'})."
+        f"Milliseconds, batch 1, {result.requests} requests per engine in interleaved rounds. "
+        f"Ratio: {REFERENCE_ENGINE}'s p50 divided by the engine's. Floor: time of the engine's "
+        "multiply-adds at the highest rate of a large matrix product in this run, as a share of "
+        f"its p50 (GFLOP/s: {ceilings or 'not measured'})."
     )
     return Sheet("Latency", columns, rows, note)
 
@@ -146,12 +146,12 @@ def _load(result: BenchmarkResult) -> Sheet:
     )
     columns = ("engine", "stable", "open p50", "open p99", "MFLOP", "MiB", "peak MiB")
     note = (
-        "Stable: the thirds of the run agree within 10%. Open: milliseconds at "
-        f"{result.open_loop_hz:g} requests a second, from the intended send time. MFLOP: of one "
-        "window. MiB: the engine's file; peak: memory that loading and the largest batch added."
+        "Stable: the medians of the run's thirds agree within 10%. Open: milliseconds at "
+        f"{result.open_loop_hz:g} requests/s, from the intended send time. MFLOP: per window. "
+        "MiB: size of the engine file. Peak: memory added by loading and the largest batch."
     )
-    notes = "; ".join(f"{row.engine} {row.facts.note}" for row in result.rows if row.facts.note)
-    return Sheet("Load and size", columns, rows, f"{note} {notes}".strip())
+    notes = [f"{row.engine} {row.facts.note}." for row in result.rows if row.facts.note]
+    return Sheet("Load and size", columns, rows, " ".join([note, *notes]))
 
 
 def _throughput(result: BenchmarkResult) -> Sheet:
@@ -165,10 +165,10 @@ def _throughput(result: BenchmarkResult) -> Sheet:
         for row in result.rows
     )
     columns = ("engine", "precision", *(str(batch) for batch in batches))
-    return Sheet("Throughput (windows a second, by batch size)", columns, rows)
+    return Sheet("Throughput (windows/s, by batch size)", columns, rows)
 
 
-def _answers(result: BenchmarkResult) -> Sheet:
+def _predictions(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (
             row.engine,
@@ -186,14 +186,15 @@ def _answers(result: BenchmarkResult) -> Sheet:
         "engine", "accuracy", "AUC", "log loss", "ECE", "flips", "max dp", "batch"
     )  # fmt: skip
     note = (
-        f"{result.windows:,} windows of the newest day. ECE: calibration error; dp: |probability "
-        f"less that of {REFERENCE_ENGINE}|; flips: decided otherwise; batch: |probability alone "
-        "less that in a batch|."
+        f"{result.windows:,} windows of the newest day. ECE: expected calibration error. Flips: "
+        f"decisions that differ from {REFERENCE_ENGINE}. Max dp: largest probability difference "
+        f"from {REFERENCE_ENGINE}. Batch: largest probability difference between a window alone "
+        "and in a batch."
     )
-    return Sheet("Answers", columns, rows, note)
+    return Sheet("Predictions", columns, rows, note)
 
 
-def _against(result: BenchmarkResult) -> Sheet:
+def _paired(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (
             row.engine,
@@ -209,11 +210,11 @@ def _against(result: BenchmarkResult) -> Sheet:
     )
     columns = ("engine", "p99 dp", "worse", "better", "p", "accuracy", "AUC")
     note = (
-        f"p99 dp: of |probability less that of {REFERENCE_ENGINE}|. Worse, better: windows that "
-        f"{REFERENCE_ENGINE} alone, the engine alone decides rightly; p: McNemar's exact test of "
-        "the two, which takes windows for independent. Accuracy, AUC: 95% interval of the "
-        "difference in percentage points, blocks of neighbouring windows redrawn; what lies "
-        "below 0 altogether is worse."
+        f"p99 dp: 99th percentile of the probability difference from {REFERENCE_ENGINE}. Worse, "
+        f"better: windows that only {REFERENCE_ENGINE}, only the engine decides correctly. p: "
+        "McNemar's exact test of the two counts, which assumes independent windows. Accuracy, "
+        "AUC: 95% interval of the difference in percentage points, from resampled blocks of "
+        "neighbouring windows; entirely below 0 means worse."
     )
     return Sheet(f"Paired with {REFERENCE_ENGINE}", columns, rows, note)
 
@@ -227,13 +228,13 @@ def _intervals(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (row.engine, *(_between(row, metric) for metric in LATENCY_METRICS)) for row in result.rows
     )
-    columns = ("engine", "mean", "p50", "p90", "p99", "p99.9")  # as LATENCY_METRICS
-    return Sheet("95% intervals of the latencies (ms)", columns, rows)
+    columns = ("engine", "mean", "p50", "p90", "p99", "p99.9")  # as in LATENCY_METRICS
+    return Sheet("95% confidence intervals of the latencies (ms)", columns, rows)
 
 
 def _not_run(result: BenchmarkResult) -> Sheet:
-    rows = tuple((name, f"not run: {why}") for name, why in result.unavailable.items())
-    return Sheet("Not run", ("engine", "why"), rows)
+    rows = tuple((name, f"not run: {reason}") for name, reason in result.unavailable.items())
+    return Sheet("Not run", ("engine", "reason"), rows)
 
 
 def _served(result: BenchmarkResult) -> Sheet:
@@ -246,15 +247,15 @@ def _served(result: BenchmarkResult) -> Sheet:
     )  # fmt: skip
     note = (
         f"{served.server} serving {served.engine} on the same cores as the client. Of a batch-1 "
-        f"request, {served.queue_ms:.2f} ms passed in the queue and {served.compute_ms:.2f} ms in "
-        "the engine; the rest is gRPC and the client."
+        f"request, {served.queue_ms:.2f} ms is queue time and {served.compute_ms:.2f} ms is engine "
+        "time; the rest is gRPC and the client."
     )
-    columns = ("load", "p50 (ms)", "p99 (ms)", "requests a second", "failed")
+    columns = ("load", "p50 (ms)", "p99 (ms)", "requests/s", "failed")
     return Sheet("Through Triton", columns, rows, note)
 
 
 def _details(run: BenchmarkRun) -> list[tuple[str, list[Sheet]]]:
-    """Slices and worst windows of every engine that answers otherwise than the reference."""
+    """Slices and worst windows of every engine except the reference."""
     reference_N = run.probability_N[REFERENCE_ENGINE]
     found = []
     for name, probability_N in run.probability_N.items():
@@ -268,7 +269,7 @@ def _details(run: BenchmarkRun) -> list[tuple[str, list[Sheet]]]:
 
 def _sheet(title: str, rows: tuple[object, ...]) -> Sheet:
     dumped = [row.model_dump() for row in rows]  # type: ignore[attr-defined]
-    columns = tuple(dumped[0]) if dumped else ("nothing",)
+    columns = tuple(dumped[0]) if dumped else ("none",)
     return Sheet(title, columns, tuple(tuple(_text(row[key]) for key in columns) for row in dumped))
 
 
@@ -284,7 +285,7 @@ def _between(row: EngineRow, metric: str) -> str:
 
 
 def _difference(value: float | None) -> str:
-    """Of two probabilities: four digits where a goal would look, else its order of magnitude."""
+    """A probability difference: four digits from 0.001 up, below that its order of magnitude."""
     return _number(value, "{:.4f}" if value is not None and value >= 1e-3 else "{:.0e}")
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark measured: the table, its circumstances, the raw numbers.
+"""Result of a benchmark: the table, the conditions, the raw numbers.
 
 Shapes: N test windows, R timed requests.
 """
@@ -25,7 +25,7 @@ class _Frozen(BaseModel):
 
 
 class EngineFacts(_Frozen):
-    """What is known of an engine before it is timed.
+    """Facts about an engine that are known before timing.
 
     Attributes:
         precision: arithmetic of the matrix products.
@@ -33,9 +33,9 @@ class EngineFacts(_Frozen):
         flops: of one window's matrix products as this engine computes them, a multiply-add
             counted twice; None if unknown.
         size_mib: of the engine's file.
-        peak_mib: memory that loading and the largest batch added; None if unknown.
-        note: what a reader must know, the engine behind a server for example.
-        version: of the model, where it is not the one that was trained: the champion's.
+        peak_mib: memory added by loading and the largest batch; None if unknown.
+        note: a remark for the reader, for example the engine behind a server.
+        version: model version, if it is not the newly trained model's: the champion's.
     """
 
     precision: str = "fp32"
@@ -65,9 +65,9 @@ class EngineRow(_Frozen):
         throughput: windows per second at the largest batch.
         throughput_at: windows per second by batch size.
         floor_ms: time of the engine's arithmetic at the machine's measured peak; None if unknown.
-        batch_dependence: largest |probability difference| between a window answered alone and
-            the same window inside a full batch; None where an answer is not finite.
-        quality: answers against truth and FP32.
+        batch_dependence: largest |probability difference| between a window alone and the same
+            window in a full batch; None if a prediction is not finite.
+        quality: predictions compared with the labels and FP32.
         paired: the tests of "no worse than FP32"; None for FP32 itself.
     """
 
@@ -91,7 +91,7 @@ class EngineRow(_Frozen):
 
     @property
     def stable(self) -> bool:
-        """Whether the three thirds of the measurement agree within 10%."""
+        """Whether the medians of the measurement's thirds agree within 10%."""
         return self.drift <= STABLE_WITHIN
 
     @property
@@ -102,11 +102,11 @@ class EngineRow(_Frozen):
     @property
     def _mcnemar_p(self) -> float | None:
         if self.engine == REFERENCE_ENGINE:
-            return 1.0  # beside itself no window differs; every engine has the same metrics
+            return 1.0  # no window differs from itself; set so that all engines have the metric
         return self.paired.p_value if self.paired else None
 
     def metrics(self) -> dict[str, float | None]:
-        """Every number of the row by name, as goals and trackers read them."""
+        """All metrics of the row by name, for the goals and for experiment tracking."""
         skip = {"engine", "facts", "intervals", "throughput_at", "quality", "paired"}
         return (
             self.model_dump(exclude=skip)
@@ -122,9 +122,9 @@ class LoadRow(_Frozen):
     """The server under one kind of load; latencies in milliseconds at the client.
 
     Attributes:
-        load: "concurrency 8" or "open loop, 100 a second".
+        load: "concurrency 8" or "open loop, 100 requests/s".
         throughput: answered requests per second.
-        failed: requests without an answer.
+        failed: requests without a response.
     """
 
     load: str
@@ -135,12 +135,12 @@ class LoadRow(_Frozen):
 
 
 class Served(_Frozen):
-    """One engine through the real server.
+    """One engine served by the real server.
 
     Attributes:
-        engine: the one that was served: the fastest of a few probes, whatever the gate says of it.
+        engine: the served engine: the fastest in a few probes, whatever the gate's verdict.
         server: name and version of the server.
-        queue_ms: mean time a request waited in the server for its batch, batch-1 requests.
+        queue_ms: mean time of a batch-1 request in the server's queue.
         compute_ms: mean time in the engine's backend.
         loads: the server under concurrency and at a fixed arrival rate.
     """
@@ -153,18 +153,18 @@ class Served(_Frozen):
 
 
 class BenchmarkResult(_Frozen):
-    """The table and the circumstances it was measured in.
+    """The table and the conditions of the measurement.
 
     Attributes:
         rows: measured engines, in the order given.
         unavailable: reasons by engine name.
-        windows: test windows answered by every engine.
-        requests: timed batch-1 requests an engine.
+        windows: test windows predicted by every engine.
+        requests: timed batch-1 requests per engine.
         open_loop_hz: arrival rate of the open loop.
-        ceilings: highest FLOP/s of a large matrix product by "device precision", this run.
-        served: measurements through the server; None where none was used.
+        ceilings: highest FLOP/s of a large matrix product by "device precision", in this run.
+        served: measurements through the server; None if none was used.
         machine: processor, cores, load, library versions.
-        simulated: the windows are of a made-up market.
+        simulated: the windows are from a simulated market.
     """
 
     rows: tuple[EngineRow, ...]
@@ -178,22 +178,22 @@ class BenchmarkResult(_Frozen):
     simulated: bool = False
 
     def row(self, engine: str) -> EngineRow | None:
-        """The engine's row, None where it was not measured."""
+        """The engine's row, or None if it was not measured."""
         return next((row for row in self.rows if row.engine == engine), None)
 
     def speedup(self, engine: str) -> float | None:
-        """How many times faster than eager FP32 at batch 1, medians of the same run."""
+        """Speed-up over eager FP32 at batch 1, from the medians of the same run."""
         row, reference = self.row(engine), self.row(REFERENCE_ENGINE)
         return reference.p50_ms / row.p50_ms if row and reference else None
 
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """The result with the raw numbers behind it.
+    """The result with its raw numbers.
 
     Attributes:
-        result: table and circumstances.
-        label_N: truth.
+        result: table and conditions.
+        label_N: labels.
         context: time, instrument, spread and volatility of every window.
         round_R: round of each timed request, the same for all engines.
         latency_ms_R: raw batch-1 latencies by engine.
@@ -208,7 +208,7 @@ class BenchmarkRun:
     probability_N: dict[str, NDArray[np.float64]] = field(repr=False)
 
     def with_served(self, served: Served) -> Self:
-        """The same run with what was measured through the server."""
+        """The same run with the measurements through the server."""
         return replace(self, result=self.result.model_copy(update={"served": served}))
 
     def save(self, folder: Path) -> None:

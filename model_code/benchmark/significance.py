@@ -1,8 +1,9 @@
-"""How sure a measured number is: bootstrap intervals that respect rounds and time.
+"""Uncertainty of measured values: bootstrap intervals for dependent data.
 
-Latency: requests of one round share the machine's mood, so whole rounds are drawn (a cluster
-bootstrap). Quality: neighbouring windows share the market's mood, so blocks of them are drawn
-(`blocks`). Every engine is drawn alike, so differences and ratios of two engines are paired.
+Latency: requests of one round share the machine's load, so whole rounds are resampled (cluster
+bootstrap: Davison and Hinkley 1997, "Bootstrap Methods and their Application", ch. 3). Quality:
+neighbouring windows share market conditions, so blocks of them are resampled (`blocks`). All
+engines share the same draws, so differences and ratios of two engines are paired.
 
 Shapes: N test windows, R timed requests, S resamples, P pieces (rounds) drawn from.
 """
@@ -30,7 +31,7 @@ class Interval(BaseModel):
     Attributes:
         low: lower bound.
         high: upper bound.
-        confidence: of the two together; each bound alone is right with (1 + confidence) / 2.
+        confidence: of both bounds together; each bound alone has (1 + confidence) / 2.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -49,13 +50,13 @@ class Interval(BaseModel):
 def interval(
     samples_S: NDArray[np.float64], confidence: float, *, clusters: int | None = None
 ) -> Interval | None:
-    """Percentile interval of resampled values; None where they are not all finite.
+    """Percentile interval of resampled values; None if they are not all finite.
 
     Args:
         samples_S: the statistic of every resample.
         confidence: between 0 and 1.
-        clusters: how many independent pieces were drawn from, when they are few: the percentiles
-            are widened for it (Hesterberg 2015, The American Statistician 69:371, section 5.3).
+        clusters: number of independent pieces drawn from; for few pieces the percentiles are
+            widened (Hesterberg 2015, The American Statistician 69:371, section 5.3).
     """
     if not len(samples_S) or not np.isfinite(samples_S).all():
         return None
@@ -75,13 +76,13 @@ def latency_intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Intervals of mean_ms, p50_ms, p90_ms, p99_ms and p999_ms, whole rounds redrawn.
+    """Intervals of mean_ms, p50_ms, p90_ms, p99_ms and p999_ms, from resampled whole rounds.
 
     Args:
         latency_ms_R: raw latencies of one engine.
-        round_R: the round each was measured in.
+        round_R: the round of each latency.
         confidence: of each interval.
-        resamples: draws; the same seed gives the same intervals.
+        resamples: number of draws; the same seed gives the same intervals.
         seed: of the draws.
     """
     samples = latency_samples(latency_ms_R, round_R, resamples=resamples, seed=seed)
@@ -102,10 +103,10 @@ def latency_ratio(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of one engine's latency over another's: the median of the rounds' own ratios.
+    """Interval of one engine's latency over another's: the median of the per-round ratios.
 
-    What a busy minute does to both engines of a round cancels out, and a round in which it struck
-    one of them alone is but one of many.
+    Load that slows both engines of a round cancels out. A round in which it slows only one of them
+    is one of many, so it has little weight.
     """
     mine_P, other_P = (
         round_values(values, round_R)[metric] for values in (latency_ms_R, other_ms_R)
@@ -129,7 +130,7 @@ def round_values(
 def round_medians(
     value_P: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Median over rounds of a value each round has, in every resample, (S,)."""
+    """Median over rounds of a per-round value, in every resample, (S,)."""
     draws = np.random.default_rng(seed).integers(0, len(value_P), (resamples, len(value_P)))
     medians_S: NDArray[np.float64] = np.median(value_P[draws], axis=1)
     return medians_S
@@ -158,7 +159,7 @@ def latency_samples(
         seen_SR = np.cumsum(times_SP[start : start + step, piece_R], axis=1, dtype=np.int32)
         last_S = seen_SR[:, -1] - 1
         for name, share in QUANTILES.items():
-            # linear between the two neighbours, as numpy's quantile of the drawn requests
+            # linear interpolation, as numpy's quantile of the drawn requests
             place_S = share * last_S
             below_S = np.floor(place_S).astype(np.int64)
             above_S = np.minimum(below_S + 1, last_S)
@@ -169,25 +170,25 @@ def latency_samples(
 
 
 def piece_count(round_R: NDArray[np.integer]) -> int:
-    """How many pieces latencies are drawn from."""
+    """Number of pieces that latencies are drawn from."""
     return len(np.unique(_pieces(round_R)))
 
 
 def _pieces(round_R: NDArray[np.integer]) -> NDArray[np.integer]:
-    """What is drawn: rounds; of a single round, consecutive pieces."""
+    """The units of resampling: rounds, or consecutive pieces if there is only one round."""
     if len(np.unique(round_R)) > 1:
         return round_R
     return np.arange(len(round_R)) * PIECES_OF_ONE_ROUND // len(round_R)
 
 
 class Paired(BaseModel):
-    """One engine's answers against another's on the same windows.
+    """One engine's predictions compared with another's on the same windows.
 
     Attributes:
-        worse: windows that the other alone decides rightly.
-        better: windows that the engine alone decides rightly.
+        worse: windows that only the other decides correctly.
+        better: windows that only the engine decides correctly.
         p_value: McNemar's exact test that both are equally likely (1947, Psychometrika 12:153);
-            it takes windows for independent, the intervals do not.
+            it assumes independent windows, the intervals do not.
         differences: of accuracy, auc, log_loss and calibration_error, engine minus other, and
             flip_fraction; a metric that cannot be resampled is absent.
         block_length: windows in a block.
@@ -216,11 +217,11 @@ def paired(
 
     Args:
         label_N: 0 or 1.
-        probability_N: of class 1, the engine's; where it is not finite it decides wrongly.
+        probability_N: of class 1, the engine's; a non-finite value counts as a wrong decision.
         other_N: of class 1, finite.
         context: time and instrument of the windows.
         confidence: of each interval.
-        resamples: draws; the same seed gives the same intervals.
+        resamples: number of draws; the same seed gives the same intervals.
         seed: of the draws.
     """
     truth_N = np.asarray(label_N) == 1
@@ -258,7 +259,7 @@ def loss_series(
 ) -> list[NDArray[np.float64]]:
     """Per-window values whose dependence sets the block length: a loss, and a loss difference.
 
-    The loss is the squared error, which no single confident mistake can dominate.
+    The loss is the squared error: a single confident mistake cannot dominate it.
     """
     base = (base_N - label_N) ** 2
     if other_N is None or not np.isfinite(other_N).all():

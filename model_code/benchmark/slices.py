@@ -1,4 +1,4 @@
-"""Where in the market an engine's answers differ: slices of the test windows, and the worst ones.
+"""Market conditions in which predictions differ: slices of the test windows, worst windows.
 
 Shapes: N test windows.
 """
@@ -14,15 +14,15 @@ from sklearn.metrics import roc_auc_score
 DAY_NS = 86_400_000_000_000
 HOUR_NS = 3_600_000_000_000
 THRESHOLD = 0.5
-ONE_TICK = 1.5  # times the instrument's narrowest spread: the mid moves, the tick does not
-JUDGED_WINDOWS = 100  # a smaller slice is shown, but no goal looks at it
+ONE_TICK = 1.5  # times the instrument's narrowest spread; in bps a tick varies with the mid
+JUDGED_WINDOWS = 100  # a smaller slice is shown, but no goal uses it
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class WindowContext:
-    """What the market was like at each test window's end.
+    """Market conditions at the end of each test window.
 
     Attributes:
         timestamp_ns_N: int64, ns UTC.
@@ -56,18 +56,18 @@ class _Row(BaseModel):
 
 
 class SliceRow(_Row):
-    """An engine's answers in one part of the market, beside FP32's.
+    """An engine's predictions in one slice, compared with FP32's.
 
     Attributes:
         dimension: "volatility", "spread", "hour" or "symbol".
         name: of the slice.
-        windows: in it.
-        accuracy: at probability 0.5; an answer that is not finite is wrong.
-        accuracy_change: minus FP32's, on the same windows.
-        auc: None with one class only, or where an answer is not finite.
-        flips: decided otherwise than by FP32.
-        flip_fraction: of the slice.
-        max_abs_dp: largest |probability difference| to FP32; None where one is not finite.
+        windows: number of windows.
+        accuracy: at probability 0.5; a non-finite prediction is wrong.
+        accuracy_change: accuracy minus FP32's, on the same windows.
+        auc: None with one class only, or if a prediction is not finite.
+        flips: windows whose decision differs from FP32's.
+        flip_fraction: flips over the windows of the slice.
+        max_abs_dp: largest |probability difference| to FP32; None if one is not finite.
     """
 
     dimension: str
@@ -82,16 +82,16 @@ class SliceRow(_Row):
 
 
 class WorstRow(_Row):
-    """One window on which an engine and FP32 disagree most.
+    """One of the windows on which an engine and FP32 differ most.
 
     Attributes:
         timestamp_ns: ns UTC of the window's end.
         symbol: instrument.
-        label: truth.
-        probability: the engine's; None where it is not finite.
+        label: 0 or 1.
+        probability: the engine's; None if it is not finite.
         reference: FP32's.
-        abs_dp: |difference|; None where the engine's is not finite.
-        flip: decided otherwise than by FP32.
+        abs_dp: |difference|; None if the engine's is not finite.
+        flip: whether the decision differs from FP32's.
     """
 
     timestamp_ns: int
@@ -111,8 +111,8 @@ def sliced(
 ) -> tuple[SliceRow, ...]:
     """Every slice: quartiles of volatility and of spread, hours UTC, instruments.
 
-    Quartiles are within each instrument, so that they do not tell instruments apart. Where most
-    spreads are one tick wide there are two slices of it, "one tick" and "wider".
+    Quartiles are computed per instrument, so that they do not separate instruments. If most spreads
+    are one tick wide, the spread has two slices, "one tick" and "wider".
     """
     finite_N = np.isfinite(probability_N)
     decided_N, reference_decided_N = probability_N >= THRESHOLD, reference_N >= THRESHOLD
@@ -154,7 +154,7 @@ def worst(
     reference_N: Floats,
     count: int = 20,
 ) -> tuple[WorstRow, ...]:
-    """The windows on which the engine differs most from FP32, worst first; NaN is the worst."""
+    """The windows on which the engine differs most from FP32, worst first; NaN before all."""
     gap_N = np.abs(probability_N - reference_N)
     finite_N = np.isfinite(probability_N)
     ranked = np.argsort(-np.where(finite_N, gap_N, np.inf), kind="stable")[:count]

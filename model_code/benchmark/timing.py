@@ -1,4 +1,4 @@
-"""Engines timed in turns, so that a busy minute of the machine falls on all of them alike.
+"""Time engines in turns, so that load on the machine affects all of them equally.
 
 Shapes: B batch, T = 64 steps, F = 16 features, R timed requests.
 """
@@ -15,8 +15,8 @@ from model_code.settings import BenchmarkSpec
 
 Progress = Callable[[str, int, int], None]
 
-SETTLE_S = 0.1  # before each turn: threads of the engine before spin on for tens of milliseconds
-ROUND_WARMUP = 3  # calls before each turn: caches and clocks belong to the engine before
+SETTLE_S = 0.1  # before each turn: the previous engine's threads spin for tens of milliseconds
+ROUND_WARMUP = 3  # untimed calls before each turn: caches and clocks suit the previous engine
 STABLE_WINDOWS = 3
 STABLE_WITHIN = 0.10
 
@@ -26,7 +26,7 @@ class Timings:
     """Raw numbers of every engine.
 
     Attributes:
-        round_R: round in which each single request was made, the same for all engines.
+        round_R: round of each single request, the same for all engines.
         latency_ms_R: closed loop of one client, batch 1.
         throughput: windows per second by engine and batch size.
         open_ms_R: open loop at a fixed arrival rate, counted from the intended send time.
@@ -75,7 +75,7 @@ def take_turns(
 
 
 def turns(names: list[str], turn: int) -> list[str]:
-    """The order of a round: each starts one engine later than the one before."""
+    """The order of a round: each starts one engine later than the previous round."""
     shift = turn % len(names)
     return names[shift:] + names[:shift]
 
@@ -83,7 +83,7 @@ def turns(names: list[str], turn: int) -> list[str]:
 def drift(latency_ms_R: NDArray[np.float64]) -> float:
     """Largest deviation of a third's median latency from the median, as a fraction of it.
 
-    Above `STABLE_WITHIN` the machine changed under the measurement: the row is called unstable.
+    Above `STABLE_WITHIN` the machine changed during the measurement: the row is marked unstable.
     """
     whole = float(np.median(latency_ms_R))
     parts = np.array_split(latency_ms_R, STABLE_WINDOWS)
@@ -91,7 +91,7 @@ def drift(latency_ms_R: NDArray[np.float64]) -> float:
 
 
 def settle(predict: Predict, warm: Sequence[NDArray[np.float32]]) -> None:
-    """Leave the engine before behind: wait until its threads rest, then a few calls untimed."""
+    """Wait until the previous engine's threads stop, then make a few untimed calls."""
     time.sleep(SETTLE_S)
     for x_BTF in warm[:ROUND_WARMUP]:
         predict(x_BTF)
@@ -110,7 +110,7 @@ def _throughput(
     rounds: int,
     report: Progress,
 ) -> dict[str, dict[int, float]]:
-    """Windows per second: each turn sends as many windows as the largest batch holds."""
+    """Windows per second: each turn sends about as many windows as the largest batch has."""
     seconds = {name: dict.fromkeys(batches, 0.0) for name in predictors}
     sent = dict.fromkeys(batches, 0)
     for turn in range(rounds):
@@ -137,7 +137,7 @@ def _open_loop(
     spec: BenchmarkSpec,
     report: Progress,
 ) -> dict[str, NDArray[np.float64]]:
-    """Requests arrive on a clock whether or not the one before is answered; late ones queue up.
+    """Requests arrive at fixed times, whether or not the previous one is answered; they queue.
 
     Source: Tene, "How NOT to measure latency" (coordinated omission).
     """

@@ -1,4 +1,4 @@
-"""One engine against the goals. What is missing or not a number never passes."""
+"""Judge one engine by the goals. A missing or non-finite metric never passes."""
 
 import math
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ class Draws:
 
     Attributes:
         values_S: the resampled metric.
-        clusters: how many independent pieces it was drawn from; None means very many.
-        rounds_P: a latency's value in every round, for comparison round by round.
+        clusters: number of independent pieces drawn from; None means very many.
+        rounds_P: a latency metric in every round, for comparison round by round.
     """
 
     values_S: NDArray[np.float64] = field(repr=False)
@@ -38,36 +38,36 @@ class Draws:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one engine: its numbers, and those of them that were resampled.
+    """Metrics of one engine, and the resampled ones among them.
 
-    Engines of one run are resampled alike, so `draws` of two engines are paired.
+    Engines of one run share the same draws, so `draws` of two engines are paired.
     """
 
     metrics: Mapping[str, float | None]
     draws: Mapping[str, Draws] = field(default_factory=dict)
 
     def number(self, metric: str) -> float | None:
-        """The metric, None where it is missing or not finite."""
+        """The metric, or None if it is missing or not finite."""
         value = self.metrics.get(metric)
         return float(value) if value is not None and math.isfinite(value) else None
 
 
 class GoalRow(BaseModel):
-    """One goal's outcome.
+    """Result of one goal.
 
     Attributes:
         name: of the goal.
-        metric: what was looked at.
+        metric: of the goal.
         kind: of the goal.
         value: the candidate's.
-        reference: what it was compared with: FP32's value, the champion's, or None.
-        limit: as the goal states it, "<= 10" for example.
-        interval: of what the limit bounds, where the goal asks for a confidence: of the value,
-            or of how much better it is than the reference, in the limit's unit.
-        margin: distance to the limit in the limit's unit, from the interval's worse bound where
-            there is one; negative is missed.
-        passed: None where there is no champion to compare with.
-        reason: in words.
+        reference: the value it is compared with, FP32's or the champion's, or None.
+        limit: as in the goal, for example "<= 10".
+        interval: if the goal sets a confidence: of the value, or of its gain over the reference,
+            in the limit's unit.
+        margin: distance to the limit in the limit's unit, from the interval's worse bound if there
+            is one; negative means missed.
+        passed: None if there is no champion to compare against.
+        reason: as text.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -85,13 +85,13 @@ class GoalRow(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The gate's answer for one candidate.
+    """The gate's verdict on one candidate.
 
     Attributes:
-        verdict: "no baseline" when all else passes but there is no champion.
-        promotable: may become the champion by default.
-        reason: why, in one sentence.
-        rows: one a goal.
+        verdict: "no baseline" if all other goals pass but there is no champion.
+        promotable: whether it may become the champion by default.
+        reason: in one sentence.
+        rows: one per goal.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -102,7 +102,7 @@ class Verdict(BaseModel):
     rows: tuple[GoalRow, ...]
 
     def markdown(self) -> str:
-        """The goals for people."""
+        """The goals as a Markdown table, with the verdict below."""
         lines = [
             "| goal | metric | value | compared with | limit | interval | margin | |",
             "|---" * 8 + "|",
@@ -129,7 +129,7 @@ def decide(
     Args:
         candidate: the engine to serve.
         reference: eager FP32, in the same run.
-        champion: the serving model, in the same run; None where there is none.
+        champion: the serving model, in the same run; None if there is none.
         goals: from `load_goals`.
         simulated: the model was trained or measured on simulated data; it is never promotable.
 
@@ -144,11 +144,11 @@ def decide(
     if missed:
         verdict, reason = "fail", f"missed: {', '.join(missed)}"
     elif champion is None:
-        verdict, reason = "no baseline", "all other goals are met; there is no champion yet"
+        verdict, reason = "no baseline", "all other goals are met; no champion to compare against"
     else:
         verdict, reason = "pass", "all goals are met"
     if simulated:
-        reason += "; not promotable: simulated data say nothing about a market"
+        reason += "; not promotable: simulated data"
     return Verdict(
         verdict=verdict,
         promotable=verdict != "fail" and not simulated,
@@ -168,8 +168,8 @@ def _judge(
     if champion is not None:
         return _judge_gain(goal, candidate, champion, goal.limit, "the champion")
     limit = _limit_text(goal, goal.limit, "the champion")
-    row = _row(goal, value, None, limit, None, "there is no champion yet")
-    # only a sound number may wait for a champion
+    row = _row(goal, value, None, limit, None, "no champion to compare against")
+    # a missing value fails even without a champion
     return row if value is None else row.model_copy(update={"passed": None})
 
 
@@ -180,14 +180,14 @@ def _judge_gain(
     wanted: float,
     whose: str,
 ) -> GoalRow:
-    """Whether the candidate is better than another by `wanted`, which may be negative."""
+    """Judge whether the candidate is better than another by `wanted`, which may be negative."""
     limit = _limit_text(goal, wanted, whose)
     value, baseline = candidate.number(goal.metric), other.number(goal.metric)
     if value is None or baseline is None:
         missing = "the metric" if value is None else f"{whose}'s metric"
         return _row(goal, value, baseline, limit, None, f"{missing} is missing or not finite")
     if goal.unit == "percent" and baseline == 0.0:
-        reason = f"{whose}'s metric is 0: no percentage of it exists"
+        reason = f"{whose}'s metric is 0: no percentage can be computed"
         return _row(goal, value, baseline, limit, None, reason)
     gain, bounds = float(_gain(goal, np.float64(value), np.float64(baseline))), None
     if goal.confidence is not None:
@@ -242,7 +242,7 @@ def _gain(
     gain = value - baseline if goal.metric in HIGHER_IS_BETTER else baseline - value
     if goal.unit == "absolute":
         return gain
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample's 0 leaves no interval
+    with np.errstate(divide="ignore", invalid="ignore"):  # a 0 in a resample gives no interval
         return 100.0 * gain / np.abs(baseline)
 
 
@@ -262,7 +262,7 @@ def _row(
         kind=goal.kind,
         value=value,
         reference=reference,
-        limit=limit if goal.confidence is None else f"{limit}, {goal.confidence:.4g} sure",
+        limit=limit if goal.confidence is None else f"{limit}, confidence {goal.confidence:.4g}",
         interval=bounds,
         margin=margin,
         passed=passed,

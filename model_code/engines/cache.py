@@ -1,6 +1,6 @@
-"""Where engines keep what makes the next build or load faster: compiled kernels, timings.
+"""Cache folders of the engines: compiled kernels and timings that speed up the next build or load.
 
-Nothing there is an artefact: losing it costs time alone.
+The content is not an artefact: losing it costs only time.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ from model_code.settings import Settings
 
 
 def cache_folder(name: str) -> Path:
-    """The folder, made if need be.
+    """Return the folder, creating it if needed.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: it cannot be created.
     """
     folder = Settings().resolved().home / "engine-cache" / name
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from model_code.artifacts import hash_path
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
 from model_code.engines.openvino_engine import OpenVinoEngine, matrix_precisions
-from model_code.engines.packaged import Made
+from model_code.engines.packaged import EngineFile
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.engines.quantisation import needs_reduced_range, quantise
 from model_code.errors import EngineError
@@ -18,10 +18,10 @@ from model_code.models import network
 INTEGERS = {"i8", "u8"}
 
 
-def _make(source: EngineSource, path: Path) -> Made:
+def _make(source: EngineSource, path: Path) -> EngineFile:
     windows, reduced = source.windows(), needs_reduced_range()
     chosen = quantise(source.onnx, windows, path, reduce_range=reduced)
-    return Made(
+    return EngineFile(
         network.flops_per_window(network.load(source.model).spec),
         {
             "quantised": chosen.what,
@@ -43,28 +43,28 @@ class OnnxRuntimeInt8(OnnxRuntimeFloat32):
         super().__init__()
         self.device = "cpu"  # the CUDA provider would compute QDQ pairs in FP32
 
-    def _make(self, source: EngineSource, path: Path) -> Made:
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
         return _make(source, path)
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        # a fixed batch was measured to be slower for this graph; why is not known
+        # a fixed batch measured slower for this graph; the cause is unknown
         return open_graph(path, threads, fix_batch=False)
 
 
 class OpenVinoInt8(OpenVinoEngine):
-    """The same QDQ graph; what is not quantised computes in FP32."""
+    """The same QDQ graph; operators that are not quantised compute in FP32."""
 
     name, precision = "openvino-int8", "int8"
 
-    def _make(self, source: EngineSource, path: Path) -> Made:
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
         return _make(source, path)
 
-    def _prove(self, compiled: Any, path: Path) -> None:
+    def _verify(self, compiled: Any, path: Path) -> None:
         found = sorted(matrix_precisions(compiled).values())
         if not INTEGERS & set(found):
             raise EngineError(
-                f"OpenVINO was given an int8 graph and computes its matrix products in "
-                f"{', '.join(sorted(set(found))) or 'nothing recognisable'}",
+                f"OpenVINO computes the matrix products of an int8 graph in "
+                f"{', '.join(sorted(set(found))) or 'an unknown precision'}",
                 where=str(path),
                 remedy="use openvino-fp32 on this processor",
             )

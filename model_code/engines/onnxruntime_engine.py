@@ -1,7 +1,7 @@
 """ONNX Runtime: FP32 on the CPU or, where its CUDA provider is installed, on the GPU.
 
-Two sessions share the file on a CPU. The one for batch 1 has the batch fixed, so that the shapes
-that the export computes at run time become constants, and its buffers bound once.
+On a CPU two sessions share the file. The session for batch 1 has a fixed batch, so that shapes
+computed at run time become constants, and binds its buffers once.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -26,7 +26,7 @@ from model_code.settings import (
     SEQUENCE_LENGTH,
 )
 
-BATCH_DIM = "batch"  # as `export` names it
+BATCH_DIM = "batch"  # its name in the export
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -35,12 +35,12 @@ def open_session(path: Path, threads: int, *, provider: str = CPU, single: bool 
 
     Args:
         path: ONNX file.
-        threads: of the one pool.
+        threads: intra-operator threads.
         provider: execution provider; a session that falls back to another is refused.
         single: fix the batch at 1.
 
     Raises:
-        EngineError: ONNX Runtime refuses the graph, or computes it elsewhere.
+        EngineError: ONNX Runtime refuses the graph, or uses another provider.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -58,15 +58,15 @@ def open_session(path: Path, threads: int, *, provider: str = CPU, single: bool 
     found = session.get_providers()[0]
     if found != provider:
         raise EngineError(
-            f"ONNX Runtime was asked for {provider} and computes with {found}",
+            f"ONNX Runtime uses {found} instead of {provider}",
             where=str(path),
-            remedy="install the CUDA and cuDNN that onnxruntime-gpu names, or onnxruntime alone",
+            remedy="install the CUDA and cuDNN that onnxruntime-gpu requires, or onnxruntime",
         )
     return session
 
 
 class _Single:
-    """Batch 1 through buffers bound once: no allocation, no lookup by name."""
+    """Batch 1 with buffers bound once: no allocation, no lookup by name."""
 
     def __init__(self, session: Any) -> None:
         self._session, self._binding = session, session.io_binding()
@@ -101,7 +101,7 @@ class _OnnxPredictor:
 
 
 class OnnxRuntimeFloat32(PackagedEngine):
-    """The export as it stands; on the GPU where ONNX Runtime's CUDA provider is installed."""
+    """The unmodified export; on the GPU if ONNX Runtime's CUDA provider is installed."""
 
     name, precision = "onnxruntime-fp32", "fp32"
     library, file = "onnxruntime", "model.onnx"
@@ -128,12 +128,12 @@ class OnnxRuntimeFloat32(PackagedEngine):
 
 
 def open_graph(path: Path, threads: int, *, fix_batch: bool = True) -> Predictor:
-    """Open an exported graph that has no engine of its own, a registered model's for example.
+    """Open an exported graph that is not an engine, for example a registered model's.
 
     Args:
         path: ONNX file.
         threads: intra-operator threads.
-        fix_batch: give batch 1 a session of its own.
+        fix_batch: use a separate session, with a fixed batch, for batch 1.
 
     Raises:
         EngineError: ONNX Runtime refuses it.

@@ -1,10 +1,10 @@
-"""OpenVINO on the CPU, FP32 and BF16, with the precision asked for and proved.
+"""OpenVINO on the CPU, FP32 and BF16, with explicit and verified precision.
 
-Left alone, OpenVINO takes BF16 by itself where the processor has it, and FP32 where it has not,
-whatever the name on the tin; so the hint is explicit and the compiled graph is read back.
+By default OpenVINO uses BF16 if the processor supports it, otherwise FP32. The precision hint is
+therefore explicit, and the precision of the compiled graph is verified.
 
-The graph is compiled twice, for any batch and for batch 1: with its shapes fixed, reshapes and
-slices vanish and buffers are planned ahead.
+The graph is compiled twice, for any batch and for batch 1. With fixed shapes OpenVINO removes
+reshapes and slices and plans its buffers in advance.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -21,13 +21,13 @@ from model_code.engines.protocol import EngineSource, Predictor, check_windows
 from model_code.errors import EngineError
 from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH
 
-# where the arithmetic is: their precision is the engine's
+# most of the arithmetic: their precision is the engine's precision
 _MATRIX_LAYERS = ("FullyConnected", "MatMul", "Convolution")
 NO_BF16 = "CPU has no native BF16 (AVX512_BF16 or AMX)"
 
 
 def compile_graph(path: Path, hint: str, threads: int, *, single: bool = False) -> Any:
-    """Compile an ONNX graph for one-at-a-time latency.
+    """Compile an ONNX graph for the latency of single requests.
 
     Args:
         path: ONNX file.
@@ -58,7 +58,7 @@ def compile_graph(path: Path, hint: str, threads: int, *, single: bool = False) 
 
 
 def matrix_precisions(compiled: Any) -> dict[str, str]:
-    """Precision in which the compiled graph computes each of its matrix products, by name."""
+    """Precision of each matrix product of the compiled graph, by name."""
     found = {}
     for node in compiled.get_runtime_model().get_ops():
         facts = node.get_rt_info()
@@ -68,23 +68,23 @@ def matrix_precisions(compiled: Any) -> dict[str, str]:
 
 
 def require_precision(compiled: Any, hint: str, path: Path) -> None:
-    """Stop when some matrix product is computed in another precision.
+    """Raise if a matrix product is computed in another precision.
 
     Raises:
-        EngineError: naming what was found.
+        EngineError: names the precisions found.
     """
     found = set(matrix_precisions(compiled).values())
     if found != {hint}:
         raise EngineError(
-            f"OpenVINO was asked for {hint} and computes matrix products in "
-            f"{', '.join(sorted(found)) or 'nothing recognisable'}",
+            f"OpenVINO computes matrix products in "
+            f"{', '.join(sorted(found)) or 'an unknown precision'} instead of {hint}",
             where=str(path),
             remedy="use openvino-fp32 on this processor",
         )
 
 
 class OpenVinoPredictor:
-    """Two compiled forms of one graph; batch 1 goes through buffers set once."""
+    """One graph compiled twice; batch 1 uses buffers set once."""
 
     def __init__(self, compiled: Any, single: Any) -> None:
         self._request, self._single = compiled.create_infer_request(), single.create_infer_request()
@@ -106,14 +106,14 @@ class OpenVinoPredictor:
 
 
 class OpenVinoEngine(PackagedEngine):
-    """Base: compiles the file to `hint` and proves it."""
+    """Base class: compiles the file in precision `hint` and verifies it."""
 
     device = "cpu"
     library, file = "openvino", "model.onnx"
     hint = "f32"
 
     def availability(self) -> str | None:
-        """Always available, but for BF16: there OpenVINO's own word on the processor."""
+        """FP32 is always available, BF16 if OpenVINO reports it for this processor."""
         if self.hint != "bf16":
             return None
         capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -125,10 +125,10 @@ class OpenVinoEngine(PackagedEngine):
     def _open(self, path: Path, threads: int) -> Predictor:
         forms = [compile_graph(path, self.hint, threads, single=single) for single in (False, True)]
         for compiled in forms:
-            self._prove(compiled, path)
+            self._verify(compiled, path)
         return OpenVinoPredictor(*forms)
 
-    def _prove(self, compiled: Any, path: Path) -> None:
+    def _verify(self, compiled: Any, path: Path) -> None:
         require_precision(compiled, self.hint, path)
 
 
@@ -139,6 +139,6 @@ class OpenVinoFloat32(OpenVinoEngine):
 
 
 class OpenVinoBFloat16(OpenVinoEngine):
-    """BF16 where the processor computes it natively."""
+    """BF16 on processors with native BF16."""
 
     name, precision, hint = "openvino-bf16", "bf16", "bf16"

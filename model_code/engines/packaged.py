@@ -1,4 +1,4 @@
-"""Engines whose file is an export, as it stands or rewritten; compilation happens at load.
+"""Engines whose file is an export, unmodified or rewritten, and compiled at load.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -31,7 +31,7 @@ from model_code.settings import (
 
 
 def physical_cores() -> int:
-    """Cores this process may use, hyper-threads not counted: the latency-optimal threads."""
+    """Physical cores this process may use: the number of threads with the lowest latency."""
     physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return max(1, min(physical, allowed))
@@ -43,30 +43,31 @@ def system() -> str:
 
 
 def require(name: str, reason: str | None) -> None:
-    """Stop when an engine cannot run here.
+    """Raise if an engine cannot run on this machine.
 
     Raises:
-        EngineUnavailableError: there is a reason.
+        EngineUnavailableError: `reason` is not None.
     """
     if reason is not None:
         raise EngineUnavailableError(
-            f"engine {name} is unavailable: {reason}", remedy="tickline engines lists what can run"
+            f"engine {name} is unavailable: {reason}",
+            remedy="list the available engines: tickline engines",
         )
 
 
 def require_same(name: str, found: str, folder: Path) -> None:
-    """Stop when a folder holds another engine.
+    """Raise if a folder contains another engine.
 
     Raises:
         EngineError: the sidecar names another engine.
     """
     if found != name:
-        raise EngineError(f"this is an engine {found}, not {name}", where=str(folder))
+        raise EngineError(f"the folder contains engine {found}, not {name}", where=str(folder))
 
 
 @dataclass(frozen=True)
-class Made:
-    """What an engine's file holds, beyond the export.
+class EngineFile:
+    """Facts about an engine's file.
 
     Attributes:
         flops: of one window.
@@ -88,19 +89,19 @@ class PackagedEngine(ABC):
 
     @abstractmethod
     def availability(self) -> str | None:
-        """None where the engine can build and run, otherwise the reason why not."""
+        """None if the engine can build and run on this machine, otherwise the reason."""
 
     @abstractmethod
     def _export(self, source: EngineSource) -> Path:
-        """Which of the exports this engine opens."""
+        """The export that this engine opens."""
 
-    def _make(self, source: EngineSource, path: Path) -> Made:
-        """Write the engine's file; the export as it stands, unless the engine changes it."""
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
+        """Write the engine's file: the unmodified export, unless a subclass changes it."""
         try:
             shutil.copyfile(self._export(source), path)
         except OSError as error:
             raise storage_error(error, path) from error
-        return Made(network.flops_per_window(network.load(source.model).spec))
+        return EngineFile(network.flops_per_window(network.load(source.model).spec))
 
     @abstractmethod
     def _open(self, path: Path, threads: int) -> Predictor:

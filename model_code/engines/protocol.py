@@ -1,4 +1,4 @@
-"""What every engine offers: say whether it can run here, build, load, predict.
+"""The protocol of all engines: availability, build, load, predict.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -30,8 +30,8 @@ class EngineSource:
         model: `network.save` file.
         onnx: graph with a dynamic batch.
         torchscript: traced module.
-        calibration: `.npy` of float32 training windows (N, 64, 16); None where there are none,
-            and then no engine that needs them is built.
+        calibration: `.npy` of float32 training windows (N, 64, 16); None if there are none, and
+            then no engine that needs them is built.
     """
 
     model: Path
@@ -43,9 +43,9 @@ class EngineSource:
         """The calibration windows.
 
         Raises:
-            EngineError: there are none, or the file is not what it should be.
+            EngineError: there are none, or the file is invalid.
         """
-        remedy = "give training windows: EngineSource(..., calibration=PATH)"
+        remedy = "pass training windows: EngineSource(..., calibration=PATH)"
         if self.calibration is None:
             raise EngineError("there are no calibration windows to build from", remedy=remedy)
         try:
@@ -57,7 +57,7 @@ class EngineSource:
                 remedy=remedy,
             ) from error
         if not isinstance(x_BTF, np.ndarray):
-            raise EngineError("the calibration file holds several arrays", remedy=remedy)
+            raise EngineError("the calibration file contains several arrays", remedy=remedy)
         check_windows(x_BTF)
         if not np.isfinite(x_BTF).all():
             raise EngineError("a calibration window is not finite", where=str(self.calibration))
@@ -71,7 +71,7 @@ class Predictor(Protocol):
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
         Raises:
-            EngineError: the shape is not (B, 64, 16), or B is more than the engine takes.
+            EngineError: the shape is not (B, 64, 16), or B exceeds the engine's limit.
         """
         ...
 
@@ -95,7 +95,7 @@ class Engine(Protocol):
         ...
 
     def availability(self) -> str | None:
-        """None where the engine can build and run, otherwise the reason why not."""
+        """None if the engine can build and run on this machine, otherwise the reason."""
         ...
 
     def build(self, source: EngineSource, out: Path) -> EngineSidecar:
@@ -103,7 +103,7 @@ class Engine(Protocol):
 
         Raises:
             EngineUnavailableError: this machine lacks what the engine needs.
-            EngineError: the library refuses the graph, or the result is not this precision.
+            EngineError: the library refuses the graph, or the result has another precision.
         """
         ...
 
@@ -118,7 +118,7 @@ class Engine(Protocol):
 
 
 def check_windows(x_BTF: NDArray[np.float32], max_batch: int | None = None) -> None:
-    """Refuse what an engine would misread (broadcasting, silent casts).
+    """Raise on windows that an engine would silently broadcast or cast.
 
     Raises:
         EngineError: wrong shape, type or batch size.
@@ -141,10 +141,11 @@ def check_windows(x_BTF: NDArray[np.float32], max_batch: int | None = None) -> N
 def parity_error(predictor: Predictor, source: EngineSource) -> float:
     """Largest |logit difference| to eager FP32.
 
-    On calibration windows where there are some, otherwise on windows drawn like them.
+    Uses the calibration windows if there are any, otherwise random windows with the features'
+    training mean and deviation.
 
     Raises:
-        EngineError: the engine answers NaN or infinity, or the calibration windows are unfit.
+        EngineError: a logit is NaN or infinite, or the calibration windows are invalid.
     """
     reference = network.load(source.model).eval()
     if source.calibration is not None:
@@ -163,7 +164,7 @@ def parity_error(predictor: Predictor, source: EngineSource) -> float:
     answer_BC = predictor.predict(x_BTF)
     if not np.isfinite(answer_BC).all():
         raise EngineError(
-            "the built engine answers NaN or infinity",
-            remedy="compare its precision with the range of the features",
+            "the built engine outputs NaN or infinity",
+            remedy="check whether its precision covers the range of the features",
         )
     return float(np.abs(answer_BC - expected_BC).max())

@@ -1,7 +1,7 @@
 """The network with fewer feed-forward units (`pruning`), FP32 or BF16, on the CPU.
 
-Pruning takes longer than the builds that follow it, so the narrow network is kept in the engine
-cache under what it was made from, and engines share it.
+Pruning takes longer than the builds that follow it. The narrow network is therefore cached under a
+hash of its inputs, and the engines share it.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -16,7 +16,7 @@ from model_code.artifacts import atomic_file, hash_bytes, hash_path
 from model_code.engines.cache import cache_folder
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
 from model_code.engines.openvino_engine import OpenVinoEngine
-from model_code.engines.packaged import Made
+from model_code.engines.packaged import EngineFile
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.errors import IntegrityError
 from model_code.export import graph, pruning
@@ -25,23 +25,23 @@ from model_code.models import network
 _CODE = hash_path(Path(pruning.__file__))
 
 
-def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, Made]:
-    """The pruned network of `source`, from the cache where it is there.
+def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, EngineFile]:
+    """The pruned network of `source`, from the cache if it is there.
 
     Raises:
-        EngineError: calibration windows are missing, unfit or too few.
+        EngineError: calibration windows are missing, invalid or too few.
         StorageError: the cache cannot be written.
     """
     windows = source.windows()
-    made_from = (hash_path(source.model), hash_bytes(windows.tobytes()), _CODE)
+    inputs = (hash_path(source.model), hash_bytes(windows.tobytes()), _CODE)
     folder = cache_folder("pruned")
-    stem = hash_bytes("\0".join(made_from).encode())[:32]
+    stem = hash_bytes("\0".join(inputs).encode())[:32]
     path, facts = folder / f"{stem}.pt", folder / f"{stem}.json"
     with FileLock(folder / f"{stem}.lock"):
         try:
             narrow = network.load(path)
             recipe = json.loads(facts.read_text())
-        except (IntegrityError, OSError, ValueError):  # absent or damaged: made again
+        except (IntegrityError, OSError, ValueError):  # missing or damaged: pruned again
             found = pruning.choose(network.load(source.model), windows)
             narrow = found.model
             recipe = {
@@ -50,15 +50,15 @@ def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, Ma
                 "held_out_flip_fraction": found.flip_fraction,
                 "within_budget": str(found.within_budget).lower(),
                 "calibration_windows": len(windows),
-                "calibration_sha256": made_from[1],
+                "calibration_sha256": inputs[1],
             }
             network.save(narrow, path)
             with atomic_file(facts) as temporary:
                 temporary.write_text(json.dumps(recipe, indent=2) + "\n")
-    return narrow, Made(network.flops_per_window(narrow.spec), recipe)
+    return narrow, EngineFile(network.flops_per_window(narrow.spec), recipe)
 
 
-def _make(source: EngineSource, path: Path) -> Made:
+def _make(source: EngineSource, path: Path) -> EngineFile:
     narrow, made = narrow_network(source)
     example_BTF = np.ascontiguousarray(source.windows()[:64])
     graph.export_onnx(narrow, example_BTF, path)
@@ -74,7 +74,7 @@ class OnnxRuntimePruned(OnnxRuntimeFloat32):
         super().__init__()
         self.device = "cpu"
 
-    def _make(self, source: EngineSource, path: Path) -> Made:
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
         return _make(source, path)
 
     def _open(self, path: Path, threads: int) -> Predictor:
@@ -86,11 +86,11 @@ class OpenVinoPruned(OpenVinoEngine):
 
     name, precision = "openvino-pruned", "fp32"
 
-    def _make(self, source: EngineSource, path: Path) -> Made:
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
         return _make(source, path)
 
 
 class OpenVinoPrunedBFloat16(OpenVinoPruned):
-    """The narrow network in BF16, where the processor computes it natively."""
+    """The narrow network in BF16, on processors with native BF16."""
 
     name, precision, hint = "openvino-pruned-bf16", "bf16", "bf16"

@@ -1,7 +1,9 @@
 """FP32 ONNX -> static int8 (QDQ) ONNX, calibrated on training windows.
 
-The attention's scores, which have no weights, stay FP32; so does all but the feed-forward, nine
-tenths of the arithmetic, if int8 elsewhere moves a probability by more than it may.
+The attention scores, which have no weights, stay FP32. If int8 in all other products changes a
+probability by more than `MAX_ABS_DP`, only the feed-forward products are int8 (nine tenths of the
+arithmetic). Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference".
 
 Shapes: B windows, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -25,18 +27,18 @@ from model_code.errors import EngineError
 from model_code.models.probability import probability
 from model_code.settings import INPUT_NAME, OUTPUT_NAME
 
-CHUNK = 64  # calibration windows a step
-WINDOWS = 512  # calibrated on at most: ranges settle long before
+CHUNK = 64  # calibration windows per step
+WINDOWS = 512  # calibration uses at most this many: ranges converge with far fewer
 MAX_ABS_DP = 0.01  # of a probability, on the calibration windows, with all products in int8
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """What was quantised.
+    """Result of a quantisation.
 
     Attributes:
-        what: "all products" or "feed-forward".
+        what: the quantised products: "all products" or "feed-forward".
         products: their node names.
         max_abs_dp: largest probability difference to FP32 on the calibration windows.
     """
@@ -56,25 +58,26 @@ class _Windows(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def needs_reduced_range() -> bool:
-    """Whether u8 x s8 products saturate here: without VNNI two of them are summed in 16 bits."""
+    """Whether u8 x s8 products saturate: processors without VNNI add two of them in 16 bits."""
     return not machine.flags() & set(DOT_PRODUCTS)
 
 
 def quantise(
     onnx_path: Path, x_BTF: NDArray[np.float32], out: Path, *, reduce_range: bool
 ) -> Quantised:
-    """Write the int8 graph of `onnx_path`: all products if they stay within `MAX_ABS_DP`.
+    """Write the int8 graph of `onnx_path`: all products if the error is within `MAX_ABS_DP`.
 
-    Otherwise the feed-forward products alone, whatever their error: the gate judges it.
+    Otherwise only the feed-forward products are quantised, whatever their error: the gate judges
+    the engine.
 
     Args:
         onnx_path: exported graph.
-        x_BTF: training windows to calibrate on, `WINDOWS` of them, evenly spread.
+        x_BTF: training windows; `WINDOWS` of them, evenly spaced, are used for calibration.
         out: file to write.
         reduce_range: weights in 7 bits, for processors whose 8-bit products saturate.
 
     Raises:
-        EngineError: the graph holds no feed-forward layer, or the quantiser refuses it.
+        EngineError: the graph has no feed-forward layer, or the quantiser refuses it.
     """
     some = np.linspace(0, len(x_BTF) - 1, min(WINDOWS, len(x_BTF))).astype(np.int64)
     x_BTF = np.ascontiguousarray(x_BTF[some])
@@ -117,7 +120,7 @@ def _write(
         reduce_range=reduce_range,
         nodes_to_quantize=products,
         op_types_to_quantize=["MatMul", "Gemm"],
-        # products answer in FP32: what follows them is a sum or a norm, computed there anyway
+        # products output FP32: the sum or norm that follows is computed in FP32 anyway
         extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
     )
 
@@ -132,7 +135,7 @@ def _probability(path: Path, x_BTF: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def constant_products(model: onnx.ModelProto) -> list[str]:
-    """Names of all matrix products with weights; those of the attention's scores have none."""
+    """Names of all matrix products with weights; the attention scores have none."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [
         node.name
@@ -163,7 +166,7 @@ def feed_forward_products(model: onnx.ModelProto) -> list[str]:
         found += [before.name] if before is not None else []
         found += [user.name for user in after if user.op_type in ("MatMul", "Gemm")]
     if not found:
-        raise EngineError("the graph holds no feed-forward layer to quantise")
+        raise EngineError("the graph has no feed-forward layer to quantise")
     return list(dict.fromkeys(found))
 
 
@@ -174,7 +177,7 @@ def _reshaped(producer: dict[str, onnx.NodeProto], user: onnx.NodeProto, name: s
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser from advising a preprocessing that was done."""
+    """Suppress the quantiser's advice to preprocess, which is already done."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -35,5 +35,5 @@ ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}
 
 
 def available() -> dict[str, str | None]:
-    """Every engine's name with None, or with the reason why it cannot run on this machine."""
+    """Every engine's name, with None or the reason why it cannot run on this machine."""
     return {name: engine.availability() for name, engine in ENGINES.items()}

@@ -27,7 +27,7 @@ class TensorSpec(_Frozen):
     Attributes:
         name: as in the served model.
         dtype: as Triton names it.
-        shape: of one sample, the batch dimension left out.
+        shape: of one sample, without the batch dimension.
     """
 
     name: str
@@ -46,7 +46,7 @@ class PlanFacts(_Frozen):
         profile: batch sizes (min, opt, max) of the one optimisation profile.
         workspace_bytes: limit given to the builder.
         flags: builder flags set.
-        layers: layers of the parsed network by the type they compute in, as {"HALF": 70}.
+        layers: number of layers of the parsed network by output type, as {"HALF": 70}.
         timing_cache_sha256: of the timing cache after the build.
         trtexec: the command that builds the same plan from `typed.onnx`.
     """
@@ -64,7 +64,7 @@ class PlanFacts(_Frozen):
 
 
 class EngineSidecar(_Frozen):
-    """Identity card of an engine; lies beside it as `engine.json`.
+    """Metadata of an engine, stored beside it as `engine.json`.
 
     Attributes:
         engine: one of `settings.ENGINE_NAMES`.
@@ -81,9 +81,9 @@ class EngineSidecar(_Frozen):
         max_batch: largest batch a caller may send.
         threads: intra-operator threads used while building.
         system: operating system and architecture.
-        flops: floating-point operations of one window, matrix products alone.
-        recipe: how its file came from the export, for those that change the network.
-        build_seconds: wall time of the build, compilation included.
+        flops: floating-point operations of one window, matrix products only.
+        recipe: how the file was derived from the export, for engines that change the network.
+        build_seconds: wall time of the build, including compilation.
         parity_error: largest |logit difference| to eager FP32 on sampled windows.
         plan: TensorRT only.
     """
@@ -117,7 +117,7 @@ class EngineSidecar(_Frozen):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read `engine.json` and prove that the engine's bytes are the recorded ones.
+        """Read `engine.json` and verify that the engine's bytes have the recorded hash.
 
         Raises:
             IntegrityError: sidecar or engine missing, malformed, or bytes differ.

@@ -1,8 +1,8 @@
-"""Typed ONNX -> TensorRT plan, against the API of TensorRT 10.12 and later.
+"""Typed ONNX -> TensorRT plan, for the API of TensorRT 10.12 and later.
 
-TensorRT 11 has no weak typing: precision is written in the graph (`tensorrt_graph`), the network is
-strongly typed, and the flags of old (`BuilderFlag.FP16`) are gone. The module is passed in, so that
-the same code drives `tensorrt` and, on machines without a GPU, the builder of `tensorrt_rtx`.
+TensorRT 11 has no weak typing: the graph defines the precision (`tensorrt_graph`), the network is
+strongly typed, and the old flags (`BuilderFlag.FP16`) are removed. The module is an argument, so
+that the same code drives `tensorrt` and, on machines without a GPU, the builder of `tensorrt_rtx`.
 
 Source: NVIDIA, "TensorRT Developer Guide", strongly typed networks.
 """
@@ -26,13 +26,13 @@ PROFILE = (1, max(PREFERRED_BATCH_SIZES), MAX_BATCH_SIZE)
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine and what is known of its making.
+    """A serialised engine and facts about its build.
 
     Attributes:
         data: the plan.
-        layers: layers of the parsed network by the type they answer in, as {"HALF": 70}.
+        layers: number of layers of the parsed network by output type, as {"HALF": 70}.
         flags: names of the builder flags set.
-        timing_cache: after the build; give it to the next one.
+        timing_cache: after the build; pass it to the next build.
     """
 
     data: bytes
@@ -56,16 +56,16 @@ def build_plan(
     Args:
         trt: the `tensorrt` module, or one with the same builder API.
         graph: serialised ONNX; its types are the plan's types.
-        layer_type: name of `DataType` that some layers must be found in: HALF, BF16 or FLOAT.
-            For FLOAT no layer may be found in 16 bits.
+        layer_type: name of the `DataType` that some layers must have: HALF, BF16 or FLOAT. With
+            FLOAT no layer may have a 16-bit type.
         sparse: let the builder use 2:4 sparse kernels where weights allow.
         profile: batch sizes (min, opt, max).
         workspace_bytes: limit of the builder's scratch memory.
-        timing_cache: of an earlier build; one of another GPU or version is left aside.
+        timing_cache: of an earlier build; one of another GPU or version is ignored.
 
     Raises:
-        EngineError: the parser or the builder refuses, with the library's own messages, or the
-            parsed network is not of the type asked for.
+        EngineError: the parser or the builder fails (with the library's messages), or the parsed
+            network does not have the requested type.
     """
     log = _log(trt)
     builder = trt.Builder(log)
@@ -80,17 +80,17 @@ def build_plan(
     found = ", ".join(f"{count} {name}" for name, count in sorted(layers.items()))
     if not layers[layer_type]:
         raise EngineError(
-            f"a plan asked for in {layer_type} holds no {layer_type} layer, but {found or 'none'}",
+            f"the parsed network has no {layer_type} layer; its layers: {found or 'none'}",
             remedy="convert the graph with tensorrt_graph.RECIPES before the build",
         )
     if layer_type == "FLOAT" and layers["HALF"] + layers["BF16"]:
         raise EngineError(
-            f"a plan asked for in FP32 holds layers of 16 bits: {found}",
-            remedy="build from the exported graph itself",
+            f"the network of an FP32 plan has 16-bit layers: {found}",
+            remedy="build from the exported graph",
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    config.clear_flag(trt.BuilderFlag.TF32)  # what is kept in FP32 is meant to be FP32
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 layers must compute in true FP32
     if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     known = config.create_timing_cache(timing_cache)
@@ -99,12 +99,13 @@ def build_plan(
     shapes = [(batch, SEQUENCE_LENGTH, FEATURE_COUNT) for batch in profile]
     optimisation = builder.create_optimization_profile()
     optimisation.set_shape(INPUT_NAME, *shapes)
-    # set_shape answers None for good and for bad: only a plan proves the profile
+    # set_shape returns None in either case: only a successful build validates the profile
     config.add_optimization_profile(optimisation)
     data = builder.build_serialized_network(network, config)
     if data is None:
         raise EngineError(
-            f"TensorRT built no plan for batches {profile}: {'; '.join(log.errors) or 'no reason'}",
+            f"TensorRT built no plan for batches {profile}: "
+            f"{'; '.join(log.errors) or 'no reason given'}",
             remedy="check the profile and the free GPU memory",
         )
     flags = trt.BuilderFlag.__members__.items()
@@ -117,14 +118,14 @@ def build_plan(
 
 
 def layer_types(trt: Any, network: Any) -> Counter[str]:
-    """Layers of a parsed network by the type of their first output; constants left out."""
+    """Layers of a parsed network by the type of their first output, without constants and casts."""
     layers = (network.get_layer(index) for index in range(network.num_layers))
     skipped = (trt.LayerType.CONSTANT, trt.LayerType.CAST)
     return Counter(layer.get_output(0).dtype.name for layer in layers if layer.type not in skipped)
 
 
 def trtexec_command(graph: str, plan: str, *, sparse: bool) -> str:
-    """The command of NVIDIA's `trtexec` that builds the same plan, to reproduce or to profile.
+    """The `trtexec` command that builds the same plan, to reproduce or to profile it.
 
     Args:
         graph: path of the typed ONNX file.
@@ -139,7 +140,7 @@ def trtexec_command(graph: str, plan: str, *, sparse: bool) -> str:
         [
             "trtexec",
             f"--onnx={graph}",
-            "--stronglyTyped",  # 10.x needs it, 11 takes it for granted
+            "--stronglyTyped",  # required by 10.x, implied by 11
             "--noTF32",
             *shapes,
             f"--memPoolSize=workspace:{TENSORRT_WORKSPACE_BYTES >> 20}M",

@@ -1,7 +1,7 @@
 """TensorRT on an NVIDIA GPU: FP32, FP16, BF16, and FP16 with 2:4 sparse feed-forward weights.
 
-A plan is executable code for one library version and one GPU: its bytes are checked against the
-sidecar, the sidecar against the machine, and only then is it deserialised.
+A plan is executable code for one library version and one GPU. It is deserialised only after its
+bytes have been checked against the sidecar and the sidecar against the machine.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -54,7 +54,7 @@ class TensorRTEngine:
         self._recipe = RECIPES[name]
 
     def availability(self) -> str | None:
-        """Needs the driver, a GPU torch can use, and TensorRT's Python package."""
+        """Needs the driver, a GPU that torch can use, and TensorRT's Python package."""
         # before the import: without a driver TensorRT crashes instead of raising
         try:
             ctypes.CDLL("libcuda.so.1")
@@ -69,7 +69,7 @@ class TensorRTEngine:
         return None
 
     def build(self, source: EngineSource, out: Path) -> EngineSidecar:
-        """Type the graph, build the plan for this GPU, prove it, write the sidecar.
+        """Convert the graph's types, build and run the plan on this GPU, write the sidecar.
 
         Raises:
             EngineUnavailableError: no GPU, driver or library.
@@ -152,12 +152,12 @@ class TensorRTEngine:
 
 
 def require_fit(sidecar: EngineSidecar, version: str, capability: str, folder: Path) -> None:
-    """Refuse a plan made for another machine; TensorRT itself only logs and returns nothing.
+    """Refuse a plan built for another machine; TensorRT itself only logs and returns None.
 
     Args:
         sidecar: of the plan.
-        version: of the TensorRT at hand.
-        capability: SM of the GPU at hand, as "9.0".
+        version: of the installed TensorRT.
+        capability: SM of this machine's GPU, as "9.0".
         folder: of the engine, for the message.
 
     Raises:
@@ -197,7 +197,7 @@ class _PlanPredictor:
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise EngineError(
-                "TensorRT refuses to deserialise the plan (its log says why)",
+                "TensorRT refuses to deserialise the plan (the reason is in its log)",
                 where=str(path),
                 remedy="build the engine again on this machine",
             )
@@ -213,6 +213,6 @@ class _PlanPredictor:
             self._context.set_tensor_address(INPUT_NAME, window_BTF.data_ptr())
             self._context.set_tensor_address(OUTPUT_NAME, logits_BC.data_ptr())
             if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError("TensorRT failed to run the plan (its log says why)")
+                raise EngineError("TensorRT failed to run the plan (the reason is in its log)")
             answer: NDArray[np.float32] = logits_BC.float().cpu().numpy()
         return answer

@@ -1,6 +1,7 @@
-"""ONNX in the types a TensorRT plan computes in; a strongly typed network takes them literally.
+"""Convert ONNX to the types of a TensorRT plan; a strongly typed network uses exactly these types.
 
-Source: NVIDIA, "TensorRT Developer Guide", strongly typed networks and structured sparsity.
+Sources: NVIDIA, "TensorRT Developer Guide", strongly typed networks and structured sparsity; Mishra
+et al. 2021, "Accelerating Sparse Deep Neural Networks", arXiv:2104.08378.
 """
 
 import warnings
@@ -18,17 +19,17 @@ from onnxconverter_common import float16  # type: ignore[import-untyped]
 from model_code.engines.quantisation import feed_forward_products
 from model_code.errors import EngineError
 
-# sums of squares, of exponentials, and over time lose what 16 bits cannot hold
+# sums of squares, of exponentials and over time lose too much precision in 16 bits
 FP32_OPERATORS = ("LayerNormalization", "Softmax", "ReduceMean")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one TensorRT engine's graph is typed.
+    """Types of one TensorRT engine's graph.
 
     Attributes:
-        convert: the typed graph of an exported file.
-        layer_type: name of `tensorrt.DataType` that its matrix products must be found in.
+        convert: returns the typed graph of an exported file.
+        layer_type: name of the `tensorrt.DataType` that its matrix products must have.
         io: type of input and output, as Triton names it.
         fp32_operators: ONNX operators kept in FP32 on purpose.
         sparse: whether the builder may use 2:4 sparse kernels.
@@ -42,9 +43,9 @@ class Recipe:
 
 
 def to_half(onnx_path: Path) -> onnx.ModelProto:
-    """The graph in FP16, inputs and outputs included; `FP32_OPERATORS` stay FP32.
+    """The graph in FP16, including inputs and outputs; `FP32_OPERATORS` stay FP32.
 
-    What comes before the first convolution stays FP32 too: standardisation divides by spreads
+    Operators before the first convolution stay FP32 too: standardisation divides by deviations
     that FP16 may flush to zero.
 
     Raises:
@@ -56,8 +57,8 @@ def to_half(onnx_path: Path) -> onnx.ModelProto:
 def to_bfloat(onnx_path: Path) -> onnx.ModelProto:
     """The graph in BF16, input and output FP32; `FP32_OPERATORS` and convolutions stay FP32.
 
-    Raw features keep their digits: BF16 has but eight bits of them. ONNX has no BF16 convolution
-    at this opset, and the network's is a few thousandths of the arithmetic.
+    Raw features stay FP32, because BF16 has only eight significant bits. ONNX has no BF16
+    convolution at this opset; the network's is a few thousandths of the arithmetic.
 
     Raises:
         EngineError: the result is not a valid graph.
@@ -79,7 +80,7 @@ def to_bfloat(onnx_path: Path) -> onnx.ModelProto:
 
 
 def to_sparse_half(onnx_path: Path) -> onnx.ModelProto:
-    """As `to_half`, of every four feed-forward weights in a sum the two smallest set to zero.
+    """As `to_half`, with the two smallest of every four feed-forward weights in a sum set to zero.
 
     Raises:
         EngineError: the graph has no feed-forward layer, or the result is not a valid graph.
@@ -98,7 +99,7 @@ def two_of_four(weight_IO: np.ndarray) -> np.ndarray:
     """Keep the two largest of each four consecutive weights along the summed axis (the first)."""
     inputs, outputs = weight_IO.shape
     if inputs % 4:
-        raise EngineError(f"{inputs} inputs of a layer cannot be pruned two of four")
+        raise EngineError(f"a layer with {inputs} inputs cannot be pruned 2:4")
     groups = weight_IO.reshape(inputs // 4, 4, outputs)
     rank = np.abs(groups).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return np.where(rank >= 2, groups, 0).reshape(inputs, outputs).astype(weight_IO.dtype)

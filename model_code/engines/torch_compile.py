@@ -1,8 +1,8 @@
 """`torch.compile`: inductor's C++ on the CPU, Triton kernels in CUDA graphs on a GPU.
 
-Compiled for batches 1, 8, 16, 32 and 64 on a GPU, whose graphs have fixed shapes; on the CPU for
-batch 1 and, once more, for any other. Whatever else comes is filled up to the next larger batch,
-so that nothing is ever compiled while answers are awaited.
+On a GPU, whose CUDA graphs have fixed shapes, the network is compiled for batches 1, 8, 16, 32 and
+64; on the CPU for batch 1, and once for all others. A batch of another size is padded to the next
+larger one, so that no request waits for a compilation.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -42,7 +42,7 @@ class TorchCompiled(TorchFloat32):
     name, precision = "torch-compile", "fp32"
 
     def availability(self) -> str | None:
-        """Needs what compiles: Triton on a GPU, a C++ compiler on a CPU."""
+        """Needs Triton on a GPU, a C++ compiler on a CPU."""
         if self.device == "cuda":
             return None if util.find_spec("triton") else "Triton is not installed"
         compiler = os.environ.get("CXX")
@@ -50,11 +50,11 @@ class TorchCompiled(TorchFloat32):
             return None
         if any(shutil.which(name) for name in COMPILERS):
             return None
-        return f"no C++ compiler ({' or '.join(COMPILERS)}, or the one CXX names)"
+        return f"no C++ compiler ({', '.join(COMPILERS)} or $CXX)"
 
     def _open(self, path: Path, threads: int) -> Predictor:
-        super()._open(path, threads)  # torch's own settings
-        # read by inductor when it compiles; its default is a folder in /tmp that others may own
+        super()._open(path, threads)  # for torch's global settings
+        # inductor reads it when it compiles; its default in /tmp may belong to another user
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("torch-compile"))
         try:
             return _CompiledPredictor(network.load(path).to(self.device).eval(), self.device)
@@ -65,14 +65,14 @@ class TorchCompiled(TorchFloat32):
             raise EngineError(
                 f"torch.compile failed: {reason[0]}",
                 where=os.environ["TORCHINDUCTOR_CACHE_DIR"],
-                remedy="use torch-fp32, or see the compiler's words: TORCH_LOGS=inductor",
+                remedy="use torch-fp32; to see the compiler's messages: TORCH_LOGS=inductor",
             ) from error
 
 
 class _CompiledPredictor:
     def __init__(self, model: network.FinancialPredictor, device: str) -> None:
         self._device = device
-        torch.compiler.reset()  # an earlier network's graphs would count against the limit
+        torch.compiler.reset()  # graphs of an earlier network count against the recompile limit
         forward: dict[int, Callable[[Tensor], Tensor]] = {}
         with _decomposed(), torch.inference_mode():
             if device == "cuda":
@@ -84,7 +84,7 @@ class _CompiledPredictor:
                 several = torch.compile(_Several(model), dynamic=True, options=options)
                 forward = {batch: single if batch == 1 else several for batch in BATCHES}
             self._forward = forward
-            for batch in BATCHES * (3 if device == "cuda" else 1):  # graphs: recorded, then played
+            for batch in BATCHES * (3 if device == "cuda" else 1):  # CUDA graphs: record and replay
                 self._run(torch.zeros(batch, SEQUENCE_LENGTH, FEATURE_COUNT))
 
     def _run(self, x_BTF: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class _CompiledPredictor:
 
 
 class _Several(torch.nn.Module):
-    """The same network as another module: torch keeps compiled graphs by the code they are of."""
+    """The same network in another module, because torch caches compiled graphs by their code."""
 
     def __init__(self, model: network.FinancialPredictor) -> None:
         super().__init__()
@@ -121,12 +121,12 @@ class _Several(torch.nn.Module):
 
 @contextmanager
 def _decomposed() -> Iterator[None]:
-    """Trace the encoder's own arithmetic; its fused eager kernel would be a wall to inductor."""
+    """Disable the encoder's fused eager kernel, which inductor cannot compile."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on its own deprecated switches
+            warnings.simplefilter("ignore")  # torch warns about its own deprecated switches
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

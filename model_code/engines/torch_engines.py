@@ -41,8 +41,8 @@ class _TorchEngine(PackagedEngine):
 
     def _open(self, path: Path, threads: int) -> Predictor:
         torch.set_num_threads(threads)
-        # Convolutions default to TF32 on CUDA; the reference must be true FP32. The older switch,
-        # since torch's exporter reads that one and refuses settings made operator by operator.
+        # Convolutions default to TF32 on CUDA; the reference must be true FP32. This is the older
+        # switch, because torch's exporter reads it and rejects per-operator settings.
         torch.backends.cudnn.allow_tf32 = False
         return _TorchPredictor(path, self.device, self.dtype)
 
@@ -51,7 +51,7 @@ class _TorchEngine(PackagedEngine):
 
 
 class TorchFloat32(_TorchEngine):
-    """Eager FP32: what every other engine is compared with."""
+    """Eager FP32: the reference for every other engine."""
 
     name, precision = "torch-fp32", "fp32"
 
@@ -61,7 +61,7 @@ class TorchFloat32(_TorchEngine):
 
 
 class TorchMixed(_TorchEngine):
-    """Autocast: FP16 on CUDA, BF16 on a CPU that computes it natively."""
+    """Autocast: FP16 on CUDA, BF16 on a CPU with native BF16."""
 
     name = "torch-amp"
 
@@ -72,7 +72,7 @@ class TorchMixed(_TorchEngine):
         self.dtype = torch.float16 if cuda else torch.bfloat16
 
     def availability(self) -> str | None:
-        """Emulated BF16 is an order of magnitude slower than FP32: not offered."""
+        """Not available with emulated BF16, which is an order of magnitude slower than FP32."""
         if self.device == "cuda":
             return None
         capabilities = torch.cpu.get_capabilities()

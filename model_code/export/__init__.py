@@ -1,1 +1,1 @@
-"""The trained network as TorchScript and ONNX, and pruned."""
+"""Export of the trained network to TorchScript and ONNX, and pruning."""

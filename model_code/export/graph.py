@@ -1,4 +1,4 @@
-"""TorchScript and ONNX of a trained network, each proved to be the same network.
+"""Export of a trained network to TorchScript and ONNX, each checked for parity.
 
 Shapes: B windows, T steps (64), F features (16), C classes (2).
 """
@@ -35,13 +35,13 @@ BATCH_DIM = "batch"
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         format: torchscript or onnx.
         opset: of ONNX's default domain; None for TorchScript.
-        parity_error: largest absolute difference of a logit from torch, over all batches tried.
-        parity_batches: the batch sizes tried.
+        parity_error: largest absolute difference of a logit from torch, over all batches checked.
+        parity_batches: the batch sizes checked.
         file_bytes: size of the file.
     """
 
@@ -63,16 +63,16 @@ def export_torchscript(
         path: file to write, atomically.
 
     Raises:
-        ExportError: the traced network, read back, answers differently, or the example is unfit.
+        ExportError: the traced network, read back, gives other logits, or the example is invalid.
         StorageError: the file cannot be written.
     """
     _check(model, example_BTF)
     with atomic_file(path) as temporary:
         with torch.no_grad(), warnings.catch_warnings():
-            # torch deprecates its own TorchScript in favour of torch.export; Triton's PyTorch
-            # backend still serves it
+            # torch deprecates TorchScript in favour of torch.export; Triton's PyTorch backend
+            # still serves it
             warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
-            # shape checks inside torch's attention become constants: they hold for every batch
+            # shape checks inside torch's attention become constants, valid for every batch
             warnings.filterwarnings("ignore", message=".*trace might not generalize.*")
             # the same fused evaluation path as in eager mode; parity is checked below
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
@@ -100,14 +100,14 @@ def export_onnx(model: FinancialPredictor, example_BTF: np.ndarray, path: Path) 
         path: file to write, atomically.
 
     Raises:
-        ExportError: names, types, dynamic batch or opset are not as promised, ONNX's checker
-            refuses the file, or ONNX Runtime's answers differ from torch's.
+        ExportError: names, types, dynamic batch or opset differ from the contract, ONNX's checker
+            rejects the file, or ONNX Runtime's logits differ from torch's.
         StorageError: the file cannot be written.
     """
     _check(model, example_BTF)
     with atomic_file(path) as temporary:
         with torch.no_grad(), warnings.catch_warnings(), _quiet_registration():
-            # the exporter's own use of what torch and its helpers deprecate
+            # the exporter itself uses deprecated functions of torch and its helpers
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             torch.onnx.export(
@@ -135,7 +135,7 @@ def export_onnx(model: FinancialPredictor, example_BTF: np.ndarray, path: Path) 
 
 @contextmanager
 def _quiet_registration() -> Iterator[None]:
-    """Keep the exporter from warning that torchvision, which nothing here uses, is absent."""
+    """Suppress the exporter's warning that torchvision, which is not used here, is missing."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -149,15 +149,15 @@ def check_onnx(path: Path) -> int:
     """Check an ONNX file against the served contract and return its opset.
 
     Raises:
-        ExportError: as `export_onnx`, parity aside.
+        ExportError: as in `export_onnx`, except parity.
     """
     graph = onnx.load(path, load_external_data=False)
     if any(tensor.external_data for tensor in graph.graph.initializer):
-        raise _refused("its weights lie in another file", path)
+        raise _refused("its weights are in another file", path)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise _refused(f"ONNX's checker refuses it: {error}", path) from error
+        raise _refused(f"ONNX's checker rejects it: {error}", path) from error
     expected = {
         "input": (INPUT_NAME, [BATCH_DIM, SEQUENCE_LENGTH, FEATURE_COUNT]),
         "output": (OUTPUT_NAME, [BATCH_DIM, CLASS_COUNT]),
@@ -188,7 +188,7 @@ def _check(model: FinancialPredictor, example_BTF: np.ndarray) -> None:
     if len(shape) != 3 or shape[0] < 2 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT):
         raise ExportError(
             f"the example has shape {shape}, expected (2 or more, {SEQUENCE_LENGTH}, "
-            f"{FEATURE_COUNT}): from fewer windows a fixed batch would be exported"
+            f"{FEATURE_COUNT}): with fewer windows the exported batch size would be fixed"
         )
     if kind != np.float32 or not np.isfinite(example_BTF).all():
         raise ExportError(f"the example ({kind}) must be finite float32")
@@ -200,7 +200,7 @@ def _parity(
     example_BTF: np.ndarray,
     path: Path,
 ) -> float:
-    """Largest difference of a logit between `answer` and the network, over several batches."""
+    """Largest difference of a logit between `answer` and the network, over all parity batches."""
     errors = []
     for batch in PARITY_BATCHES:
         x_BTF = np.resize(example_BTF, (batch, *example_BTF.shape[1:]))  # repeats if too few
@@ -208,7 +208,7 @@ def _parity(
             expected_BC = model(torch.from_numpy(x_BTF)).numpy()
         found_BC = answer(x_BTF)
         if found_BC.shape != expected_BC.shape:
-            raise _refused(f"answers {found_BC.shape} at batch {batch}", path)
+            raise _refused(f"output shape {found_BC.shape} at batch {batch}", path)
         errors.append(float(np.abs(found_BC - expected_BC).max()))
     worst = max(errors)
     if not worst <= PARITY_LIMIT:  # NaN must fail too
@@ -218,7 +218,7 @@ def _parity(
 
 def _refused(reason: str, path: Path) -> ExportError:
     return ExportError(
-        f"the exported graph is not the network it came from: {reason}",
+        f"the exported graph does not match the network: {reason}",
         where=str(path),
         remedy="report the torch, onnx and onnxruntime versions; nothing was written",
     )

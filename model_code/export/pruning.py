@@ -1,10 +1,10 @@
 """Feed-forward pruning: fewer hidden units, the second matrix refitted in closed form.
 
 Nine tenths of the network's arithmetic is in the feed-forward layers. Their hidden units are
-removed a share at a time, those first whose loss the remaining ones can best make up for
-(Hassibi and Stork 1993, "Optimal Brain Surgeon", for whole units); then, layer by layer, the
-second matrix is fitted anew by least squares, so that each layer of the narrow network, fed by
-the narrow layers before it, answers what the wide layer answers. No training, no chance in it.
+removed in steps, first those that the remaining units compensate best (Hassibi and Stork 1993,
+"Optimal Brain Surgeon", applied to whole units). Then least squares refits the second matrix,
+layer by layer: each layer of the narrow network, with the narrow layers before it as input,
+reproduces the wide layer's output. There is no training and no randomness.
 
 Shapes: B windows, T steps, F features, N tokens (B x T), D channels, H hidden units.
 """
@@ -20,26 +20,26 @@ from model_code.errors import EngineError
 from model_code.models.network import FinancialPredictor
 from model_code.models.probability import probability
 
-FRACTIONS = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # of the hidden units to keep, the first that will do
+FRACTIONS = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # of the hidden units to keep; the first in budget wins
 MAX_ABS_DP = 0.0125  # largest probability difference allowed on windows held out of the fit
-MAX_FLIP_FRACTION = 0.005  # and of windows decided otherwise
-HELD_OUT = 4  # every so many windows are held out
-STEP = 0.125  # of the remaining units removed between two looks at their importance
-RIDGE = 1e-4  # of the mean squared activation: keeps the fit solvable where units are copies
+MAX_FLIP_FRACTION = 0.005  # largest share of flipped decisions allowed on them
+HELD_OUT = 4  # one window in this many is held out
+STEP = 0.125  # share of the remaining units removed before their importance is updated
+RIDGE = 1e-4  # of the mean squared activation: keeps the fit solvable if units are copies
 BATCH = 128  # windows; bounds the memory of the hidden activations
-TOKENS = 1 << 15  # fitted on at most; many windows, each thinned, tell more than few whole ones
+TOKENS = 1 << 15  # limit of the fit; many thinned windows carry more information than few full ones
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A narrower network and how near it stays, on windows held out of the fit.
+    """A narrower network and its deviation from the wide one, on windows held out of the fit.
 
     Attributes:
         model: the narrow network, in evaluation mode.
         width: hidden units kept in each layer.
         max_abs_dp: largest difference of a probability to the wide network.
-        flip_fraction: windows decided otherwise.
-        within_budget: both lie within the limits; otherwise no width tried did.
+        flip_fraction: share of windows whose decision differs (flips).
+        within_budget: whether both are within the limits; False means that no width was.
     """
 
     model: FinancialPredictor
@@ -50,11 +50,11 @@ class Pruned:
 
 
 def choose(model: FinancialPredictor, x_BTF: np.ndarray) -> Pruned:
-    """The narrowest network within the budget, or the widest tried where none is.
+    """The narrowest network within the budget, or the widest tried if none is.
 
     Args:
-        model: in evaluation mode; stays as it is.
-        x_BTF: raw training windows; three quarters are fitted on, the others held out.
+        model: in evaluation mode; not changed.
+        x_BTF: raw training windows; three quarters are used for the fit, the others held out.
 
     Raises:
         EngineError: the windows are too few.
@@ -81,7 +81,7 @@ def prune(
     """Narrower networks of the same function, one for each width, narrowest first.
 
     Args:
-        model: in evaluation mode; stays as it is.
+        model: in evaluation mode; not changed.
         x_BTF: raw training windows to fit on.
         widths: hidden units to keep, each fewer than the network's.
 
@@ -92,7 +92,7 @@ def prune(
     if not all(0 < width < hidden for width in widths) or tokens < 2 * hidden:
         raise EngineError(
             f"cannot prune {hidden} hidden units to {widths} with {tokens} tokens",
-            remedy="give more calibration windows",
+            remedy="pass more calibration windows",
         )
     with torch.no_grad():
         first_BTD = _embed(model, torch.from_numpy(x_BTF))
@@ -116,7 +116,7 @@ def _probability(model: FinancialPredictor, x_BTF: np.ndarray) -> np.ndarray:
 def _refit(
     model: FinancialPredictor, width: int, kept: list[Tensor], first_BTD: Tensor
 ) -> FinancialPredictor:
-    """The network with the kept units of each layer and second matrices fitted anew."""
+    """The network with the kept units of each layer and refitted second matrices."""
     narrow = FinancialPredictor(model.spec.model_copy(update={"feed_forward": width})).eval()
     cut = {"linear1.weight": 0, "linear1.bias": 0, "linear2.weight": 1}
     state = dict(model.state_dict())
@@ -129,7 +129,7 @@ def _refit(
     for layer, thin in zip(_layers(model), _layers(narrow), strict=True):
         middle_BTD, thin_BTD = _attend(layer, wide_BTD), _attend(thin, narrow_BTD)
         answer_BTD = _feed_forward(layer, middle_BTD)
-        # what was lost before this layer is made up for as well: both sides of the residual
+        # includes both sides of the residual, to compensate for the error of earlier layers too
         target_BTD = middle_BTD + answer_BTD - thin_BTD
         _fit_second(thin, _thin(thin_BTD), _thin(target_BTD))
         wide_BTD = _finish(layer, middle_BTD, answer_BTD)
@@ -153,35 +153,35 @@ def _select(
         while len(units) > width:
             inverse_HH = torch.cholesky_inverse(torch.linalg.cholesky(gram_HH[units][:, units]))
             count = max(1, min(int(STEP * len(units)), len(units) - width))
-            gone = _least_missed(inverse_HH, weight_DH, count)
-            stay = torch.tensor(sorted(set(range(len(units))) - set(gone.tolist())))
-            # the remaining units take over what the gone ones did, as far as they can
-            share = torch.linalg.solve(inverse_HH[gone][:, gone], inverse_HH[gone][:, stay])
-            weight_DH = weight_DH[:, stay] - weight_DH[:, gone] @ share
-            units = units[stay]
+            cut = _least_important(inverse_HH, weight_DH, count)
+            kept = torch.tensor(sorted(set(range(len(units))) - set(cut.tolist())))
+            # the kept units compensate for the cut ones as far as they can
+            share = torch.linalg.solve(inverse_HH[cut][:, cut], inverse_HH[cut][:, kept])
+            weight_DH = weight_DH[:, kept] - weight_DH[:, cut] @ share
+            units = units[kept]
         found[width] = units
     return found
 
 
-def _least_missed(inverse_HH: Tensor, weight_DH: Tensor, count: int) -> Tensor:
-    """The `count` units to remove, one after another: of two copies only one can be spared.
+def _least_important(inverse_HH: Tensor, weight_DH: Tensor, count: int) -> Tensor:
+    """The `count` units to remove, chosen one after another: only one of two copies is redundant.
 
-    Looks at the `2 * count` units that are least missed alone, which bounds the work.
+    Considers only the `2 * count` units that are individually least important, to bound the work.
     """
     alone_H = weight_DH.square().sum(0) / inverse_HH.diagonal()
     candidates = alone_H.argsort()[: 2 * count]
     inverse_CC = inverse_HH[candidates][:, candidates].clone()
     weight_DC = weight_DH[:, candidates].clone()
-    gone: list[int] = []
+    cut: list[int] = []
     for _ in range(count):
         loss_C = weight_DC.square().sum(0) / inverse_CC.diagonal()
-        loss_C[gone] = torch.inf
+        loss_C[cut] = torch.inf
         unit = int(loss_C.argmin())
         row_C = inverse_CC[unit] / inverse_CC[unit, unit]
         weight_DC -= torch.outer(weight_DC[:, unit].clone(), row_C)
         inverse_CC -= torch.outer(inverse_CC[:, unit].clone(), row_C)
-        gone.append(unit)
-    return candidates[gone]
+        cut.append(unit)
+    return candidates[cut]
 
 
 def _fit_second(layer: nn.TransformerEncoderLayer, middle_BTD: Tensor, target_BTD: Tensor) -> None:
@@ -195,7 +195,7 @@ def _fit_second(layer: nn.TransformerEncoderLayer, middle_BTD: Tensor, target_BT
         one_NH = torch.nn.functional.pad(h_NH, (0, 1), value=1.0)  # the bias is fitted too
         gram_HH += one_NH.T @ one_NH
         cross_HD += one_NH.T @ target_BTd.flatten(0, 1)
-    # towards the weights at hand rather than towards zero
+    # regularised towards the current weights, not towards zero
     before_HD = torch.cat([layer.linear2.weight.T, layer.linear2.bias[None]]).double()
     ridge = RIDGE * gram_HH.diagonal().mean()
     gram_HH.diagonal().add_(ridge)
@@ -205,7 +205,7 @@ def _fit_second(layer: nn.TransformerEncoderLayer, middle_BTD: Tensor, target_BT
 
 
 def _thin(h_BTD: Tensor) -> Tensor:
-    """Every so many steps of each window, at most `TOKENS` in all."""
+    """Every n-th step of each window, at most `TOKENS` in total."""
     return h_BTD[:, :: max(1, -(-h_BTD.shape[0] * h_BTD.shape[1] // TOKENS))]
 
 
@@ -240,5 +240,5 @@ def _feed_forward(layer: nn.TransformerEncoderLayer, middle_BTD: Tensor) -> Tens
 
 
 def _finish(layer: nn.TransformerEncoderLayer, middle_BTD: Tensor, answer_BTD: Tensor) -> Tensor:
-    """The second half of a post-norm layer, its feed-forward answer given."""
+    """The second half of a post-norm layer, given its feed-forward output."""
     return layer.norm2(middle_BTD + answer_BTD)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Gradient boosting on summaries of the same windows: the yardstick beside the network.
+"""Gradient boosting on summaries of the same windows: the baseline for the network.
 
 Histogram gradient boosting (Ke et al. 2017, LightGBM; scikit-learn's implementation).
 
@@ -29,7 +29,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """The yardstick's figures (`metrics.classification`), and what they cost."""
+    """The baseline's metrics (`metrics.classification`), iterations and fitting time."""
 
     validation: dict[str, float]
     test: dict[str, float]
@@ -45,7 +45,7 @@ def fit_baseline(
     test_ends: np.ndarray,
     seed: int = 0,
 ) -> BaselineResult:
-    """Fit on the training windows, stop early on the validation windows, measure on the test's.
+    """Fit on the training windows, stop early on the validation windows, measure both and the test.
 
     Args:
         features_NF: raw features, possibly memory-mapped.
@@ -53,16 +53,16 @@ def fit_baseline(
         train_ends: row index of each training window's last step.
         validation_ends: the same for validation.
         test_ends: the same for the test day.
-        seed: of the binning's subsample.
+        seed: of the subsample used for binning.
 
     Raises:
-        DataError: validation or test holds one class only.
+        DataError: validation or test has one class only.
     """
     model = HistGradientBoostingClassifier(
         **SETTINGS, early_stopping=True, n_iter_no_change=10, random_state=seed
     )
     started = time.perf_counter()
-    # one thread takes seconds; more wait for each other whenever another process is busy
+    # one thread takes seconds; several wait for each other on a busy machine
     with threadpool_limits(1, user_api="openmp"):
         model.fit(
             summaries(features_NF, train_ends),

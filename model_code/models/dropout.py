@@ -1,4 +1,4 @@
-"""Dropout that a CPU draws quickly."""
+"""Dropout with a fast mask generator on the CPU."""
 
 from typing import Any
 
@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 
 class BitDropout(nn.Dropout):
-    """Dropout drawn from 16 random bits an element: the same network, trained faster on a CPU.
+    """Dropout from 16 random bits per element, for faster training on a CPU.
 
-    torch draws 53 bits an element on one core, which costs more than the layer it follows.
-    The probability is rounded to 1/65536. On a GPU, and in evaluation, it is `nn.Dropout`.
+    torch draws 53 bits per element on one core, which costs more than the layer before it.
+    The probability is rounded to 1/65536. On a GPU, and in evaluation, this is `nn.Dropout`.
+    Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from
+    Overfitting", JMLR 15.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Dropout gave it
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Dropout's parameter name
         """Return the input with elements zeroed at random and the rest scaled up."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
@@ -26,7 +28,7 @@ class BitDropout(nn.Dropout):
 
 
 class _MaskedScale(torch.autograd.Function):
-    """`where(keep, x, 0) * scale`, remembering one byte an element for the way back."""
+    """`where(keep, x, 0) * scale`, saving one byte per element for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, scale: float) -> Tensor:

@@ -21,19 +21,20 @@ from model_code.models.dropout import BitDropout
 from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH, NetworkSpec
 
 FORMAT = "tickline-network-1"
-CLAMP = 10.0  # standard deviations; one wild tick must not saturate the network or FP16
-SHIFT = 3.0  # standard deviations: zero, the convolution's padding, then means "no row here"
+CLAMP = 10.0  # standard deviations; one outlier must not saturate the network or FP16
+SHIFT = 3.0  # standard deviations; zero, the convolution's padding, then means "no row"
 ROWS_PER_CHUNK = 1 << 20
 
 
 class FinancialPredictor(nn.Module):
     """Raw features of one window -> logits of (no opportunity, opportunity) within the horizon.
 
-    Standardisation is part of the graph, so whatever serves the network feeds it raw features.
-    There is no positional encoding. The encoder tells the newest row from the others only by the
-    zeros the convolution pads with, so standardised features are shifted until a zero is unlike
-    any row: without the shift the network learns several times more slowly to look at the end.
-    Layers follow Vaswani et al. (2017), post-norm, with torch's defaults.
+    Standardisation is part of the graph, so callers pass raw features. There is no positional
+    encoding: the encoder can identify the newest row only by the zeros of the convolution's
+    padding. Standardised features are therefore shifted, so that no row looks like a zero. Without
+    the shift the network learns several times more slowly to attend to the end of the window.
+    Layers follow Vaswani et al. (2017), "Attention Is All You Need", post-norm, with torch's
+    defaults.
 
     Args:
         spec: sizes; heads must divide d_model.
@@ -70,16 +71,16 @@ class FinancialPredictor(nn.Module):
     def fit_standardisation(
         self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
     ) -> None:
-        """Set the graph's mean and standard deviation from training rows alone.
+        """Set the graph's mean and standard deviation from training rows only.
 
-        A constant feature keeps its own unit (deviation 1), so that it cannot explode later.
+        A constant feature gets deviation 1, so that it cannot explode later.
 
         Args:
             features_NF: feature table, possibly memory-mapped; read in chunks.
             rows_N: boolean, the rows to use; None means all.
 
         Raises:
-            DataError: no rows, the wrong number of features, or a value that is not finite.
+            DataError: no rows, the wrong number of features, or a non-finite value.
         """
         if features_NF.ndim != 2 or features_NF.shape[1] != FEATURE_COUNT:
             raise DataError(
@@ -96,9 +97,9 @@ class FinancialPredictor(nn.Module):
             if not np.isfinite(chunk_NF).all():
                 column = int(np.flatnonzero(~np.isfinite(chunk_NF).all(axis=0))[0])
                 raise DataError(
-                    "a training row holds a feature that is not finite",
+                    "a feature of a training row is not finite",
                     where=f"feature {column}, rows {start} to {start + len(features_NF[rows])}",
-                    remedy="quarantine the tick behind it (validation), then build features again",
+                    remedy="quarantine its tick (validation), then build the features again",
                 )
             # merge means and squared deviations by chunks (Chan, Golub, LeVeque 1983)
             total, delta_F = count + len(chunk_NF), chunk_NF.mean(axis=0) - mean_F
@@ -115,14 +116,14 @@ class FinancialPredictor(nn.Module):
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Trainable numbers; 1.128 million for the default sizes."""
+    """Number of trainable parameters; 1.128 million for the default sizes."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def flops_per_window(spec: NetworkSpec) -> int:
-    """Floating-point operations of one window's forward pass (a multiply-add counts two).
+    """Floating-point operations of one window's forward pass (a multiply-add counts as two).
 
-    Counts the matrix products alone: 147.2 million for the default sizes.
+    Counts the matrix products only: 147.2 million for the default sizes.
     """
     steps, width = SEQUENCE_LENGTH, spec.d_model
     convolution = steps * FEATURE_COUNT * 3 * width
@@ -156,14 +157,14 @@ def save(model: FinancialPredictor, path: Path) -> None:
         "state": state,
         "sha256": state_digest(state),
     }
-    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError of its own
+    buffer = io.BytesIO()  # torch would turn a full disk into a RuntimeError
     torch.save(payload, buffer)
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path) -> FinancialPredictor:
-    """Read a network in evaluation mode, on the CPU; no code in the file is ever run.
+    """Read a network in evaluation mode, on the CPU, without executing any code from the file.
 
     Raises:
         IntegrityError: missing, truncated, changed, or not a network of this format.
@@ -173,7 +174,7 @@ def load(path: Path) -> FinancialPredictor:
         if payload["format"] != FORMAT:
             raise ValueError(f"format {payload['format']!r}, expected {FORMAT!r}")
         if payload["sha256"] != state_digest(payload["state"]):
-            raise ValueError("the weights are not those that were saved")
+            raise ValueError("the weights differ from those that were saved")
         model = FinancialPredictor(NetworkSpec.model_validate(payload["spec"]))
         model.load_state_dict(payload["state"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -185,10 +186,10 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """Read a dictionary of tensors and plain values (`weights_only`).
 
     Raises:
-        IntegrityError: missing, truncated, or holding anything else.
+        IntegrityError: missing, truncated, or with other content.
     """
     try:
-        # from memory: a broken archive then fails while reading, not later through a map
+        # from memory: a broken archive then fails here, not later through a memory map
         payload = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except (
         OSError,
@@ -200,7 +201,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     ) as error:
         raise _unusable(path, error) from error
     if not isinstance(payload, dict):
-        raise _unusable(path, TypeError(f"holds a {type(payload).__name__}, not a dictionary"))
+        raise _unusable(path, TypeError(f"contains a {type(payload).__name__}, not a dictionary"))
     return payload
 
 
@@ -211,5 +212,5 @@ def _unusable(path: Path, error: Exception) -> IntegrityError:
     return IntegrityError(
         f"{path.name} cannot be used: {reason}",
         where=str(path),
-        remedy="copy it again from where it was registered, or run the training stage again",
+        remedy="copy it again from the model registry, or run the training stage again",
     )

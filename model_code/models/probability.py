@@ -1,4 +1,4 @@
-"""What a network's logits mean. B windows."""
+"""Probabilities from a network's logits. B windows, C classes (2)."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
-"""The audit file: one JSON line per event, each carrying the hash of the line before.
+"""The audit file: one JSON line per event, each with the hash of the line before it.
 
-A changed, removed or inserted line breaks the chain. Lines cut off at the end cannot be told from
-the file alone: the newest hash is also a tag of the model version (`audit_sha256`).
+A changed, removed or inserted line breaks the chain. Lines removed at the end cannot be detected
+from the file alone, so the newest hash is also a tag of the model version (`audit_sha256`).
 """
 
 import json
@@ -21,7 +21,7 @@ START = "0" * 64
 
 
 def account() -> str:
-    """The account this runs under: who did it, where nobody said."""
+    """The account of this process, used as the actor if none is given."""
     return os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
 
 
@@ -32,7 +32,7 @@ class AuditRecord(BaseModel):
         number: 1, 2, 3, ...
         at: UTC, ISO 8601.
         event: what happened: started, approved, rejected, promoted, rolled back, ...
-        key: what the event is once for; a repeated key is written once.
+        key: identifies the event; a repeated key is written once.
         facts: who, which version, why, hashes.
         previous: `sha256` of the record before.
         sha256: of this record's other fields as canonical JSON.
@@ -56,7 +56,7 @@ class AuditLog:
         self.path = path
 
     def append(self, event: str, key: str, facts: Mapping[str, Any]) -> AuditRecord:
-        """Write one record, or return the one that has the key already.
+        """Write one record, or return the existing record with this key.
 
         Raises:
             IntegrityError: the file was changed; nothing is appended to a broken chain.
@@ -85,10 +85,10 @@ class AuditLog:
             raise storage_error(error, self.path) from error
 
     def read(self) -> list[AuditRecord]:
-        """All records, oldest first, the chain proved.
+        """All records, oldest first, after verifying the hash chain.
 
         Raises:
-            IntegrityError: a line was changed, removed, inserted or is no record.
+            IntegrityError: a line was changed, removed or inserted, or is not a record.
         """
         records: list[AuditRecord] = []
         previous = START
@@ -96,7 +96,7 @@ class AuditLog:
             try:
                 record = AuditRecord.model_validate_json(line)
             except ValidationError as error:
-                raise self._broken(number, "is no audit record") from error
+                raise self._broken(number, "is not an audit record") from error
             if record.previous != previous or record.number != number:
                 raise self._broken(number, "does not follow the line before it")
             if record.sha256 != _digest(record.model_dump(exclude={"sha256"})):
@@ -110,10 +110,10 @@ class AuditLog:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        return content[: content.rfind(b"\n") + 1].splitlines()  # a torn last line was never said
+        return content[: content.rfind(b"\n") + 1].splitlines()  # without a torn last line
 
     def _drop_torn_line(self) -> None:
-        """Cut what a power failure left of a record that was never acknowledged."""
+        """Remove a partial last line: a power failure interrupted it before it was acknowledged."""
         if not self.path.exists():
             return
         content = self.path.read_bytes()
@@ -136,8 +136,8 @@ class AuditLog:
         return IntegrityError(
             f"the audit file is broken: line {number} {what}",
             where=f"{self.path}:{number}",
-            remedy="keep the file as it is and find out who changed it; MLflow's tags audit_sha256 "
-            "hold the hashes as they were written. Go on with a new file: move this one away",
+            remedy="keep the file and find out who changed it; MLflow's tags audit_sha256 have the "
+            "original hashes. To continue with a new file, move this one away",
         )
 
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: where a version came from, what its bytes must hash to, who let it serve."""
+"""`manifest.json`: provenance of a version, hashes of its files, and its approval."""
 
 from pathlib import Path
 from typing import Self
@@ -13,16 +13,16 @@ from model_code.settings import MODEL_NAME
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.pbtxt"
-REMEDY = "do not serve it; promote a version whose bytes are sound, or stage it anew"
+REMEDY = "do not serve it; promote another version, or stage this one again"
 
 
 class Approval(BaseModel):
-    """Who let a version serve.
+    """Approval of a version for serving.
 
     Attributes:
-        reviewer: name from the allow-list; a claim, since Prefect knows no identities.
+        reviewer: name from the allow-list; not authenticated, since Prefect has no identities.
         at: UTC, ISO 8601.
-        reason: in the reviewer's words.
+        reason: given by the reviewer.
         started_by: who or what started the promotion.
         flow_run_id: the promotion's.
     """
@@ -37,7 +37,7 @@ class Approval(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Where a staged version came from; all hashes are sha256 in hex.
+    """Provenance of a staged version; all hashes are sha256 in hex.
 
     Attributes:
         model: served name.
@@ -48,12 +48,12 @@ class Manifest(BaseModel):
         engine_sha256: of the engine's file.
         config_sha256: of `config.pbtxt`.
         files: hashes of the other files (golden requests, recorded requests) by name.
-        verdict: the gate's word.
+        verdict: the gate's verdict.
         promotable: may be promoted by default.
         simulated: trained or measured on simulated data.
         mlflow_run_id: parent tracking run.
         flow_run_id: orchestrator's run.
-        approval: None until a person approved; only the serving repository has it.
+        approval: None until a reviewer approves; set only in the serving repository.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -88,7 +88,7 @@ class Manifest(BaseModel):
         flow_run_id: str,
         files: dict[str, str] | None = None,
     ) -> Self:
-        """The manifest of an engine, its hashes taken from the sidecar."""
+        """The manifest of an engine, with the hashes of its sidecar."""
         return cls(
             version=version,
             data_sha256=data_sha256,
@@ -106,7 +106,7 @@ class Manifest(BaseModel):
 
     @property
     def identity(self) -> str:
-        """sha256 over everything but the approval: what an approval is for."""
+        """sha256 over everything except the approval: identifies what is approved."""
         return hash_bytes(self.model_dump_json(exclude={"approval"}).encode())
 
     def text(self) -> bytes:
@@ -115,7 +115,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a version's manifest and prove every file of the version against it.
+        """Read a version's manifest and verify every file of the version against it.
 
         Raises:
             IntegrityError: something is missing, malformed or has other bytes.
@@ -131,22 +131,22 @@ class Manifest(BaseModel):
                 where=str(path),
                 remedy=REMEDY,
             ) from error
-        manifest.prove(folder)
+        manifest.verify(folder)
         if folder.name != str(manifest.version):
             raise IntegrityError(
-                f"folder {folder.name} holds version {manifest.version}",
+                f"folder {folder.name} contains version {manifest.version}",
                 where=str(folder),
                 remedy=REMEDY,
             )
         return manifest
 
-    def prove(self, folder: Path) -> EngineSidecar:
+    def verify(self, folder: Path) -> EngineSidecar:
         """Compare every file of a version's folder with this manifest.
 
         Raises:
             IntegrityError: something is missing or has other bytes.
         """
-        sidecar = EngineSidecar.load(folder)  # proves the engine's bytes against the sidecar
+        sidecar = EngineSidecar.load(folder)  # verifies the engine's bytes against the sidecar
         wanted = self.files | {CONFIG_FILE: self.config_sha256}
         found = {
             name: hash_path(folder / name) if (folder / name).is_file() else "no file"

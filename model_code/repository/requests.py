@@ -1,7 +1,7 @@
-"""Requests stored beside an engine, with the answers they must get: golden and recorded ones.
+"""Requests stored with an engine and their expected responses: golden and recorded requests.
 
-Golden requests are few; a server must answer them before it gets traffic. Recorded requests are
-hundreds of the newest day, with the answers of the benchmark.
+There are few golden requests; a server must answer them correctly before it gets traffic. There are
+hundreds of recorded requests, of the newest day, with the predictions of the benchmark.
 
 Shapes: N golden windows, R recorded requests, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -28,12 +28,12 @@ Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """Recorded windows with the answers they must get.
+    """Windows with their expected logits.
 
     Attributes:
         x_NTF: windows, float32.
         logits_NC: expected logits, float32.
-        tolerance: largest |logit difference| that counts as the same answer.
+        tolerance: largest |logit difference| that passes.
     """
 
     x_NTF: NDArray[np.float32]
@@ -42,7 +42,7 @@ class GoldenSet:
 
     @classmethod
     def record(cls, predict: Predict, x_NTF: NDArray[np.float32], tolerance: float) -> Self:
-        """Ask an engine for the answers, in batches that the server accepts too."""
+        """Record an engine's logits, in batches no larger than the server accepts."""
         parts = [
             predict(x_NTF[start : start + MAX_BATCH_SIZE])
             for start in range(0, len(x_NTF), MAX_BATCH_SIZE)
@@ -62,7 +62,7 @@ class GoldenSet:
         """Read what `save` wrote.
 
         Raises:
-            IntegrityError: absent or malformed.
+            IntegrityError: missing or malformed.
         """
         with _opened(path, "golden set") as found:
             return cls(found["x_NTF"], found["logits_NC"], float(found["tolerance"]))
@@ -70,12 +70,12 @@ class GoldenSet:
 
 @dataclass(frozen=True)
 class Replay:
-    """Windows of the newest day and what the staged engine answered to them.
+    """Windows of the newest day and the staged engine's predictions.
 
     Attributes:
         x_RTF: windows, float32, in time order.
-        probability_R: probability of class 1 the engine gave in the benchmark, float64.
-        label_R: truth, 0 or 1.
+        probability_R: the engine's probability of class 1 in the benchmark, float64.
+        label_R: 0 or 1.
     """
 
     x_RTF: NDArray[np.float32]
@@ -95,7 +95,7 @@ class Replay:
         """Read what `save` wrote.
 
         Raises:
-            IntegrityError: absent or malformed.
+            IntegrityError: missing or malformed.
         """
         with _opened(path, "recorded requests") as found:
             return cls(found["x_RTF"], found["probability_R"], found["label_R"])

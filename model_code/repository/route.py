@@ -1,7 +1,8 @@
-"""Which model version a client asks: a small file that changes by one rename.
+"""The route file: which model version clients use, updated by one atomic rename.
 
-Triton routes nothing by itself. The file names the champion and, during a canary, the candidate
-and its share of the requests. Clients look at it every few milliseconds; a swap is one rename.
+Triton does not route between versions. The file names the champion and, during a canary, the
+candidate and its share of the requests. Clients check it every few milliseconds, so a swap is one
+rename.
 """
 
 import os
@@ -32,11 +33,11 @@ class Route(BaseModel):
     """Where requests go.
 
     Attributes:
-        champion: who answers; None before the first promotion.
-        candidate: who answers the share; None without a canary.
+        champion: target of the requests; None before the first promotion.
+        candidate: target of the share; None without a canary.
         share: of the requests, 0 to 1.
-        until: seconds since the epoch after which the candidate gets nothing, so that a canary
-            whose watcher was killed ends by itself; None: no end.
+        until: seconds since the epoch after which the candidate gets no requests, so that a canary
+            ends automatically if its watcher is killed; None: no end.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -48,10 +49,10 @@ class Route(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the file; an absent one is an empty route.
+        """Read the file; a missing file is an empty route.
 
         Raises:
-            IntegrityError: it is no route.
+            IntegrityError: the file is malformed.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -61,7 +62,7 @@ class Route(BaseModel):
             raise IntegrityError(
                 "the route file is malformed",
                 where=str(path),
-                remedy="tickline rollback --to the version that is to serve writes it anew",
+                remedy="rewrite it: tickline rollback --to the version that should serve",
             ) from error
 
     def save(self, path: Path) -> None:
@@ -70,38 +71,38 @@ class Route(BaseModel):
             temporary.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n")
 
     def shared(self) -> bool:
-        """Whether a canary is under way, and watched."""
+        """Whether a canary is active and its share has not expired."""
         return self.candidate is not None and (self.until is None or time.time() < self.until)
 
 
 class Router:
-    """Picks the target of each request; safe in threads.
+    """Picks the target of each request; thread-safe.
 
     Args:
         path: of the route file.
-        refresh_s: a change is seen after at most so many seconds.
+        refresh_s: maximum age of the cached route, in seconds.
     """
 
     def __init__(self, path: Path, refresh_s: float = 0.02) -> None:
         self._path, self._refresh_s = path, refresh_s
         self._lock = threading.Lock()
         self._count = 0
-        self._looked, self._stamp = float("-inf"), (0, 0)
+        self._checked, self._stamp = float("-inf"), (0, 0)
         self._route = Route()
 
     def route(self, *, now: bool = False) -> Route:
-        """The current route; `now` looks at the file whatever its age."""
+        """The current route; `now` reads the file regardless of the cached route's age."""
         with self._lock:
             clock = time.monotonic()
-            if now or clock - self._looked >= self._refresh_s:
-                self._looked = clock
+            if now or clock - self._checked >= self._refresh_s:
+                self._checked = clock
                 stamp = _stamp(self._path)
                 if stamp != self._stamp or now:
                     self._route, self._stamp = Route.load(self._path), stamp
             return self._route
 
     def pick(self, *, now: bool = False) -> Target:
-        """Whom to ask next: the candidate for its share of the requests, evenly spread.
+        """Target of the next request: the candidate for its share, evenly spread.
 
         Raises:
             PromotionError: nothing was ever promoted.
@@ -113,7 +114,7 @@ class Router:
             )
         with self._lock:
             self._count += 1
-            # multiples of the golden ratio fill 0..1 evenly, so any stretch has its share
+            # multiples of the golden ratio fill 0..1 evenly, so any run of requests has its share
             drawn = self._count * _GOLDEN_RATIO % 1.0
         if route.champion is None or (drawn < route.share and route.shared()):
             assert route.candidate is not None  # noqa: S101

@@ -1,14 +1,14 @@
-"""The serving repository: what Triton reads, and beside it what must survive a crash.
+"""The serving repository: the folders that Triton reads, and state that must survive a crash.
 
     <root>/financial_predictor/config.pbtxt
-    <root>/financial_predictor/<version>/        at most two: the champion and its neighbour
+    <root>/financial_predictor/<version>/        at most two: the champion and one other
     <root>-state/archive/<version>/              every other version that ever served
-    <root>-state/journal.json                    the change under way, absent between changes
-    <root>-state/route.json                      which version clients ask
+    <root>-state/journal.json                    the change in progress, absent otherwise
+    <root>-state/route.json                      which version clients use
 
 `version_policy latest 2` serves the two highest folders. A version that must not serve is therefore
-moved to the archive, never left to outrank one that must. A folder, once there, is only ever moved
-by a rename, never rewritten.
+moved to the archive, where it cannot outrank the champion. An existing folder is only moved by a
+rename, never rewritten.
 """
 
 import os
@@ -28,11 +28,11 @@ from model_code.settings import MODEL_NAME
 
 
 class RepositoryBusyError(PromotionError):
-    """Another promotion or rollback is at work; what was approved may go on after it."""
+    """Another promotion or rollback is running; an approved change can resume after it."""
 
 
 class Journal(BaseModel):
-    """What a change of the serving version intends and what there was before it.
+    """A change of the serving version: its goal, and the state before it.
 
     Attributes:
         kind: promote or rollback.
@@ -41,7 +41,7 @@ class Journal(BaseModel):
         versions: folders in the repository before the change.
         champion: alias before the change; None if there was none.
         previous: alias before the change; None if there was none.
-        flow_run_id: who does it.
+        flow_run_id: flow run that makes the change.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -56,10 +56,10 @@ class Journal(BaseModel):
 
 
 class ServingRepository:
-    """Folders, route and journal; nothing here talks to a server.
+    """Folders, route and journal; does not access the server.
 
     Args:
-        root: what Triton was given as its model repository.
+        root: Triton's model repository.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,32 +72,32 @@ class ServingRepository:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the repository's lock; the system frees it however the process dies.
+        """Hold the repository's lock; the system releases it if the process dies.
 
         Raises:
             RepositoryBusyError: another promotion or rollback holds it.
         """
         self.state.mkdir(parents=True, exist_ok=True)
-        holder = self.state / "promotion.pid"
+        pid_file = self.state / "promotion.pid"
         lock = FileLock(self.state / "promotion.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
-            pid = holder.read_text().strip() if holder.exists() else "unknown"
+            pid = pid_file.read_text().strip() if pid_file.exists() else "unknown"
             raise RepositoryBusyError(
-                f"another promotion or rollback is at work (process {pid})",
+                f"another promotion or rollback is running (pid {pid})",
                 where=str(self.root),
                 remedy="wait for it to end (tickline audit shows it), then run the same command",
             ) from error
         try:
-            holder.write_text(str(os.getpid()))
+            pid_file.write_text(str(os.getpid()))
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            pid_file.unlink(missing_ok=True)
             lock.release()
 
     def versions(self) -> tuple[int, ...]:
-        """Versions that Triton sees, ascending."""
+        """Versions in Triton's model repository, ascending."""
         return _versions(self.home)
 
     def known(self) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class ServingRepository:
         return tuple(sorted({*_versions(self.home), *_versions(self.archive)}))
 
     def folder(self, version: int) -> Path:
-        """Where a version lies now.
+        """Folder of a version, in the repository or in the archive.
 
         Raises:
             PromotionError: it never served.
@@ -121,17 +121,18 @@ class ServingRepository:
         )
 
     def route(self) -> Route:
-        """Which version clients ask now."""
+        """The current route."""
         return Route.load(self.route_file)
 
     def publish(self, candidate: Path, approval: Approval) -> None:
-        """Copy a staged version here, with who approved it, by one rename; into the archive.
+        """Copy a staged version and its approval into the archive, by one rename.
 
-        The same version with the same bytes again changes nothing; other bytes are refused.
+        Publishing the same bytes again changes nothing. Other bytes under the same version are
+        refused.
 
         Raises:
-            IntegrityError: the candidate's bytes are not those of its manifest, or the version is
-                here with others.
+            IntegrityError: the candidate's bytes differ from its manifest, or the version exists
+                with other bytes.
             StorageError: the disk is full; nothing is left behind.
         """
         manifest = Manifest.load(candidate)
@@ -139,7 +140,7 @@ class ServingRepository:
             here = Manifest.load(self.folder(manifest.version))
             if here.identity != manifest.identity:
                 raise IntegrityError(
-                    f"version {manifest.version} has served already with other bytes",
+                    f"version {manifest.version} has already served with other bytes",
                     where=str(self.folder(manifest.version)),
                     remedy="register a new version; a served one is never overwritten",
                 )
@@ -150,19 +151,19 @@ class ServingRepository:
             (folder / MANIFEST_FILE).write_bytes(approved.text())
             for path in folder.iterdir():
                 _sync(path)
-            approved.prove(folder)  # what is renamed is what was approved
+            approved.verify(folder)  # the copy, before the rename
 
     def withdraw(self, version: int) -> None:
         """Remove a version that was published and never served."""
-        gone = self.archive / f".{version}.withdrawn"
-        (self.archive / str(version)).rename(gone)
-        shutil.rmtree(gone)
+        withdrawn = self.archive / f".{version}.withdrawn"
+        (self.archive / str(version)).rename(withdrawn)
+        shutil.rmtree(withdrawn)
 
     def arrange(self, versions: Sequence[int]) -> None:
-        """Let Triton see exactly these versions, all of one configuration; by renames.
+        """Move folders by renames, so that Triton's repository has exactly these versions.
 
         Raises:
-            IntegrityError: their configurations differ, so that one model cannot hold them.
+            IntegrityError: their configurations differ, so they cannot share one model.
             StorageError: a folder cannot be moved.
         """
         folders = {version: self.folder(version) for version in versions}
@@ -179,7 +180,7 @@ class ServingRepository:
                 (self.home / str(version)).rename(self.archive / str(version))
             if not versions:  # a model without versions cannot be loaded
                 (self.home / CONFIG_FILE).unlink(missing_ok=True)
-                for left in self.home.glob(f".{CONFIG_FILE}.*.tmp"):  # by a process that was killed
+                for left in self.home.glob(f".{CONFIG_FILE}.*.tmp"):  # of a killed process
                     left.unlink()
                 self.home.rmdir()
             for config in configs:
@@ -198,15 +199,15 @@ class ServingRepository:
         return texts[0] == texts[1]
 
     def open_journal(self, journal: Journal) -> None:
-        """Write down what is about to be done."""
+        """Record the change before it starts."""
         with atomic_file(self.journal_file) as path:
             path.write_text(journal.model_dump_json(indent=2) + "\n")
 
     def journal(self) -> Journal | None:
-        """The change that was begun and not ended; None between changes.
+        """The unfinished change; None if there is none.
 
         Raises:
-            IntegrityError: the file is no journal.
+            IntegrityError: the file is malformed.
         """
         text = _read(self.journal_file)
         if text is None:
@@ -217,11 +218,11 @@ class ServingRepository:
             raise IntegrityError(
                 "the journal of an unfinished change is malformed",
                 where=str(self.journal_file),
-                remedy="move it away, then tickline rollback --to the version that is to serve",
+                remedy="move it away, then: tickline rollback --to the version that should serve",
             ) from error
 
     def close_journal(self) -> None:
-        """The change is complete, or undone."""
+        """Delete the journal: the change is complete or undone."""
         self.journal_file.unlink(missing_ok=True)
 
 

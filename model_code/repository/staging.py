@@ -1,11 +1,11 @@
-"""The staging model repository: complete version folders that appear at once or not at all.
+"""The staging model repository: a version folder appears complete or not at all.
 
     <root>/financial_predictor/config.pbtxt
     <root>/financial_predictor/<version>/{model.onnx | model.plan, engine.json, manifest.json,
                                           config.pbtxt, golden and recorded requests}
 
-Triton reads the upper `config.pbtxt`, which is that of the highest version; each version keeps
-its own copy, since promotion and rollback need the one it was approved with.
+Triton reads the upper `config.pbtxt`, which belongs to the highest version. Each version also keeps
+its own copy, because promotion and rollback need the configuration it was approved with.
 """
 
 import os
@@ -29,14 +29,14 @@ def stage(
     manifest: Manifest,
     requests: Path | None = None,
 ) -> Path:
-    """Put a version into the staging repository by one rename.
+    """Add a version to the staging repository by one rename.
 
-    Staging the same bytes again changes nothing; nothing is ever overwritten.
+    Staging the same bytes again changes nothing. Nothing is overwritten.
 
     Args:
-        root: of the staging repository; made if absent.
+        root: of the staging repository; created if missing.
         version: registered version, 1 or more.
-        engine_folder: what `Engine.build` wrote.
+        engine_folder: folder written by `Engine.build`.
         sidecar: of that engine.
         manifest: of this version.
         requests: folder of golden and recorded requests, named in the manifest's `files`.
@@ -76,13 +76,13 @@ def stage(
             for path in folder.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-            # the copy is proved too: what is renamed is what was measured
-            manifest.prove(folder)
+            # verify the copy too, so that exactly the measured bytes are staged
+            manifest.verify(folder)
     return target
 
 
 def staged_versions(root: Path) -> list[int]:
-    """Versions in a repository, ascending; unfinished and foreign folders left out."""
+    """Versions in a repository, ascending, without unfinished and foreign folders."""
     home = root / MODEL_NAME
     if not home.is_dir():
         return []
@@ -109,9 +109,9 @@ def _require_agreement(
         wrong.append("version (must be 1 or more)")
     if wrong:
         raise IntegrityError(
-            f"what is to be staged does not fit together: {', '.join(wrong)}",
+            f"the inputs of staging do not match: {', '.join(wrong)}",
             where=str(engine_folder),
-            remedy="make the manifest with Manifest.of from this engine's sidecar",
+            remedy="create the manifest with Manifest.of from this engine's sidecar",
         )
 
 
@@ -122,7 +122,7 @@ def _require_same(target: Path, texts: dict[str, bytes], copies: dict[str, Path]
     if found != wanted:
         names = sorted({name for name, _ in found.items() ^ wanted.items()})
         raise IntegrityError(
-            f"version {target.name} is staged already with other bytes: {', '.join(names)}",
+            f"version {target.name} is already staged with other bytes: {', '.join(names)}",
             where=str(target),
             remedy="register a new version; a staged one is never overwritten",
         )

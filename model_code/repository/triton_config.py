@@ -1,4 +1,4 @@
-"""`config.pbtxt`, written through Triton's own protobuf from an engine's sidecar.
+"""Write `config.pbtxt` from an engine's sidecar, through Triton's own protobuf schema.
 
 Source: triton-inference-server/common, protobuf/model_config.proto.
 """
@@ -16,7 +16,7 @@ from model_code.settings import (
 
 VERSIONS_KEPT = 2
 
-# engine -> (platform, backend); eager torch is a reference, not something to serve
+# engine -> (platform, backend); eager torch is the reference and is not served
 SERVABLE = {
     "onnxruntime-fp32": ("onnxruntime_onnx", "onnxruntime"),
     "onnxruntime-int8": ("onnxruntime_onnx", "onnxruntime"),
@@ -31,16 +31,16 @@ SERVABLE = {
     "tensorrt-bf16": ("tensorrt_plan", "tensorrt"),
     "tensorrt-sparse": ("tensorrt_plan", "tensorrt"),
 }
-_DYNAMIC = {"onnxruntime-int8"}  # fixing its batch would change its answers
-# int8 is written in the graph; the hint is for the rest
+_DYNAMIC = {"onnxruntime-int8"}  # fixing its batch would change its outputs
+# the graph defines int8; the hint applies to the other operators
 _OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def model_config(sidecar: EngineSidecar) -> str:
     """Text of `config.pbtxt` for the engine.
 
-    Every preferred batch size, and batch 1, is warmed up: the first request after a swap would
-    otherwise wait tens of milliseconds.
+    Batch 1 and every preferred batch size are warmed up. Otherwise the first request after a swap
+    would wait tens of milliseconds.
 
     Raises:
         EngineError: Triton has no backend for the engine.
@@ -78,7 +78,7 @@ def model_config(sidecar: EngineSidecar) -> str:
         model_warmup=[_warmup(sidecar, batch) for batch in (1, *PREFERRED_BATCH_SIZES)],
     )
     parameters = _parameters(sidecar, backend)
-    if not on_gpu:  # our Python-based backends read it, NVIDIA's do not know it
+    if not on_gpu:  # only our Python-based backends read it
         parameters["batch_1_graph"] = "dynamic" if sidecar.engine in _DYNAMIC else "fixed"
     for key, value in parameters.items():
         config.parameters[key].string_value = value
@@ -102,14 +102,14 @@ def _parameters(sidecar: EngineSidecar, backend: str) -> dict[str, str]:
         return {"intra_op_thread_count": str(sidecar.threads), "inter_op_thread_count": "1"}
     if backend == "openvino":
         parameters = {
-            # a request wakes the model's process on any core: bound to one, it would have to move
+            # a request wakes the model's process on any core; pinned, it would have to migrate
             "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_NUM_THREADS": str(sidecar.threads),
             "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[sidecar.precision],
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        # NVIDIA's backend knows only this switch and ignores INFERENCE_PRECISION_HINT
+        # NVIDIA's backend supports only this switch and ignores INFERENCE_PRECISION_HINT
         return parameters | ({"HINT_BF16": "YES"} if sidecar.precision == "bf16" else {})
     return {}
 

@@ -1,1 +1,1 @@
-"""Clients of the model server: ask, load, prove, measure."""
+"""Clients of the model server: predictions, model loading, verification, load tests."""

@@ -33,14 +33,14 @@ Callback = Callable[[wire.Answer | ServingError], None]
 class AsyncTritonClient:
     """One connection to a Triton server for one event loop.
 
-    A request is sent again only when the server could not be reached or had no such model ready,
-    never when it was refused; the deadline covers all attempts together.
+    A request is retried only if the server was unreachable or the model was not ready, never if it
+    was refused. The deadline covers all attempts together.
 
     Args:
         url: host:port of its gRPC endpoint.
         model: served name.
         version: pinned; None for the server's newest. A call may name another.
-        attempts: at most, per request.
+        attempts: maximum per request.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class AsyncTritonClient:
         self.retried = 0
 
     async def close(self) -> None:
-        """Wait for what was submitted, then close the connection."""
+        """Wait for the submitted requests, then close the connection."""
         try:
             await asyncio.gather(*self._submitted)
         finally:  # a callback may raise
@@ -82,7 +82,7 @@ class AsyncTritonClient:
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
         Raises:
-            ServingError: bad windows, a refusal, no answer in time, or a senseless answer.
+            ServingError: bad windows, a refusal, no response in time, or an invalid response.
         """
         return (await self.ask(x_BTF, version=version, deadline_s=deadline_s)).logits_BC
 
@@ -94,7 +94,10 @@ class AsyncTritonClient:
         version: int | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
-        """Ask without waiting; `callback` gets the answer or the error, once, in the event loop."""
+        """Send a request without waiting.
+
+        `callback` is called once, in the event loop, with the response or the error.
+        """
 
         async def run() -> None:
             try:
@@ -116,7 +119,7 @@ class AsyncTritonClient:
         version: int | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> wire.Answer:
-        """As `predict`, with the version that answered.
+        """As `predict`, with the version that responded.
 
         Raises:
             ServingError: as `predict`.
@@ -126,11 +129,11 @@ class AsyncTritonClient:
         try:
             return await self._infer(x_BTF, pinned, end)
         except grpc.RpcError as error:
-            if not self._again(error):
+            if not self._retryable(error):
                 raise self._refusal(error) from error
         try:
             async with asyncio.timeout_at(end):
-                async for attempt in self._attempting():
+                async for attempt in self._retries():
                     with attempt:
                         self.retried += 1
                         return await self._infer(x_BTF, pinned, end)
@@ -138,29 +141,29 @@ class AsyncTritonClient:
             raise self._refusal(error) from error
         except TimeoutError as error:
             raise ServingError(
-                f"model {self.model} gave no answer within {deadline_s:g} s",
+                f"model {self.model} did not respond within {deadline_s:g} s",
                 where=self.url,
                 remedy="is the server running? tickline triton status",
             ) from error
-        raise AssertionError("the attempts end by an answer or an error")
+        raise AssertionError("the attempts end with a response or an error")
 
-    def _attempting(self) -> AsyncRetrying:
+    def _retries(self) -> AsyncRetrying:
         return AsyncRetrying(
-            retry=retry_if_exception(self._again),
+            retry=retry_if_exception(self._retryable),
             stop=stop_after_attempt(self._attempts - 1),
             wait=wait_exponential(FIRST_WAIT_S, LONGEST_WAIT_S) + wait_random(0, FIRST_WAIT_S),
             reraise=True,
         )
 
-    def _again(self, error: BaseException) -> bool:
+    def _retryable(self, error: BaseException) -> bool:
         if not isinstance(error, grpc.RpcError):
             return False
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             return True
-        # another version, of another type, may serve since the type was asked for
-        return error.code() == grpc.StatusCode.INVALID_ARGUMENT and self._forget(error)
+        # a version of another input type may serve since the type was cached
+        return error.code() == grpc.StatusCode.INVALID_ARGUMENT and self._drop_dtypes(error)
 
-    def _forget(self, error: grpc.RpcError) -> bool:
+    def _drop_dtypes(self, error: grpc.RpcError) -> bool:
         known = "data-type" in (error.details() or "") and bool(self._dtypes)
         self._dtypes.clear()
         return known
@@ -178,4 +181,4 @@ class AsyncTritonClient:
         return wire.answer(await self._stub.ModelInfer(message, timeout=left), len(x_BTF))
 
     def _refusal(self, error: grpc.RpcError) -> ServingError:
-        return wire.refusal(error, self.url, f"model {self.model} gave no answer")
+        return wire.refusal(error, self.url, f"request to model {self.model} failed")

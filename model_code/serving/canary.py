@@ -1,8 +1,8 @@
-"""Canary: the route gives the candidate a growing share, and takes it back when a goal breaks.
+"""Canary: the route gives the candidate a growing share, and withdraws it if a goal is broken.
 
-The route file moves every client that follows it. What is judged are recorded requests sent by
-route from here: a share of them reaches the candidate, the rest the champion. A share ends by
-itself soon after the process that judges it is gone.
+The route file affects every client that follows it. The canary itself sends recorded requests along
+the route and judges the responses: a share goes to the candidate, the rest to the champion. The
+share expires soon after the process that judges it is gone.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -21,9 +21,9 @@ from model_code.serving.routed import Routed, RoutedClient
 from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
 
-Say = Callable[[float, Observed], None]
-LONGEST = 20  # times the requests of a step, at most, until the candidate was asked enough
-LEASE_S = 20.0  # a share lasts so long after the watcher was last alive
+Report = Callable[[float, Observed], None]
+LONGEST = 20  # longest step, in multiples of its requests, until the candidate got enough of them
+LEASE_S = 20.0  # a share expires this long after its last renewal
 
 
 class CanaryStoppedError(PromotionError):
@@ -36,37 +36,37 @@ async def walk(
     x_RTF: NDArray[np.float32],
     candidate: Target,
     spec: PromotionSpec,
-    say: Say,
+    report: Report,
 ) -> list[Observed]:
-    """Raise the candidate's share step by step; one `Observed` a step.
+    """Raise the candidate's share step by step; return one `Observed` per step.
 
-    Ends, well or not, with the champion's route as it was before.
+    At the end, also after an error, the champion has all requests again.
 
     Raises:
-        CanaryStoppedError: a goal broke; the message says which and at which share.
-        ServingError: the champion does not answer either.
+        CanaryStoppedError: a goal was broken; the message names the goal and the share.
+        ServingError: the champion does not respond either.
     """
     before = Route.load(route_file).champion
     if before is None:
-        raise PromotionError("there is no champion to share requests with")
+        raise PromotionError("no champion to share requests with")
     agreed_R = [
         decision(await client.ask_of(before, x_RTF[number][None])) for number in range(len(x_RTF))
     ]
     steps: list[Observed] = []
-    champion_ms: list[float] = []  # at a share of 100% nothing new is added to it
+    champion_ms: list[float] = []  # not extended at a share of 100%
     try:
         for share in spec.shares:
             lease = _Lease(route_file, before, candidate, share)
-            client.look()
+            client.refresh()
             steps.append(await _step(client, x_RTF, agreed_R, lease, champion_ms, spec))
-            say(share, steps[-1])
+            report(share, steps[-1])
     finally:
         Route(champion=before).save(route_file)
     return steps
 
 
 class _Lease:
-    """A candidate's share in the route file, renewed as long as somebody judges it."""
+    """A candidate's share in the route file, renewed while it is judged."""
 
     def __init__(self, route_file: Path, champion: Target, candidate: Target, share: float) -> None:
         self.candidate, self.share = candidate, share
@@ -75,7 +75,7 @@ class _Lease:
         self.renew()
 
     def renew(self) -> None:
-        """Write it anew where half of it is gone."""
+        """Renew the share if less than half of its time is left."""
         now = time.time()
         if self._ends - now > LEASE_S / 2:
             return
@@ -95,7 +95,7 @@ async def _step(
 ) -> Observed:
     tally, candidate = Tally(champion_ms), lease.candidate
     number = 0
-    # a small share may need more requests until the candidate's answers can be judged
+    # a small share may need more requests until the candidate can be judged
     while number < spec.canary_requests or (
         tally.requests < spec.canary_patience and number < LONGEST * spec.canary_requests
     ):
@@ -123,5 +123,5 @@ def _stop_if(broken: list[str], lease: _Lease) -> None:
         raise CanaryStoppedError(
             f"canary stopped at a share of {lease.share:.0%}: {'; '.join(broken)}",
             where=f"{lease.candidate.model} version {lease.candidate.version}",
-            remedy="the champion has all requests again; look at the candidate's evidence page",
+            remedy="the champion has all requests again; see the candidate's evidence page",
         )

@@ -1,7 +1,7 @@
-"""A version under another name, loaded from its bytes: the serving repository never sees it.
+"""Load a version under another name from its bytes, outside the serving repository.
 
-Triton takes a model's files and configuration in the load request itself. What is validated,
-mirrored and canaried this way leaves no trace when the server restarts, and is not in its index.
+Triton accepts a model's files and configuration in the load request. A version loaded this way for
+validation, shadow or canary is gone after a restart of the server, also from its index.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def load_under(client: TritonClient, model: str, folder: Path) -> int:
     """
     manifest = Manifest.load(folder)
     if client.ready(model):
-        # loading over a model of the same configuration succeeds and goes on serving the old bytes
+        # loading over a model of the same configuration succeeds but keeps serving the old bytes
         client.unload(model)
     config = parse((folder / CONFIG_FILE).read_text())
     config.name = model

@@ -24,7 +24,7 @@ LOAD_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class ModelState:
-    """One line of the server's repository index.
+    """One entry of the server's repository index.
 
     Attributes:
         model: name.
@@ -41,18 +41,18 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the server counted of one model version since it was loaded; times in ns, summed.
+    """The server's counts of one model version since it was loaded; times are sums in ns.
 
     Attributes:
         version: of the model.
-        requests: answered, those included that a Python-based backend refused.
+        requests: answered, including those that a Python-based backend refused.
         failed: by the server itself.
         inferences: windows computed.
-        executions: calls of the engine; fewer than requests when batched.
+        executions: calls of the engine; fewer than requests if batched.
         queue_ns: waiting for a batch.
-        compute_input_ns: handing the tensors over.
+        compute_input_ns: transferring the input.
         compute_infer_ns: in the engine.
-        compute_output_ns: taking the answer.
+        compute_output_ns: transferring the output.
         total_ns: of answered requests, from receipt to response.
     """
 
@@ -92,7 +92,7 @@ class TritonClient:
         self.close()
 
     def live(self) -> bool:
-        """Whether the server answers."""
+        """Whether the server responds."""
         try:
             with self._faults("server"):
                 return bool(
@@ -105,7 +105,7 @@ class TritonClient:
         """The server's name and version, as "triton 2.51.0".
 
         Raises:
-            ServingError: no answer.
+            ServingError: no response.
         """
         with self._faults("server"):
             found = self._stub.ServerMetadata(
@@ -114,7 +114,7 @@ class TritonClient:
         return f"{found.name} {found.version}"
 
     def ready(self, model: str = MODEL_NAME, version: int | None = None) -> bool:
-        """Whether the server says the model is ready: no proof, see `golden.prove`."""
+        """Whether the server reports the model as ready; not reliable, see `golden.prove`."""
         message = service_pb2.ModelReadyRequest(name=model, version=wire.text(version))
         try:
             with self._faults(model):
@@ -123,14 +123,15 @@ class TritonClient:
             return False
 
     def load(self, model: str = MODEL_NAME, versions: Sequence[int] = ()) -> None:
-        """Load a model, or load again what changed in its folder.
+        """Load a model, or reload it after a change of its folder.
 
         Args:
             model: its folder in the repository.
-            versions: must be ready afterwards; which ones load is the configuration's word.
+            versions: must be ready afterwards; the configuration decides which versions load.
 
         Raises:
-            ServingError: it does not load (what served before goes on), or a version is absent.
+            ServingError: it does not load (the versions before keep serving), or a version is
+                missing.
         """
         message = service_pb2.RepositoryModelLoadRequest(model_name=model)
         with self._faults(f"model {model} does not load"):
@@ -141,11 +142,11 @@ class TritonClient:
             raise ServingError(
                 f"model {model} loaded without version {', '.join(map(str, absent))}",
                 where=self.url,
-                remedy="look at its folder and at version_policy in its config.pbtxt",
+                remedy="check its folder, and version_policy in its config.pbtxt",
             )
 
     def load_bytes(self, model: str, config_json: str, files: Mapping[str, bytes]) -> None:
-        """Load a model that lies in no repository.
+        """Load a model that is not in a repository.
 
         Args:
             model: name to serve it under.
@@ -168,7 +169,7 @@ class TritonClient:
 
         Args:
             model: its folder in the repository.
-            wait: return when none is left; one whose process died in a request never ends.
+            wait: until none is left; a version whose process died in a request never unloads.
 
         Raises:
             ServingError: the server refuses, or does not finish in time.
@@ -186,12 +187,12 @@ class TritonClient:
             time.sleep(0.02)
 
     def index(self) -> list[ModelState]:
-        """Every model and version the server knows.
+        """Every model and version in the server's index.
 
         Raises:
-            ServingError: no answer.
+            ServingError: no response.
         """
-        with self._faults("the repository's index"):
+        with self._faults("repository index"):
             found = self._stub.RepositoryIndex(
                 service_pb2.RepositoryIndexRequest(), timeout=TIMEOUT_S
             )
@@ -206,7 +207,7 @@ class TritonClient:
         """Versions of a model that are ready, ascending.
 
         Raises:
-            ServingError: no answer.
+            ServingError: no response.
         """
         return sorted(
             entry.version
@@ -215,7 +216,7 @@ class TritonClient:
         )
 
     def statistics(self, model: str = MODEL_NAME, version: int | None = None) -> Statistics:
-        """The server's own counts and times; of the newest version without one.
+        """The server's counts and times, of the newest version unless one is given.
 
         Raises:
             ServingError: the model is not loaded.
@@ -249,7 +250,7 @@ class TritonClient:
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
         Raises:
-            ServingError: bad windows, a refusal, no answer in time, or a senseless answer.
+            ServingError: bad windows, a refusal, no response in time, or an invalid response.
         """
         return self.ask(x_BTF, model=model, version=version, timeout_s=timeout_s).logits_BC
 
@@ -261,19 +262,19 @@ class TritonClient:
         version: int | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> wire.Answer:
-        """As `predict`, with the version that answered.
+        """As `predict`, with the version that responded.
 
         Raises:
             ServingError: as `predict`.
         """
-        with self._faults(f"model {model} gave no answer"):
+        with self._faults(f"request to model {model} failed"):
             dtype = self._dtype(model, version, timeout_s)
             try:
                 return self._infer(x_BTF, model, version, dtype, timeout_s)
             except grpc.RpcError as error:
                 if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
                     raise
-                # another version, of another type, may serve since the type was asked for
+                # a version of another input type may serve since the type was cached
                 self._dtypes.pop((model, version), None)
                 if self._dtype(model, version, timeout_s) == dtype:
                     raise

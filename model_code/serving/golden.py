@@ -1,7 +1,7 @@
-"""Prove a served model by its golden requests.
+"""Verify a served model with its golden requests.
 
-Triton reports a model ready even when its backend process is dead, and refuses to load it again.
-Only recorded windows with their expected answers show that it serves what it should.
+Triton reports a model as ready even if its backend process is dead, and refuses to load it again.
+Only recorded windows with their expected logits show that it works.
 """
 
 import numpy as np
@@ -20,33 +20,33 @@ def prove(
     *,
     timeout_s: float = TIMEOUT_S,
 ) -> None:
-    """Ask for every golden answer, in batches and the first one alone too, and compare.
+    """Send every golden request, in batches and the first one also alone, and compare the logits.
 
     Raises:
-        ServingError: no answer, NaN, another version's answer, or one off by more than the
-            tolerance.
+        ServingError: no response, NaN, a response of another version, or logits off by more than
+            the tolerance.
     """
     if len(golden.x_NTF) == 0:
-        raise ServingError("the golden set is empty: it proves nothing", where=model)
+        raise ServingError("the golden set is empty: it verifies nothing", where=model)
     count = len(golden.x_NTF)
     together = [slice(i, min(i + MAX_BATCH_SIZE, count)) for i in range(0, count, MAX_BATCH_SIZE)]
     for batch in (slice(0, 1), *together):
         answer = client.ask(golden.x_NTF[batch], model=model, version=version, timeout_s=timeout_s)
         where = f"{client.url}, model {model}, version {answer.version}"
         if version is not None and answer.version != version:
-            raise ServingError(f"asked for version {version}, another answered", where=where)
+            raise ServingError(f"requested version {version}, another responded", where=where)
         error = float(np.abs(answer.logits_BC - golden.logits_NC[batch]).max())
         if not error <= golden.tolerance:
             raise ServingError(
                 f"a golden request was answered wrongly: logits off by {error:.3g}, "
                 f"allowed {golden.tolerance:.3g}",
                 where=where,
-                remedy="do not let it serve: tickline rollback",
+                remedy="do not serve it: tickline rollback",
             )
 
 
-def revive(client: TritonClient, model: str = MODEL_NAME) -> None:
-    """Unload and load a model whose backend process died. Prove it afterwards.
+def reload(client: TritonClient, model: str = MODEL_NAME) -> None:
+    """Unload and load a model whose backend process died. Verify it afterwards.
 
     Raises:
         ServingError: it does not unload or load.

@@ -1,7 +1,8 @@
-"""Load on the model server: a closed loop of clients, or requests at a fixed rate.
+"""Load tests of the model server: a closed loop of clients, or an open loop at a fixed rate.
 
-In the open loop latency counts from the moment a request was due, not from when a busy client got
-round to sending it; a closed loop hides exactly the waits that hurt (coordinated omission).
+In the open loop latency counts from the scheduled send time, not from when a busy client sends the
+request. A closed loop hides queueing delays (coordinated omission; Tene, "How NOT to measure
+latency").
 
 Shapes: N windows, T = 64 steps, F = 16 features, C = 2 classes, R answered requests.
 """
@@ -29,15 +30,15 @@ SHOWN_ERRORS = 5
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What clients saw.
+    """Results measured at the clients.
 
     Attributes:
         latency_ms_R: of each answered request.
         requests: sent.
-        failed: without an answer; `errors` says why.
-        wrong: answered otherwise than the version that answered should have.
-        seconds: from the first request to the last answer.
-        versions: answers by model version.
+        failed: without a response; the reasons are in `errors`.
+        wrong: responses that differ from the expected logits of the responding version.
+        seconds: from the first request to the last response.
+        versions: number of responses by model version.
         errors: a few of the messages, each with its count.
     """
 
@@ -51,11 +52,11 @@ class LoadResult:
 
     @property
     def throughput(self) -> float:
-        """Answers a second."""
+        """Responses per second."""
         return len(self.latency_ms_R) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Latency that `percent` of the answers did not exceed, in ms."""
+        """The `percent` percentile of the latency, in ms."""
         return float(np.percentile(self.latency_ms_R, percent))
 
 
@@ -72,38 +73,39 @@ def closed_loop(
     deadline_s: float = DEADLINE_S,
     stop: threading.Event | None = None,
 ) -> LoadResult:
-    """Run clients that each send the next single-window request when the last is answered.
+    """Run clients that each send the next single-window request after the previous response.
 
     Args:
         url: gRPC host:port.
-        x_NTF: windows, sent in turn, one a request.
-        concurrency: clients.
-        requests: in all.
+        x_NTF: windows, sent in turn, one per request.
+        concurrency: number of clients.
+        requests: in total.
         model: served name.
         version: pinned; None for the server's newest.
-        expected: right logits of every window, by version; an answer from another version is wrong.
-        tolerance: largest |logit difference| of a right answer.
+        expected: correct logits of every window, by version; a response of another version is
+            wrong.
+        tolerance: largest |logit difference| of a correct response.
         deadline_s: of one request.
         stop: ends the load early.
     """
-    watch = _Watch(expected, tolerance)
+    recorder = _Recorder(expected, tolerance)
 
     async def run() -> None:
         turn = iter(range(requests))
         async with _clients(url, model, version, min(concurrency, CONNECTIONS)) as clients:
 
             async def work(client: AsyncTritonClient) -> None:
-                for number in turn:  # one iterator shared by all: whoever is free takes the next
+                for number in turn:  # one shared iterator: the next free client takes the request
                     if stop is not None and stop.is_set():
                         return
                     index = number % len(x_NTF)
-                    await watch.ask(client, x_NTF, index, time.perf_counter(), deadline_s)
+                    await recorder.send(client, x_NTF, index, time.perf_counter(), deadline_s)
 
             await asyncio.gather(
                 *(work(clients[number % len(clients)]) for number in range(concurrency))
             )
 
-    return watch.over(run)
+    return recorder.run(run)
 
 
 def open_loop(
@@ -118,13 +120,13 @@ def open_loop(
     tolerance: float = 1e-4,
     deadline_s: float = DEADLINE_S,
 ) -> LoadResult:
-    """Send single-window requests at a fixed rate, answered or not; arguments as `closed_loop`.
+    """Send single-window requests at a fixed rate, without waiting for responses.
 
     Args:
-        rate_hz: requests a second, evenly spaced.
-        seconds: for how long.
+        rate_hz: requests per second, evenly spaced.
+        seconds: duration. The other arguments are those of `closed_loop`.
     """
-    watch = _Watch(expected, tolerance)
+    recorder = _Recorder(expected, tolerance)
 
     async def run() -> None:
         async with _clients(url, model, version, CONNECTIONS) as clients:
@@ -134,12 +136,12 @@ def open_loop(
                 due = begin + number / rate_hz
                 await asyncio.sleep(due - time.perf_counter())
                 client, index = clients[number % len(clients)], number % len(x_NTF)
-                task = asyncio.create_task(watch.ask(client, x_NTF, index, due, deadline_s))
+                task = asyncio.create_task(recorder.send(client, x_NTF, index, due, deadline_s))
                 pending.add(task)
                 task.add_done_callback(pending.discard)
             await asyncio.gather(*pending)
 
-    return watch.over(run)
+    return recorder.run(run)
 
 
 @asynccontextmanager
@@ -159,7 +161,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 @dataclass
-class _Watch:
+class _Recorder:
     expected: Expected | None
     tolerance: float
     latency_ms: list[float] = field(default_factory=list)
@@ -168,7 +170,7 @@ class _Watch:
     requests: int = 0
     wrong: int = 0
 
-    async def ask(
+    async def send(
         self,
         client: AsyncTritonClient,
         x_NTF: NDArray[np.float32],
@@ -185,13 +187,13 @@ class _Watch:
         self.latency_ms.append((time.perf_counter() - since) * 1e3)
         self.versions[answer.version] += 1
         if self.expected is not None:
-            right_NC = self.expected.get(answer.version)
+            correct_NC = self.expected.get(answer.version)
             self.wrong += (
-                right_NC is None
-                or not np.abs(answer.logits_BC[0] - right_NC[index]).max() <= self.tolerance
+                correct_NC is None
+                or not np.abs(answer.logits_BC[0] - correct_NC[index]).max() <= self.tolerance
             )
 
-    def over(self, load: Callable[[], Coroutine[None, None, None]]) -> LoadResult:
+    def run(self, load: Callable[[], Coroutine[None, None, None]]) -> LoadResult:
         begin = time.perf_counter()
         with asyncio.Runner(loop_factory=_loop) as runner:
             runner.run(load())

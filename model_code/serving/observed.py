@@ -1,4 +1,4 @@
-"""What was seen of a candidate beside the champion, and the goals it must keep.
+"""Measurements of a candidate compared with the champion, and the goals it must meet.
 
 Shapes: R requests.
 """
@@ -13,14 +13,14 @@ class Observed(BaseModel):
     """Counts and latencies of one comparison.
 
     Attributes:
-        requests: asked of the candidate.
-        errors: of them without a sound answer.
-        disagreements: decided otherwise than the champion, at probability 0.5.
+        requests: sent to the candidate.
+        errors: requests without a valid response.
+        disagreements: decisions that differ from the champion's, at probability 0.5.
         candidate_p50_ms: median latency.
         candidate_p99_ms: 99th percentile.
-        champion_p50_ms: of the champion, the same minutes; None where it was not asked.
+        champion_p50_ms: the champion's, over the same period; None if it got no requests.
         champion_p99_ms: 99th percentile.
-        reasons: a few messages of the errors.
+        reasons: a few error messages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,15 +41,15 @@ class Observed(BaseModel):
 
     @property
     def disagreement(self) -> float:
-        """Other decisions per sound answer."""
-        sound = self.requests - self.errors
-        return self.disagreements / sound if sound else 0.0
+        """Differing decisions per valid response."""
+        valid = self.requests - self.errors
+        return self.disagreements / valid if valid else 0.0
 
     def broken(self, spec: PromotionSpec, *, final: bool = False) -> list[str]:
-        """The goals that the candidate breaks, in words.
+        """The goals that the candidate breaks, as text.
 
-        A failed request counts at once, the other goals once it was asked often enough; not to
-        have been by the end (`final`) breaks a goal too.
+        A failed request counts at once. The other goals count once there are enough valid
+        responses; too few of them at the end (`final`) also break a goal.
         """
         found = []
         if self.error_rate > spec.max_error_rate:
@@ -58,10 +58,10 @@ class Observed(BaseModel):
                 f"error rate {self.error_rate:.2%} > {spec.max_error_rate:.2%}: "
                 f"{self.errors} of {self.requests}{reason}"
             )
-        sound = self.requests - self.errors
-        if sound < spec.canary_patience:
+        valid = self.requests - self.errors
+        if valid < spec.canary_patience:
             if final:
-                found.append(f"too few answers to judge by: {sound} of {spec.canary_patience}")
+                found.append(f"too few responses to judge: {valid} of {spec.canary_patience}")
             return found
         if self.disagreement > spec.max_disagreement:
             found.append(
@@ -81,7 +81,7 @@ class Observed(BaseModel):
 
 
 class Tally:
-    """Collects what `Observed` says; the champion's latencies may be shared by several."""
+    """Collects the data of an `Observed`; several tallies may share the champion's latencies."""
 
     def __init__(self, champion_ms: list[float] | None = None) -> None:
         self.requests = self.errors = self.disagreements = 0
@@ -90,20 +90,20 @@ class Tally:
         self.reasons: list[str] = []
 
     def error(self, reason: str) -> None:
-        """The candidate gave no sound answer."""
+        """Count a request without a valid response."""
         self.requests += 1
         self.errors += 1
         if reason not in self.reasons[:3]:
             self.reasons.append(reason)
 
     def answer(self, ms: float, *, agrees: bool) -> None:
-        """The candidate answered."""
+        """Count a valid response."""
         self.requests += 1
         self.candidate_ms.append(ms)
         self.disagreements += not agrees
 
     def observed(self) -> Observed:
-        """The numbers so far."""
+        """The measurements so far."""
         return Observed(
             requests=self.requests,
             errors=self.errors,

@@ -1,4 +1,4 @@
-"""The server as one more engine: the `Predictor` protocol over a client.
+"""The server as an engine: the `Predictor` protocol over a client.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -14,7 +14,7 @@ class TritonPredictor:
     """Predictions of one served model version.
 
     Args:
-        client: of the server; closed by whoever made it.
+        client: of the server; the caller closes it.
         model: served name.
         version: None for the server's newest.
     """
@@ -28,6 +28,6 @@ class TritonPredictor:
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
         Raises:
-            ServingError: bad windows, a refusal, no answer in time, or a senseless answer.
+            ServingError: bad windows, a refusal, no response in time, or an invalid response.
         """
         return self._client.predict(x_BTF, model=self._model, version=self._version)

@@ -1,8 +1,8 @@
-"""The client that follows the route: it asks the champion, or the candidate for its share.
+"""The client that follows the route: requests go to the champion, a share to the candidate.
 
-A candidate that fails costs nothing: the request is asked again of the champion, for whom half of
-the deadline is kept where the candidate does not answer at all. A champion that is gone was swapped
-between the look at the route and the request: the new one is asked.
+If the candidate fails, the request is sent to the champion; half of the deadline is reserved for
+that. If the champion is gone, it was swapped after the route was read, and the request is sent to
+the new champion.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
@@ -20,17 +20,17 @@ from model_code.repository.route import Router, Target
 from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
 from model_code.settings import MODEL_NAME
 
-TURNS = 4  # other targets asked before giving up
+TURNS = 4  # other targets tried before giving up
 
 
 @dataclass(frozen=True)
 class Routed:
-    """An answer and where it came from.
+    """A response and its target.
 
     Attributes:
         logits_BC: float32.
-        target: who answered.
-        failed: who did not, before.
+        target: that responded.
+        failed: targets that failed before, each with the reason.
     """
 
     logits_BC: NDArray[np.float32]
@@ -39,12 +39,12 @@ class Routed:
 
 
 class RoutedClient:
-    """Asynchronous predictions by route; one for an event loop.
+    """Asynchronous predictions along the route; use one client per event loop.
 
     Args:
         url: gRPC host:port of the server.
         route_file: of the serving repository.
-        refresh_s: how old its look at the route may be.
+        refresh_s: maximum age of the cached route, in seconds.
     """
 
     def __init__(self, url: str, route_file: Path, refresh_s: float = 0.02) -> None:
@@ -57,8 +57,8 @@ class RoutedClient:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
-    def look(self) -> None:
-        """Look at the route now, whatever the age of the last look."""
+    def refresh(self) -> None:
+        """Read the route file now, regardless of the cached route's age."""
         self._router.route(now=True)
 
     async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S) -> Routed:
@@ -66,7 +66,7 @@ class RoutedClient:
 
         Raises:
             PromotionError: no version serves yet.
-            ServingError: bad windows, or nobody answered in time.
+            ServingError: bad windows, or no target responded in time.
         """
         end = asyncio.get_running_loop().time() + deadline_s
         failed: list[tuple[Target, str]] = []
@@ -88,7 +88,7 @@ class RoutedClient:
     async def ask_of(
         self, target: Target, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S
     ) -> NDArray[np.float32]:
-        """Ask one target and no other.
+        """Send the request to one target only.
 
         Raises:
             ServingError: as `AsyncTritonClient.ask`.
@@ -104,5 +104,5 @@ class RoutedClient:
         champion = self._router.route(now=True).champion
         if champion is not None and champion != failed:
             return champion
-        # a bridge is lost when the server restarts; the model has the same version by then
+        # a bridge is lost if the server restarts; the model then has the same version
         return Target(model=MODEL_NAME, version=failed.version)

@@ -1,7 +1,7 @@
 """Shadow: recorded requests go to the champion and, mirrored, to the candidate.
 
-Nobody waits for the candidate and nobody acts on its answer. Both are asked alone, in turns of
-alternating order, so that neither always finds the warmer core.
+No client waits for the candidate, and its responses are not used. The two get requests one at a
+time, in alternating order, so that neither always gets the warmer core.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -29,7 +29,7 @@ async def mirror(
     """Send `spec.shadow_requests` of the windows, in turn, for at most `spec.shadow_s` seconds.
 
     Raises:
-        ServingError: the champion does not answer.
+        ServingError: the champion does not respond.
     """
     tally, end = Tally(), time.monotonic() + spec.shadow_s
     for number in range(spec.shadow_requests):
@@ -57,5 +57,5 @@ async def mirror(
 
 
 def decision(logits_BC: NDArray[np.float32]) -> bool:
-    """Whether an opportunity is expected, at probability 0.5."""
+    """Whether the model predicts an opportunity, at probability 0.5."""
     return bool(logits_BC[0, 1] > logits_BC[0, 0])

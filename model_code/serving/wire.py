@@ -1,4 +1,4 @@
-"""Requests and answers as they go over the wire, shared by both clients.
+"""Request and response messages, shared by both clients.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 Source: the KServe v2 inference protocol, Triton's grpc_service.proto.
@@ -26,13 +26,13 @@ NUMPY: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 500),  # a restarted server is found again at once
+    ("grpc.max_reconnect_backoff_ms", 500),  # reconnect quickly to a restarted server
 )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server said.
+    """The server's response.
 
     Attributes:
         logits_BC: float32.
@@ -46,7 +46,7 @@ class Answer:
 def request(
     x_BTF: NDArray[np.float32], model: str, version: int | None, dtype: str
 ) -> service_pb2.ModelInferRequest:
-    """An inference request; `version` None lets the server take its newest.
+    """An inference request; with `version` None the server uses its newest.
 
     Raises:
         ServingError: windows of another shape or type, too many of them, NaN or infinity.
@@ -64,11 +64,11 @@ def request(
     if x_BTF.dtype != np.float32:
         raise ServingError(f"windows are {x_BTF.dtype}, expected float32")
     if not np.isfinite(x_BTF).all():
-        raise ServingError("windows hold NaN or infinity", remedy="mend the features first")
-    with np.errstate(over="ignore"):  # what half precision cannot hold is found out just below
+        raise ServingError("windows contain NaN or infinity", remedy="fix the features first")
+    with np.errstate(over="ignore"):  # overflow is checked below
         sent_BTF = np.ascontiguousarray(x_BTF, dtype=NUMPY[dtype])
     if dtype == "FP16" and not np.isfinite(sent_BTF).all():
-        raise ServingError("windows hold numbers that half precision cannot", where=model)
+        raise ServingError("windows contain values beyond the range of FP16", where=model)
     return service_pb2.ModelInferRequest(
         model_name=model,
         model_version=text(version),
@@ -90,19 +90,19 @@ def answer(response: service_pb2.ModelInferResponse, batch: int) -> Answer:
     where = f"{response.model_name} version {response.model_version}"
     names = [output.name for output in response.outputs]
     if OUTPUT_NAME not in names or len(response.raw_output_contents) != len(names):
-        raise ServingError(f"the answer has no {OUTPUT_NAME}", where=where)
+        raise ServingError(f"the response has no {OUTPUT_NAME}", where=where)
     index = names.index(OUTPUT_NAME)
     output = response.outputs[index]
     if tuple(output.shape) != (batch, CLASS_COUNT) or output.datatype not in NUMPY:
         raise ServingError(
-            f"the answer is {output.datatype}{list(output.shape)}, "
+            f"the response is {output.datatype}{list(output.shape)}, "
             f"expected FP32 or FP16 {[batch, CLASS_COUNT]}",
             where=where,
         )
     raw = np.frombuffer(response.raw_output_contents[index], NUMPY[output.datatype])
     logits_BC = raw.astype(np.float32).reshape(batch, CLASS_COUNT)
     if not np.isfinite(logits_BC).all():
-        raise ServingError("the model answered NaN or infinity", where=where, remedy="roll it back")
+        raise ServingError("the model returned NaN or infinity", where=where, remedy="roll it back")
     return Answer(logits_BC, int(response.model_version))
 
 
@@ -110,7 +110,7 @@ def input_dtype(metadata: service_pb2.ModelMetadataResponse) -> str:
     """Type of the model's input.
 
     Raises:
-        ServingError: the model does not keep the contract.
+        ServingError: the model does not match the contract.
     """
     found = {tensor.name: str(tensor.datatype) for tensor in metadata.inputs}
     if found.get(INPUT_NAME) not in NUMPY:
@@ -122,21 +122,21 @@ def input_dtype(metadata: service_pb2.ModelMetadataResponse) -> str:
 
 
 def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
-    """Say a gRPC error in clear words."""
+    """Convert a gRPC error into a `ServingError` with a remedy."""
     code = error.code()
     remedies = {
         grpc.StatusCode.UNAVAILABLE: "is it running and the model loaded? tickline triton status",
-        grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time, or look at its load",
+        grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time, or check the server's load",
         grpc.StatusCode.INTERNAL: "read its log: tickline triton logs",
         grpc.StatusCode.NOT_FOUND: "load the model first",
     }
     return ServingError(
-        f"{what}: {error.details() or 'no answer'} ({code.name})",
+        f"{what}: {error.details() or 'no details'} ({code.name})",
         where=url,
         remedy=remedies.get(code, ""),
     )
 
 
 def text(version: int | None) -> str:
-    """A version as the protocol writes it; empty lets the server choose."""
+    """A version as in the protocol; empty means the server's choice."""
     return "" if version is None else str(version)

@@ -1,4 +1,4 @@
-"""Training checkpoints: one file an epoch, the last two kept, tied to their inputs by a key."""
+"""Training checkpoints: one file per epoch, the last two kept, with a key of their inputs."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ _NAME = re.compile(r"epoch-(\d{4,})\.pt")
 
 
 def key(**inputs: Any) -> str:
-    """sha256 over everything the training computes from, given as JSON-able values."""
+    """sha256 over all inputs of the training, given as JSON-able values."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -31,13 +31,13 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def write(folder: Path, key: str, epoch: int, payload: dict[str, Any]) -> Path:
-    """Write the state after `epoch` atomically, then drop all but the newest two.
+    """Write the state after `epoch` atomically, then delete all but the newest two.
 
     Raises:
         StorageError: the file cannot be written; earlier checkpoints are untouched.
     """
     path = folder / f"epoch-{epoch:04d}.pt"
-    buffer = io.BytesIO()  # torch turns a full disk into a RuntimeError of its own
+    buffer = io.BytesIO()  # torch would turn a full disk into a RuntimeError
     torch.save({"format": FORMAT, "key": key, "epoch": epoch} | payload, buffer)
     with atomic_file(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
@@ -47,9 +47,9 @@ def write(folder: Path, key: str, epoch: int, payload: dict[str, Any]) -> Path:
 
 
 def newest(folder: Path, key: str) -> tuple[dict[str, Any] | None, str]:
-    """The newest usable checkpoint of these inputs, and a note on any passed over.
+    """The newest usable checkpoint of these inputs, and a note on the skipped ones.
 
-    A damaged file, or one of other inputs, is never continued from: the one before is tried.
+    A damaged file, or one of other inputs, is never resumed from: the one before is tried.
     """
     notes = []
     for path in _newest_first(folder):
@@ -68,7 +68,7 @@ def newest(folder: Path, key: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def discard(folder: Path) -> None:
-    """Remove every checkpoint in the folder, so that none outlives a fresh start."""
+    """Delete every checkpoint in the folder, before training starts from scratch."""
     for path in _newest_first(folder):
         path.unlink(missing_ok=True)
 

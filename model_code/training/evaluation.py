@@ -1,4 +1,4 @@
-"""Answers of a network for many windows of one feature table. B windows, N table rows."""
+"""Predictions of a network for many windows of one feature table. B windows, N table rows."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from model_code.features.windows import gather
 from model_code.models.probability import probability
 from model_code.training.metrics import classification
 
-BATCH = 64  # larger batches leave a CPU's cache and gain nothing
+BATCH = 64  # larger batches exceed a CPU's cache and are not faster
 
 
 def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:

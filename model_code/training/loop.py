@@ -1,8 +1,9 @@
 """The training loop: AdamW, warm-up and cosine annealing, mixed precision, resumable.
 
-The randomness of an epoch (order, dropout) is a function of (seed, epoch, rank) alone, so a
-checkpoint needs no generator states and a resumed training is the same to the last bit.
-The loss is plain cross-entropy without class weights: probabilities stay calibrated.
+The randomness of an epoch (order, dropout) depends only on (seed, epoch, rank). A checkpoint
+therefore needs no generator states, and a resumed training is bit-identical. The loss is plain
+cross-entropy without class weights, so that probabilities stay calibrated. AdamW: Loshchilov and
+Hutter 2019, "Decoupled Weight Decay Regularization".
 
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
@@ -26,18 +27,18 @@ from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The network of the best validation AUC, in evaluation mode on the CPU, and how it came.
+    """The network with the best validation AUC, in evaluation mode on the CPU, and its training.
 
     Attributes:
         model: the network.
-        history: every epoch, those before a resumption included.
-        best_epoch: the one `model` is from.
-        resumed_from: the last epoch found in a checkpoint; None: started afresh.
-        resume_note: why checkpoints were passed over, if any were.
+        history: every epoch, including those before a resumption.
+        best_epoch: the epoch of `model`.
+        resumed_from: the last epoch of the checkpoint; None if training started from scratch.
+        resume_note: why checkpoints were skipped, if any were.
         precision: fp32, bf16 or fp16, as used.
-        precision_reason: why.
+        precision_reason: why this precision.
         device: cpu or cuda.
-        samples_per_s: training windows a second over the whole history.
+        samples_per_s: training windows per second over the whole history.
     """
 
     model: FinancialPredictor
@@ -65,8 +66,8 @@ def train(
 ) -> TrainingResult:
     """Train until the epochs are done or validation AUC has not improved for `patience` epochs.
 
-    Launched by torchrun, every rank takes its share of each batch; rank 0 validates, writes
-    checkpoints and calls `on_epoch`, and all ranks return the same weights.
+    Under torchrun every rank takes its share of each batch. Rank 0 validates, writes checkpoints
+    and calls `on_epoch`. All ranks return the same weights.
 
     Args:
         features_NF: raw features, possibly memory-mapped.
@@ -75,14 +76,14 @@ def train(
         validation_ends: the same for validation; both classes must occur.
         network_spec: the network's sizes.
         training_spec: how to train.
-        checkpoints: folder of this training's checkpoints; a usable one is continued from.
+        checkpoints: folder of this training's checkpoints; training resumes from a usable one.
         on_epoch: called after each newly trained epoch, once its checkpoint is written.
-        progress: draw a progress bar with windows/s and time left on stderr.
+        progress: show a progress bar with windows/s and time left on stderr.
 
     Raises:
-        DataError: too few windows, a label that is not 0 or 1, one class only, features that are
-            not finite, or a loss that became so.
-        ConfigError: the batch cannot be shared out evenly among the ranks.
+        DataError: too few windows, a label that is not 0 or 1, one class only, or features or a
+            loss that are not finite.
+        ConfigError: the batch size is not divisible by the number of ranks.
         StorageError: a checkpoint cannot be written.
     """
     spec = training_spec
@@ -140,17 +141,17 @@ def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.nda
         present = np.unique(labels_N[ends]).tolist()
         if present != [0, 1]:
             raise DataError(
-                f"{len(ends)} {name} windows with labels {present}: both 0 and 1 must occur, alone",
+                f"{len(ends)} {name} windows with labels {present}: expected both 0 and 1 only",
                 remedy="use more days or instruments, or a horizon under which both classes occur",
             )
 
 
 def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
-    """Windows of one step over all ranks; too few for a full batch make one smaller batch."""
+    """Windows of one step over all ranks; too few for a full batch give one smaller batch."""
     if spec.batch_size % world:
         raise ConfigError(
-            f"batch_size {spec.batch_size} cannot be shared evenly among {world} processes",
-            remedy=f"choose a batch_size that {world} divides",
+            f"batch_size {spec.batch_size} is not divisible by {world} processes",
+            remedy=f"choose a batch_size that is a multiple of {world}",
         )
     if windows < world:
         raise DataError(f"{windows} training windows for {world} processes")
@@ -160,7 +161,7 @@ def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
 def _key(
     model: FinancialPredictor, spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
 ) -> str:
-    """Key of the inputs; mean and deviation stand for the training features' contents."""
+    """Key of the inputs; mean and deviation represent the training features."""
     return checkpoint.key(
         network=model.spec.model_dump(),
         training=spec.model_dump(),

@@ -1,4 +1,4 @@
-"""Figures of a two-class answer. B windows."""
+"""Classification metrics of two-class predictions. B windows."""
 
 import numpy as np
 from sklearn import metrics as sk
@@ -9,7 +9,7 @@ CALIBRATION_BINS = 15
 
 
 def classification(label_B: np.ndarray, probability_B: np.ndarray) -> dict[str, float]:
-    """Measure probabilities of class 1 against labels.
+    """Compare probabilities of class 1 with labels.
 
     Args:
         label_B: 0 or 1.
@@ -27,27 +27,27 @@ def classification(label_B: np.ndarray, probability_B: np.ndarray) -> dict[str, 
     label_B, probability_B = np.asarray(label_B), np.asarray(probability_B, dtype=np.float64)
     if label_B.shape != probability_B.shape or label_B.ndim != 1:
         raise DataError(
-            f"labels {label_B.shape} and probabilities {probability_B.shape} do not pair up",
-            remedy="give one probability for each label",
+            f"labels have shape {label_B.shape}, probabilities {probability_B.shape}",
+            remedy="pass one probability per label, both one-dimensional",
         )
     if not np.isfinite(probability_B).all():
         bad = int((~np.isfinite(probability_B)).sum())
         raise DataError(
             f"{bad} of {len(probability_B)} probabilities are not finite",
-            remedy="the network or its input is broken; look for NaN in the features",
+            remedy="check the features for NaN or infinity; otherwise the network is broken",
         )
     if ((probability_B < 0) | (probability_B > 1)).any():
-        raise DataError("a probability lies outside [0, 1]", remedy="apply softmax to the logits")
+        raise DataError("a probability is outside [0, 1]", remedy="apply softmax to the logits")
     present = np.unique(label_B).tolist()
     if not set(present) <= {0, 1}:
         raise DataError(
-            f"labels hold {present}, expected 0 and 1",
-            remedy="leave out rows whose horizon was not fully observed (label -1)",
+            f"labels are {present}, expected 0 and 1",
+            remedy="exclude rows whose horizon was not fully observed (label -1)",
         )
     if len(present) < 2:
         raise DataError(
-            f"labels hold {'the one class ' + str(present[0]) if present else 'nothing'}: "
-            "no ranking can be measured",
+            f"labels contain {'one class only, ' + str(present[0]) if present else 'nothing'}: "
+            "AUC is undefined",
             remedy="use more windows, or a horizon and cost under which both classes occur",
         )
     return {

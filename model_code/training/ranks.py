@@ -1,4 +1,4 @@
-"""The processes of one training: a single one, or those `torchrun` launched."""
+"""The processes of one training: a single process, or those launched by `torchrun`."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among the `world` processes, and its device."""
+    """This process's rank among the `world` processes, and its device."""
 
     rank: int
     world: int
@@ -44,10 +44,10 @@ class Ranks:
 
 @contextmanager
 def launched() -> Iterator[Ranks]:
-    """Join the process group when launched by torchrun (`WORLD_SIZE` > 1), and leave it after.
+    """Join the process group if launched by torchrun (`WORLD_SIZE` > 1), and leave it at the end.
 
-    A group the caller has already joined is used and left standing. Uses NCCL with CUDA, one
-    device a process, and Gloo without.
+    A group that the caller has already joined is used and not left. Uses NCCL with CUDA, one device
+    per process, and Gloo without.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else "cpu"

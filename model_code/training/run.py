@@ -1,4 +1,4 @@
-"""What changes while training: weights, optimiser, schedule, scaler, history, best state.
+"""Mutable state of a training: weights, optimiser, schedule, scaler, history, best weights.
 
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
@@ -28,7 +28,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch: losses in nats, gradient norm before clipping, windows and seconds of training."""
+    """One epoch: losses in nats, gradient norm before clipping, windows/s and seconds of training.
+
+    The learning rate is that of the epoch's first step.
+    """
 
     epoch: int
     train_loss: float
@@ -42,7 +45,7 @@ class EpochMetrics:
 
 
 class TrainingRun:
-    """What changes while training: network, optimiser, schedule, scaler, history, best state."""
+    """Mutable state of a training: network, optimiser, schedule, scaler, history, best weights."""
 
     def __init__(
         self,
@@ -73,11 +76,11 @@ class TrainingRun:
     @property
     def best(self) -> EpochMetrics:
         """The epoch of the highest validation AUC."""
-        return max(self.history, key=lambda epoch: epoch.validation_auc)  # the earliest, if equal
+        return max(self.history, key=lambda epoch: epoch.validation_auc)  # the earliest on a tie
 
     @property
     def samples_per_s(self) -> float:
-        """Training windows a second over the whole history."""
+        """Training windows per second over the whole history."""
         windows = sum(epoch.samples_per_s * epoch.seconds for epoch in self.history)
         return windows / sum(epoch.seconds for epoch in self.history)
 
@@ -95,7 +98,7 @@ class TrainingRun:
         ends: np.ndarray,
         bar: Progress,
     ) -> dict[str, float]:
-        """One pass over `ends`, this rank taking its share of every batch."""
+        """Train one pass over `ends`; this rank takes its share of every batch."""
         group, epoch = self.group, len(self.history) + 1
         torch.manual_seed(seed_of(self.spec.seed, epoch, 1 + group.rank))  # dropout
         self.parallel.train()
@@ -134,7 +137,7 @@ class TrainingRun:
         }
 
     def record(self, trained: dict[str, float], figures: dict[str, float]) -> None:
-        """Append the epoch, and keep its weights if they are the best so far."""
+        """Append the epoch and keep its weights if they are the best so far."""
         epoch = EpochMetrics(
             epoch=len(self.history) + 1,
             validation_loss=figures["log_loss"],
@@ -158,7 +161,7 @@ class TrainingRun:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue as if the epochs before had run in this process."""
+        """Continue as if the earlier epochs had run in this process."""
         self.model.load_state_dict(state["model"])
         self.best_state = state["best_state"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -171,7 +174,7 @@ class TrainingRun:
         return torch.autocast(self.group.device.type, self.dtype, enabled=enabled)
 
     def _check_finite(self, epoch: int, step: int, loss: float, norm: float) -> None:
-        overflow = self.scaler.is_enabled()  # then an infinite gradient is the scaler's business
+        overflow = self.scaler.is_enabled()  # the scaler handles an infinite gradient
         if not math.isfinite(loss) or not (overflow or math.isfinite(norm)):
             raise DataError(
                 f"training became unstable: loss {loss}, gradient norm {norm}",
@@ -180,17 +183,20 @@ class TrainingRun:
             )
 
 
-def resolve_precision(asked: str, device: torch.device) -> tuple[str, str]:
-    """The precision to train in, and why: FP16 on CUDA, BF16 on a CPU that has it, else FP32."""
-    if asked != "auto":
-        return asked, "asked for"
+def resolve_precision(requested: str, device: torch.device) -> tuple[str, str]:
+    """The precision to train in, and why: FP16 on CUDA, BF16 on a CPU with native BF16, else FP32.
+
+    Source: Micikevicius et al. 2018, "Mixed Precision Training" (FP16 with loss scaling).
+    """
+    if requested != "auto":
+        return requested, "requested"
     if device.type == "cuda":
         return "fp16", "CUDA device: FP16 with loss scaling"
     capabilities = torch.cpu.get_capabilities()
     native = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
     if native:
-        return "bf16", f"this CPU multiplies BF16 natively ({native[0]})"
-    return "fp32", "this CPU lacks native BF16 (amx_bf16, avx512_bf16); emulated, it is slower"
+        return "bf16", f"this CPU has native BF16 ({native[0]})"
+    return "fp32", "this CPU has no native BF16 (amx_bf16, avx512_bf16); emulation is slower"
 
 
 def rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:

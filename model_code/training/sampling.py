@@ -1,4 +1,4 @@
-"""Which windows an epoch trains on, as a function of (seed, epoch) alone."""
+"""Which windows an epoch trains on; depends only on (seed, epoch)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from model_code.settings import SEQUENCE_LENGTH
 
 
 def covered(ends: np.ndarray, rows: int) -> np.ndarray:
-    """Boolean (rows,): whether any window holds the row."""
+    """Boolean (rows,): whether any window contains the row."""
     edges = np.zeros(rows + 1, dtype=np.int64)
     np.add.at(edges, ends - (SEQUENCE_LENGTH - 1), 1)
     np.add.at(edges, ends + 1, -1)
@@ -15,7 +15,7 @@ def covered(ends: np.ndarray, rows: int) -> np.ndarray:
 
 
 def epoch_ends(ends: np.ndarray, epoch: int, size: int, seed: int) -> np.ndarray:
-    """The epoch's windows: every window is seen once, shuffled, before any is seen again."""
+    """The epoch's windows: every window is used once, shuffled, before any is used again."""
     positions = np.arange((epoch - 1) * size, epoch * size)
     chosen = np.empty(size, dtype=ends.dtype)
     for sweep in np.unique(positions // len(ends)):

@@ -1,6 +1,6 @@
 """A stage's cache key: its inputs' content, the source it depends on, the environment.
 
-Equal key, equal result. Nothing in a key depends on paths, on the run or on the time.
+Equal key, equal result. A key does not depend on paths, the run or the time.
 """
 
 import ast
@@ -21,7 +21,7 @@ from model_code.errors import ConfigError
 from model_code.machine import processor
 
 FIRST_PARTY = ("model_code", "infra", "tasks")
-# packages that keep, log and show results; they do not compute them
+# packages that store, log and show results; they do not compute them
 BOOKKEEPING = ("tasks.caching", "tasks.runs")
 LIBRARIES = (
     "great-expectations",
@@ -36,11 +36,11 @@ LIBRARIES = (
     "scikit-learn",
     "torch",
 )
-OPTIONAL = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")  # only they can load what they built
+OPTIONAL = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")  # needed to load engines they built
 
 
 def stage_key(module: str, inputs: Mapping[str, Any]) -> str:
-    """sha256 over inputs' content, the stage's source and the environment; `run` is left out.
+    """sha256 over inputs' content, the stage's source and the environment; `run` is excluded.
 
     Args:
         module: dotted name of the stage's module.
@@ -59,10 +59,10 @@ def stage_key(module: str, inputs: Mapping[str, Any]) -> str:
 
 
 def canonical(value: Any) -> JsonValue:
-    """Reduce a stage input to its meaning: artefacts to their hash, models to their fields.
+    """Reduce a stage input to its content: artefacts to their hash, models to their fields.
 
     Raises:
-        ConfigError: a type without a content key, which would switch caching off.
+        ConfigError: a type without a content key, which would disable caching.
     """
     match value:
         case None | bool() | int() | float() | str():
@@ -88,9 +88,9 @@ def source_fingerprint(module: str) -> str:
 
 
 def import_closure(module: str) -> dict[str, bytes]:
-    """Source by module name: the module itself and all it imports, however far.
+    """Return source by module name: the module and everything it imports, directly or not.
 
-    Imports inside functions count. Bookkeeping and other people's packages do not.
+    Imports inside functions count. Bookkeeping and third-party packages do not.
     """
     sources: dict[str, bytes] = {}
     waiting = [module]
@@ -128,7 +128,7 @@ def _is_package(name: str) -> bool:
 
 @functools.cache
 def environment() -> str:
-    """Python, library versions and processor: what changes a result without changing code."""
+    """Python, library versions and processor: they change results without a code change."""
     libraries = [f"{name}=={_version(name)}" for name in (*LIBRARIES, *OPTIONAL)]
     return " ".join([platform.python_version(), processor(), *libraries])
 

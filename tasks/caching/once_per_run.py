@@ -1,7 +1,7 @@
-"""Steps of a promotion: done once per flow run, however often the run is suspended or retried.
+"""Promotion steps: run once per flow run, however often it is suspended or retried.
 
-A resumed flow run executes its body again from the top. What was done before the suspension must
-come back as it was: each step's result is kept under the flow run's id and the step's name.
+A resumed flow run executes its body again from the top. A step that finished before must return
+the same result, so each result is stored under the flow run's id and the step's name.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def once_per_run(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a function a task that completes at most once in a flow run."""
+    """Turn a function into a task that completes at most once in a flow run."""
 
     def key(_: TaskRunContext, __: dict[str, Any]) -> str:
         return f"{name.replace(' ', '-')}-{flow_run.id}"

@@ -1,4 +1,4 @@
-"""Forget an artefact whose bytes are not those recorded, so that its stage computes it again."""
+"""Drop an artefact whose bytes do not match its hash, so that its stage computes it again."""
 
 import json
 import re
@@ -15,8 +15,8 @@ from tasks.caching.refresh import is_stale
 WHERE = re.compile(r"^\s*where:\s*(.+)$", re.MULTILINE)
 
 
-def broken_artefact(settings: Settings, message: str) -> Path | None:
-    """The stored artefact that an `IntegrityError`'s text names, if its bytes are wrong or gone."""
+def damaged_artefact(settings: Settings, message: str) -> Path | None:
+    """Return the artefact named in an `IntegrityError`'s text if it is damaged or missing."""
     for text in WHERE.findall(message):
         path = Path(text.strip())
         if not path.is_relative_to(settings.artifacts):
@@ -27,13 +27,13 @@ def broken_artefact(settings: Settings, message: str) -> Path | None:
     return None
 
 
-def forget(settings: Settings, artefact: Path) -> int:
-    """Remove a broken artefact and every cached result that points to it; how many there were.
+def drop_artefact(settings: Settings, artefact: Path) -> int:
+    """Delete a damaged artefact and every cached result that refers to it; return how many.
 
-    The stages that made it run again; their inputs are stored still, and so are the results of
-    stages after them, which hold again as soon as the same bytes are back.
+    The stages that made it run again: their inputs are still stored. Results of later stages are
+    valid again as soon as the same bytes are back.
     """
-    results = list(_pointing_to(settings, str(artefact)))
+    results = list(_referring_to(settings, str(artefact)))
     for result in results:
         result.unlink()
     if artefact.is_dir():
@@ -44,24 +44,24 @@ def forget(settings: Settings, artefact: Path) -> int:
 
 
 def drop_unusable_result(key: str) -> None:
-    """Remove a stage's result that was cut short, or that is too old for a run that refreshes.
+    """Delete a stage's result that is truncated, or too old for a refreshing run.
 
-    A full disk or a kill can cut it short: Prefect writes it in place, and would take what is there
-    for a result that it cannot read.
+    A full disk or a kill can truncate it, because Prefect writes in place. Prefect would then find
+    a result that it cannot read.
     """
     path = Path(PREFECT_LOCAL_STORAGE_PATH.value()) / key
     try:
         json.loads(path.read_bytes())
     except OSError:
-        return  # there is none
+        return  # no result yet
     except ValueError:
         path.unlink(missing_ok=True)
     if is_stale(path):
         path.unlink(missing_ok=True)
 
 
-def _pointing_to(settings: Settings, path: str) -> Iterator[Path]:
-    # a result is JSON within JSON, so the path stands there with its slashes escaped or not
+def _referring_to(settings: Settings, path: str) -> Iterator[Path]:
+    # a result is JSON within JSON: the path appears plain or escaped
     needles = {path.encode(), json.dumps(path)[1:-1].encode()}
     for result in (settings.home / "results").iterdir():
         if result.is_file() and any(needle in result.read_bytes() for needle in needles):

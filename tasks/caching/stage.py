@@ -1,8 +1,8 @@
-"""What every stage has in common: a content key, a persisted JSON result, retries.
+"""The decorator of stages: a content key, a persisted JSON result, retries.
 
 The key (`tasks/caching/fingerprint.py`) covers the inputs' content, the source of the stage's own
 module with everything it imports, and the environment. A stage with an equal key comes back
-`Cached`, in this run or in any later one.
+`Cached`, in this run or any later one.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from tasks.runs.faults import retry_if_transient
 from tasks.runs.task_runs import plain_name
 
 console = Console()
-RETRIES: dict[str, Any] = {  # with back-off, and only for faults that may pass by themselves
+RETRIES: dict[str, Any] = {  # with back-off, only for transient faults
     "retries": 3,
     "retry_delay_seconds": [2.0, 8.0, 30.0],
     "retry_jitter_factor": 0.2,
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class RunRef(BaseModel):
-    """The run a stage works for: where it writes and which MLflow run it logs to.
+    """The run a stage belongs to: where it writes and which MLflow run it logs to.
 
     Never part of a cache key: equal inputs give equal results in every run.
     """
@@ -53,7 +53,7 @@ class RunRef(BaseModel):
 
 
 def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a function a cached, persisted Prefect task keyed by content.
+    """Turn a function into a cached, persisted Prefect task keyed by content.
 
     Args:
         name: the stage's name in Prefect, MLflow and the logs.
@@ -82,7 +82,7 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
 
 
 def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
-    """Print a task run's end: state, name, seconds."""
+    """Print a finished task run: state, name, seconds."""
     took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
     name = plain_name(run.name)

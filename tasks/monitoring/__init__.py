@@ -1,1 +1,1 @@
-"""What the last nights did, and what the home folder still needs."""
+"""History of nightly runs, and retention of the home folder's files."""

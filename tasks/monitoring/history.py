@@ -1,4 +1,4 @@
-"""Read the last nights back from MLflow and Prefect; a store that is silent is said, not fatal."""
+"""Read the history of nightly runs; report an unreachable store instead of failing."""
 
 import datetime as dt
 import math
@@ -22,16 +22,16 @@ from tasks.runs.task_runs import stage_name, task_runs
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import TaskRun
 
-SCRAPE_S = 4.0  # Prometheus waits ten for everything
-APPROVED_AT = "approved_at"  # tag that a promotion writes to the model version, ISO 8601
+SCRAPE_S = 4.0  # Prometheus allows 10 s for the whole scrape
+APPROVED_AT = "approved_at"  # model version tag written by a promotion, ISO 8601
 
 
 def read_history(settings: Settings, *, nights: int = 30) -> History:
-    """The newest nights, the champion, and which stores answered.
+    """Read the newest nightly runs, the champion, and which stores answered.
 
     Args:
         settings: where the stores are.
-        nights: at most this many, newest first.
+        nights: at most this many runs, newest first.
     """
     try:
         mlflow = mlflow_runs.client(settings)
@@ -51,9 +51,9 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
 
 
 def prefect_url(settings: Settings) -> str | None:
-    """URL of the Prefect server that answers, None if none does; none is started or waited for."""
+    """Return the URL of a running Prefect server, or None. Starts none and does not wait."""
     url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
-    url = url or running_server(settings, wait_s=0.0)  # a scrape must not run into its time limit
+    url = url or running_server(settings, wait_s=0.0)  # a scrape must not time out
     return url if url and healthy(f"{url}/health", timeout_s=SCRAPE_S) else None
 
 
@@ -61,7 +61,7 @@ def _nights(mlflow: MlflowClient, settings: Settings, limit: int) -> list[Night]
     experiment = mlflow.get_experiment_by_name(settings.mlflow_experiment)
     if experiment is None:
         return []
-    # the query language cannot say "has no such tag", so children are passed over here
+    # MLflow cannot search for a missing tag, so nested runs are skipped here
     nights: list[Night] = []
     token = None
     while len(nights) < limit:
@@ -129,10 +129,10 @@ def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tup
 
 
 def summarise(runs: "list[TaskRun]") -> tuple[StageTime, ...]:
-    """Task runs by stage, in the order in which the stages began."""
+    """Group task runs by stage, in the order in which the stages started."""
     grouped: dict[str, list[TaskRun]] = defaultdict(list)
-    begun = [run for run in runs if run.start_time]
-    for run in sorted(begun, key=lambda run: run.start_time or dt.datetime.max):
+    started = [run for run in runs if run.start_time]
+    for run in sorted(started, key=lambda run: run.start_time or dt.datetime.max):
         grouped[stage_name(run.task_key)].append(run)
     return tuple(
         StageTime(

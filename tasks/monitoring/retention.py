@@ -1,4 +1,4 @@
-"""Who needs what in a home folder, asked of Prefect and MLflow; both must answer."""
+"""Find which files of a home folder are still needed. Prefect and MLflow must answer."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -20,16 +20,15 @@ from tasks.runs.task_runs import PAGE, task_runs
 
 
 def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[Item]:
-    """Everything in the home folder, with who needs it.
+    """List everything in the home folder, with what needs it.
 
-    Kept is what these need: every run younger than `keep`; every run that failed, is suspended,
-    waits or is at work in that time or is not ended at all; the runs behind every model version
-    that has an alias (champion, previous, challenger), is staged or serves; MLflow runs that are
-    RUNNING.
+    An item is needed by a flow run that ended within `keep`; by a flow run that has not ended
+    (running, scheduled, suspended); by the run behind a model version that has an alias (champion,
+    previous, challenger), is staged or serves; by an MLflow run that is RUNNING.
 
     Args:
         settings: of the home folder.
-        keep: results of completed runs are kept this long.
+        keep: how long to keep what ended runs need.
         now: with a time zone.
     """
     folders = Folders(
@@ -39,24 +38,24 @@ def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[It
         logs=settings.home / "logs",
         repositories=(settings.staging_repository, settings.serving_repository),
     )
-    runs, hashes = _of_models(settings)
-    runs |= _of_tracking(settings)
+    runs, hashes = _needed_by_models(settings)
+    runs |= _needed_by_mlflow(settings)
     results: dict[str, str] = {}
     open_since: dt.datetime | None = None
     with get_client(sync_client=True) as client:
         for run in _flow_runs(client):
-            who = runs.get(str(run.id)) or _why(run, now - keep)
-            if who is None:
+            needed_by = runs.get(str(run.id)) or _needed_by_run(run, now - keep)
+            if needed_by is None:
                 continue
-            results |= {name: who for name in _results(client, run) if name not in results}
-            begun = run.start_time or run.created
-            if begun and not (run.state and run.state.is_completed()):
-                open_since = min(open_since or begun, begun)
+            results |= {name: needed_by for name in _results(client, run) if name not in results}
+            started = run.start_time or run.created
+            if started and not (run.state and run.state.is_completed()):
+                open_since = min(open_since or started, started)
     needed = Needed(results=results, hashes=hashes, open_since=open_since)
     return plan(folders, needed, now=now, keep_logs=keep)
 
 
-def _why(run: FlowRun, since: dt.datetime) -> str | None:
+def _needed_by_run(run: FlowRun, since: dt.datetime) -> str | None:
     state = run.state
     if state is None or not state.is_final():
         return f"run {run.name} ({state.name if state else 'new'})"
@@ -74,15 +73,15 @@ def _flow_runs(client: SyncPrefectClient) -> Iterator[FlowRun]:
 
 
 def _results(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
-    """File names of the results that a run's stages have, cached ones included."""
+    """Yield the file names of a run's stage results, cached ones included."""
     for stage in task_runs(client, run.id):
         key = getattr(stage.state.data, "storage_key", None) if stage.state else None
         if key:
             yield Path(key).name
 
 
-def _of_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """Flow runs and hashes behind versions that have an alias, are staged or serve."""
+def _needed_by_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Return flow runs and hashes of versions that have an alias, are staged or serve."""
     runs: dict[str, str] = {}
     hashes: dict[str, str] = {}
     for root in (settings.staging_repository, settings.serving_repository):
@@ -90,7 +89,7 @@ def _of_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
             try:
                 manifest = Manifest.model_validate_json(path.read_bytes())
             except ValidationError:
-                continue  # its hashes are kept all the same: the file is read for them
+                continue  # `plan` still keeps its hashes: it reads them from the file's text
             runs[manifest.flow_run_id] = f"{root.name} version {manifest.version}"
     mlflow = mlflow_runs.client(settings)
     try:
@@ -108,8 +107,8 @@ def _of_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
     return runs, hashes
 
 
-def _of_tracking(settings: Settings) -> dict[str, str]:
-    """Flow runs whose MLflow run is RUNNING."""
+def _needed_by_mlflow(settings: Settings) -> dict[str, str]:
+    """Return flow runs whose MLflow run is RUNNING."""
     mlflow: MlflowClient = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
     found = mlflow.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000)

@@ -1,1 +1,1 @@
-"""The stages of a night: one file a stage, named like the stage."""
+"""The stages of a nightly run: one file per stage, named after the stage."""

@@ -10,10 +10,10 @@ GATE_PASSED = "tickline.gate.passed"
 
 @stage("announce")
 def announce(run: RunRef, registered: Registered | None, judged: Judged) -> bool:
-    """Tell whoever listens that a candidate passed the gate; whether it was told.
+    """Emit the event for a promotable candidate; return whether it was emitted.
 
-    The promotion's deployment listens. Once per candidate: a night that comes back cached says
-    nothing new. A model of simulated data is not announced.
+    The deployment `promote` is triggered by it. The event is emitted once per candidate: a cached
+    stage emits nothing. A model of simulated data is never announced.
     """
     if registered is None or not judged.verdict.promotable:
         return False

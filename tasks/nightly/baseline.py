@@ -1,4 +1,4 @@
-"""Stage `baseline`: gradient boosting on the same windows, which the network has to beat."""
+"""Stage `baseline`: gradient boosting on the same windows, the baseline for the network."""
 
 from model_code.artifacts import ArtifactRef
 from model_code.features.dataset import FeatureTable
@@ -11,7 +11,7 @@ from tasks.runs import mlflow_runs
 
 @stage("baseline")
 def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> dict[str, float]:
-    """Fit gradient boosting on the same windows; what the network has to beat."""
+    """Fit gradient boosting on the same windows; return its metrics on the test windows."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     result = fit_baseline(
         rows.features_NF,

@@ -50,21 +50,21 @@ def benchmark(
     champion: Champion | None,
     spec: BenchmarkSpec,
 ) -> Measured:
-    """Measure every built engine, interleaved, on the newest day's windows; and the champion."""
+    """Measure every built engine and the champion, interleaved, on the newest day's windows."""
     rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
     label_N = np.asarray(rows.label_N[ends])
 
     def windows(start: int, stop: int) -> NDArray[np.float32]:
         return gather(rows.features_NF, ends[start:stop])
 
-    some_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
+    batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
     folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
-    predictors, facts = _loaded(folders, champion, some_BTF)
+    predictors, facts = _load(folders, champion, batch_BTF)
     unavailable = {found.name: found.unavailable for found in engines if found.unavailable}
     with ExitStack() as stack:
-        server: ServedEngine | str = "left out by the specification"
+        server: ServedEngine | str = "excluded by the spec"
         if spec.served:
-            server = stack.enter_context(served(run.settings, folders, predictors, some_BTF[:1]))
+            server = stack.enter_context(served(run.settings, folders, predictors, batch_BTF[:1]))
         if isinstance(server, str):
             unavailable[TRITON_ROW] = server
         else:
@@ -84,7 +84,7 @@ def benchmark(
             progress=stack.enter_context(_progress("benchmark")),
         )
         if not isinstance(server, str):
-            measured = measured.with_served(server.under_load(some_BTF, spec))
+            measured = measured.with_served(server.under_load(batch_BTF, spec))
     _log_rows(run, measured)
     with run.store.scratch() as scratch:
         folder = scratch / "benchmark"
@@ -97,10 +97,10 @@ def benchmark(
         )
 
 
-def _loaded(
+def _load(
     folders: Mapping[str, Path], champion: Champion | None, largest_BTF: NDArray[np.float32]
 ) -> tuple[dict[str, Predictor], dict[str, EngineFacts]]:
-    """Every engine opened, with what opening it and its largest batch cost in memory."""
+    """Load every engine; measure the memory added by loading it and by its largest batch."""
     if champion is not None and champion.engine is not None:
         folders = {**folders, CHAMPION_ROW: champion.engine.open()}
     predictors: dict[str, Predictor] = {}
@@ -127,7 +127,7 @@ def _loaded(
     if champion is not None and champion.engine is None:
         predictors[CHAMPION_ROW] = open_graph(champion.onnx.open(), physical_cores())
         facts[CHAMPION_ROW] = EngineFacts(
-            note=f"{_version(champion)}, its graph", version=int(champion.version)
+            note=f"{_version(champion)}, ONNX graph", version=int(champion.version)
         )
     return predictors, facts
 
@@ -160,7 +160,7 @@ def _progress(heading: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _log_rows(run: RunRef, measured: BenchmarkRun) -> None:
-    """The same metric names for every engine, in its own nested run, so that compare works."""
+    """Log each engine to its own nested run, with equal metric names, so MLflow can compare."""
     mlflow = mlflow_runs.client(run.settings)
     for row in measured.result.rows:
         run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {row.engine}")

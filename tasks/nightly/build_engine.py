@@ -1,4 +1,4 @@
-"""Stage `build engine`: one inference engine with its sidecar, or why there is none."""
+"""Stage `build engine`: one inference engine with its sidecar, or why it is unavailable."""
 
 from prefect import get_run_logger
 
@@ -15,10 +15,10 @@ from tasks.runs import mlflow_runs
 def build_engine(
     run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork, reason: str | None
 ) -> BuiltEngine:
-    """Build one engine into a folder with its sidecar, or keep why this machine cannot.
+    """Build one engine with its sidecar, or record why this machine cannot.
 
-    The reason comes from outside, so that it is part of the key: a driver or a compiler installed
-    since must not find the old answer.
+    `reason` is an argument, so it is part of the cache key. Once a missing driver or compiler is
+    installed, the old result no longer matches.
     """
     engine = ENGINES[name]
     if reason is not None:
@@ -34,7 +34,7 @@ def build_engine(
     with run.store.scratch() as scratch:
         out = scratch / name
         sidecar = engine.build(source, out)
-        # only now: an engine that cannot be built leaves no open run
+        # after the build: a failed build must not leave an open run
         run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
         mlflow.log_artifacts(run_id, str(out), "engine")
         folder = run.store.put(out)

@@ -1,4 +1,4 @@
-"""Stage `export`: TorchScript and ONNX of the trained network, each checked against it."""
+"""Stage `export`: the trained network as TorchScript and ONNX, each verified against it."""
 
 import numpy as np
 
@@ -12,14 +12,14 @@ from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import ExportedNetwork, SplitWindows
 
 PARITY_WINDOWS = 64
-CALIBRATION = 2048  # training windows that integer and pruned engines are fitted on
+CALIBRATION = 2048  # training windows that calibrate int8 and pruned engines
 
 
 @stage("export")
 def export(
     run: RunRef, table: ArtifactRef, split: SplitWindows, model: ArtifactRef
 ) -> ExportedNetwork:
-    """Write TorchScript and ONNX; prove on real test windows that they are the same network."""
+    """Export TorchScript and ONNX; verify on test windows that both equal the network."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     example_BTF = gather(rows.features_NF, spread(windows.test_ends, PARITY_WINDOWS))
     trained = network.load(model.open())

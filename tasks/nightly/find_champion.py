@@ -1,4 +1,4 @@
-"""Stage `find champion`: the serving model version, to be measured beside the candidates."""
+"""Stage `find champion`: the serving model version, which the benchmark measures too."""
 
 import shutil
 from pathlib import Path
@@ -21,12 +21,12 @@ from tasks.nightly.records import (
 from tasks.runs import mlflow_runs
 
 
-@task(name="find champion")  # never cached: it looks at the registry
+@task(name="find champion")  # never cached: it reads the registry
 def find_champion(run: RunRef) -> Champion | None:
-    """Return the model version that serves, None before the first promotion.
+    """Return the serving model version; None before the first promotion.
 
-    A registry that does not answer is an error: without the champion the gate would compare with
-    nothing.
+    An unreachable registry is an error. Without the champion the gate would have nothing to
+    compare against.
     """
     registry = mlflow_runs.client(run.settings)
     try:

@@ -9,10 +9,10 @@ from model_code.settings import NightlySpec
 from tasks.caching.stage import RETRIES
 from tasks.nightly.records import Plan, SourceDay
 
-SIMULATED = "simulated:"  # the market of a first run, without data
+SIMULATED = "simulated:"  # default market: a first run needs no data
 
 
-@task(name="find days", **RETRIES)  # never cached: it looks at the source
+@task(name="find days", **RETRIES)  # never cached: it reads the source
 def find_days(spec: NightlySpec) -> Plan:
     """Choose the instrument-days and hash their source bytes."""
     uri = spec.market or SIMULATED

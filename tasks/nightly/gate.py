@@ -17,7 +17,7 @@ def gate(
     simulated: bool,
     pin: str | None,
 ) -> Judged:
-    """Judge every servable engine; the fastest that does not fail is the one to stage."""
+    """Judge every servable engine; choose the fastest that does not fail."""
     measurement = BenchmarkRun.load(measured.folder.open())
     verdicts = judge_run(measurement, goals, simulated=simulated)
     choice = choose(measurement, verdicts, pin)
@@ -31,5 +31,5 @@ def gate(
 
 
 def read_goals(path: str | None) -> Goals:
-    """The gate's goals: the file's, or those that ship with the gate."""
+    """Read the gate's goals from a file; None reads the shipped goals."""
     return load_goals(Path(path) if path else None)

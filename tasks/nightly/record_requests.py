@@ -1,4 +1,4 @@
-"""What a promotion needs of the night: golden requests, recorded requests, feature drift.
+"""Stage `record requests`: golden requests, recorded requests and drift for the promotion.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -23,7 +23,7 @@ from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, Spl
 
 RECORDED = 512
 GOLDEN = 16
-# logits; another machine's kernels round otherwise, the reduced precisions the more
+# of logits: kernels round differently on other machines, more so at reduced precision
 TOLERANCE = {"fp32": 1e-3}
 TOLERANCE_REDUCED = 5e-2
 
@@ -38,7 +38,11 @@ def record_requests(
     judged: Judged,
     registered: Registered | None,
 ) -> ArtifactRef | None:
-    """Windows of the newest day with the benchmark's answers, evenly spaced; None if not staged."""
+    """Record evenly spaced windows of the newest day with the benchmark's answers.
+
+    Returns:
+        The folder with requests and drift; None if the candidate was not registered.
+    """
     if registered is None:
         return None
     rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
@@ -56,7 +60,7 @@ def record_requests(
         predictor.predict, x_RTF[spread(np.arange(len(x_RTF)), GOLDEN)], tolerance
     )
     names = [feature.name for feature in FEATURES]
-    moved = drift(
+    psi_by_feature = drift(
         np.asarray(rows.features_NF[parts.train_ends]),
         np.asarray(rows.features_NF[parts.test_ends]),
         names,
@@ -70,5 +74,5 @@ def record_requests(
             probability_R=benchmark.probability_N[judged.engine][taken_R],
             label_R=benchmark.label_N[taken_R].astype(np.int8),
         ).save(out / REPLAY_FILE)
-        (out / DRIFT_FILE).write_text(json.dumps(moved, indent=2) + "\n")
+        (out / DRIFT_FILE).write_text(json.dumps(psi_by_feature, indent=2) + "\n")
         return run.store.put(out)

@@ -1,4 +1,4 @@
-"""What stages hand to each other: small frozen records; the bulk lies behind `ArtifactRef`s."""
+"""Stage results: small frozen records. Large data is referenced by `ArtifactRef`."""
 
 import datetime as dt
 
@@ -9,7 +9,7 @@ from model_code.benchmark.verdict import Verdict
 
 
 class Record(BaseModel):
-    """Base of stage results; persisted as JSON, so that a rerun can read them back."""
+    """Base of stage results, persisted as JSON so that a rerun can read them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +25,7 @@ class SourceDay(Record):
 
     @property
     def name(self) -> str:
-        """For people, e.g. `BTCUSDT.spot 2024-08-08`."""
+        """Display name, e.g. `BTCUSDT.spot 2024-08-08`."""
         return f"{self.symbol} {self.date}"
 
 
@@ -38,7 +38,7 @@ class Plan(Record):
 
     @property
     def days(self) -> tuple[SourceDay, ...]:
-        """All of them, oldest first."""
+        """All instrument-days, oldest first."""
         return self.train + self.test
 
     @property
@@ -48,7 +48,7 @@ class Plan(Record):
 
     @property
     def simulated(self) -> bool:
-        """Whether any of the ticks are made up."""
+        """Whether any of the ticks are simulated."""
         return any(day.simulated for day in self.days)
 
     @property
@@ -70,10 +70,10 @@ class ValidatedDay(Record):
 
     Attributes:
         clean: rows that passed every row rule.
-        quarantine: rows that did not, each with its reasons; None if there is none.
+        quarantine: rows that broke a rule, each with its reasons; None if there are none.
         report: the day's full report (JSON).
-        failures: why the day must not be used; empty if it may be.
-        remedies: what to do about each.
+        failures: why the day failed; empty if it passed.
+        remedies: what to do about each failure.
     """
 
     date: dt.date
@@ -89,19 +89,19 @@ class ValidatedDay(Record):
 
     @property
     def day(self) -> CleanDay:
-        """What the next stage may see: clean ticks only."""
+        """Input of the next stage: clean ticks only."""
         return CleanDay(date=self.date, symbol=self.symbol, ticks=self.clean)
 
 
 class SplitWindows(Record):
-    """Window ends of training, validation and test, with the counts behind them."""
+    """Window ends of training, validation and test, with a summary of each part."""
 
     windows: ArtifactRef
     summary: dict[str, dict[str, float | int | str]]
 
 
 class TrainedNetwork(Record):
-    """The best epoch's network and how it came about."""
+    """The best epoch's network and its training history."""
 
     model: ArtifactRef
     history: tuple[dict[str, float], ...]
@@ -113,10 +113,10 @@ class TrainedNetwork(Record):
 
 
 class ExportedNetwork(Record):
-    """TorchScript and ONNX of the trained network, each proved equal to it.
+    """TorchScript and ONNX of the trained network, each verified against it.
 
     Attributes:
-        calibration: training windows (.npy) that integer engines find their ranges on.
+        calibration: training windows (.npy) that calibrate int8 and pruned engines.
     """
 
     torchscript: ArtifactRef
@@ -128,7 +128,7 @@ class ExportedNetwork(Record):
 
 
 class BuiltEngine(Record):
-    """One engine's folder, or why this machine cannot have it."""
+    """One engine's folder, or why it is unavailable on this machine."""
 
     name: str
     folder: ArtifactRef | None
@@ -137,11 +137,11 @@ class BuiltEngine(Record):
 
 
 class Champion(Record):
-    """The serving model version, to be measured beside the candidates.
+    """The serving model version, which the benchmark measures too.
 
     Attributes:
-        engine: folder of the engine that serves; None for an alias set by hand, whose graph
-            answers through ONNX Runtime instead.
+        engine: folder of the serving engine; None if the version is not in the serving repository
+            (alias set by hand). ONNX Runtime then runs its graph.
     """
 
     version: str
@@ -150,7 +150,7 @@ class Champion(Record):
 
 
 class Measured(Record):
-    """The benchmark's folder (`BenchmarkRun.load`), the champion's row included."""
+    """The benchmark's folder (`BenchmarkRun.load`), including the champion's row."""
 
     folder: ArtifactRef
     champion_version: str | None
@@ -160,11 +160,11 @@ class Judged(Record):
     """The gate's verdict.
 
     Attributes:
-        engine: the engine to stage, or the one that came nearest where all failed.
-        reason: why this one.
+        engine: the engine to stage, or the closest one if all failed.
+        reason: why this engine was chosen.
         verdict_json: `benchmark.verdict.Verdict` of that engine.
-        verdicts: of every engine that Triton can serve, by name.
-        reasons: of those verdicts.
+        verdicts: verdict by engine, for every engine that Triton can serve.
+        reasons: reason by engine.
     """
 
     engine: str
@@ -199,7 +199,7 @@ class Candidate(Record):
     """A trained network in every form this machine can run, and the windows to judge it on.
 
     Attributes:
-        baseline: gradient boosting's figures on the same windows.
+        baseline: metrics of gradient boosting on the same windows.
     """
 
     table: ArtifactRef
@@ -211,7 +211,7 @@ class Candidate(Record):
 
 
 class NightResult(Record):
-    """What a night computed, judged and staged."""
+    """What a nightly run computed, judged and staged."""
 
     plan: Plan
     candidate: Candidate

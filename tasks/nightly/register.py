@@ -1,4 +1,4 @@
-"""Stage `register`: make the candidate a version in MLflow's model registry."""
+"""Stage `register`: add the candidate to MLflow's model registry."""
 
 from importlib.metadata import version
 
@@ -28,13 +28,13 @@ from tasks.runs import mlflow_runs
 def register(
     run: RunRef, plan: Plan, exported: ExportedNetwork, judged: Judged
 ) -> Registered | None:
-    """Make the candidate a model version with the challenger's alias; not if the gate failed."""
+    """Register the candidate under a challenger alias; None if the gate failed."""
     verdict = judged.verdict
     if verdict.verdict == "fail":
         return None
     alias = CHALLENGER_SIMULATED_ALIAS if plan.simulated else CHALLENGER_ALIAS
     registry = mlflow_runs.client(run.settings)
-    version = _registered(registry, run, exported.onnx) or _log_model(run, exported.onnx)
+    version = _find_version(registry, run, exported.onnx) or _log_model(run, exported.onnx)
     tags = {
         "onnx_sha256": exported.onnx.sha256,
         "engine": judged.engine,
@@ -51,8 +51,8 @@ def register(
     return Registered(name=MODEL_NAME, version=version, alias=alias)
 
 
-def _registered(registry: mlflow.MlflowClient, run: RunRef, graph: ArtifactRef) -> str | None:
-    """The version this flow run registered already, if it died between that and the end."""
+def _find_version(registry: mlflow.MlflowClient, run: RunRef, graph: ArtifactRef) -> str | None:
+    """Find the version that an interrupted attempt of this flow run registered."""
     found = registry.search_model_versions(
         f"name = '{MODEL_NAME}' and tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{run.flow_run_id}' "
         f"and tags.onnx_sha256 = '{graph.sha256}'"

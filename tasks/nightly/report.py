@@ -1,4 +1,4 @@
-"""What people read: MLflow's parent run and Prefect's artefacts, written anew in every run."""
+"""Reports in MLflow's parent run and in Prefect's artefacts, written in every run."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ from tasks.nightly.records import (
 )
 from tasks.runs import mlflow_runs
 
-SIMULATED_NOTE = "> **SIMULATED DATA.** These ticks are made up; the model is not promotable.\n\n"
+SIMULATED_NOTE = "> **SIMULATED DATA.** The ticks are simulated. The model is not promotable.\n\n"
 
 
 def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) -> None:
-    """Validation table to Prefect; HTML report, counts and dataset inputs to MLflow."""
+    """Write the validation table to Prefect; HTML report, counts and inputs to MLflow."""
     from tasks.validation.report import render
 
     table = [
@@ -37,7 +37,7 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
     create_table_artifact(
         table,
         key="validation",
-        description=_note(plan.simulated) + "Rows that went on and rows that did not, with why.",
+        description=_note(plan.simulated) + "Rows and quarantined rows by day, with reasons.",
     )
     mlflow = mlflow_runs.client(run.settings)
     reports = [DayReport.model_validate_json(day.report.open().read_bytes()) for day in days]
@@ -72,7 +72,7 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
 
 
 def publish_outcome(run: RunRef, result: NightResult) -> None:
-    """Benchmark, verdict and links to Prefect; metrics, plots and tables to MLflow."""
+    """Write benchmark and verdict to Prefect; metrics, plots and tables to MLflow."""
     benchmark = BenchmarkRun.load(result.measured.folder.open())
     judged, network = result.judged, result.candidate.network
     verdict, heading = judged.verdict, _note(result.plan.simulated)
@@ -83,7 +83,7 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     create_markdown_artifact(
         heading + verdict.markdown(),
         key="verdict",
-        description=f"The gate's verdict: {verdict.verdict}.",
+        description=f"Gate verdict: {verdict.verdict}.",
     )
     mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
     mlflow.log_artifacts(run_id, result.measured.folder.path, "benchmark")

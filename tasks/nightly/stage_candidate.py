@@ -22,7 +22,7 @@ def stage_candidate(
     recorded: ArtifactRef | None,
     repository: str,
 ) -> Staged | None:
-    """Lay the chosen engine into the staging repository under the registry's version number."""
+    """Write the chosen engine to the staging repository under the registry's version number."""
     if registered is None or recorded is None:
         return None
     chosen = next(engine for engine in engines if engine.name == judged.engine)

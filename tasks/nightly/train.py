@@ -25,7 +25,7 @@ def train(
     network_spec: NetworkSpec,
     training_spec: TrainingSpec,
 ) -> TrainedNetwork:
-    """Train the network; after a kill, go on from the last finished epoch."""
+    """Train the network; after an interruption, resume from the last finished epoch."""
     mlflow = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "training")
     mlflow_runs.log_params(
@@ -65,10 +65,10 @@ def train(
         on_epoch=log_epoch,
         progress=True,
     )
-    # a kill can fall between an epoch's checkpoint and its metrics
-    known = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
+    # the process may have been killed between an epoch's checkpoint and its metrics
+    logged = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
     for epoch in result.history:
-        if epoch.epoch not in known:
+        if epoch.epoch not in logged:
             log_epoch(epoch)
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]

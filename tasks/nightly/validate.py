@@ -46,10 +46,10 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
 
 
 def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
-    """Let clean ticks through if every day passed.
+    """Return the clean ticks if every day passed.
 
     Raises:
-        DataError: some day failed; the message says which, why, and where its rows lie.
+        DataError: a day failed; the message says which, why, and where its rows are.
     """
     failed = [day for day in days if day.failures]
     if failed:

@@ -1,4 +1,4 @@
-"""The registry's names `champion` and `previous`, and what a promotion writes to a version."""
+"""The registry's aliases `champion` and `previous`, and the tags that a promotion writes."""
 
 from collections.abc import Mapping
 
@@ -17,22 +17,22 @@ class RegistryDownError(PromotionError):
 
 
 class Aliases:
-    """The two names in MLflow's registry; moving them is the registry's side of a swap."""
+    """The two aliases in MLflow's registry. Moving them is the registry's part of a swap."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client = mlflow_runs.client(settings)
 
     def require_answer(self) -> None:
-        """Stop before anything is begun where MLflow is down.
+        """Fail early if MLflow is down.
 
         Raises:
-            RegistryDownError: it does not answer.
+            RegistryDownError: MLflow does not answer.
         """
         uri = self._settings.tracking_uri
         try:
             if uri.startswith("http"):
-                # MLflow's own client would try again for minutes
+                # MLflow's own client would retry for minutes
                 httpx.get(f"{uri}/health", timeout=5, trust_env=False).raise_for_status()
             else:
                 self._client.search_experiments(max_results=1)
@@ -40,12 +40,12 @@ class Aliases:
             raise RegistryDownError(
                 f"MLflow does not answer: {type(error).__name__}",
                 where=uri,
-                remedy="start it again (tickline ui, or its own service) and run the same command; "
+                remedy="start it (tickline up, or its own service), then run the same command; "
                 "nothing was changed",
             ) from error
 
     def aliases(self) -> tuple[int | None, int | None]:
-        """Versions named champion and previous."""
+        """Return the versions with the aliases champion and previous."""
         try:
             found = self._client.get_registered_model(MODEL_NAME).aliases
         except MlflowException as error:
@@ -57,7 +57,7 @@ class Aliases:
         return champion, previous
 
     def move(self, champion: int | None, previous: int | None) -> None:
-        """Name them anew; None removes a name."""
+        """Move the aliases; None removes one."""
         held = dict(zip((CHAMPION_ALIAS, PREVIOUS_ALIAS), self.aliases(), strict=True))
         for name, version in ((CHAMPION_ALIAS, champion), (PREVIOUS_ALIAS, previous)):
             if version == held[name]:
@@ -68,15 +68,15 @@ class Aliases:
                 self._client.set_registered_model_alias(MODEL_NAME, name, str(version))
 
     def predecessor(self, version: int) -> int | None:
-        """Who was champion when the version became it; None for the first."""
+        """Return the champion that the version replaced; None for the first."""
         value = self.tags(version).get(PREDECESSOR_TAG)
         return int(value) if value else None
 
     def tags(self, version: int) -> dict[str, str]:
-        """Tags of a version.
+        """Return the tags of a version.
 
         Raises:
-            PromotionError: the registry does not know it.
+            PromotionError: the registry has no such version.
         """
         try:
             return dict(self._client.get_model_version(MODEL_NAME, str(version)).tags)

@@ -22,19 +22,19 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     Raises:
         CanaryStoppedError: a goal broke; the champion has all requests again.
     """
-    place = ServingRepository(Path(repository))
-    if place.route().champion is None:
+    serving = ServingRepository(Path(repository))
+    if serving.route().champion is None:
         return Compared(skipped=NO_CHAMPION)
     windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
 
     def say(share: float, seen: Observed) -> None:
         console.print(
             f"            share {share:.0%}: {seen.requests} requests, {seen.errors} failed, "
-            f"{seen.disagreement:.1%} decided otherwise"
+            f"{seen.disagreement:.1%} different decisions"
         )
 
     async def run() -> list[Observed]:
-        async with RoutedClient(url, place.route_file) as client:
-            return await walk(client, place.route_file, windows, opened.target, spec, say)
+        async with RoutedClient(url, serving.route_file) as client:
+            return await walk(client, serving.route_file, windows, opened.target, spec, say)
 
     return Compared(skipped=None, steps=tuple(asyncio.run(run())))

@@ -1,4 +1,4 @@
-"""Step `decide`: the form, who may decide, and the decision that counts."""
+"""Step `decide`: the approval form, the approval rules, and the final decision."""
 
 import datetime as dt
 from typing import Literal
@@ -16,27 +16,27 @@ from tasks.runs import mlflow_runs
 
 
 class Decision(RunInput):
-    """What the form in Prefect's page, or `tickline approve|reject`, hands over."""
+    """Input from the form in Prefect's page or from `tickline approve|reject`."""
 
     verdict: Literal["approve", "reject"] = Field(description="approve or reject")
     reviewer: str = Field(default="", description="your name, as in TICKLINE_REVIEWERS")
-    reason: str = Field(default="", description="why; it is kept with the model for good")
+    reason: str = Field(default="", description="why; stored with the model permanently")
 
 
 def problem(
     verdict: str, reviewer: str, reason: str, started_by: str, settings: Settings
 ) -> str | None:
-    """Why a decision does not count; None where it does.
+    """Return why a decision is not valid; None if it is.
 
-    Prefect knows no identities: the name is a claim, checked against the allow-list.
+    Prefect does not verify identities: the name is only a claim, checked against the allow-list.
     """
     if not settings.reviewers:
-        return "nobody may decide: TICKLINE_REVIEWERS names no reviewer"
+        return "nobody may decide: TICKLINE_REVIEWERS is empty"
     if reviewer.strip() not in settings.reviewers:
         allowed = ", ".join(settings.reviewers)
         return f"reviewer {reviewer.strip()!r} is not in the allow-list ({allowed})"
     if not reason.strip():
-        return "a reason is needed"
+        return "a reason is required"
     own = reviewer.strip().casefold() == started_by.strip().casefold()
     if verdict == "approve" and settings.four_eyes and own:
         return f"{reviewer.strip()} started this promotion: another reviewer must approve it"
@@ -44,13 +44,13 @@ def problem(
 
 
 def deadline(opened_at: dt.datetime, hours: float) -> dt.datetime:
-    """When a promotion without a decision is rejected."""
+    """Return when an undecided promotion is rejected."""
     return opened_at + dt.timedelta(hours=hours)
 
 
 @once_per_run("decide")
 def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> Decided:
-    """Write the decision to the audit file and the MLflow run; from now on it stands."""
+    """Write the decision to the audit file and the MLflow run; it is final."""
     record = AuditLog(settings.audit_file).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",

@@ -1,4 +1,4 @@
-"""The evidence page: everything a release manager decides by, in one self-contained HTML file."""
+"""The evidence page: what a release manager needs to decide, as one self-contained HTML file."""
 
 import base64
 import io
@@ -24,18 +24,18 @@ from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE
 
 
 class Evidence(BaseModel):
-    """What was found about a candidate; what is absent is None or empty, and the page says so.
+    """Evidence on a candidate. A missing part is None or empty, and the page says so.
 
     Attributes:
         manifest: of the staged version.
         verdict: the gate's.
         benchmark: engines side by side.
-        engine: name of the staged one.
+        engine: name of the staged engine.
         days: validated instrument-days.
         drift: PSI by feature.
         pictures: PNG files by name.
-        champion: version that serves now; None for the first.
-        links: address by name.
+        champion: serving version; None before the first promotion.
+        links: URL by name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,19 +52,19 @@ class Evidence(BaseModel):
 
     @property
     def outdated(self) -> str:
-        """Why the gate's comparison is not with what serves now; empty where it is."""
-        rival = self.row(CHAMPION_ROW)
-        compared = rival.facts.version if rival else None
-        if self.champion is None or self.benchmark is None or compared == self.champion:
+        """Why the gate's comparison is not with the serving version; empty if it is."""
+        row = self.row(CHAMPION_ROW)
+        version = row.facts.version if row else None
+        if self.champion is None or self.benchmark is None or version == self.champion:
             return ""
-        with_whom = "nothing" if rival is None else f"version {compared}"
+        compared_with = "nothing" if row is None else f"version {version}"
         return (
-            f"the gate compared it with {with_whom}, and version {self.champion} serves now: "
-            "run a nightly again to compare the two, or rely on shadow and canary alone"
+            f"the gate compared it with {compared_with}, but version {self.champion} serves now: "
+            "run a nightly to compare with that version, or rely on shadow and canary alone"
         )
 
     def row(self, engine: str) -> EngineRow | None:
-        """An engine's line of the benchmark."""
+        """Return an engine's row of the benchmark."""
         return self.benchmark.row(engine) if self.benchmark else None
 
 
@@ -76,11 +76,11 @@ def gather(
     links: Mapping[str, str],
     scratch: Path,
 ) -> Evidence:
-    """Collect the night's artefacts and the staged files.
+    """Collect the nightly run's artefacts and the staged files.
 
     Raises:
-        PromotionError: there is no gate verdict, so nothing to decide by.
-        IntegrityError: the staged bytes are not those of the manifest.
+        PromotionError: there is no gate verdict.
+        IntegrityError: the staged bytes do not match the manifest.
     """
     manifest = Manifest.load(candidate)
     run_id = manifest.mlflow_run_id
@@ -109,7 +109,7 @@ def gather(
 
 
 def render(evidence: Evidence) -> str:
-    """The page; pictures inside, no script, nothing fetched from elsewhere."""
+    """Render the page: pictures embedded, no scripts, no external resources."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tasks.promotion", "."),
         autoescape=True,
@@ -125,7 +125,7 @@ def render(evidence: Evidence) -> str:
         manifest=evidence.manifest,
         verdict=evidence.verdict,
         candidate=evidence.row(evidence.engine),
-        rival=evidence.row(CHAMPION_ROW),
+        champion=evidence.row(CHAMPION_ROW),
         reference=evidence.row(REFERENCE_ENGINE),
         pictures=pictures,
         moderate=MODERATE,
@@ -134,19 +134,19 @@ def render(evidence: Evidence) -> str:
 
 
 def summary(evidence: Evidence, page_url: str) -> str:
-    """Markdown for Prefect's form and artefact: enough to see what is asked."""
+    """Markdown for Prefect's form and artefact: the decision and the main facts."""
     manifest = evidence.manifest
-    against = "no baseline: nothing serves yet, so there is nothing to compare it with"
+    champion = "no baseline: no serving model yet, nothing to compare against"
     if evidence.champion is not None:
-        against = f"version {evidence.champion}, which serves now"
-    moved = [name for name, psi in evidence.drift.items() if psi > LARGE]
+        champion = f"version {evidence.champion}, serving now"
+    drifted = [name for name, psi in evidence.drift.items() if psi > LARGE]
     lines = [
-        "**SIMULATED DATA: this model knows no market.**\n" if manifest.simulated else "",
+        "**SIMULATED DATA: not trained on a real market.**\n" if manifest.simulated else "",
         f"Promote **version {manifest.version}** ({evidence.engine})?\n",
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
-        f"- champion: {against}",
+        f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
-        f"- features that drifted: {', '.join(moved) or 'none'}"
+        f"- features that drifted: {', '.join(drifted) or 'none'}"
         if evidence.drift
         else "- feature drift: not recorded",
         f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
@@ -172,7 +172,7 @@ def _benchmark(folder: Path | None) -> BenchmarkResult | None:
             if folder
             else None
         )
-    except (OSError, ValidationError):  # of an earlier form; the page says it is absent
+    except (OSError, ValidationError):  # written by an older version; the page says it is missing
         return None
 
 

@@ -1,4 +1,4 @@
-"""Step `infra validation`: the candidate in the real server, under its own name.
+"""Step `infra validation`: validate the candidate on the real server, under its own name.
 
 Shapes: R requests.
 """
@@ -24,7 +24,7 @@ from tasks.promotion.records import Loaded, Opened, Validated
 
 @contextmanager
 def candidate_loaded(url: str, opened: Opened) -> Iterator[None]:
-    """Serve the candidate under its own name for the block; it is in no repository.
+    """Serve the candidate under its own name for the block, outside the serving repository.
 
     Raises:
         IntegrityError: its bytes differ from its manifest; it was not loaded.
@@ -46,8 +46,8 @@ def infra_validation(url: str, opened: Opened, spec: PromotionSpec) -> Validated
     """Replay recorded requests, compare with the benchmark's answers, measure under load.
 
     Raises:
-        PromotionError: an answer is off by more than the tolerance, or requests fail under load.
-        ServingError: no answer.
+        PromotionError: an answer differs by more than the tolerance.
+        ServingError: no answer, or too many requests fail under load.
     """
     replay = Replay.load(Path(opened.candidate) / REPLAY_FILE)
     with TritonClient(url) as client:
@@ -64,10 +64,10 @@ def infra_validation(url: str, opened: Opened, spec: PromotionSpec) -> Validated
     largest = float(np.abs(np.concatenate(answers) - replay.probability_R).max())
     if not largest <= spec.answer_tolerance:
         raise PromotionError(
-            f"the server answers otherwise than the benchmark: probability off by {largest:.3g}, "
+            f"the server's answers differ from the benchmark's: probability off by {largest:.3g}, "
             f"allowed {spec.answer_tolerance:g}",
             where=f"{url}, {CANDIDATE_NAME}",
-            remedy="the engine behaves otherwise here than where it was measured; "
+            remedy="the engine's results here differ from those where it was measured; "
             "build and measure it on this machine",
         )
     loads = tuple(_load(url, opened.version, replay.x_RTF, at, spec) for at in spec.concurrency)

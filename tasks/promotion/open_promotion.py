@@ -23,12 +23,13 @@ from tasks.runs.heartbeat import heartbeat_tags
 def open_promotion(
     settings: Settings, version: int, started_by: str, spec: PromotionSpec
 ) -> Opened:
-    """Check that the version may be promoted at all, and open its MLflow run.
+    """Check that the version may be promoted, and open its MLflow run.
 
     Raises:
-        PromotionError: not staged, failed its gate, simulated, serving or under decision already.
-        IntegrityError: its bytes are not those of its manifest.
-        EngineUnavailableError: a plan of a TensorRT that the pinned server does not hold.
+        PromotionError: not staged, failed its gate, simulated, already serving, or already waiting
+            for a decision.
+        IntegrityError: its bytes do not match its manifest.
+        EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
     folder = settings.staging_repository / MODEL_NAME / str(version)
     if version not in staged_versions(settings.staging_repository):
@@ -41,14 +42,14 @@ def open_promotion(
     manifest = Manifest.load(folder)
     _require_promotable(manifest, spec)
     require_compatible(EngineSidecar.load(folder))
-    _require_alone(version)
-    names = Aliases(settings)
-    names.tags(version)  # the registry knows it
-    if version == names.aliases()[0]:
+    _require_no_open_decision(version)
+    aliases = Aliases(settings)
+    aliases.tags(version)  # fails if the registry does not have it
+    if version == aliases.aliases()[0]:
         raise PromotionError(
-            f"version {version} serves already",
+            f"version {version} is already serving",
             where="alias champion in MLflow",
-            remedy=f"nothing to do; to prove that it answers: tickline rollback --to {version}",
+            remedy=f"nothing to do. To verify: tickline rollback --to {version}",
         )
     mlflow = mlflow_runs.client(settings)
     run_id = mlflow_runs.nested(
@@ -69,20 +70,20 @@ def open_promotion(
 
 
 def take_over(settings: Settings, opened: Opened) -> None:
-    """Mark the promotion's MLflow run as this process's; a resumed one was another process's."""
+    """Make this process the owner of the promotion's MLflow run, also after a suspension."""
     mlflow = mlflow_runs.client(settings)
     tags = {mlflow_runs.PROMOTION_TAG: str(flow_run.id), **heartbeat_tags()}
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags)
     mlflow.update_run(opened.mlflow_run_id, status="RUNNING")
 
 
-def _require_alone(version: int) -> None:
+def _require_no_open_decision(version: int) -> None:
     own = str(flow_run.id)
     for run in open_runs():
         waits = run.state is not None and run.state.is_paused()
         if str(run.id) != own and str(run.parameters.get("version")) == str(version) and waits:
             raise PromotionError(
-                f"version {version} is under decision already: run {run.name}",
+                f"version {version} is already waiting for a decision: run {run.name}",
                 remedy=f"tickline approve {version} or tickline reject {version}",
             )
 
@@ -90,11 +91,12 @@ def _require_alone(version: int) -> None:
 def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:
     if manifest.verdict == "fail":
         raise PromotionError(
-            f"version {manifest.version} failed its gate", remedy="nothing; the next night may pass"
+            f"version {manifest.version} failed its gate",
+            remedy="nothing to do; the next nightly may pass",
         )
     if not manifest.promotable and not (manifest.simulated and spec.allow_simulated):
         raise PromotionError(
-            f"version {manifest.version} is of simulated data and not promotable",
-            remedy="tickline nightly --data PATH on real ticks; to rehearse all the same: "
-            "tickline promote --allow-simulated",
+            f"version {manifest.version} uses simulated data and is not promotable",
+            remedy="use real ticks: tickline nightly --data PATH. "
+            "For a rehearsal: tickline promote --allow-simulated",
         )

@@ -15,7 +15,7 @@ OPEN = (StateType.PAUSED, StateType.RUNNING, StateType.PENDING, StateType.SCHEDU
 
 
 def open_runs() -> list[FlowRun]:
-    """Promotions that are not ended, oldest first."""
+    """Return promotions that have not ended, oldest first."""
     states = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(OPEN)))
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
@@ -26,7 +26,7 @@ def open_runs() -> list[FlowRun]:
 
 
 def newest_run(version: int) -> FlowRun | None:
-    """The newest promotion of a version, ended or not."""
+    """Return the newest promotion of a version, ended or not."""
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])))
     runs = [run for run in found if str(run.parameters.get("version")) == str(version)]

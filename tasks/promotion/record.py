@@ -1,4 +1,4 @@
-"""Step `record`: what happened, in the audit file, the registry and MLflow."""
+"""Step `record`: write the outcome to the audit file, the registry and MLflow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +28,7 @@ def record(
     validated: Validated,
     compared: tuple[Compared, Compared],
 ) -> AuditRecord:
-    """Write what happened to the audit file, the model version's tags and the MLflow run."""
+    """Write the outcome to the audit file, the model version's tags and the MLflow run."""
     with TritonClient(url) as client:
         server = client.server()
     facts = {
@@ -59,7 +59,7 @@ def record(
     Aliases(settings).tag(opened.version, tags)
     mlflow = mlflow_runs.client(settings)
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags | {"outcome": "promoted"})
-    steps = [once_per_run for part in compared for once_per_run in part.steps]
+    steps = [step for part in compared for step in part.steps]
     metrics: dict[str, float | None] = {"replay_max_abs_dp": validated.largest}
     for loaded in validated.loads:
         at = f"c{loaded.concurrency}"
@@ -84,7 +84,7 @@ def record(
 def record_stop(
     settings: Settings, opened: Opened | None, version: int, error: BaseException
 ) -> None:
-    """Write down that a promotion did not come about, and why; never hides the error itself."""
+    """Record that a promotion stopped, and why. Never raises, to keep the original error."""
     reason = str(error)[:500] or type(error).__name__
     facts = {
         "version": version,
@@ -106,7 +106,7 @@ def record_stop(
 
 @contextmanager
 def stop_recorded(settings: Settings, version: int) -> Iterator[list[Opened]]:
-    """Write to the audit file and MLflow why a promotion stopped; a suspension is none."""
+    """Record in the audit file and MLflow why a promotion stopped. A suspension is no stop."""
     seen: list[Opened] = []
     try:
         yield seen

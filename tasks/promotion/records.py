@@ -1,4 +1,4 @@
-"""What the steps of a promotion hand to each other, persisted with the flow run."""
+"""Results of promotion steps, persisted with the flow run."""
 
 import datetime as dt
 from typing import Literal, Self
@@ -13,13 +13,13 @@ AUDIT_TAG = "audit_sha256"
 
 
 class Opened(Record):
-    """A promotion that may begin.
+    """An opened promotion.
 
     Attributes:
         version: to promote.
         started_by: who or what started it.
         candidate: the version's folder in the staging repository.
-        mlflow_run_id: of the promotion, nested in the night's.
+        mlflow_run_id: of the promotion, nested in the nightly run's.
         opened_at: UTC.
     """
 
@@ -31,19 +31,19 @@ class Opened(Record):
 
     @property
     def target(self) -> Target:
-        """Where the candidate answers while it is validated."""
+        """Route target of the candidate during validation."""
         return Target(model=CANDIDATE_NAME, version=self.version)
 
 
 class Shown(Record):
-    """What the reviewer was shown; the decision is for this and nothing else.
+    """What the reviewer was shown. The decision applies to nothing else.
 
     Attributes:
         identity: sha256 over the manifest: every hash, the verdict, the origin.
         engine_sha256: of the engine.
         config_sha256: of its configuration.
         engine: name.
-        champion: version that served when it was shown; None for the first.
+        champion: version that was serving then; None before the first promotion.
         verdict_json: the gate's.
         simulated: trained or measured on simulated data.
         page_url: evidence page in MLflow.
@@ -64,16 +64,16 @@ class Shown(Record):
 
     @property
     def verdict(self) -> Verdict:
-        """The gate's word."""
+        """The gate's verdict."""
         return Verdict.model_validate_json(self.verdict_json)
 
 
 class Decided(Record):
-    """The decision that counts.
+    """The final decision.
 
     Attributes:
         verdict: approve or reject.
-        reviewer: empty where time ran out.
+        reviewer: empty if the approval timed out.
         at: UTC.
     """
 
@@ -84,7 +84,7 @@ class Decided(Record):
 
 
 class Loaded(Record):
-    """The candidate under one concurrency; latencies in milliseconds."""
+    """Load test of the candidate at one concurrency; latencies in milliseconds."""
 
     concurrency: int
     p50_ms: float
@@ -94,11 +94,11 @@ class Loaded(Record):
 
 
 class Validated(Record):
-    """Infra validation in the real server.
+    """Result of infra validation on the real server.
 
     Attributes:
-        replayed: recorded requests answered.
-        largest: |probability difference| to the benchmark's stored answer.
+        replayed: number of recorded requests answered.
+        largest: largest |probability difference| from the benchmark's answers.
         loads: latency and throughput by concurrency.
     """
 
@@ -108,7 +108,7 @@ class Validated(Record):
 
 
 class Compared(Record):
-    """Shadow or canary: one observation a step; or why there was none."""
+    """Result of shadow or canary: one observation per step, or why it was skipped."""
 
     skipped: str | None
     steps: tuple[Observed, ...] = ()
@@ -119,8 +119,8 @@ class Promoted(Record):
 
     Attributes:
         outcome: promoted, rejected, or already serving.
-        champion: version that serves now.
-        previous: version a rollback goes to; None where there is none.
+        champion: serving version.
+        previous: version that a rollback returns to; None if there is none.
     """
 
     version: int
@@ -136,7 +136,7 @@ class Promoted(Record):
 
     @classmethod
     def rejected(cls, opened: Opened, decided: Decided) -> Self:
-        """A promotion that its reviewer rejected."""
+        """Outcome of a rejected promotion."""
         return cls(version=opened.version, outcome="rejected", decided=decided)
 
 
@@ -144,9 +144,9 @@ class RolledBack(Record):
     """How a rollback ended.
 
     Attributes:
-        version: serves now.
-        from_version: served before.
-        previous: version the next rollback goes to; None where there is none.
+        version: serving version.
+        from_version: version that served before.
+        previous: version that the next rollback returns to; None if there is none.
         seconds: from the first check to the last alias.
     """
 

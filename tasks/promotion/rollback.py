@@ -1,4 +1,4 @@
-"""Rollback: choose an earlier approved version, make it serve, record it."""
+"""Rollback: choose an earlier approved version, put it back into service, record it."""
 
 import datetime as dt
 
@@ -17,20 +17,21 @@ from tasks.promotion.records import AUDIT_TAG
 
 
 def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | None]:
-    """Versions of a rollback: to which, from which, and whose the next one would be.
+    """Choose a rollback's target; return target, serving version, and the next one's target.
 
     Raises:
-        PromotionError: nothing serves, nothing to go back to, or it was never approved.
+        PromotionError: no version serves, there is no predecessor, or the target was never
+            approved.
     """
-    repository, names = ServingRepository(settings.serving_repository), Aliases(settings)
-    champion, previous = names.aliases()
+    repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
+    champion, previous = aliases.aliases()
     _repair_route(repository, champion)
     journal, serving = repository.journal(), repository.route().champion
     if journal is not None and journal.kind == "rollback":
-        # one that was killed is completed, not followed by a second
+        # complete an interrupted rollback instead of starting a second one
         champion, previous = journal.champion, journal.version
     elif journal is not None and serving is not None and serving.version != champion:
-        # clients ask the version of a promotion that was killed; the names still say who was before
+        # interrupted promotion: clients already use its version, the aliases have not moved yet
         champion, previous = serving.version, champion
     if champion is None:
         raise PromotionError("no version serves yet", remedy="tickline promote --version N")
@@ -39,20 +40,20 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
         raise PromotionError(
             f"version {champion} has no predecessor to go back to",
             where="alias previous in MLflow",
-            remedy="name one: tickline rollback --to N, of those in tickline audit",
+            remedy="choose a version from tickline audit: tickline rollback --to N",
         )
-    # the manifest knows it from the moment it may serve, the tags only once that is recorded
+    # the manifest has the approval before the version serves, the tags only after `record`
     if Manifest.load(repository.folder(target)).approval is None:
         raise PromotionError(
             f"version {target} was never approved, so it must not serve",
             remedy=f"tickline promote --version {target}",
         )
-    before = names.predecessor(target)
+    before = aliases.predecessor(target)
     return target, champion, before if before in repository.known() else None
 
 
 def _repair_route(repository: ServingRepository, champion: int | None) -> None:
-    """Write a malformed route anew by the name in the registry; the swap proves what it names."""
+    """Rewrite a malformed route from the registry's champion; the swap verifies that version."""
     try:
         repository.route()
     except IntegrityError:
@@ -62,17 +63,17 @@ def _repair_route(repository: ServingRepository, champion: int | None) -> None:
 
 
 def roll_back(settings: Settings, url: str, version: int, previous: int | None) -> bool:
-    """Make an earlier version serve again; False where it does already.
+    """Put an earlier version back into service; False if it is already serving.
 
-    The caller holds the repository's lock since it chose the version.
+    The caller must hold the repository's lock since it chose the version.
 
     Raises:
-        IntegrityError: its bytes are not those that were approved.
-        TicklineError: it did not come about; what served before serves.
+        IntegrityError: the version's bytes are not the approved ones.
+        TicklineError: the rollback failed; the previous version is restored.
     """
-    repository, names = ServingRepository(settings.serving_repository), Aliases(settings)
+    repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
     with TritonClient(url) as client:
-        transaction = Swap(repository, client, names)
+        transaction = Swap(repository, client, aliases)
         return transaction.run("rollback", version, previous, str(flow_run.id))
 
 
@@ -93,9 +94,10 @@ def record_rollback(
             "flow_run_id": str(flow_run.id),
         },
     )
-    names = Aliases(settings)
-    names.tag(version, {AUDIT_TAG: record.sha256})
+    aliases = Aliases(settings)
+    aliases.tag(version, {AUDIT_TAG: record.sha256})
     if champion != version:
         at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        names.tag(champion, {"rolled_back_at": at, "rolled_back_by": by, "rollback_reason": reason})
+        tags = {"rolled_back_at": at, "rolled_back_by": by, "rollback_reason": reason}
+        aliases.tag(champion, tags)
     return record

@@ -1,4 +1,4 @@
-"""Step `shadow`: mirror recorded requests to the candidate; nobody is served by it."""
+"""Step `shadow`: mirror recorded requests to the candidate; no client gets its answers."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.records import Compared, Opened
 
-NO_CHAMPION = "no baseline: nothing serves yet, so there is nothing to compare with"
+NO_CHAMPION = "no baseline: no serving model yet, nothing to compare against"
 
 
 @once_per_run("shadow")
@@ -23,14 +23,14 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     Raises:
         PromotionError: a goal broke.
     """
-    place = ServingRepository(Path(repository))
-    champion = place.route().champion
+    serving = ServingRepository(Path(repository))
+    champion = serving.route().champion
     if champion is None:
         return Compared(skipped=NO_CHAMPION)
     windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
 
     async def run() -> Observed:
-        async with RoutedClient(url, place.route_file) as client:
+        async with RoutedClient(url, serving.route_file) as client:
             return await mirror(client, windows, champion, opened.target, spec)
 
     seen = asyncio.run(run())
@@ -39,6 +39,6 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
         raise CanaryStoppedError(
             f"stopped in shadow: {'; '.join(broken)}",
             where=f"version {opened.version}",
-            remedy="nobody was answered by it; look at its evidence page",
+            remedy="no client got its answers; check its evidence page",
         )
     return Compared(skipped=None, steps=(seen,))

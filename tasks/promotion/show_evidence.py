@@ -1,4 +1,4 @@
-"""Step `show evidence`: what the reviewer decides on, and whether it is still the same."""
+"""Step `show evidence`: show the evidence to the reviewer; later verify it still applies."""
 
 import tempfile
 from pathlib import Path
@@ -21,10 +21,10 @@ PAGE = "promotion/evidence.html"
 
 @once_per_run("show evidence")
 def show_evidence(settings: Settings, opened: Opened) -> Shown:
-    """Write the evidence page to MLflow and Prefect's artefact; return what was shown.
+    """Write the evidence page to MLflow and its summary to Prefect; return what was shown.
 
     Raises:
-        PromotionError: there is no verdict to show.
+        PromotionError: there is no gate verdict.
     """
     candidate = Path(opened.candidate)
     manifest = Manifest.load(candidate)
@@ -36,8 +36,8 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
     run_url = f"{runs}/{opened.mlflow_run_id}"
     page_url = f"{run_url}/artifacts/{PAGE}"
     links = {
-        "the night in MLflow": f"{runs}/{manifest.mlflow_run_id}",
-        "the night in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{manifest.flow_run_id}",
+        "nightly run in MLflow": f"{runs}/{manifest.mlflow_run_id}",
+        "nightly run in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{manifest.flow_run_id}",
         "this promotion in MLflow": run_url,
         "this promotion in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run.id}",
     }
@@ -66,11 +66,11 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
 
 
 def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
-    """An approval is for what was shown: the same bytes, against the same champion.
+    """Verify that an approval still applies: the same bytes, the same champion.
 
     Raises:
-        PromotionError: something else lies there now, or another version serves.
-        IntegrityError: the bytes do not even fit their own manifest.
+        PromotionError: the staged version changed, or another version serves.
+        IntegrityError: the bytes do not match their manifest.
     """
     found = Manifest.load(Path(opened.candidate)).identity
     if found != shown.identity:
@@ -78,8 +78,8 @@ def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
             f"version {opened.version} is not what was approved: "
             f"shown {shown.identity[:12]}, now {found[:12]}",
             where=opened.candidate,
-            remedy="the approval is void; find out who changed it, then start again with a "
-            "version whose bytes are sound",
+            remedy="the approval is void; find out who changed it, then promote a version with "
+            "intact bytes",
         )
     champion, _ = Aliases(settings).aliases()
     if champion not in {shown.champion, opened.version}:
@@ -87,5 +87,5 @@ def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
             f"version {champion} serves now, the evidence compared with "
             f"{'none' if shown.champion is None else f'version {shown.champion}'}",
             where=settings.tracking_uri,
-            remedy=f"decide again on fresh evidence: tickline promote --version {opened.version}",
+            remedy=f"decide again on new evidence: tickline promote --version {opened.version}",
         )

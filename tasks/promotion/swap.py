@@ -17,13 +17,13 @@ from tasks.promotion.records import Decided, Opened, Shown
 
 @once_per_run("swap")
 def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: Decided) -> int:
-    """Make the approved version the champion, in one transaction; its number.
+    """Make the approved version the champion, in one transaction; return its number.
 
     Raises:
         IntegrityError: bytes differ from what was approved.
-        TicklineError: it did not come about; what served before serves.
+        TicklineError: the swap failed; the previous version is restored.
     """
-    repository, names = ServingRepository(settings.serving_repository), Aliases(settings)
+    repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
     approval = Approval(
         reviewer=decided.reviewer,
         at=decided.at.isoformat(timespec="seconds"),
@@ -32,21 +32,21 @@ def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: De
         flow_run_id=str(flow_run.id),
     )
     with TritonClient(url) as client:
-        transaction = Swap(repository, client, names)
-        fresh = opened.version not in repository.known()
+        transaction = Swap(repository, client, aliases)
+        is_new = opened.version not in repository.known()
         repository.publish(Path(opened.candidate), approval)
         try:
             _require_approved(repository, opened.version, shown)
             transaction.run("promote", opened.version, shown.champion, str(flow_run.id))
         except Exception:
-            if fresh and repository.journal() is None:
+            if is_new and repository.journal() is None:
                 repository.withdraw(opened.version)
             raise
     return opened.version
 
 
 def _require_approved(repository: ServingRepository, version: int, shown: Shown) -> None:
-    """The copy that is about to serve is what was shown: the staging folder may have changed."""
+    """Verify that the copy is what was shown: the staging folder may have changed since."""
     found = Manifest.load(repository.folder(version)).identity
     if found != shown.identity:
         raise PromotionError(

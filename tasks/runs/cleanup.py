@@ -1,7 +1,7 @@
-"""Set right what dead processes left behind: MLflow runs still RUNNING, Prefect runs likewise.
+"""Close runs that dead processes left open in MLflow and Prefect.
 
-A run is another's to end while its process lives. A process of this machine is looked at; one of
-another machine is given up once its heartbeat has been silent for long.
+The run of a live process is never closed. On this machine the process itself is checked. A run of
+another machine counts as dead once its heartbeat is `SILENT_S` old.
 """
 
 import time
@@ -37,17 +37,17 @@ from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
 from tasks.runs.lock import read_owner
 
 FLOWS = ("nightly", "bench", "backfill", "backfill night", "promote", "rollback")
-AT_WORK = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
-START_S = 600.0  # a worker that takes longer from Pending to a process of its own is dead
-MESSAGE = "its process died"
+ACTIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+START_S = 600.0  # a run that is Pending for longer, without a process, has lost its worker
+MESSAGE = "its process no longer exists"
 
 
 class CleanedUp(BaseModel):
-    """What was set right.
+    """The runs that were closed.
 
     Attributes:
-        crashed: names of Prefect flow runs now Crashed.
-        closed: names of MLflow runs now KILLED.
+        crashed: names of Prefect flow runs marked Crashed.
+        closed: names of MLflow runs marked KILLED.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,11 +57,11 @@ class CleanedUp(BaseModel):
 
 
 def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
-    """End the runs of dead processes in both stores; those of living ones are left alone.
+    """Close the runs of dead processes in both stores; runs of live processes stay open.
 
     Args:
         settings: where the stores are.
-        own: id of the flow run that asks, which lives and holds the home folder's lock.
+        own: id of the calling flow run, which is alive and holds the home folder's lock.
     """
     mlflow = mlflow_runs.client(settings)
     with get_client(sync_client=True) as client:
@@ -70,15 +70,15 @@ def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
             for run in _running(mlflow, f"tags.`{PROCESS_TAG}` LIKE '%'")
             if run.data.tags.get(mlflow_runs.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
         }
-        crashed = tuple(_crash(client, settings, set(dead), own))
-        _crash_tasks(client)
+        crashed = tuple(_mark_crashed(client, settings, set(dead), own))
+        _mark_tasks_crashed(client)
         closed = []
         for flow_run_id, run in dead.items():
             if not _paused(client, flow_run_id):
                 mlflow.set_tag(run.info.run_id, mlflow_runs.ERROR_TAG, MESSAGE)
                 mlflow_runs.finish(mlflow, run.info.run_id, "KILLED")
                 closed.append(str(run.info.run_name))
-        closed += _orphans(client, mlflow)
+        closed += _close_orphans(client, mlflow)
     return CleanedUp(crashed=crashed, closed=tuple(closed))
 
 
@@ -91,25 +91,25 @@ def _running(mlflow: MlflowClient, condition: str) -> list[Run]:
 def _is_dead(run: Run) -> bool:
     tags = run.data.tags
     try:
-        mark = ProcessId.model_validate_json(tags[PROCESS_TAG])
+        process = ProcessId.model_validate_json(tags[PROCESS_TAG])
     except ValidationError:
         return False
-    if mark.here:
-        return not mark.lives
+    if process.here:
+        return not process.lives
     return time.time() - float(tags.get(BEAT_TAG, 0.0)) > SILENT_S
 
 
-def _orphans(client: SyncPrefectClient, mlflow: MlflowClient) -> Iterator[str]:
-    """End nested runs whose parent has ended; a promotion goes on long after its night."""
+def _close_orphans(client: SyncPrefectClient, mlflow: MlflowClient) -> Iterator[str]:
+    """Close nested runs whose parent has ended; skip promotions, which may outlast it."""
     for run in _running(mlflow, f"tags.`{MLFLOW_PARENT_RUN_ID}` LIKE '%'"):
         parent = mlflow.get_run(run.data.tags[MLFLOW_PARENT_RUN_ID])
-        if parent.info.status != "RUNNING" and not _promotes(client, run):
+        if parent.info.status != "RUNNING" and not _is_open_promotion(client, run):
             mlflow.set_terminated(run.info.run_id, "KILLED")
             yield str(run.info.run_name)
 
 
-def _promotes(client: SyncPrefectClient, run: Run) -> bool:
-    """Whether it is a promotion's that is at work, or waits for a decision or a worker."""
+def _is_open_promotion(client: SyncPrefectClient, run: Run) -> bool:
+    """Whether it belongs to a promotion that is running or waits for approval or a worker."""
     flow_run_id = run.data.tags.get(mlflow_runs.PROMOTION_TAG)
     state = _state(client, flow_run_id) if flow_run_id else None
     if state is None or state.is_final():
@@ -117,49 +117,49 @@ def _promotes(client: SyncPrefectClient, run: Run) -> bool:
     return not state.is_running() or not _is_dead(run)
 
 
-def _crash(
+def _mark_crashed(
     client: SyncPrefectClient, settings: Settings, dead: set[str], own: str | None
 ) -> Iterator[str]:
     """Mark the flow runs of dead processes Crashed."""
-    holder = read_owner(settings)
-    # who holds the lock knows that its last holder is gone; of another machine's nobody else does
-    if holder and (own or (holder.process.here and not holder.process.lives)):
-        dead = dead | {holder.flow_run_id}
-    at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK)))
+    owner = read_owner(settings)
+    # the caller holds the lock, so the recorded owner is gone, even one of another machine
+    if owner and (own or (owner.process.here and not owner.process.lives)):
+        dead = dead | {owner.flow_run_id}
+    active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
     runs = client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
-        flow_run_filter=FlowRunFilter(state=at_work),
+        flow_run_filter=FlowRunFilter(state=active),
     )
     for run in runs:
-        if str(run.id) == own or not (str(run.id) in dead or _lost(run)):
+        if str(run.id) == own or not (str(run.id) in dead or _has_lost_process(run)):
             continue
         client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
         yield run.name
 
 
-def _crash_tasks(client: SyncPrefectClient) -> None:
-    """Mark the tasks that crashed flow runs were at; nobody was left to end them."""
+def _mark_tasks_crashed(client: SyncPrefectClient) -> None:
+    """Mark the unfinished tasks of crashed flow runs Crashed."""
     crashed = FlowRunFilterStateType(any_=[StateType.CRASHED])
-    at_work = TaskRunFilterStateType(any_=list(AT_WORK))
+    active = TaskRunFilterStateType(any_=list(ACTIVE))
     runs = client.read_task_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=crashed)),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=at_work)),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=active)),
     )
     for run in runs:
         client.set_task_run_state(run.id, Crashed(message=MESSAGE), force=True)
 
 
 def process_lives(run: FlowRun) -> bool | None:
-    """Whether the process that a worker began for it lives; None where nobody here can tell."""
+    """Whether the process that a worker started for it is alive; None if unknown here."""
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
     if run.deployment_id is None or not pid.isdigit() or host != ProcessId.own().host:
         return None
     return birth(int(pid)) is not None
 
 
-def _lost(run: FlowRun) -> bool:
-    """Whether a worker of this machine began it and its process is gone."""
+def _has_lost_process(run: FlowRun) -> bool:
+    """Whether a worker took the run, but its process is gone or never started."""
     if run.deployment_id is None or run.state is None:
         return False
     if run.infrastructure_pid:

@@ -1,8 +1,8 @@
-"""What kind of fault an exception is, so that somebody at night knows whom to call.
+"""Classify exceptions by kind of fault, so that on-call engineers know whom to contact.
 
-data     the ticks: unreadable, incomplete, refused by validation
-machine  this machine: disk, memory, a process killed, bytes that changed by themselves
-service  something that did not answer: a server, the network, a database
+data     the ticks: unreadable, incomplete, rejected by validation
+machine  this machine: disk, memory, a killed process, corrupted files
+service  a server, the network or a database did not answer
 code     Tickline, a library or a setting
 """
 
@@ -18,7 +18,7 @@ from model_code.artifacts import DISK_FAULTS
 
 Cause = Literal["data", "machine", "service", "code"]
 
-# by name, of the exception or a base of it: their modules need not be imported to judge
+# class names of exceptions or their bases, so that their modules need not be imported
 MACHINE = {"StorageError", "IntegrityError", "MemoryError", "PermissionError", "BrokenProcessPool"}
 SERVICE = {
     "ServerError",
@@ -36,20 +36,20 @@ SERVICE = {
     "OperationalError",  # of SQLAlchemy, its driver's too
     "InferenceServerException",
 }
-# SQLite says it in words, and MLflow passes them on
-DISK_WORDS = ("disk is full", "No space left on device")
+# SQLite reports a full disk only in its message, and MLflow passes that on
+DISK_FULL_MESSAGES = ("disk is full", "No space left on device")
 DATA = {"DataError", "MarketError"}
-MAY_PASS = {408, 409, 425, 429}  # of HTTP's refusals those that another try may get past
-# an artefact that is gone or changed, a full disk or a wrong word do not mend themselves
+RETRYABLE_STATUS = {408, 409, 425, 429}  # HTTP 4xx codes that a retry may get past
+# a missing or changed artefact, a full disk or a wrong argument is not transient
 TRANSIENT_MESSAGES = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
 
 
 class Fault(BaseModel):
-    """An exception, as the MLflow run keeps it.
+    """An exception, as stored in the MLflow run.
 
     Attributes:
         kind: the exception's type.
-        what: its first line.
+        what: the first line of its message.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,15 +60,15 @@ class Fault(BaseModel):
 
     @classmethod
     def of(cls, error: BaseException) -> "Fault":
-        """Judge an exception."""
+        """Classify an exception."""
         what = (str(error) or type(error).__name__).splitlines()[0][:300]
         return cls(cause=cause_of(error), kind=type(error).__name__, what=what)
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Judge by the exception and those it came from: what lies deepest counts most.
+    """Classify an exception by its chain of causes; the innermost known one decides.
 
-    A process that was told to stop (its worker died, somebody pressed Ctrl-C) is the machine's.
+    A process that was told to stop (its worker died, Ctrl-C) counts as `machine`.
     """
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return "machine"
@@ -77,20 +77,20 @@ def cause_of(error: BaseException) -> Cause:
         names = {base.__name__ for base in type(found).__mro__}
         if _disk_full(found) or _out_of_memory(found) or names & MACHINE:
             return "machine"
-        if (names & SERVICE or _silent_server(found, names)) and not _refused(found):
+        if (names & SERVICE or _mlflow_unreachable(found, names)) and not _rejected(found):
             return "service"
     names = {base.__name__ for found in chain for base in type(found).__mro__}
     return "data" if names & DATA else "code"
 
 
 def cause_by_name(kind: str, what: str = "") -> Cause:
-    """Judge by an exception's type name and words, where nothing more was kept.
+    """Classify an exception by its type name and message, if no `Fault` was stored.
 
-    On a full disk nothing more can be.
+    On a full disk none can be stored.
     """
     from model_code import errors
 
-    if any(words in what for words in DISK_WORDS):
+    if any(message in what for message in DISK_FULL_MESSAGES):
         return "machine"
 
     known = getattr(errors, kind, None) or getattr(builtins, kind, None)
@@ -103,12 +103,12 @@ def cause_by_name(kind: str, what: str = "") -> Cause:
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the same may go well in a moment: a service that did not answer."""
+    """Whether a retry may succeed: a service did not answer."""
     return cause_of(error) == "service"
 
 
 def retry_if_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Prefect's question after a failed try: again?"""
+    """Retry condition of Prefect tasks: only transient faults."""
     try:
         state.result(raise_on_failure=True)
     except Exception as error:
@@ -116,8 +116,8 @@ def retry_if_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> boo
     return False
 
 
-def _refused(error: BaseException) -> bool:
-    """Whether a service answered that it will not: a wrong password, a name it does not know."""
+def _rejected(error: BaseException) -> bool:
+    """Whether a service answered and rejected the request: a wrong password, an unknown name."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -125,7 +125,7 @@ def _refused(error: BaseException) -> bool:
         status = getattr(response, "status_code", None)  # httpx, requests
     for name in ("code", "status"):  # urllib; aiohttp
         status = getattr(error, name, None) if status is None else status
-    return isinstance(status, int) and 400 <= status < 500 and status not in MAY_PASS
+    return isinstance(status, int) and 400 <= status < 500 and status not in RETRYABLE_STATUS
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -138,7 +138,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in DISK_FAULTS) or any(
-        words in str(error) for words in DISK_WORDS
+        message in str(error) for message in DISK_FULL_MESSAGES
     )
 
 
@@ -150,5 +150,5 @@ def _out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _silent_server(error: BaseException, names: set[str]) -> bool:
+def _mlflow_unreachable(error: BaseException, names: set[str]) -> bool:
     return "MlflowException" in names and any(part in str(error) for part in TRANSIENT_MESSAGES)

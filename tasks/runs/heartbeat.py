@@ -1,4 +1,4 @@
-"""Signs of life of a run: whose process it is, and when that was last well."""
+"""Heartbeat of a run: the process that owns it, and when that was last alive."""
 
 import threading
 import time
@@ -17,13 +17,13 @@ SILENT_S = 900.0
 
 
 def heartbeat_tags() -> dict[str, str]:
-    """Tags that say whose a run is from now on; to be there before it reads RUNNING."""
+    """Tags that make this process a run's owner. Set them before the run becomes RUNNING."""
     return {PROCESS_TAG: ProcessId.own().model_dump_json(), BEAT_TAG: str(time.time())}
 
 
 @contextmanager
 def heartbeat(mlflow: MlflowClient, run_id: str) -> Iterator[None]:
-    """Mark an MLflow run as this process's own, and say every minute that it lives."""
+    """Mark an MLflow run as owned by this process and update its heartbeat every minute."""
     mlflow_runs.set_tags(mlflow, run_id, heartbeat_tags())
     stop = threading.Event()
 
@@ -31,7 +31,7 @@ def heartbeat(mlflow: MlflowClient, run_id: str) -> Iterator[None]:
         while not stop.wait(BEAT_S):
             try:
                 mlflow.set_tag(run_id, BEAT_TAG, str(time.time()))
-            except Exception:  # noqa: S112  a store that is down for a while: the next one counts
+            except Exception:  # noqa: S112  the store may be down: try again at the next beat
                 continue
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)

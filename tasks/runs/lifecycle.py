@@ -1,4 +1,4 @@
-"""The beginning and the end of a flow run: one MLflow parent run, one flow at a time."""
+"""Start and end of a flow run: one parent run in MLflow, one flow at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,28 +21,28 @@ from tasks.runs.lock import hold_lock, record_owner
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the home folder's lock, and first set right what a dead flow run left behind.
+    """Hold the home folder's lock; first close the runs that dead processes left open.
 
     Raises:
         BusyError: another process holds it.
     """
     with hold_lock(settings):
         try:
-            swept = clean_up(settings, own=str(flow_run.id))
-        except Exception as error:  # tidying up must not cost a night
-            console.print(f"[yellow]runs of dead processes could not be closed: {error}")
+            closed = clean_up(settings, own=str(flow_run.id))
+        except Exception as error:  # a failed clean-up must not stop the run
+            console.print(f"[yellow]could not close the runs of dead processes: {error}")
         else:
-            for name in swept.crashed:
-                console.print(f"[yellow]{name} had died without a word: now Crashed")
+            for name in closed.crashed:
+                console.print(f"[yellow]{name} marked Crashed: its process no longer exists")
         record_owner(settings)
         yield
 
 
 @contextmanager
 def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterator[RunRef]:
-    """One parent MLflow run for this flow run; a retried flow run continues its own.
+    """Open this flow run's parent run in MLflow; a retried flow run continues its own.
 
-    The MLflow run carries the Prefect run's id and address, the Prefect run a link to MLflow's.
+    Tags of the MLflow run hold the Prefect run's id and URL. The Prefect run links to MLflow.
     """
     mlflow = mlflow_runs.client(settings)
     flow_run_id, name = str(flow_run.id), str(flow_run.name)
@@ -94,5 +94,5 @@ def _close(mlflow: MlflowClient, run_id: str, error: BaseException) -> None:
     try:
         mlflow_runs.set_tags(mlflow, run_id, tags)
         mlflow_runs.finish(mlflow, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
-    except Exception as second:  # the first error is the one to tell; the next sweep closes the run
-        console.print(f"[yellow]the MLflow run could not be closed: {second}")
+    except Exception as second:  # report the first error; the next clean-up closes the run
+        console.print(f"[yellow]could not close the MLflow run: {second}")

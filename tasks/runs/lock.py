@@ -1,4 +1,4 @@
-"""Who holds a home folder's lock: one flow at a time works there."""
+"""The home folder's lock: one flow runs at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ from model_code.settings import Settings
 
 
 class BusyError(TicklineError):
-    """Another flow of this home folder is at work."""
+    """Another flow is running in this home folder."""
 
 
 class LockOwner(BaseModel):
-    """The process and the flow run that hold the lock, or held it when they died."""
+    """The process and the flow run that hold the lock, or held it when the process died."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class LockOwner(BaseModel):
 
 
 def read_owner(settings: Settings) -> LockOwner | None:
-    """Who wrote itself down as holder; the system frees a dead one's lock, not its name."""
+    """Read the recorded owner; it stays after a kill, which frees only the lock."""
     try:
         return LockOwner.model_validate_json(_path(settings).read_bytes())
     except (OSError, ValidationError):
@@ -36,7 +36,7 @@ def read_owner(settings: Settings) -> LockOwner | None:
 
 
 def run_lock(settings: Settings) -> FileLock:
-    """The home folder's lock, not waited for."""
+    """Return the home folder's lock; to acquire it does not wait."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return FileLock(settings.home / "nightly.lock", timeout=0)
 
@@ -52,12 +52,12 @@ def hold_lock(settings: Settings) -> Iterator[None]:
     try:
         mine.acquire()
     except Timeout as error:
-        holder = read_owner(settings)
-        who = f"process {holder.process.pid}" if holder else "unknown process"
+        owner = read_owner(settings)
+        pid = owner.process.pid if owner else "unknown"
         raise BusyError(
-            f"another nightly is at work ({who})",
+            f"another nightly is running (pid {pid})",
             where=str(settings.home),
-            remedy="wait for it, or give this one a home of its own: TICKLINE_HOME=...",
+            remedy="wait for it, or use another home folder: TICKLINE_HOME=...",
         ) from error
     try:
         yield
@@ -67,10 +67,10 @@ def hold_lock(settings: Settings) -> Iterator[None]:
 
 
 def record_owner(settings: Settings) -> None:
-    """Write this process and its flow run down as holder."""
-    holder = LockOwner(process=ProcessId.own(), flow_run_id=str(flow_run.id))
+    """Record this process and its flow run as the lock's owner."""
+    owner = LockOwner(process=ProcessId.own(), flow_run_id=str(flow_run.id))
     with atomic_file(_path(settings)) as temporary:
-        temporary.write_text(holder.model_dump_json())
+        temporary.write_text(owner.model_dump_json())
 
 
 def _path(settings: Settings) -> Path:

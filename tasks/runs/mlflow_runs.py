@@ -1,7 +1,7 @@
-"""MLflow: one parent run per flow run, nested runs per stage, continued and never orphaned.
+"""MLflow runs: one parent run per flow run, nested runs per stage.
 
-Everything goes through `MlflowClient` with explicit run ids: no hidden active run, safe in threads.
-A flow run that is retried finds its parent run again by tag and goes on in it.
+Everything uses `MlflowClient` with explicit run ids: no hidden active run, safe in threads.
+A retried flow run finds its parent run by tag and continues it.
 """
 
 import subprocess
@@ -23,20 +23,20 @@ from model_code.settings import Settings
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 ERROR_TAG = "tickline.error"
-PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run outlives the night it is part of
+PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run may outlast the parent run
 FAULT_TAG = "tickline.fault"  # JSON of `tasks.runs.faults.Fault`
 MAX_PARAM = 6000
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or alias
 
 
 def client(settings: Settings) -> MlflowClient:
-    """A client of the configured tracking store (SQLite under the home folder by default)."""
+    """Return a client of the tracking store (default: SQLite under the home folder)."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=settings.tracking_uri)
 
 
 def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
-    """Id of the nightly experiment, made on first use with its artefacts under the home folder."""
+    """Return the experiment's id; create it on first use, artefacts under the home folder."""
     found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
     if found is not None:
         return str(found.experiment_id)
@@ -55,7 +55,7 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
         found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
         if found is None:
             raise
-        return str(found.experiment_id)  # a night beside this one was quicker
+        return str(found.experiment_id)  # a concurrent run created it first
     return str(made)
 
 
@@ -68,15 +68,15 @@ def continue_or_start(
     tags: Mapping[str, str],
     marks: Mapping[str, str] | None = None,
 ) -> str:
-    """Id of the run with the `identity` tags: set RUNNING again if it exists, else started.
+    """Return the id of the run with the `identity` tags: reopened if it exists, else new.
 
     Args:
-        mlflow: where.
+        mlflow: tracking client.
         settings: of the experiment.
         name: of a new run.
         identity: tags that no other run has.
         tags: of a new run.
-        marks: tags of whoever works on it now, written before the run reads RUNNING.
+        marks: tags of the owning process, written before the run becomes RUNNING.
     """
     marks = marks or {}
     experiment = experiment_id(mlflow, settings)
@@ -95,7 +95,7 @@ def continue_or_start(
 
 
 def nested(mlflow: MlflowClient, settings: Settings, parent: str, stage: str) -> str:
-    """Id of the parent's nested run for a stage, continued if the stage was begun before."""
+    """Return the id of a stage's nested run: reopened if it exists, else new."""
     parent_tags = mlflow.get_run(parent).data.tags
     carried = {key: value for key, value in parent_tags.items() if key.startswith("tickline.")}
     return continue_or_start(
@@ -108,7 +108,7 @@ def nested(mlflow: MlflowClient, settings: Settings, parent: str, stage: str) ->
 
 
 def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
-    """End a run as FINISHED, FAILED or KILLED, and its nested runs that were left RUNNING."""
+    """End a run, and its nested runs that are RUNNING, as FINISHED, FAILED or KILLED."""
     run = mlflow.get_run(run_id)
     query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}' and attributes.status = 'RUNNING'"
     for child in mlflow.search_runs([run.info.experiment_id], query):
@@ -119,16 +119,14 @@ def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
 def log_params(mlflow: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet (MLflow's parameters are immutable)."""
     known = mlflow.get_run(run_id).data.params
-    fresh = [
-        Param(key, str(value)[:MAX_PARAM]) for key, value in values.items() if key not in known
-    ]
-    mlflow.log_batch(run_id, params=fresh)
+    new = [Param(key, str(value)[:MAX_PARAM]) for key, value in values.items() if key not in known]
+    mlflow.log_batch(run_id, params=new)
 
 
 def log_metrics(
     mlflow: MlflowClient, run_id: str, values: Mapping[str, float | None], step: int = 0
 ) -> None:
-    """Log metrics at a step; absent ones (None) are left absent."""
+    """Log metrics at a step; None values are skipped."""
     now = time.time_ns() // 1_000_000
     metrics = [
         Metric(key, float(value), now, step) for key, value in values.items() if value is not None

@@ -1,4 +1,4 @@
-"""All task runs of a flow run: the server hands out 200 at a time, and hears of them late."""
+"""Read all task runs of a flow run. The server pages them by 200 and hears of them late."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
 PAGE = 200
-QUIET_S = 2.0  # news came up to 1.6 s late
+QUIET_S = 2.0  # updates were measured to arrive up to 1.6 s late
 PATIENCE_S = 30.0
 POLL_S = 0.25
 
@@ -28,26 +28,26 @@ def stage_name(task_key: str) -> str:
 
 
 def task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
-    """Every one; eight instruments over twenty days, and a rerun, are more than a page."""
+    """Read every page; eight instruments over twenty days and a rerun exceed one."""
     mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     found: dict[UUID, TaskRun] = {}
     for offset in count(0, PAGE):
         page = client.read_task_runs(
             flow_run_filter=mine, sort=TaskRunSort.ID_DESC, limit=PAGE, offset=offset
         )
-        found |= {run.id: run for run in page}  # one that begins meanwhile moves the others on
+        found |= {run.id: run for run in page}  # a run that starts meanwhile shifts the pages
         if len(page) < PAGE:
             break
     return list(found.values())
 
 
 def settled_task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
-    """Those of a flow run that has ended, once its last news have come in.
+    """Read the task runs of an ended flow run, once all updates have arrived.
 
-    A flow tells the server of its tasks by events, which may arrive after the flow's own end: what
-    is read at once can lack the last stage, or have it running. They are taken for all when every
-    run is at its end and nothing new has come for `QUIET_S`. One whose process was killed may
-    never end, so the wait is over `PATIENCE_S` after the flow's end; one of long ago has none.
+    Task updates reach the server as events, possibly after the flow's own end. An immediate read
+    can miss the last stage or show it running. The list counts as complete once every task run has
+    ended and nothing has changed for `QUIET_S`. Task runs of a killed process may never end, so
+    the wait stops `PATIENCE_S` after the flow's end.
     """
     flow = client.read_flow_run(flow_run_id)
     since = (datetime.now(UTC) - flow.state.timestamp).total_seconds() if flow.state else 0.0

@@ -1,7 +1,7 @@
 """Validate one instrument-day: named expectations, quarantine, verdict.
 
-Faulty rows are quarantined with their reasons and counted; the day fails when too many are, when
-too few rows are left, or when the feed was silent for too long.
+Faulty rows are quarantined with their reasons and counted. The day fails if too many rows are
+faulty, too few are left, or the longest gap between rows is too long.
 """
 
 import datetime as dt
@@ -36,7 +36,7 @@ _MINUTE_NS = 60 * 10**9
 
 @dataclass(frozen=True)
 class DayValidation:
-    """The rows that go on, those that do not (with `row` and `reason`), and the report."""
+    """Clean rows, quarantined rows (with `row` and `reason`), and the report."""
 
     clean: pa.Table
     quarantined: pa.Table
@@ -44,18 +44,18 @@ class DayValidation:
 
 
 def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> DayValidation:
-    """Validate one instrument-day; a failed one is reported, not raised.
+    """Validate one instrument-day. A failed day is reported, not raised.
 
-    `report.require_passed()` raises once the report has been kept.
+    Store the report, then call `report.require_passed()`, which raises.
 
     Args:
         ticks: rows of the day in source order.
-        day: the instrument and session date they are meant to be.
+        day: their expected instrument and session date.
         spec: thresholds.
 
     Raises:
         SchemaError: a column is missing or has the wrong type.
-        DataError: there are no rows at all.
+        DataError: there are no rows.
     """
     where = f"{day.symbol} {day.date}"
     ticks = conform(ticks, where)
@@ -63,7 +63,7 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
         raise DataError(
             f"{where} is empty: 0 rows, expected at least {spec.minimum_rows:,}",
             where=where,
-            remedy="fetch the day again, or leave it out of the store",
+            remedy="fetch the day again, or remove it from the store",
         )
     rules = row_rules(spec)
     schema = _schema_results(expectations.schema_outcomes(ticks.schema))
@@ -72,7 +72,7 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
     rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
     by_rule = find_faults(measures, rules)
     minutes = _minutes(measures, by_rule)
-    del measures  # as large as the ticks: gone before the clean rows are copied
+    del measures  # as large as the ticks: free it before the clean rows are copied
     clean, quarantined = divide(ticks, by_rule)
     faults = count_faults(by_rule)
     fraction = quarantined.num_rows / ticks.num_rows
@@ -173,7 +173,7 @@ def _day_results(
 
 
 def _longest_gap(clean_ns: pl.Series) -> tuple[float | None, str]:
-    """Seconds of the longest silence, and when: `silent for 73.2 s from 13:05:11 UTC`."""
+    """Return the longest gap in seconds and a text: `silent for 73.2 s from 13:05:11 UTC`."""
     gaps = clean_ns.diff()
     at = gaps.arg_max()
     if at is None:

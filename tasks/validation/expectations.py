@@ -1,7 +1,7 @@
 """The named expectations as Great Expectations suites.
 
 Great Expectations takes 7-11 s to import, so it is imported on first use. It evaluates the measures
-of `model_code/market/measures.py` within the bounds of `row_rules`: thresholds are not said here.
+of `model_code/market/measures.py` against the bounds of `row_rules`. No threshold is defined here.
 """
 
 import functools
@@ -22,12 +22,12 @@ from model_code.market.quality import RowRule
 from model_code.market.schema import TICKS
 from model_code.settings import ValidationSpec
 
-CHUNK_ROWS = 500_000  # of measures held in pandas at once
+CHUNK_ROWS = 500_000  # rows of measures in pandas at once
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Great Expectations says of one expectation, and how many rows break it."""
+    """Great Expectations' result for one expectation, and how many rows break it."""
 
     success: bool
     unexpected: int
@@ -59,7 +59,7 @@ def evaluate(frame: pd.DataFrame, expectations: Sequence[Any]) -> dict[str, Outc
     """Validate `frame`; outcomes by the expectations' `meta["name"]`.
 
     Raises:
-        DataError: an expectation could not be evaluated at all.
+        DataError: an expectation could not be evaluated.
     """
     suite = _great_expectations().ExpectationSuite("day", expectations=list(expectations))
     batch = _batch_definition().get_batch(batch_parameters={"dataframe": frame})
@@ -86,12 +86,12 @@ def _outcomes(results: Sequence[Any]) -> Iterator[tuple[str, Outcome]]:
 
 
 def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, Outcome]:
-    """Evaluate every row rule, in chunks; unexpected counts add up over them."""
+    """Evaluate every row rule in chunks and add up the unexpected counts."""
     suite = [row_expectation(rule) for rule in rules]
     totals = {rule.name: Outcome(success=True, unexpected=0) for rule in rules}
     columns = list(dict.fromkeys(rule.column for rule in rules))
     for chunk in measures.select(columns).iter_slices(CHUNK_ROWS):
-        # Great Expectations compares any other type value by value, in Python
+        # Great Expectations compares other types value by value, in Python
         numbers = chunk.cast({cs.signed_integer() - cs.by_dtype(pl.Int64): pl.Float64})
         frame = numbers.to_arrow().to_pandas(split_blocks=True)
         for name, found in evaluate(frame, suite).items():
@@ -103,7 +103,7 @@ def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, 
 
 
 def row_expectation(rule: RowRule) -> Any:
-    """The rule as a Great Expectations expectation over its measure."""
+    """Return the rule as a Great Expectations expectation on its measure."""
     gxe = _great_expectations().expectations
     meta = {"name": rule.name}
     if rule.required:
@@ -119,7 +119,7 @@ def row_expectation(rule: RowRule) -> Any:
 
 
 def schema_outcomes(schema: pa.Schema) -> dict[str, Outcome]:
-    """`columns` and `column_types` of a tick table against `TICKS`."""
+    """Evaluate `columns` and `column_types` of a tick table against `TICKS`."""
     gxe = _great_expectations().expectations
     columns = gxe.ExpectTableColumnsToMatchOrderedList(
         column_list=TICKS.names, meta={"name": "columns"}
@@ -141,8 +141,8 @@ def day_outcomes(figures: Mapping[str, float | None], spec: ValidationSpec) -> d
     """Evaluate the day's own figures: `fault_fraction`, `minimum_rows`, `maximum_gap`.
 
     Args:
-        figures: by expectation name: fraction of rows at fault, clean rows, longest silence in s
-            (None: too few clean rows for one).
+        figures: by expectation name: fraction of faulty rows, clean rows, longest gap in s
+            (None with fewer than 2 clean rows).
         spec: thresholds.
     """
     bounds: dict[str, dict[str, float]] = {

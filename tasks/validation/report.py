@@ -10,12 +10,12 @@ import jinja2
 from model_code.market.quality import DayReport, ExpectationResult, FaultSample
 
 PLOT_WIDTH, PLOT_HEIGHT = 920, 120
-_PLOT_BARS = 240  # at most: a whole day is shown in steps of six minutes
+_PLOT_BARS = 240  # at most: a full day is plotted in steps of six minutes
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One step of time in the plot, in pixels; `text` is its tooltip."""
+    """One bar of the plot, in pixels; `text` is its tooltip."""
 
     x: float
     width: float
@@ -60,7 +60,7 @@ def plot(minutes: Sequence[tuple[int, int, int]]) -> Plot | None:
             height=round(PLOT_HEIGHT * rows[i] / most, 2),
             # a single fault must stay visible
             fault_height=round(max(PLOT_HEIGHT * faults[i] / most, 2.0), 2) if faults[i] else 0.0,
-            text=f"{_clock(first + i * step)} UTC: {rows[i]:,} rows, {faults[i]:,} at fault",
+            text=f"{_clock(first + i * step)} UTC: {rows[i]:,} rows, {faults[i]:,} faulty",
         )
         for i in range(count)
         if rows[i]
@@ -88,12 +88,12 @@ def _samples_by_reason(day: DayReport) -> dict[str, list[FaultSample]]:
 
 
 def render(days: Sequence[DayReport], *, source: str, simulated: bool) -> str:
-    """One HTML page over all days.
+    """Render one HTML page for all days.
 
     Args:
         days: reports, in the order in which they are shown.
         source: what was validated, e.g. the market store's URI.
-        simulated: say, on top, that these are not real market data.
+        simulated: show a banner that the ticks are simulated.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

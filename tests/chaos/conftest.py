@@ -1,12 +1,13 @@
-"""The undisturbed run to compare with, a home to disturb, and the table of what happened."""
+"""The undisturbed nightly to compare with, a home to disturb, and the table of what happened."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.harness import Home, Row, markdown
+from tests.chaos.harness import Home, Prepared, Row, markdown
 
 ROWS: list[Row] = []
 
@@ -26,19 +27,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_url: str) -> Home:
+def prepared() -> Iterator[Prepared]:
+    """Processes for the fast tests, and for the undisturbed nightly."""
+    processes = Prepared()
+    processes.prepare()
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    prepared: Prepared,  # first: it imports while the server starts
+    prefect_url: str,
+    mlflow_template: Path,
+) -> Home:
     """A home in which one nightly ran to its end."""
-    home = Home.make(tmp_path_factory.mktemp("undisturbed"), prefect_url)
-    home.nightly().succeed()
+    folder = tmp_path_factory.mktemp("undisturbed")
+    home = Home.make(folder, prefect_url, mlflow_template, prepared=prepared)
+    nightly = home.nightly()
+    prepared.prepare()
+    importlib.import_module("flows.nightly")  # for what `Home.invoke` runs
+    nightly.succeed()
     return home
 
 
 @pytest.fixture
-def disturbed(tmp_path: Path, prefect_url: str, undisturbed: Home) -> Iterator[Home]:
-    """An empty home; whatever ran in it must leave what the undisturbed run left."""
-    home = Home.make(tmp_path, prefect_url)
+def disturbed(tmp_path: Path, prefect_url: str, mlflow_template: Path) -> Iterator[Home]:
+    """An empty home; whatever happens in it must leave what the undisturbed nightly left."""
+    home = Home.make(tmp_path, prefect_url, mlflow_template)
     yield home
-    home.kill_leftovers()
+    home.kill_commands()
 
 
 @pytest.fixture

@@ -2,59 +2,69 @@
 
 import pytest
 
-from tests.chaos.harness import Home, Row
+from tests.chaos.contents import result_of
+from tests.chaos.harness import EPOCHS, Home, Prepared, Row, cached_after, same_run
 
 STAGES = (
     "find days", "validate", "publish_validation", "features", "split", "baseline", "train",
     "export", "build engine", "find champion", "benchmark", "gate", "register",
-    "record requests", "stage", "publish_outcome", "announce candidate",
+    "record requests", "stage candidate", "publish_outcome", "announce",
 )  # fmt: skip
 
 
-def killed_in(stages: tuple[str, ...], home: Home) -> list[float]:
-    """Kill one night in one stage after the other; seconds each rerun lived until it was over."""
-    home.nightly(("kill", stages[0])).die()
-    seconds = []
-    for stage in stages[1:]:
-        again = home.rerun(("kill", stage))
-        again.die()
-        seconds.append(again.seconds)
-    seconds.append(home.rerun().succeed())
-    return seconds
-
-
 @pytest.mark.fast
-def test_one_night_beset_by_several_faults(disturbed: Home, undisturbed: Home) -> None:
-    disturbed.nightly(("kill", "features")).die()
+def test_nightly_completes_after_several_faults(
+    disturbed: Home, undisturbed: Home, prepared: Prepared
+) -> None:
+    disturbed.prepared = prepared
+    killed = disturbed.nightly("kill@features")
+    prepared.prepare()
+    killed.die()
+    before = disturbed.parent_ids()
 
-    second = disturbed.rerun(("signal", "split"))
-    reached = disturbed.reached(second)
-    assert "another nightly is at work" in disturbed.nightly().fail()
-    second.process.kill()
-    second.die()
-    reached.unlink()
-
-    starved = disturbed.rerun(("memory", "train"))
+    starved = disturbed.rerun("pause@split", "memory@train")
+    prepared.prepare()
+    paused = disturbed.paused(starved)
+    said = disturbed.refused("nightly", "--spec", str(disturbed.spec))
+    assert f"another nightly is running (pid {starved.process.pid})" in said
+    paused.unlink()
     assert starved.end() != 0, starved.text
-    disturbed.rerun(("kill", "register")).die()
+
+    killed = disturbed.rerun("kill@register")
+    prepared.prepare()
+    killed.die()
     assert "machine" in disturbed.why()
+
     disturbed.rerun().succeed()
-    disturbed.compare(undisturbed)
+    stops = ("features", "train", "register")
+    disturbed.compare(undisturbed, interrupted=stops)
+    cached_after(stops, disturbed, undisturbed)
+    assert same_run(before, disturbed.parent_ids())
 
 
 def test_killed_in_every_stage(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    seconds = killed_in(STAGES, disturbed)
-    disturbed.compare(undisturbed)
-    for stage, took in zip(STAGES, seconds, strict=True):
-        table.append(Row(f"SIGKILL in `{stage}`", "stages before it Cached, same MLflow run", took))
+    disturbed.nightly(f"kill@{STAGES[0]}").die()
+    runs_before, seconds = [disturbed.parent_ids()], []
+    for stage in STAGES[1:]:
+        seconds.append(disturbed.rerun(f"kill@{stage}").die())
+        runs_before.append(disturbed.parent_ids())
+    seconds.append(disturbed.rerun().succeed())
+    disturbed.compare(undisturbed, interrupted=STAGES)
+    cached = cached_after(STAGES, disturbed, undisturbed)
+    run = disturbed.parent_ids()
+    for stage, before, told, took in zip(STAGES, runs_before, cached, seconds, strict=True):
+        table.append(Row(f"SIGKILL in `{stage}`", f"{told}; {same_run(before, run)}", took))
 
 
 def test_killed_between_two_epochs(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    disturbed.nightly(("epoch", "train")).die()
-    again = disturbed.rerun()
-    took = again.succeed()
+    disturbed.nightly("epoch@train").die()
+    kept = max(int(path.stem[-4:]) for path in disturbed.settings.checkpoints.rglob("epoch-*.pt"))
+    took = disturbed.rerun().succeed()
     disturbed.compare(undisturbed)
     (training,) = [run for run in disturbed.runs() if run.info.run_name == "training"]
     points = disturbed.mlflow.get_metric_history(training.info.run_id, "train_loss")
-    assert [point.step for point in points] == [1, 2, 3, 4]
-    table.append(Row("SIGKILL between epochs", "training went on at its next epoch", took))
+    assert sorted(point.step for point in points) == list(range(1, EPOCHS + 1))
+    assert result_of(disturbed.settings, "train")["resumed_from"] == kept
+    (cached,) = cached_after(("train",), disturbed, undisturbed)
+    happened = f"training resumed at epoch {kept + 1} of {EPOCHS}; {cached}"
+    table.append(Row("SIGKILL between epochs", happened, took))

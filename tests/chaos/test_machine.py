@@ -79,9 +79,9 @@ def test_two_nightlies_at_once(disturbed: Home, undisturbed: Home, table: list[R
     first = disturbed.nightly(("signal", "split"))
     reached = disturbed.reached(first)
     said = disturbed.nightly().fail()
-    assert "another nightly is at work" in said
+    assert "another nightly is running" in said
     said = disturbed.rerun().fail()
-    assert "a nightly is at work just now" in said
+    assert "a nightly is already running" in said
     reached.unlink()
     first.succeed()
     disturbed.compare(undisturbed)

@@ -10,12 +10,12 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.runs.task_runs import task_runs
 from tests.chaos.harness import ROOT, TIMEOUT_S, Home, Row
 from tests.support.commands import make_pool, prefect
+from tests.support.flow import schedule_run
 
 POLL_S = 0.02
 STAGES = ("validate", "train", "export", "benchmark")  # as their task runs are named at first
@@ -58,7 +58,7 @@ def await_death(home: Home) -> None:
     """A night whose worker is gone ends by itself within seconds, and `tickline why` says so."""
     deadline = time.monotonic() + 60
     said = home.why()
-    while "go on with" not in said:
+    while "continue with" not in said:
         assert time.monotonic() < deadline, said
         said = home.why()
     assert "machine" in said, said
@@ -77,7 +77,7 @@ def kill_workers(disturbed: Home, table: list[Row]) -> None:
     make_pool(env=variables)
     prefect("deploy", "--name", "nightly", env=variables)
     spec = json.loads(disturbed.night.read_text())
-    run = run_deployment("nightly/nightly", parameters={"spec": spec}, timeout=0)
+    run = schedule_run("nightly/nightly", {"spec": spec})
     for stage in STAGES:
         worker = Worker(disturbed)
         try:

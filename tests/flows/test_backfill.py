@@ -1,4 +1,4 @@
-"""Nights of the past, two at a time, with one that cannot be."""
+"""A backfill of past dates, two at a time, of which one has no earlier date."""
 
 import datetime as dt
 from pathlib import Path
@@ -26,7 +26,7 @@ def spec_for(folder: Path) -> NightlySpec:
     return tiny(MARKET, goals=str(goals), benchmark=quick)
 
 
-def test_each_date_has_its_night_and_nothing_is_registered(
+def test_each_date_is_judged_and_nothing_is_registered(
     home: Settings, tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
@@ -52,7 +52,7 @@ def test_each_date_has_its_night_and_nothing_is_registered(
     assert mlflow_runs.experiment_id(mlflow, home) != experiment.experiment_id
 
 
-def test_a_range_without_a_night_is_said(home: Settings) -> None:
-    with pytest.raises(ConfigError, match="no night to fill") as caught:
+def test_a_range_without_dates_is_an_error(home: Settings) -> None:
+    with pytest.raises(ConfigError, match="no date to backfill") as caught:
         dates_to_judge.fn(tiny(MARKET), dt.date(1999, 1, 1), FIRST)
     assert str(FIRST) in caught.value.remedy

@@ -32,7 +32,7 @@ def found(home: Settings) -> tuple[Bench, ...]:
     return bench(tiny(SIMULATED, benchmark=served), repeat=2)
 
 
-def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experiment(
+def test_a_benchmark_is_measured_again_each_time_in_its_own_experiment(
     found: tuple[Bench, ...], home: Settings
 ) -> None:
     first, second = (BenchmarkRun.load(Path(done.folder)) for done in found)
@@ -81,7 +81,7 @@ def test_a_benchmark_is_measured_afresh_each_time_and_lands_in_its_own_experimen
 
 
 def measured(order: str, chosen: str, **words: str) -> SimpleNamespace:
-    """A measurement as far as repeats look at it; its run is its places."""
+    """A fake measurement with what repeats read; its run is its places."""
     judged = SimpleNamespace(
         engine=chosen, verdicts=words, verdict=SimpleNamespace(verdict=words[chosen])
     )
@@ -89,7 +89,7 @@ def measured(order: str, chosen: str, **words: str) -> SimpleNamespace:
     return SimpleNamespace(judged=judged, run=places)
 
 
-def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
+def test_repeats_report_agreement_and_changed_verdicts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gate, "places", lambda run: run)
@@ -121,7 +121,7 @@ def test_repeats_say_how_often_they_agree_and_whose_verdict_changed(
         ),
     ],
 )
-def test_a_files_engines_are_kept(
+def test_engines_of_a_spec_file_are_kept(
     file: str,
     options: tuple[str, ...],
     engines: tuple[str, ...],
@@ -131,7 +131,7 @@ def test_a_files_engines_are_kept(
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
     asked: list[NightlySpec] = []
     monkeypatch.setattr(local, "run_bench", lambda spec, *_: asked.append(spec))
-    monkeypatch.setattr(tables, "render", lambda _: [])
+    monkeypatch.setattr(tables, "bench_tables", lambda _: [])
     path = tmp_path / "spec.yaml"
     path.write_text(file)
     given = ("--spec", str(path)) if file else ()
@@ -139,7 +139,7 @@ def test_a_files_engines_are_kept(
     assert [spec.benchmark.engines for spec in asked] == [engines]
 
 
-def test_help_says_what_is_measured_and_where_it_goes() -> None:
+def test_help_mentions_side_by_side_and_repeat() -> None:
     text = CliRunner().invoke(app, ["bench", "--help"], env={"COLUMNS": "120"}).output
     assert "--repeat" in text
     assert "side by side" in text

@@ -1,4 +1,4 @@
-"""prefect.yaml, checked against the flows and run by a real worker of a real server."""
+"""prefect.yaml, checked against the flows and run by a real worker on a real server."""
 
 import inspect
 import re
@@ -66,7 +66,7 @@ def test_a_worker_runs_the_deployment(
     goals.write_text("goals: [{name: finite, metric: non_finite, kind: threshold, maximum: 0}]\n")
     make_pool()
     with get_client(sync_client=True) as client:
-        for name in reversed(QUEUES):  # as whoever deployed by hand may have left them
+        for name in reversed(QUEUES):  # as a manual deployment may have left them
             with suppress(ObjectAlreadyExists):
                 client.create_work_queue(name, work_pool_name="local")
     done = subprocess.run(
@@ -80,7 +80,7 @@ def test_a_worker_runs_the_deployment(
     assert {found["name"] for found in DEPLOYMENTS} <= set(re.findall(r"[\w-]+", done.stdout))
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments():
-            if deployment.schedules:  # none may fall due while a test's worker looks for work
+            if deployment.schedules:  # none may become due while a test's worker polls
                 client.pause_deployment(deployment.id)
         queues = client.request(
             "POST",
@@ -119,7 +119,7 @@ def test_a_passed_gate_starts_a_promotion(
     deadline = time.monotonic() + 60
     found: list[FlowRun] = []
     while not found and time.monotonic() < deadline:
-        # again and again: the automation listens some moments after it was made
+        # repeated: a new automation starts to listen after a moment
         emit_event(GATE_PASSED, resource={"prefect.resource.id": name}, payload={"version": 4711})
         time.sleep(1.0)
         found = [run for run in open_runs() if str(run.parameters.get("version")) == "4711"]

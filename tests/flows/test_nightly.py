@@ -1,4 +1,4 @@
-"""Whole nightlies, small ones, against a real Prefect server and a real MLflow store."""
+"""Complete small nightlies against a real Prefect server and a real MLflow store."""
 
 import datetime as dt
 import json
@@ -122,7 +122,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     config = parse((folder / "config.pbtxt").read_text())
     assert config.name == MODEL_NAME
 
-    # people find it in Prefect too
+    # Prefect shows it too
     assert any("SIMULATED" in str(found.data) for found in prefect_artifacts("benchmark"))
     assert any(first.mlflow_run_id in str(found.data) for found in prefect_artifacts("mlflow-run"))
 
@@ -167,7 +167,7 @@ def test_desk_csv_runs_through_the_same_flow(home: Settings, tmp_path: Path, eas
     assert version.tags["simulated"] == "false"
 
 
-def test_failed_day_stops_the_night_and_keeps_the_report(
+def test_a_failed_day_stops_the_nightly_and_keeps_the_report(
     home: Settings, tmp_path: Path, easy: str
 ) -> None:
     desk_csv(tmp_path / "desk")
@@ -190,7 +190,7 @@ def test_failed_day_stops_the_night_and_keeps_the_report(
     assert {run.info.status for run in children(home, parent.info.run_id).values()} <= {"FAILED"}
 
 
-def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
+def test_rerun_resumes_at_the_failed_stage_in_the_same_runs(
     home: Settings, easy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -214,14 +214,14 @@ def test_rerun_goes_on_from_the_failed_stage_in_the_same_runs(
     assert {"features", "split", "train", "baseline"} <= cached
 
 
-def test_a_worker_goes_on_with_a_refreshing_night_instead_of_beginning_anew(
+def test_a_worker_resumes_a_refreshing_nightly_instead_of_starting_over(
     home: Settings, easy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError("the exporter fell over")
 
     spec = tiny(SIMULATED, goals=easy)
-    nightly(spec)  # of every stage there is an older result
+    nightly(spec)  # leaves an older result of every stage
     with monkeypatch.context() as broken:
         broken.setattr(graph, "export_onnx", refuse)
         with pytest.raises(OSError, match="fell over"):
@@ -230,14 +230,14 @@ def test_a_worker_goes_on_with_a_refreshing_night_instead_of_beginning_anew(
         run = find_run(None)
         client.set_flow_run_state(run.id, Scheduled(), force=True)
         run = client.read_flow_run(run.id)
-    run_flow(nightly, flow_run=run, parameters={"spec": spec, "refresh": True})  # as it was begun
+    run_flow(nightly, flow_run=run, parameters={"spec": spec, "refresh": True})  # as a worker would
     states = stage_states(run.name)
     cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "train", "baseline"} <= cached
-    assert not {"export", "benchmark", "gate"} & cached  # it had not come to these
+    assert not {"export", "benchmark", "gate"} & cached  # it had not reached these
 
 
-def test_goals_are_read_before_the_night_is_spent(home: Settings, tmp_path: Path) -> None:
+def test_goals_are_read_before_any_computation(home: Settings, tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("goals: []\n")
     with pytest.raises(GateError, match="there are no goals"):
         nightly(tiny(SIMULATED, goals=str(tmp_path / "empty.yaml")))
@@ -251,8 +251,8 @@ def test_unknown_instrument_and_unreadable_market(home: Settings, tmp_path: Path
         nightly(tiny(str(tmp_path / "nowhere")))
 
 
-def test_two_nightlies_at_once_one_is_refused(home: Settings, easy: str) -> None:
-    with exclusive(home), pytest.raises(BusyError, match="another nightly is at work"):
+def test_a_second_nightly_at_once_is_refused(home: Settings, easy: str) -> None:
+    with exclusive(home), pytest.raises(BusyError, match="another nightly is running"):
         nightly(tiny(SIMULATED, goals=easy))
 
 

@@ -46,7 +46,7 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     night = mlflow.get_model_version(MODEL_NAME, "2").run_id
     assert night is not None
     mlflow.set_terminated(night)
-    assert clean_up(desk).closed == ()  # the next night begins while it waits
+    assert clean_up(desk).closed == ()  # the next nightly starts while it waits
     second = approve(desk, 2)
     assert (second.outcome, second.champion, second.previous) == ("promoted", 2, 1)
     assert second.canary is not None
@@ -72,16 +72,18 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
         promotions.roll_back(desk, None, "bob", "once more")
 
 
-def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) -> None:
+def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
+    desk: Settings,
+) -> None:
     run = start(desk, 1, by="ada")
     for fields, why in (
         ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "allow-list"),
-        ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is needed"),
+        ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is required"),
         ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
     ):
-        with pytest.raises(PromotionError, match=why):  # the command says so at once
+        with pytest.raises(PromotionError, match=why):  # the command refuses at once
             promotions.decide(desk, "1", fields["verdict"], fields["reviewer"], fields["reason"])
-        answered = answer(run, **fields)  # and the form's answer leads to the next form
+        answered = answer(run, **fields)  # invalid input in the form leads to the next form
         assert isinstance(answered, FlowRun)
         run = answered
         assert run.state is not None
@@ -96,21 +98,21 @@ def test_bad_input_is_asked_for_again_and_a_rejection_ends_it(desk: Settings) ->
         approve(desk, 1)
 
 
-def test_without_a_decision_it_is_rejected(desk: Settings) -> None:
+def test_a_promotion_without_a_decision_is_rejected(desk: Settings) -> None:
     run = start(desk, 1, spec=PATIENT.model_copy(update={"decision_hours": 1e-7}))
     assert expire() == 1
     with get_client(sync_client=True) as client:
-        outcome = promotions._work_on(client.read_flow_run(run.id))
+        outcome = promotions._run_here(client.read_flow_run(run.id))
     assert isinstance(outcome, Promoted)
     assert outcome.outcome == "rejected"
     assert outcome.decided is not None
     assert outcome.decided.reviewer == ""
     assert outcome.decided.at <= dt.datetime.now(dt.UTC)
-    assert "nobody decided" in Aliases(desk).tags(1)["reason"]
+    assert "approval timed out" in Aliases(desk).tags(1)["reason"]
     assert events(desk) == ["started", "rejected"]
 
 
-def test_candidate_that_decides_otherwise_is_stopped(desk: Settings) -> None:
+def test_a_candidate_with_different_decisions_is_stopped(desk: Settings) -> None:
     start(desk, 1)
     approve(desk, 1)
     start(desk, 2, matrix=-weights(2))
@@ -120,11 +122,11 @@ def test_candidate_that_decides_otherwise_is_stopped(desk: Settings) -> None:
     assert events(desk)[-1] == "stopped"
 
 
-def test_a_promotion_beside_another_is_refused_and_its_approval_stands(desk: Settings) -> None:
+def test_a_concurrent_promotion_is_refused_and_keeps_its_approval(desk: Settings) -> None:
     waiting = start(desk, 1)
     with (
         ServingRepository(desk.serving_repository).exclusive(),
-        pytest.raises(RepositoryBusyError, match="another promotion or rollback is at work"),
+        pytest.raises(RepositoryBusyError, match="another promotion or rollback is running"),
     ):
         approve(desk, 1)
     assert champion(desk) is None
@@ -139,7 +141,7 @@ def test_a_promotion_beside_another_is_refused_and_its_approval_stands(desk: Set
     assert events(desk) == ["started", "approved", "stopped", "promoted"]
 
 
-def test_what_serves_already_is_not_promoted_again(desk: Settings) -> None:
+def test_a_serving_version_is_not_promoted_again(desk: Settings) -> None:
     start(desk, 1)
     approve(desk, 1)
     start(desk, 2)
@@ -152,7 +154,7 @@ def test_what_serves_already_is_not_promoted_again(desk: Settings) -> None:
     assert champion(desk) == 1
 
 
-def test_a_plan_of_another_tensorrt_is_refused_before_anybody_is_asked(
+def test_a_plan_of_another_tensorrt_is_refused_before_the_decision(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered(desk, 1)
@@ -169,16 +171,16 @@ def test_a_plan_of_another_tensorrt_is_refused_before_anybody_is_asked(
     assert events(desk) == ["stopped"]
 
 
-def test_what_may_not_be_promoted(desk: Settings) -> None:
+def test_promotions_that_are_refused(desk: Settings) -> None:
     with pytest.raises(PromotionError, match="nothing is staged"):
         promotions.start(desk, None, "bob", PATIENT)
     start(desk, 1)
-    with pytest.raises(PromotionError, match="version 1 is under decision already"):
+    with pytest.raises(PromotionError, match="version 1 is already waiting for a decision"):
         promotions.start(desk, 1, "bob", PATIENT)
     with pytest.raises(PromotionError, match="version 7 is not staged"):
         promotions.start(desk, 7, "bob", PATIENT)
     registered(desk, 2, simulated=True, promotable=False)
-    with pytest.raises(PromotionError, match="simulated data and not promotable"):
+    with pytest.raises(PromotionError, match="simulated data and is not promotable"):
         promotions.start(desk, 2, "bob", PATIENT)
     with pytest.raises(PromotionError, match="no version serves yet"):
         promotions.roll_back(desk, 1, "bob", "try")

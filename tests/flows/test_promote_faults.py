@@ -1,4 +1,4 @@
-"""Promotions and rollbacks that are killed, tampered with or left alone by a server."""
+"""Promotions and rollbacks that are killed, tampered with, or whose servers are down."""
 
 import datetime as dt
 import os
@@ -27,7 +27,7 @@ from model_code.serving.canary import walk
 from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion import canary, swap
+from tasks.promotion import canary
 from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened, Promoted, Shown
@@ -53,7 +53,7 @@ def test_a_promotion_that_cannot_be_rejected_does_not_keep_the_others_open(desk:
             expire()
     assert [run.id for run in open_runs() if run.state and run.state.is_paused()] == [first.id]
     with get_client(sync_client=True) as client:
-        outcome = promotions._work_on(client.read_flow_run(second.id))
+        outcome = promotions._run_here(client.read_flow_run(second.id))
     assert isinstance(outcome, Promoted)
     assert outcome.outcome == "rejected"
     assert expire() == 1
@@ -96,16 +96,16 @@ def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settin
         require_unchanged(desk, opened, shown)
 
 
-def test_server_that_answers_otherwise_than_the_benchmark_stops_it(desk: Settings) -> None:
+def test_answers_that_differ_from_the_benchmark_stop_the_promotion(desk: Settings) -> None:
     start(desk, 1, expected=weights(77, noise=1.0))
-    with pytest.raises(Exception, match=r"golden request was answered wrongly|answers otherwise"):
+    with pytest.raises(Exception, match=r"golden request was answered wrongly|answers differ from"):
         approve(desk, 1)
     assert champion(desk) is None
     with TritonClient(str(desk.triton_url)) as client:
         assert client.versions(MODEL_NAME) == []
 
 
-def test_killed_in_the_swap_the_same_command_completes_it(
+def test_a_promotion_killed_in_the_swap_is_completed_by_the_same_command(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(desk, 1)
@@ -133,7 +133,7 @@ def test_killed_in_the_swap_the_same_command_completes_it(
     assert events(desk).count("approved") == 2
 
 
-def test_rollback_writes_a_malformed_route_anew(desk: Settings) -> None:
+def test_rollback_rewrites_a_malformed_route(desk: Settings) -> None:
     start(desk, 1)
     approve(desk, 1)
     place = ServingRepository(desk.serving_repository)
@@ -144,12 +144,12 @@ def test_rollback_writes_a_malformed_route_anew(desk: Settings) -> None:
     assert champion(desk) == 1
 
 
-def test_killed_before_it_was_recorded_it_serves_and_can_be_rolled_back_to(
+def test_a_promotion_killed_before_its_record_serves_and_can_be_rolled_back_to(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(desk, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(swap, "record_promotion", die)
+        patch.setattr("flows.promote.record", die)
         with pytest.raises(Killed):
             approve(desk, 1)
     assert champion(desk) == 1
@@ -178,7 +178,7 @@ def test_rollback_of_a_promotion_killed_in_its_swap_goes_one_version_back(
     assert Aliases(desk).aliases() == (2, 1)
 
 
-def test_rollback_killed_before_its_end_is_completed_not_repeated(
+def test_an_interrupted_rollback_is_completed_not_repeated(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in (1, 2, 3):
@@ -195,7 +195,7 @@ def test_rollback_killed_before_its_end_is_completed_not_repeated(
     assert Aliases(desk).aliases() == (2, 1)
 
 
-def test_staging_folder_changed_while_it_was_proved_does_not_serve(
+def test_a_staging_folder_changed_during_validation_does_not_serve(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(desk, 1)
@@ -214,7 +214,7 @@ def test_staging_folder_changed_while_it_was_proved_does_not_serve(
     assert ServingRepository(desk.serving_repository).known() == ()
 
 
-def test_server_killed_in_the_canary_the_same_command_goes_on(
+def test_a_promotion_whose_server_died_in_the_canary_is_resumed_by_the_same_command(
     desk: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Settings(home=tmp_path / "own").resolved()
@@ -248,7 +248,7 @@ def test_server_killed_in_the_canary_the_same_command_goes_on(
     assert events(desk).count("approved") == 2
 
 
-def test_what_is_down_is_said_before_anything_is_begun(
+def test_a_down_service_is_reported_before_anything_starts(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(desk, 1)

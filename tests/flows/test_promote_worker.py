@@ -1,4 +1,4 @@
-"""A promotion that a worker begins, that suspends, and that a worker goes on with once decided."""
+"""A promotion that a worker starts, that suspends, and that a worker resumes once decided."""
 
 import numpy as np
 import pytest
@@ -17,13 +17,13 @@ from tests.support.serving import logits, windows
 
 
 def work_once(run: FlowRun) -> FlowRun:
-    """A worker takes what waits in the pool; the run afterwards."""
+    """Let a worker run what waits in the pool; return the run afterwards."""
     module("flows.cli", "worker", "--once")
     with get_client(sync_client=True) as client:
         return client.read_flow_run(run.id)
 
 
-def test_a_worker_suspends_it_and_goes_on_after_the_decision(
+def test_a_worker_suspends_a_promotion_and_resumes_it_after_the_decision(
     desk: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert desk.prefect_api_url
@@ -42,7 +42,7 @@ def test_a_worker_suspends_it_and_goes_on_after_the_decision(
 
     monkeypatch.setattr(promotions, "_worker_online", lambda: True)
     assert promotions.decide(desk, "1", "approve", "ada", "the table is sound") is None
-    assert Aliases(desk).aliases() == (None, None)  # nothing moves here: a worker goes on with it
+    assert Aliases(desk).aliases() == (None, None)  # nothing changes here: a worker resumes it
 
     done = work_once(begun)
     assert done.state is not None

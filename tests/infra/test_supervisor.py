@@ -13,18 +13,24 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+import yaml
 
 from infra import services, stack, stack_state, supervisor
 from infra.exit_with_parent import kill_tree
 from infra.servers import HOST, ServerError, free_port, healthy, running_server
 from infra.services import Plan, Service
+from infra.triton import daemon
 from model_code.artifacts import atomic_file
 from model_code.errors import StorageError
+from model_code.serving.client import TritonClient
 from model_code.settings import Settings
+from tests.support import cli
 
 PLAN = Plan(names=("web",), ports={})
+PREFECT_YAML = Path(__file__).resolve().parents[2] / "prefect.yaml"
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -274,19 +280,30 @@ def tickline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_stack_comes_up_mends_itself_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, triton_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_LOGGING_TO_API_ENABLED"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
+    monkeypatch.setenv("TICKLINE_HOME", str(home))
+    monkeypatch.setenv("TICKLINE_TRITON", str(triton_home))
     settings = Settings(home=home)
     try:
-        up = tickline(home, "up", "--no-triton", "--no-deploy")
+        up = tickline(home, "up")
         assert up.returncode == 0, up.stdout + up.stderr
         state = stack_state.read(settings)
         assert state is not None
-        assert {found.name for found in state.services} == {"prefect", "worker", "mlflow"}
-        assert running_server(settings)  # what every other command looks for
+        assert {found.name for found in state.services} == {"prefect", "worker", "mlflow", "triton"}
+        url = running_server(settings)  # what every other command looks for
+        deployed = httpx.post(f"{url}/deployments/filter", json={}).json()
+        wanted = {
+            found["name"] for found in yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
+        }
+        assert {found["name"] for found in deployed} == wanted
+        with TritonClient(daemon.serving_url(settings)) as client:
+            assert client.live()
+        pages = cli.tickline("ui")  # they are served already: the command only names them
+        assert all(found.address in pages for found in state.services)
         assert "already" in tickline(home, "up", "--no-triton", "--no-deploy").stdout
 
         worker = state.service("worker")

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom against what a nightly has just written."""
+"""The notebook runs from top to bottom on a fresh nightly run."""
 
 import warnings
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Benchmark runs made up for tests, through the same code that sums up measured ones."""
+"""Synthetic benchmark runs for tests, summarised by the same code as measured ones."""
 
 from collections.abc import Mapping
 
@@ -70,7 +70,7 @@ def benchmark_run(
         requests=requests,
         open_loop_hz=100.0,
         ceilings={"cpu fp32": 2e11},
-        machine={"processor": "made up"},
+        machine={"processor": "simulated"},
     )
     return BenchmarkRun(
         result,

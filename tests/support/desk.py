@@ -79,4 +79,4 @@ def answer(run: FlowRun, **fields: str) -> FlowRun | Promoted:
     with get_client(sync_client=True) as client:
         client.resume_flow_run(run.id, run_input=fields)
         found = client.read_flow_run(run.id)
-    return promotions._work_on(found)
+    return promotions._run_here(found)

@@ -65,6 +65,7 @@ def schedule_run(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     return run
 
 
+SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 EASY = """
 goals:
   - {name: finite, metric: non_finite, kind: threshold, maximum: 0}

@@ -74,7 +74,7 @@ def test_a_run_in_mlflow_is_found(folder, tmp_path, monkeypatch):
         assert "not promotable: simulated data" in gate("--replay", name)
 
 
-def test_of_a_bench_run_the_last_measurement_is_judged(folder, tmp_path, monkeypatch):
+def test_the_last_measurement_of_a_bench_run_is_judged(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
     settings = Settings().resolved()
     mlflow = mlflow_runs.client(settings)
@@ -90,7 +90,7 @@ def test_of_a_bench_run_the_last_measurement_is_judged(folder, tmp_path, monkeyp
     assert gate("--replay", "rugged-carp").endswith(gate("--replay", folder))
 
 
-def test_a_folder_remembers_that_its_market_was_made_up(tmp_path):
+def test_a_folder_records_that_its_market_was_simulated(tmp_path):
     latencies = {name: RANDOM.uniform(1, 2, 200) for name in ("torch-fp32", "openvino-fp32")}
     run = benchmark_run(LABEL, dict.fromkeys(latencies, P), latencies)
     made_up = run.result.model_copy(update={"simulated": True})
@@ -105,9 +105,9 @@ def test_what_is_not_a_benchmark_is_a_clear_error(folder, tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="no folder and no run"):
         gate("--replay", "absent")
     (folder / "benchmark.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no benchmark can be read"):
+    with pytest.raises(ConfigError, match="cannot read a benchmark"):
         gate("--replay", folder)
-    with pytest.raises(ConfigError, match="no benchmark can be read"):
+    with pytest.raises(ConfigError, match="cannot read a benchmark"):
         gate("--replay", tmp_path / "home")
 
 

@@ -121,12 +121,12 @@ def test_unknown_engine_is_refused(asked: list[tuple[NightlySpec, bool]]) -> Non
 
 
 def test_wrong_setting_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "resolved", lambda _: Settings(mlflow_experiment=3))  # type: ignore[arg-type]
+    monkeypatch.setattr(Settings, "resolved", lambda _: Settings(mlflow_experiment=3))
     with pytest.raises(ConfigError, match="a TICKLINE_ setting is wrong: mlflow_experiment"):
         invoke("nightly")
 
 
-def test_rerun_wants_to_know_which() -> None:
+def test_rerun_requires_a_run() -> None:
     with pytest.raises(ConfigError, match="say which run"):
         invoke("rerun")
 
@@ -170,6 +170,6 @@ def test_known_errors_are_messages_with_status_1_not_tracebacks(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    assert "tickline stopped" in done.stderr
+    assert "tickline failed" in done.stderr
     assert "where:" in done.stderr
     assert "Traceback" not in done.stderr

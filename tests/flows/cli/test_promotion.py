@@ -60,30 +60,32 @@ def test_a_wrong_specification_says_which_field(tmp_path: Path, text: str, messa
         invoke("promote", "--spec", str(path))
 
 
-def test_a_decision_is_handed_over_and_a_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decision_is_passed_on_and_a_worker_resumes_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(promotions, "decide", lambda *asked: calls.append(asked[1:]))
     said = invoke("reject", "7", "--reviewer", "ada", "--reason", "half a day is missing")
     assert calls == [("7", "reject", "ada", "half a day is missing")]
-    assert "a worker goes on with it" in said
+    assert "a worker will pick it up" in said
 
 
-def test_what_serves_already_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_already_serving_version_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     done = Promoted(version=7, outcome="already serving", champion=7, previous=6, decided=None)
     monkeypatch.setattr(promotions, "start", lambda *_: done)
-    assert "version 7 serves already; a rollback would go to: version 6" in invoke("promote")
+    assert "version 7 is already serving; a rollback goes to: version 6" in invoke("promote")
 
 
-def test_rollback_says_what_serves_and_what_comes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_prints_the_serving_and_the_next_version(monkeypatch: pytest.MonkeyPatch) -> None:
     done = RolledBack(version=6, from_version=7, previous=4, seconds=1.23)
     monkeypatch.setattr(promotions, "roll_back", lambda *_: done)
     said = invoke("rollback", "--reason", "alarms")
-    assert "version 6 serves, in place of 7, after 1.2 s" in said
-    assert "would go to: version 4" in said
+    assert "version 6 is serving (before: 7), after 1.2 s" in said
+    assert "the next rollback goes to: version 4" in said
 
 
-def test_audit_prints_and_proves(desk: Settings) -> None:
-    assert "nothing was promoted yet" in invoke("audit")
+def test_audit_prints_and_verifies_records(desk: Settings) -> None:
+    assert "no promotion yet" in invoke("audit")
     log = AuditLog(desk.audit_file)
     log.append("approved", "a", {"version": 7, "reviewer": "ada", "reason": "sound\nat length"})
     newest = log.append("rolled back", "b", {"version": 6, "from": 7, "by": "bob", "reason": "bad"})

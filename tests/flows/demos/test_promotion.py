@@ -11,7 +11,7 @@ from model_code.settings import MODEL_NAME
 from tests.support.serving import staged
 
 
-def test_lost_requests_end_the_story(tmp_path: Path) -> None:
+def test_lost_requests_end_the_demo(tmp_path: Path) -> None:
     route = tmp_path / "route.json"
     Route(champion=Target(model=MODEL_NAME, version=1)).save(route)
     with Clients(f"{HOST}:{free_port()}", route, staged(tmp_path / "staging", 1)) as clients:

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of training, then the command the run printed."""
+"""kill -9 during training, then the command that the run printed."""
 
 import os
 import re
@@ -16,7 +16,9 @@ from tests.support.flow import EASY, children, parents, stage_states, tiny
 EPOCHS = 16
 
 
-def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path) -> None:
+def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
+    home: Settings, tmp_path: Path
+) -> None:
     goals, night, log = (tmp_path / name for name in ("goals.yaml", "night.yaml", "log.txt"))
     goals.write_text(EASY)
     spec = tiny(
@@ -42,7 +44,7 @@ def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path)
             os.kill(run.pid, signal.SIGKILL)
             run.wait()
     (killed,) = parents(home)
-    assert killed.info.status == "RUNNING"  # nobody was left to say otherwise
+    assert killed.info.status == "RUNNING"  # its process could not report its end
     mlflow = MlflowClient(home.tracking_uri)
     training = children(home, killed.info.run_id)["training"].info.run_id
     before = len(mlflow.get_metric_history(training, "train_loss"))
@@ -60,13 +62,13 @@ def test_killed_in_training_and_rerun_as_printed(home: Settings, tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no baseline" in done.stdout
 
-    # one parent run, finished; its training went on where it was, no epoch twice
+    # one parent run, finished; training resumed where it stopped, no epoch twice
     assert [run.info.status for run in parents(home)] == ["FINISHED"]
     nested = children(home, killed.info.run_id)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
     assert nested["training"].info.run_id == training
     steps = [point.step for point in mlflow.get_metric_history(training, "train_loss")]
-    assert sorted(steps) == list(range(1, EPOCHS + 1))  # one cut off from its metrics comes last
+    assert sorted(steps) == list(range(1, EPOCHS + 1))  # a killed epoch is logged last
     states = stage_states(printed[1])
     cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "baseline"} <= cached

@@ -1,4 +1,4 @@
-"""Only a night that its schedule started is asked whether it is due."""
+"""Only scheduled nightlies can be skipped."""
 
 import datetime as dt
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ FRIDAY = dt.datetime(2024, 11, 29, 6, 0, tzinfo=dt.UTC)
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A flow run as the engine's context holds it, begun by the schedule at FRIDAY."""
+    """A flow run as in the engine's context, started by the schedule at FRIDAY."""
     run = SimpleNamespace(
         auto_scheduled=True, run_count=1, deployment_id="d", expected_start_time=FRIDAY
     )
@@ -39,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return run
 
 
-def test_after_a_holiday_and_too_late(started: SimpleNamespace) -> None:
+def test_runs_after_a_holiday_and_late_runs_are_skipped(started: SimpleNamespace) -> None:
     soon = FRIDAY + dt.timedelta(minutes=1)
     assert "no session on Thursday 2024-11-28" in (reason_to_skip(XNYS, soon) or "")
     assert reason_to_skip(NightlySpec(), soon) is None
@@ -47,7 +47,7 @@ def test_after_a_holiday_and_too_late(started: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("change", [{"auto_scheduled": False}, {"run_count": 2}])
-def test_by_hand_and_reruns_are_not_asked(
+def test_manual_runs_and_reruns_are_never_skipped(
     started: SimpleNamespace, change: dict[str, object]
 ) -> None:
     vars(started).update(change)

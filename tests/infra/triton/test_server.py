@@ -260,7 +260,7 @@ def test_a_killed_process_is_found_by_the_golden_request_and_healed(
     assert client.ready(), "readiness says nothing: that is why there is a golden request"
     with pytest.raises(ServingError, match="not healthy"):
         golden.prove(client, recorded)
-    golden.revive(client)
+    golden.reload(client)
     golden.prove(client, recorded, version=1)
 
 

@@ -59,7 +59,7 @@ def test_without_the_champions_row_there_is_no_baseline():
     assert "simulated" in found["onnxruntime-fp32"].reason
 
 
-def test_an_engine_without_finite_answers_has_numbers_but_no_intervals():
+def test_an_engine_with_non_finite_predictions_has_metrics_but_no_intervals():
     broken = np.where(np.arange(400) == 7, np.nan, P)
     measured = run(onnxruntime_fp32=2.0, probability={"onnxruntime-fp32": broken})
     found = evidence(measured, resample=True)["onnxruntime-fp32"]
@@ -101,7 +101,7 @@ def test_of_equally_fast_engines_the_most_exact_is_chosen(fp32):
 
 
 @pytest.mark.parametrize("fp32", [0.93, 1.0, 1.09])
-def test_what_cannot_be_told_apart_shares_a_place_in_the_tables_order(fp32):
+def test_indistinguishable_engines_share_a_place_in_table_order(fp32):
     measured = run(openvino_bf16=1.0, openvino_fp32=fp32, onnxruntime_fp32=1.3)
     order = [row.engine for row in measured.result.rows]
     assert order.index("openvino-bf16") < order.index("openvino-fp32")  # as given, for this test
@@ -126,7 +126,7 @@ def test_fewer_weights_are_less_exact_than_fewer_bits():
         assert chosen(measured, dict.fromkeys(left, "pass")).engine == first
 
 
-def test_where_all_failed_the_nearest_is_shown():
+def test_if_all_failed_the_engine_with_the_fewest_misses_is_shown():
     auc = {"name": "b", "metric": "auc", "kind": "threshold", "minimum": 0.999}
     fast = {"name": "c", "metric": "p50_ms", "kind": "threshold", "maximum": 1.5}
     measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
@@ -136,14 +136,14 @@ def test_where_all_failed_the_nearest_is_shown():
     assert "every engine failed" in choice.reason
 
 
-def test_a_pinned_engine_is_taken_though_another_is_faster():
+def test_a_pinned_engine_is_chosen_although_another_is_faster():
     measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
     words = {"onnxruntime_fp32": "pass", "openvino_fp32": "pass"}
     choice = chosen(measured, words, pin="onnxruntime-fp32")
     assert (choice.engine, choice.verdict.verdict) == ("onnxruntime-fp32", "pass")
 
 
-def test_no_other_engine_takes_a_pinned_ones_place():
+def test_no_other_engine_replaces_a_pinned_one():
     measured = run(onnxruntime_fp32=2.0)
     failed = chosen(
         measured, {"onnxruntime_fp32": "fail", "openvino_fp32": "pass"}, pin="onnxruntime-fp32"

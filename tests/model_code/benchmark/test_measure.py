@@ -33,16 +33,16 @@ CONTEXT = WindowContext(
 
 @pytest.fixture(autouse=True)
 def _peak(monkeypatch):
-    """A machine of 100 GFLOP/s: measuring this one has a test of its own."""
+    """A machine of 100 GFLOP/s; measuring this machine has its own test."""
     monkeypatch.setattr(measure, "ceilings", lambda _: {"cpu fp32": 1e11})
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
-Diary = list[tuple[str, int]]  # who answered how many windows
+Diary = list[tuple[str, int]]  # (engine, number of windows predicted)
 
 
 class Linear:
-    """Answers from the last row's first feature, and keeps a diary."""
+    """Predicts from the last row's first feature and records its calls."""
 
     def __init__(self, name, diary, scale=1.0, poison=False):
         self.name, self.diary, self.scale, self.poison = name, diary, scale, poison
@@ -67,7 +67,7 @@ def run(diary: Diary | None = None, **others) -> BenchmarkRun:
     return measured(predictors, facts={"torch-fp32": EngineFacts(flops=10**8, size_mib=4.5)})
 
 
-def test_every_window_is_answered_once_in_batches_of_64():
+def test_every_window_is_predicted_once_in_batches_of_64():
     diary: Diary = []
     found = run(diary)
     assert diary[:3] == [("torch-fp32", 64), ("torch-fp32", 64), ("torch-fp32", 22)]
@@ -82,7 +82,7 @@ def test_engines_take_turns_in_a_rotating_order():
     run(diary, a={}, b={})
     answers = 3 * 3  # batches of every engine
     warm = 3 * (SPEC.warmup + len(SPEC.batches))
-    rounds = 3 * 3 * (3 + 2)  # rounds, engines, calls that warm and calls that count
+    rounds = 3 * 3 * (3 + 2)  # rounds, engines, warm-up calls and timed calls
     timed = [name for name, _ in diary[answers + warm : answers + warm + rounds]]
     turns = [name for name, _ in itertools.groupby(timed)]
     # three rounds, each starting one engine later
@@ -123,12 +123,12 @@ def test_every_engine_is_paired_with_fp32():
 def test_the_floor_is_the_arithmetic_at_the_machines_peak():
     found = run(a={}).result
     reference = row_of(found, "torch-fp32")
-    assert reference.floor_ms == pytest.approx(1.0)  # 1e8 at 1e11 a second
+    assert reference.floor_ms == pytest.approx(1.0)  # 1e8 at 1e11 per second
     assert reference.floor_fraction == pytest.approx(1.0 / reference.p50_ms)
-    assert row_of(found, "a").floor_ms is None  # its arithmetic is not known
+    assert row_of(found, "a").floor_ms is None  # its FLOPs are unknown
 
 
-def test_an_engine_that_mixes_the_windows_of_a_batch_is_seen():
+def test_an_engine_that_mixes_the_windows_of_a_batch_is_detected():
     class Mixing(Linear):
         def predict(self, x_BTF):
             return super().predict(x_BTF) - super().predict(x_BTF).mean(axis=0)
@@ -141,7 +141,7 @@ def test_an_engine_that_mixes_the_windows_of_a_batch_is_seen():
     assert dependence > 0.1
 
 
-def test_answers_that_are_not_finite_are_counted():
+def test_non_finite_predictions_are_counted():
     found = run(a={"poison": True})
     quality = row_of(found.result, "a").quality
     assert quality.non_finite == quality.flips == 3  # one in each batch
@@ -150,18 +150,18 @@ def test_answers_that_are_not_finite_are_counted():
 
 
 @pytest.mark.parametrize("bad", [[0, -np.inf], [-np.inf, 0], [np.inf, 0], [0, np.nan]])
-def test_a_logit_that_is_not_finite_is_no_sure_answer(bad):
+def test_a_non_finite_logit_gives_a_nan_probability(bad):
     found = measure.probability(np.array([bad, [0, 0]], np.float32))
     assert np.isnan(found[0])
     assert found[1] == 0.5
 
 
 def test_a_reference_that_is_not_finite_is_an_error():
-    with pytest.raises(EngineError, match="torch-fp32 answers 3 of 150 windows with NaN"):
+    with pytest.raises(EngineError, match="torch-fp32 outputs NaN or infinity on 3 of 150 windows"):
         measured({"torch-fp32": Linear("torch-fp32", [], poison=True)})
 
 
-def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
+def test_progress_is_reported_and_unavailable_engines_are_kept_with_their_reason():
     seen = []
     found = measured(
         {"torch-fp32": Linear("torch-fp32", [])},
@@ -171,9 +171,9 @@ def test_progress_is_told_and_what_cannot_run_is_kept_with_its_reason():
     assert found.unavailable == {"tensorrt-fp16": "no NVIDIA driver"}
     assert found.row("tensorrt-fp16") is None
     assert {"torch", "load_1min", "load_1min_after"} <= set(found.machine)
-    assert ("answers", COUNT, COUNT) in seen
+    assert ("predictions", COUNT, COUNT) in seen
     assert {what for what, done, of in seen if done == of} == {
-        "answers",
+        "predictions",
         "latency, rounds",
         "throughput, rounds",
         "open loop, rounds",
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_without_a_reference_nothing_is_measured():
-    with pytest.raises(EngineError, match="nothing to compare with"):
+    with pytest.raises(EngineError, match="nothing to compare against"):
         measured({"a": Linear("a", [])})
 
 
@@ -212,16 +212,16 @@ def test_without_windows_nothing_is_measured():
         measured(predictors, LABEL[:0])
 
 
-def test_an_answer_of_another_shape_is_an_error():
+def test_an_output_of_another_shape_is_an_error():
     class Wrong:
         def predict(self, x_BTF):
             return np.zeros((len(x_BTF), 3), np.float32)
 
-    with pytest.raises(EngineError, match=r"answers \(64, 3\)"):
+    with pytest.raises(EngineError, match=r"returns \(64, 3\)"):
         measured({"torch-fp32": Wrong()})
 
 
-def test_what_was_measured_through_the_server_is_added_and_kept(tmp_path):
+def test_measurements_through_the_server_are_added_and_kept(tmp_path):
     load = LoadRow(load="concurrency 8", p50_ms=2.0, p99_ms=4.0, throughput=900.0, failed=0)
     served = Served(engine="a", server="triton", queue_ms=0.1, compute_ms=1.0, loads=(load,))
     run().with_served(served).save(tmp_path)

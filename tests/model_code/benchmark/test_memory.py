@@ -3,7 +3,7 @@ import numpy as np
 from model_code.benchmark import memory
 
 
-def test_the_peak_is_counted_though_it_is_given_back():
+def test_the_peak_is_counted_although_it_is_freed():
     def work():
         big = np.ones(256 << 17)  # 256 MiB
         return float(big[:3].sum())
@@ -14,6 +14,6 @@ def test_the_peak_is_counted_though_it_is_given_back():
     assert 220 < peak < 320
 
 
-def test_where_the_system_does_not_tell_nothing_is_claimed(monkeypatch, tmp_path):
+def test_the_peak_is_none_if_the_system_does_not_report_it(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "absent" / "clear_refs")
     assert memory.peak_mib(lambda: "done") == ("done", None)

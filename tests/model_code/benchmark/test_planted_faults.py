@@ -29,8 +29,8 @@ SPEC = BenchmarkSpec(
     open_loop_hz=500,
     open_loop_requests=10,
 )
-MACHINE = {"answers within 10 ms", "no slower than the champion"}  # a busy one may miss these
-ENGINE = "onnxruntime-fp32"  # the name that faulty engines go by
+MACHINE = {"answers within 10 ms", "no slower than the champion"}  # a busy machine may miss these
+ENGINE = "onnxruntime-fp32"  # the name of the faulty engines
 
 
 class Served:
@@ -45,7 +45,7 @@ class Served:
 
 
 class HalfLayerNorm(nn.Module):
-    """Layer normalisation whose squares are summed in half precision: 65,504 is the end."""
+    """Layer normalisation that sums squares in half precision: it overflows above 65,504."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -60,18 +60,19 @@ class HalfLayerNorm(nn.Module):
 
 
 class Swapped(nn.Module):
-    """Classes in the other order."""
+    """Classes swapped."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x_BTF: Tensor) -> Tensor:
-        return self.network(x_BTF).flip(1)
+        logits_BC: Tensor = self.network(x_BTF)
+        return logits_BC.flip(1)
 
 
 class AcrossTheBatch(nn.Module):
-    """Forgets that the batch comes first: windows attend to each other, not steps."""
+    """Ignores that the batch comes first: windows attend to each other, not steps."""
 
     def __init__(self, network: FinancialPredictor) -> None:
         super().__init__()
@@ -81,11 +82,12 @@ class AcrossTheBatch(nn.Module):
         inner = self.network
         h_BDT = inner.convolution(inner.standardise(x_BTF).transpose(1, 2))
         h_TBD = inner.encoder(h_BDT.permute(2, 0, 1))
-        return inner.head(h_TBD.mean(dim=0))
+        logits_BC: Tensor = inner.head(h_TBD.mean(dim=0))
+        return logits_BC
 
 
 def quantised(network: FinancialPredictor, calibration_BTF: Tensor) -> nn.Module:
-    """Weights and inputs of matrix products in int8, ranges seen on the calibration windows."""
+    """Weights and inputs of matrix products in int8, with ranges from the calibration windows."""
     network = copy.deepcopy(network)
     ranges: dict[str, tuple[float, float]] = {}
     layers = {
@@ -100,7 +102,7 @@ def quantised(network: FinancialPredictor, calibration_BTF: Tensor) -> nn.Module
 
         return seen
 
-    torch.backends.mha.set_fastpath_enabled(False)  # it goes round the layers it replaces
+    torch.backends.mha.set_fastpath_enabled(False)  # it would bypass the replaced layers
     try:
         hooks = [layer.register_forward_pre_hook(watch(n)) for n, layer in layers.items()]
         with torch.no_grad():
@@ -138,7 +140,7 @@ class Market:
         level = random.normal(size=(COUNT, 1, 16)) * 2
         self.x_BTF = (level + random.normal(size=(COUNT, 64, 16))).astype(np.float32)
         with torch.no_grad():
-            # the residual stream runs high, as it may: LayerNorm in FP32 does not mind
+            # large values in the residual stream are valid: LayerNorm in FP32 handles them
             network.convolution.weight.mul_(1000)
             logits_BC = network(torch.from_numpy(self.x_BTF))
             spread = (logits_BC[:, 1] - logits_BC[:, 0]).std()
@@ -150,7 +152,7 @@ class Market:
         self.label_N = (random.uniform(size=COUNT) < p_N).astype(np.int8)
 
     def missed(self, network: nn.Module) -> set[str]:
-        """Goals that an engine of this network misses, beside FP32 of the right one."""
+        """Goals that an engine of this network misses, compared with FP32 of the correct one."""
         predictors = {"torch-fp32": Served(self.network), ENGINE: Served(network)}
         run = benchmark(
             predictors, lambda a, b: self.x_BTF[a:b], self.label_N, context(COUNT), SPEC
@@ -172,7 +174,7 @@ def _peak(monkeypatch):
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
-def test_a_sound_engine_misses_nothing(market):
+def test_a_correct_engine_misses_no_goal(market):
     assert market.missed(copy.deepcopy(market.network)) == set()
 
 
@@ -208,7 +210,7 @@ def test_int8_without_calibration(market):
         torch.backends.mha.set_fastpath_enabled(True)
     wanted = {"AUC keeps up with FP32", "probabilities stay close to FP32"}
     assert wanted <= missed
-    assert "AUC keeps up with FP32" not in calibrated  # the ranges are to blame, not int8
+    assert "AUC keeps up with FP32" not in calibrated  # the fault is in the ranges, not in int8
 
 
 def test_a_batch_dependent_network(market):
@@ -217,14 +219,14 @@ def test_a_batch_dependent_network(market):
 
 
 def stored(count: int):
-    """Probabilities and labels as a run holds them."""
+    """Probabilities and labels as in a run."""
     random = np.random.default_rng(11)
     p_N = random.uniform(size=count)
     return p_N, (random.uniform(size=count) < p_N).astype(np.int8)
 
 
-def latency(random, mood_P) -> np.ndarray:
-    """Milliseconds of 1,000 requests: the machine's mood, the turn's own, and a heavy tail."""
+def latency(random: np.random.Generator, mood_P: np.ndarray) -> np.ndarray:
+    """Milliseconds of 1,000 requests: a round effect, a turn effect, and a heavy tail."""
     turn_P = mood_P * random.lognormal(0, 0.02, ROUNDS)
     body_R = np.repeat(turn_P, 1000 // ROUNDS) * (0.95 + random.gamma(2, 0.025, 1000))
     return np.where(random.uniform(size=1000) < 0.01, body_R * random.uniform(1.5, 3, 1000), body_R)

@@ -29,7 +29,7 @@ def ink(path) -> int:
     return int((pixels[..., :3].min(axis=2) < 0.9).sum())
 
 
-def test_every_picture_of_a_benchmark_is_drawn(run, tmp_path):
+def test_every_plot_of_a_benchmark_is_drawn(run, tmp_path):
     paths = plots.draw_benchmark(run, tmp_path)
     assert set(paths) == {
         "latency_ecdf",
@@ -56,7 +56,7 @@ def test_the_learning_curve_takes_one_epoch_and_many(tmp_path):
     assert 3000 < ink(one) < ink(many)
 
 
-def test_a_picture_that_cannot_be_written_is_a_storage_error(run, tmp_path):
+def test_a_plot_that_cannot_be_written_is_a_storage_error(run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError):
         plots.latency_ecdf(run.latency_ms_R, tmp_path / "file" / "a.png")

@@ -23,12 +23,12 @@ def test_a_flip_and_its_size_are_found():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_answer_that_is_not_finite_counts_as_a_flip_and_leaves_no_quality(bad):
+def test_a_non_finite_prediction_counts_as_a_flip_and_gives_no_quality(bad):
     found = compare(LABEL, np.array([0.1, bad, 0.4, 0.6]), FP32)
     assert (found.non_finite, found.flips) == (1, 1)
     assert found.accuracy is found.auc is found.log_loss is found.max_abs_dp is None
 
 
 def test_one_class_only_is_a_clear_error():
-    with pytest.raises(DataError, match="no ranking"):
+    with pytest.raises(DataError, match="AUC is undefined"):
         compare(np.zeros(4, int), FP32, FP32)

@@ -24,30 +24,30 @@ def run():
 
 
 def test_the_last_line_names_engine_ratio_and_limit(run):
-    # 147,194,112 multiply-adds at 2e11 a second are 0.736 ms
+    # 147,194,112 multiply-adds at 2e11 per second are 0.736 ms
     assert report.chosen_line(run.result, "openvino-int8") == (
         "chosen openvino-int8: 3.2x torch-fp32 at batch 1, 59% of the arithmetic floor"
     )
 
 
-def test_the_tables_hold_every_engine_and_why_one_was_not_run(run):
+def test_the_tables_list_every_engine_and_why_one_was_not_run(run):
     text = report.markdown(run.result)
     assert "| openvino-int8 | 1.25 | 1.25–1.25 | 1.25 | 1.25 | 1.25 | 1.25 | 3.20x | 59% |" in text
     assert "| openvino-int8 | yes |" in text
     assert "| tensorrt-fp16 | not run: no NVIDIA driver |" in text
-    assert "### 95% intervals" in text
-    assert "processor made up" in text
+    assert "### 95% confidence intervals" in text
+    assert "processor simulated" in text
     for sheet in report.sheets(run.result):
         assert all(len(row) == len(sheet.columns) for row in sheet.rows), sheet.title
 
 
-def test_a_machine_that_changed_under_the_measurement_is_called_unstable():
+def test_a_row_is_unstable_if_the_machine_changed_during_the_measurement():
     latency = np.concatenate([np.full(60, 4.0), np.full(40, 5.0)])
     found = benchmark_run(LABEL, {"torch-fp32": ANSWER}, {"torch-fp32": latency})
     assert "| torch-fp32 | unstable |" in report.markdown(found.result)
 
 
-def test_the_page_is_one_file_with_its_pictures_and_the_worst_windows(run, tmp_path):
+def test_the_page_is_one_file_with_its_plots_and_the_worst_windows(run, tmp_path):
     report.publish(run, tmp_path)
     page = (tmp_path / "benchmark.html").read_text()
     assert page.count("data:image/png;base64,") == 6
@@ -58,7 +58,7 @@ def test_the_page_is_one_file_with_its_pictures_and_the_worst_windows(run, tmp_p
     assert (tmp_path / "benchmark.md").read_text() == report.markdown(run.result)
 
 
-def test_the_paired_test_is_told(run):
+def test_the_paired_test_is_reported(run):
     rows = []
     for row in run.result.rows:
         q = run.probability_N[row.engine]
@@ -72,23 +72,23 @@ def test_the_paired_test_is_told(run):
         "openvino-int8", "0.0100", str(pair.worse), str(pair.better), f"{pair.p_value:.2g}"
     )  # fmt: skip
     low, _, high = line[6].partition("..")
-    assert float(low) <= 0 <= float(high)  # a shift of 0.01 moves no rank but the clipped ones'
+    assert float(low) <= 0 <= float(high)  # a shift of 0.01 changes only ranks of clipped values
 
 
-def test_simulated_ticks_are_called_so(run, tmp_path):
-    made_up = dataclasses.replace(run, result=run.result.model_copy(update={"simulated": True}))
-    for found, said in ((run, False), (made_up, True)):
+def test_simulated_ticks_are_labelled(run, tmp_path):
+    simulated = dataclasses.replace(run, result=run.result.model_copy(update={"simulated": True}))
+    for found, labelled in ((run, False), (simulated, True)):
         report.publish(found, tmp_path)
         for name in ("benchmark.md", "benchmark.html"):
-            assert ("SIMULATED" in (tmp_path / name).read_text()) is said
+            assert ("SIMULATED" in (tmp_path / name).read_text()) is labelled
 
 
-def test_the_gates_word_on_each_engine_is_a_table():
+def test_the_gates_verdicts_are_a_table():
     sheet = report.verdicts([("openvino-int8", "fail", "missed: AUC")])
     assert "| openvino-int8 | fail | missed: AUC |" in sheet.markdown()
 
 
-def test_the_server_has_a_table_of_its_own(run):
+def test_the_server_has_its_own_table(run):
     assert len(report.sheets(run.result)) == 5
     load = LoadRow(load="concurrency 8", p50_ms=2.0, p99_ms=4.0, throughput=900.0, failed=0)
     served = Served(
@@ -96,4 +96,4 @@ def test_the_server_has_a_table_of_its_own(run):
     )
     text = report.markdown(run.with_served(served).result)
     assert "| concurrency 8 | 2.00 | 4.00 | 900 | 0 |" in text
-    assert "0.10 ms passed in the queue and 1.00 ms in the engine" in text
+    assert "0.10 ms is queue time and 1.00 ms is engine time" in text

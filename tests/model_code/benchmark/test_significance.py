@@ -1,4 +1,4 @@
-"""Intervals: right against slow ones, right under the null, right under dependence."""
+"""Intervals: equal to slow references, calibrated under the null and under dependence."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def ratio_interval(*latencies, **options) -> Interval:
     return found
 
 
-def test_a_resample_of_latencies_is_whole_rounds_drawn_again():
+def test_a_resample_of_latencies_consists_of_whole_rounds():
     random = np.random.default_rng(1)
     latency, round_ = random.gamma(9, 0.2, 600), np.repeat(np.arange(12), 50)
     found = latency_samples(latency, round_, resamples=5, seed=3)
@@ -48,7 +48,7 @@ def test_a_resample_of_latencies_is_whole_rounds_drawn_again():
         assert [values[turn] for values in found.values()] == pytest.approx(expected)
 
 
-def test_latency_intervals_hold_the_measured_numbers_and_repeat():
+def test_latency_intervals_contain_the_measured_values_and_repeat():
     latency = np.random.default_rng(2).gamma(9, 0.2, 1000)
     round_ = np.repeat(np.arange(20), 50)
     found = latency_intervals(latency, round_)
@@ -77,7 +77,7 @@ def test_a_single_round_is_drawn_in_pieces():
     assert latency_intervals(latency[:1], np.zeros(1, int))["p50_ms"].low == latency[0]
 
 
-def test_a_moody_machine_cancels_out_of_a_ratio():
+def test_varying_load_cancels_out_of_a_ratio():
     random = np.random.default_rng(5)
     round_ = np.repeat(np.arange(20), 50)
     mood = random.lognormal(0, 0.3, 20)[round_]
@@ -90,7 +90,7 @@ def test_a_moody_machine_cancels_out_of_a_ratio():
     assert (same.low, same.high) == (1.0, 1.0)
 
 
-def test_a_turn_that_one_engine_lost_to_the_machine_does_not_decide():
+def test_load_in_one_turn_of_one_engine_does_not_decide():
     random, round_ = np.random.default_rng(9), np.repeat(np.arange(20), 50)
     a, b = (random.lognormal(0, 0.02, 1000) for _ in range(2))
     ratio = ratio_interval(np.where(round_ == 4, 3 * a, a), b, round_)
@@ -111,7 +111,7 @@ def test_under_the_null_latency_ratios_rarely_exclude_one():
     assert 1 <= alarms <= 20  # of 200, 10 expected
 
 
-def test_resampled_figures_are_those_of_the_drawn_windows():
+def test_resampled_metrics_are_those_of_the_drawn_windows():
     random, p, label = answers(300)
     q = noisy(random, p).round(2)  # ties
     where = context(300)
@@ -132,7 +132,7 @@ def test_resampled_figures_are_those_of_the_drawn_windows():
         )
 
 
-def test_identical_answers_differ_by_nothing_for_sure():
+def test_identical_predictions_differ_by_exactly_zero():
     _, p, label = answers(500)
     found = paired(label, p.copy(), p, context(500))
     assert (found.worse, found.better, found.p_value) == (0, 0, 1.0)
@@ -160,7 +160,7 @@ def test_mcnemars_test_is_exact():
     assert found.p_value == pytest.approx(2 * 0.5**5)
 
 
-def test_answers_that_are_not_finite_are_wrong_and_leave_no_interval():
+def test_non_finite_predictions_are_wrong_and_give_no_interval():
     _, p, label = answers(200)
     broken = np.where(np.arange(200) == np.argmax(p * label), np.nan, p)
     found = paired(label, broken, p, context(200))
@@ -203,7 +203,7 @@ def test_dependence_in_time_lengthens_blocks_and_widens_intervals():
 
 @pytest.mark.parametrize(("persistence", "expected"), [(0.5, 22.0), (0.8, 50.8)])
 def test_the_automatic_block_length_is_politis_and_whites(persistence, expected):
-    # first order autoregression, n = 4000: (2 G^2 / D)^(1/3) n^(1/3) by its own covariances
+    # first-order autoregression, n = 4000: (2 G^2 / D)^(1/3) n^(1/3) from its covariances
     random = np.random.default_rng(8)
     found = [blocks.automatic_length([smooth(random, 4000, persistence)]) for _ in range(20)]
     assert np.median(found) == pytest.approx(expected, rel=0.3)

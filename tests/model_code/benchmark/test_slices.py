@@ -30,7 +30,7 @@ def by_name(q):
     return {(row.dimension, row.name): row for row in sliced(CONTEXT, LABEL, q, P)}
 
 
-def test_every_dimension_holds_every_window_once():
+def test_every_dimension_contains_every_window_once():
     rows = sliced(CONTEXT, LABEL, P, P)
     totals: dict[str, int] = {}
     for row in rows:
@@ -66,7 +66,7 @@ def test_spreads_that_are_not_mostly_one_tick_fall_into_quartiles():
     assert [row.windows for row in rows if row.dimension == "spread"] == [50, 50, 50, 50]
 
 
-def test_a_fault_in_one_slice_shows_there():
+def test_a_fault_in_one_slice_is_visible_in_it():
     wider = SPREAD > 1
     found = by_name(np.where(wider, 1 - P, P))
     bad = found["spread", "wider"]
@@ -78,7 +78,7 @@ def test_a_fault_in_one_slice_shows_there():
     assert worst_flip_fraction([row for row in rows if row.windows < 100]) is None
 
 
-def test_one_class_or_an_answer_that_is_not_finite_leaves_no_auc():
+def test_one_class_or_a_non_finite_prediction_gives_no_auc():
     ones = np.ones(COUNT, np.int8)
     assert all(row.auc is None for row in sliced(CONTEXT, ones, P, P))
     found = by_name(np.where(np.arange(COUNT) == 0, np.nan, P))

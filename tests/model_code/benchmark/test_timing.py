@@ -25,14 +25,14 @@ def test_drift_is_the_worst_third_against_the_whole():
 
 
 class Slow:
-    """Takes far longer than the clock between two arrivals."""
+    """Takes far longer than the interval between two arrivals."""
 
     def predict(self, x_BTF):
         time.sleep(0.02)
         return np.zeros((len(x_BTF), 2), np.float32)
 
 
-def test_an_engine_that_falls_behind_pays_for_the_queue():
+def test_an_engine_that_falls_behind_has_queueing_latency():
     spec = BenchmarkSpec(
         warmup=1,
         requests=3,
@@ -43,14 +43,14 @@ def test_an_engine_that_falls_behind_pays_for_the_queue():
         open_loop_requests=15,
     )
     found = timing.take_turns({"slow": Slow()}, SINGLES, {1: SINGLES[0]}, spec, lambda *_: None)
-    # the closed loop never sees a queue; in the open loop the fifth waits for the four before it
+    # the closed loop has no queue; in the open loop the fifth waits for the four before it
     assert found.open_ms_R["slow"].max() > 60.0
     each = found.open_ms_R["slow"].reshape(3, 5)
     assert (np.diff(each, axis=1) > 0).all()
 
 
 class Watched:
-    """Notes when each call began and ended, and by whom."""
+    """Records engine, start and end of each call."""
 
     def __init__(self, name, diary):
         self.name, self.diary = name, diary
@@ -61,7 +61,7 @@ class Watched:
         return np.zeros((len(x_BTF), 2), np.float32)
 
 
-def test_an_engine_does_not_compute_beside_the_spinning_threads_of_the_one_before():
+def test_an_engine_waits_until_the_previous_engines_threads_stop_spinning():
     spec = BenchmarkSpec(
         warmup=1,
         requests=4,
@@ -74,7 +74,7 @@ def test_an_engine_does_not_compute_beside_the_spinning_threads_of_the_one_befor
     diary: list[tuple[str, float, float]] = []
     engines = {name: Watched(name, diary) for name in ("a", "b")}
     timing.take_turns(engines, SINGLES, {1: SINGLES[0]}, spec, lambda *_: None)
-    timed = diary[2 * (spec.warmup + 1) :]  # what warms up all at first is not timed
+    timed = diary[2 * (spec.warmup + 1) :]  # the initial warm-up is not timed
     changes = [
         began - ended
         for (before, _, ended), (name, began, _) in itertools.pairwise(timed)

@@ -32,7 +32,7 @@ SHIPPED = load_goals()
 
 
 def sure(metrics) -> Evidence:
-    """Evidence whose every resample is the value itself."""
+    """Evidence in which every resample equals the value."""
     known = {name for name in RESAMPLED & metrics.keys() if metrics[name] is not None}
     return Evidence(metrics, {name: Draws(np.full(10, metrics[name])) for name in known})
 
@@ -196,7 +196,7 @@ def test_only_finite_complete_numbers_pass(candidate):
 
 
 def spread(value, width) -> Evidence:
-    """Evidence of an AUC whose resamples reach `width` to either side."""
+    """Evidence of an AUC whose resamples spread by `width` to either side."""
     draws = Draws(np.linspace(value - width, value + width, 1001))
     return Evidence(GOOD | {"auc": value}, {"auc": draws})
 
@@ -207,7 +207,7 @@ def judge_sure(entry, candidate, reference):
 
 
 @pytest.mark.parametrize("width", [0.0, 0.01, 0.1])
-def test_a_confident_goal_looks_at_the_intervals_worse_bound(width):
+def test_a_goal_with_confidence_judges_the_intervals_worse_bound(width):
     entry = {"kind": "threshold", "minimum": 0.7}
     row = judge_sure(entry, spread(0.75, width), sure(GOOD))
     assert row.interval.low == pytest.approx(0.75 - 0.9 * width)
@@ -218,7 +218,7 @@ def test_a_confident_goal_looks_at_the_intervals_worse_bound(width):
 @pytest.mark.parametrize("width", [0.001, 0.1])
 def test_resamples_are_compared_pair_by_pair(width):
     entry = {"kind": "max-degradation", "limit": 1.0, "unit": "percent"}
-    # both move together, so the difference is sure however unsure each is
+    # both vary together, so the difference is certain although each value is not
     row = judge_sure(entry, spread(0.75, width), spread(0.75, width))
     assert (row.interval.low, row.interval.high, row.passed) == (0.0, 0.0, True)
     against = judge_sure(entry, spread(0.75, width), spread(0.75, -width))
@@ -242,7 +242,7 @@ def test_few_pieces_widen_the_interval():
         {"kind": "max-degradation", "limit": 0.5, "unit": "absolute"},
     ],
 )
-def test_without_an_interval_a_confident_goal_never_passes(entry, draws):
+def test_without_an_interval_a_goal_with_confidence_never_passes(entry, draws):
     row = judge_sure(entry, Evidence(GOOD, draws), sure(GOOD))
     assert row.passed is False
     assert row.reason == "no interval can be computed"

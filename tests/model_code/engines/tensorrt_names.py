@@ -20,7 +20,7 @@ from pathlib import Path
 
 RECORDS = Path(__file__).parent / "tensorrt_names"
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
-# asked at import: a version, and registries that are looked at only when used
+# read at import: a version, and registries that only matter when used
 FUNCTIONS = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",

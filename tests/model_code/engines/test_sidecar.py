@@ -79,7 +79,7 @@ def test_a_malformed_sidecar_is_refused(tmp_path, change):
         EngineSidecar.load(tmp_path)
 
 
-def test_the_engine_must_lie_beside_its_sidecar(tmp_path):
+def test_the_engine_must_be_beside_its_sidecar(tmp_path):
     folder = tmp_path / "engine"
     folder.mkdir()
     sidecar = written(folder)

@@ -16,7 +16,12 @@ from model_code.engines.tensorrt_graph import (
     two_of_four,
 )
 from model_code.errors import EngineError
-from model_code.settings import INPUT_NAME, OUTPUT_NAME
+from model_code.settings import (
+    INPUT_NAME,
+    MAX_BATCH_SIZE,
+    OUTPUT_NAME,
+    PREFERRED_BATCH_SIZES,
+)
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 BFLOAT = onnx.TensorProto.BFLOAT16
@@ -54,7 +59,7 @@ def test_norms_softmax_and_mean_stay_fp32_and_the_rest_is_half(half):
     assert (types[INPUT_NAME], types[OUTPUT_NAME]) == (HALF, HALF)
 
 
-def test_half_answers_near_fp32(source, half, x_BTF, expected_BC):
+def test_half_is_close_to_fp32(source, half, x_BTF, expected_BC):
     answer_BC = run(half, x_BTF.astype(np.float16))
     assert answer_BC.dtype == np.float16
     np.testing.assert_allclose(answer_BC, expected_BC, atol=0.02)
@@ -83,16 +88,16 @@ def test_a_plan_of_each_precision_is_built_and_its_layers_counted(rtx, source, n
 
 @pytest.mark.parametrize("layer_type", ["HALF", "BF16"])
 def test_a_plan_without_layers_of_its_type_is_an_error(rtx, source, layer_type):
-    with pytest.raises(EngineError, match=f"holds no {layer_type} layer, but .* FLOAT"):
+    with pytest.raises(EngineError, match=f"has no {layer_type} layer; its layers: .* FLOAT"):
         build_plan(rtx, source.onnx.read_bytes(), layer_type=layer_type)
 
 
-def test_a_plan_asked_for_in_fp32_holds_no_half(rtx, half):
-    with pytest.raises(EngineError, match=r"asked for in FP32 holds layers of 16 bits: .* HALF"):
+def test_an_fp32_plan_has_no_half_layers(rtx, half):
+    with pytest.raises(EngineError, match=r"FP32 plan has 16-bit layers: .* HALF"):
         build_plan(rtx, half.SerializeToString(), layer_type="FLOAT")
 
 
-def test_bfloat_answers_near_fp32_and_keeps_its_input_exact(source, x_BTF, expected_BC):
+def test_bfloat_weights_are_close_to_fp32_and_the_input_stays_fp32(source, x_BTF, expected_BC):
     graph = to_bfloat(source.onnx)
     types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     assert BFLOAT in types.values()
@@ -110,7 +115,7 @@ def test_bfloat_answers_near_fp32_and_keeps_its_input_exact(source, x_BTF, expec
     np.testing.assert_allclose(run(rounded, x_BTF), expected_BC, atol=0.1)
 
 
-def test_two_of_four_weights_stay_the_larger_ones():
+def test_the_two_larger_of_four_weights_are_kept():
     weight = np.array([[1.0], [-4.0], [3.0], [0.5], [2.0], [2.0], [2.0], [9.0]], np.float32)
     assert two_of_four(weight)[:, 0].tolist() == [0, -4, 3, 0, 0, 0, 2, 9]
     with pytest.raises(EngineError, match="6 inputs"):
@@ -132,7 +137,7 @@ def test_only_feed_forward_weights_are_made_sparse(source):
     assert all(zeros.get(name, 0.0) < 0.1 for name in set(others) - sparse)
 
 
-def test_the_reproducing_command_names_what_the_builder_sets():
+def test_the_trtexec_command_has_the_builders_settings():
     command = trtexec_command("typed.onnx", "model.plan", sparse=True)
     assert "--minShapes=input__0:1x64x16 --optShapes=input__0:32x64x16" in command
     assert "--maxShapes=input__0:64x64x16 --memPoolSize=workspace:4096M" in command
@@ -140,19 +145,22 @@ def test_the_reproducing_command_names_what_the_builder_sets():
     assert "--sparsity" not in trtexec_command("typed.onnx", "model.plan", sparse=False)
 
 
-def test_a_graph_the_parser_refuses_is_an_error_with_its_words(rtx, half):
+def test_a_graph_the_parser_refuses_is_an_error_with_its_message(rtx, half):
     with pytest.raises(EngineError, match=r"parser refuses the graph: .*ParseFrom"):
         build_plan(rtx, half.SerializeToString()[:5000], layer_type="HALF")
 
 
 @QUIET
-def test_an_impossible_profile_is_an_error_with_the_builders_words(rtx, half):
+def test_an_impossible_profile_is_an_error_with_the_builders_message(rtx, half):
     with pytest.raises(EngineError, match="MIN<=OPT<=MAX"):
         build_plan(rtx, half.SerializeToString(), layer_type="HALF", profile=(8, 4, 64))
 
 
 def test_the_profile_covers_every_batch_the_server_may_send():
-    assert PROFILE == (1, 32, 64)
+    smallest, best, largest = PROFILE
+    assert smallest == 1
+    assert best in PREFERRED_BATCH_SIZES
+    assert largest == MAX_BATCH_SIZE
 
 
 def test_a_conversion_that_breaks_the_graph_is_an_error(source, monkeypatch):

@@ -64,8 +64,8 @@ def test_the_records_are_of_the_oldest_supported_10_and_of_11():
     ten, eleven = RECORDS
     assert ten.startswith(oldest.removeprefix("tensorrt>=") + ".")
     assert eleven.startswith("11.")
-    assert "STRONGLY_TYPED" in RECORDS[ten]["NetworkDefinitionCreationFlag"]  # asked for there
-    # 11 took weak typing away: records that did not differ there would be of one version
+    assert "STRONGLY_TYPED" in RECORDS[ten]["NetworkDefinitionCreationFlag"]  # required by 10.x
+    # 11 removed weak typing: records that do not differ in it would be of one version
     removed = {
         ("BuilderFlag", "FP16"),
         ("BuilderFlag", "BF16"),
@@ -81,11 +81,11 @@ def test_the_records_are_of_the_oldest_supported_10_and_of_11():
 
 
 @pytest.mark.parametrize("version", RECORDS)
-def test_every_name_used_is_there(version: str):
+def test_every_name_used_exists(version: str):
     assert missing(RECORDS[version], USED) == set()
 
 
-def test_what_is_used_is_seen():
+def test_the_check_finds_the_names_used():
     """A renamed variable in the builder would otherwise empty the check unnoticed."""
     assert {owner for owner, _ in USED} | {"NetworkDefinitionCreationFlag"} == set(OWNERS)
     assert ("builder", "build_serialized_network") in USED
@@ -94,11 +94,11 @@ def test_what_is_used_is_seen():
 
 
 @pytest.mark.parametrize("version", RECORDS)
-def test_the_recipes_types_are_there(version: str):
+def test_the_recipes_types_exist(version: str):
     assert {recipe.layer_type for recipe in RECIPES.values()} <= RECORDS[version]["DataType"]
 
 
-def test_a_name_that_11_lacks_would_be_noticed():
+def test_a_name_missing_in_11_is_detected():
     ten, eleven = RECORDS.values()
     weak = ast.parse("config.set_flag(trt.BuilderFlag.FP16)")
     read = {
@@ -112,7 +112,7 @@ def test_a_name_that_11_lacks_would_be_noticed():
 
 
 def test_tensorrt_rtx_shares_the_api():
-    """The builder runs for real through TensorRT-RTX in the tests, so that must hold."""
+    """The tests run the builder with TensorRT-RTX, so its API must be the same."""
     rtx = pytest.importorskip("tensorrt_rtx")
     owners = {"tensorrt": rtx} | {
         name: getattr(rtx, name) for name in set(OWNERS.values()) if name != "tensorrt"

@@ -13,7 +13,7 @@ ENGINE = TorchCompiled()
 
 @pytest.mark.skipif(ENGINE.availability() is not None, reason=str(ENGINE.availability()))
 @pytest.mark.slow
-def test_every_batch_is_answered_and_none_compiles_anew(source, x_BTF, expected_BC):
+def test_every_batch_is_predicted_without_recompilation(source, x_BTF, expected_BC):
     from torch._dynamo.utils import counters
 
     predictor = ENGINE._open(source.model, 2)
@@ -29,7 +29,7 @@ def test_every_batch_is_answered_and_none_compiles_anew(source, x_BTF, expected_
         predictor.predict(x_BTF[0])
 
 
-def test_without_a_compiler_it_says_so(monkeypatch):
+def test_a_missing_compiler_is_reported(monkeypatch):
     if ENGINE.device == "cuda":
         pytest.skip("a GPU needs Triton instead")
     monkeypatch.delenv("CXX", raising=False)
@@ -46,5 +46,5 @@ def test_a_compiler_that_fails_is_a_clear_error(source, monkeypatch):
         ENGINE._open(source.model, 1)
 
 
-def test_the_batches_are_those_the_benchmark_sends():
+def test_the_batches_are_those_of_the_benchmark():
     assert BATCHES == (1, 8, 16, 32, 64)

@@ -22,7 +22,7 @@ def model():
 
 
 def redundant(model):
-    """The same function needs a quarter of the units: each is there four times."""
+    """The same function needs a quarter of the units: each exists four times."""
     with torch.no_grad():
         for layer in model.encoder.layers:
             layer.linear1.weight.copy_(layer.linear1.weight[:16].repeat(4, 1))
@@ -43,14 +43,14 @@ def test_units_that_copy_others_are_removed_at_no_cost(model, x_BTF):
     assert flops_per_window(narrow.spec) < flops_per_window(SPEC)
 
 
-def test_the_narrowest_within_the_budget_is_taken(model, x_BTF):
+def test_the_narrowest_within_the_budget_is_chosen(model, x_BTF):
     found = pruning.choose(redundant(model), x_BTF)
     assert found.within_budget
     assert found.width <= 16
     assert found.max_abs_dp <= pruning.MAX_ABS_DP
 
 
-def test_the_wide_network_is_left_as_it_was(model, x_BTF):
+def test_the_wide_network_is_not_changed(model, x_BTF):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     list(pruning.prune(model, x_BTF, (16,)))
     for name, tensor in model.state_dict().items():
@@ -72,7 +72,7 @@ def test_refitting_beats_cutting(model, x_BTF):
     assert errors == sorted(errors)
 
 
-def test_the_widest_is_taken_where_none_is_within_the_budget(model, x_BTF, monkeypatch):
+def test_the_widest_is_chosen_if_none_is_within_the_budget(model, x_BTF, monkeypatch):
     monkeypatch.setattr(pruning, "MAX_ABS_DP", 0.0)
     found = pruning.choose(model, x_BTF)
     assert (found.width, found.within_budget) == (32, False)

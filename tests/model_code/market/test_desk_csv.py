@@ -25,9 +25,7 @@ def parse_times(*stamps: str) -> list[int]:
     return out["timestamp"].cast(int).to_list()
 
 
-def epoch(
-    year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0
-) -> int:
+def epoch(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> int:
     time = dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
     return int(time.timestamp()) * 10**9
 

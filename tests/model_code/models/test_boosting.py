@@ -38,7 +38,7 @@ def test_it_learns_and_stops_on_the_validation_windows(table, monkeypatch):
     assert result.fit_seconds > 0
 
 
-def test_early_stopping_ends_a_hopeless_fit(table):
+def test_early_stopping_ends_a_fit_that_does_not_improve(table):
     features_NF, labels_N, ends = table
     noise_N = np.random.default_rng(1).permutation(labels_N)
     result = boosting.fit_baseline(features_NF, noise_N, ends[:600], ends[700:900], ends[1000:1400])

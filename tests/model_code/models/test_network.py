@@ -23,7 +23,7 @@ def perturbed(spec=TINY, seed=0):
 
 
 def batch_dependence(model):
-    """Largest change of one window's logits between riding alone and in a batch of 8."""
+    """Largest difference of one window's logits between a batch of 1 and a batch of 8."""
     x_BTF = torch.randn(8, 64, 16, generator=torch.Generator().manual_seed(1))
     together_BC = model(x_BTF)
     alone_BC = torch.cat([model(x_BTF[i : i + 1]) for i in range(8)])
@@ -40,7 +40,7 @@ class AttendsAcrossTheBatch(network.FinancialPredictor):
 
 
 @pytest.mark.parametrize("grad", [False, True], ids=["fused path", "plain path"])
-def test_a_windows_answer_does_not_depend_on_its_batch(grad):
+def test_a_windows_logits_do_not_depend_on_its_batch(grad):
     with torch.set_grad_enabled(grad):
         assert batch_dependence(perturbed()) < 1e-5
 
@@ -59,11 +59,11 @@ def test_default_sizes_are_those_of_the_design():
     assert model(torch.zeros(3, 64, 16)).shape == (3, 2)
 
 
-def test_standardisation_lives_in_the_graph_and_sees_only_the_given_rows():
+def test_standardisation_is_in_the_graph_and_uses_only_the_given_rows():
     rng = np.random.default_rng(0)
     features_NF = rng.normal(3.0, 2.0, (5000, 16)).astype(np.float32)
     rows_N = np.arange(5000) < 3000
-    features_NF[3000:] = 1e6  # must not be looked at
+    features_NF[3000:] = 1e6  # must not be used
     model = perturbed()
     model.fit_standardisation(features_NF, rows_N)
     used_NF = features_NF[:3000].astype(np.float64)
@@ -76,7 +76,7 @@ def test_standardisation_lives_in_the_graph_and_sees_only_the_given_rows():
     torch.testing.assert_close(model(x_BTF), plain(z_BTF))
 
 
-def test_standardisation_is_the_same_however_the_rows_are_chunked(monkeypatch):
+def test_standardisation_does_not_depend_on_the_chunks(monkeypatch):
     features_NF = np.random.default_rng(1).normal(1e4, 1.0, (1000, 16)).astype(np.float32)
     whole, chunked = perturbed(), perturbed()
     whole.fit_standardisation(features_NF)
@@ -86,7 +86,7 @@ def test_standardisation_is_the_same_however_the_rows_are_chunked(monkeypatch):
     torch.testing.assert_close(chunked.feature_std_F, whole.feature_std_F, rtol=1e-5, atol=0)
 
 
-def test_a_constant_feature_and_a_wild_tick_stay_bounded():
+def test_a_constant_feature_and_an_outlier_stay_bounded():
     features_NF = np.random.default_rng(2).normal(size=(500, 16)).astype(np.float32)
     features_NF[:, 3] = 0.1
     model = perturbed()
@@ -100,7 +100,7 @@ def test_a_constant_feature_and_a_wild_tick_stay_bounded():
     assert once.isfinite().all()
 
 
-def test_nan_is_never_turned_into_an_answer():
+def test_nan_input_gives_nan_logits():
     x_BTF = torch.zeros(1, 64, 16)
     x_BTF[0, 5, 2] = torch.nan
     assert perturbed()(x_BTF).isnan().all()
@@ -114,7 +114,7 @@ def test_nan_is_never_turned_into_an_answer():
         (np.empty((0, 16), np.float32), "no training row"),
     ],
 )
-def test_unfit_rows_are_refused(features_NF, message):
+def test_invalid_rows_are_refused(features_NF, message):
     with pytest.raises(DataError, match=message):
         perturbed().fit_standardisation(features_NF)
 
@@ -171,7 +171,7 @@ def payload(**changes):
     ("content", "message"),
     [
         (payload(format="other-9"), "format 'other-9'"),
-        (payload(sha256="0" * 64), "not those that were saved"),
+        (payload(sha256="0" * 64), "differ from those that were saved"),
         (payload(spec=TINY.model_dump() | {"layers": 0}), "not a NetworkSpec"),
         (payload(spec=TINY.model_dump() | {"layers": 2}), "loading state_dict"),
         (payload(state=None), "NoneType"),
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_a_saved_network_is_refused(tmp_path, content, messag
         network.load(tmp_path / "model.pt")
 
 
-def test_code_in_a_file_is_never_run(tmp_path):
+def test_code_in_a_file_is_never_executed(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")  # a whole module needs unpickling
     with pytest.raises(IntegrityError, match=r"model\.pt cannot be used"):
         network.load(tmp_path / "model.pt")

@@ -8,6 +8,6 @@ from tests.support import disk as builders_disk
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB of its own."""
+    """A separate file system of 1 MB."""
     with builders_disk.small_disk(tmp_path, megabytes=1) as mount:
         yield mount

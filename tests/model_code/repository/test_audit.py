@@ -39,7 +39,7 @@ def test_a_key_is_written_once(log: AuditLog) -> None:
         (lambda lines: [*lines[:2], "{}"], 3),
     ],
 )
-def test_any_change_is_found_and_nothing_is_appended(log: AuditLog, change, line: int) -> None:
+def test_any_change_is_detected_and_nothing_is_appended(log: AuditLog, change, line: int) -> None:
     lines = log.path.read_text().splitlines()
     log.path.write_text("\n".join(change(lines)) + "\n")
     with pytest.raises(IntegrityError, match=f"line {line}"):
@@ -50,7 +50,7 @@ def test_any_change_is_found_and_nothing_is_appended(log: AuditLog, change, line
     assert log.path.read_bytes() == before
 
 
-def test_a_forged_hash_is_found_by_the_next_record(log: AuditLog) -> None:
+def test_a_forged_hash_is_detected_by_the_next_record(log: AuditLog) -> None:
     lines = [json.loads(line) for line in log.path.read_text().splitlines()]
     lines[1]["facts"]["version"] = 7
     lines[1]["sha256"] = "0" * 64
@@ -67,7 +67,7 @@ def test_a_line_torn_by_a_power_failure_is_not_a_record(log: AuditLog) -> None:
     assert [record.number for record in log.read()] == [1, 2, 3, 4]
 
 
-def test_full_disk_leaves_the_file_as_it_was(
+def test_a_full_disk_leaves_the_file_unchanged(
     log: AuditLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = log.path.read_bytes()

@@ -7,7 +7,7 @@ from model_code.errors import IntegrityError
 from model_code.repository.requests import Replay
 
 
-def test_what_is_saved_is_read(tmp_path: Path) -> None:
+def test_saved_requests_are_read_back(tmp_path: Path) -> None:
     replay = Replay(
         np.ones((3, 64, 16), np.float32), np.array([0.1, 0.5, 0.9]), np.array([0, 1, 1], np.int8)
     )

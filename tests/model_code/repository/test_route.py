@@ -15,7 +15,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "route.json"
 
 
-def test_absent_is_empty_and_what_is_saved_is_read(path: Path) -> None:
+def test_a_missing_file_is_empty_and_a_saved_route_is_read(path: Path) -> None:
     assert Route.load(path) == Route()
     route = Route(champion=OLD, candidate=NEW, share=0.25)
     route.save(path)
@@ -23,7 +23,7 @@ def test_absent_is_empty_and_what_is_saved_is_read(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
-def test_a_broken_file_is_said(path: Path) -> None:
+def test_a_broken_route_file_is_reported(path: Path) -> None:
     Route(champion=OLD).save(path)
     path.write_text('{"champion": 3}')
     with pytest.raises(IntegrityError, match="route file is malformed"):
@@ -36,7 +36,7 @@ def test_a_share_is_a_fraction(share: float) -> None:
         Route(champion=OLD, candidate=NEW, share=share)
 
 
-def test_nobody_serves_before_the_first_promotion(path: Path) -> None:
+def test_no_version_serves_before_the_first_promotion(path: Path) -> None:
     with pytest.raises(PromotionError, match="no version serves yet"):
         Router(path).pick()
 
@@ -50,7 +50,7 @@ def test_the_candidate_gets_its_share_evenly_spread(path: Path, share: float) ->
     assert all(sum(picked[i : i + 100]) == pytest.approx(100 * share, abs=3) for i in (0, 300, 900))
 
 
-def test_a_change_is_seen_after_the_refresh_or_at_once_if_asked(path: Path) -> None:
+def test_a_change_is_seen_after_the_refresh_or_at_once_on_request(path: Path) -> None:
     Route(champion=OLD).save(path)
     router = Router(path, refresh_s=3600)
     assert router.pick() == OLD
@@ -64,7 +64,7 @@ def test_a_change_is_seen_after_the_refresh_or_at_once_if_asked(path: Path) -> N
     assert quick.pick() == OLD
 
 
-def test_a_share_whose_time_is_over_goes_back_to_the_champion(path: Path) -> None:
+def test_an_expired_share_goes_back_to_the_champion(path: Path) -> None:
     watched = Route(champion=OLD, candidate=NEW, share=1.0, until=time.time() + 60)
     watched.save(path)
     assert Route.load(path) == watched
@@ -74,6 +74,6 @@ def test_a_share_whose_time_is_over_goes_back_to_the_champion(path: Path) -> Non
     assert [router.pick() for _ in range(20)] == [OLD] * 20
 
 
-def test_a_route_without_a_canary_says_nothing_that_earlier_clients_do_not_know(path: Path) -> None:
+def test_a_route_without_a_canary_has_no_fields_unknown_to_earlier_clients(path: Path) -> None:
     Route(champion=OLD).save(path)
     assert "until" not in path.read_text()

@@ -21,13 +21,13 @@ def publish(place: ServingRepository, version: int, **how) -> Path:
     return folder
 
 
-def test_publishing_copies_everything_and_says_who_approved(place: ServingRepository) -> None:
+def test_publishing_copies_everything_and_records_the_approval(place: ServingRepository) -> None:
     folder = publish(place, 1)
     found = place.folder(1)
     assert {path.name for path in found.iterdir()} == {path.name for path in folder.iterdir()}
     assert Manifest.load(found).approval == APPROVAL
     assert Manifest.load(found).identity == Manifest.load(folder).identity
-    assert place.versions() == ()  # Triton does not see it yet
+    assert place.versions() == ()  # not in Triton's repository yet
     assert place.known() == (1,)
 
 
@@ -39,7 +39,7 @@ def test_the_same_bytes_again_change_nothing_others_are_refused(
     place.publish(folder, APPROVAL.model_copy(update={"reviewer": "grace"}))
     assert (place.folder(1) / "manifest.json").stat() == before
     other = staged(tmp_path / "other" / "staging", 1, matrix=weights(99))
-    with pytest.raises(IntegrityError, match="has served already with other bytes"):
+    with pytest.raises(IntegrityError, match="has already served with other bytes"):
         place.publish(other, APPROVAL)
 
 
@@ -55,7 +55,7 @@ def test_a_changed_file_is_refused_before_it_is_copied(
     assert place.known() == ()
 
 
-def test_full_disk_while_publishing_leaves_nothing(
+def test_a_full_disk_while_publishing_leaves_nothing_behind(
     place: ServingRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = staged(place.root.with_name("staging"), 1)
@@ -66,7 +66,7 @@ def test_full_disk_while_publishing_leaves_nothing(
     assert place.known() == ()
 
 
-def test_disk_that_is_really_full_while_publishing_leaves_nothing(
+def test_a_really_full_disk_while_publishing_leaves_nothing_behind(
     tmp_path: Path, small_disk: Path
 ) -> None:
     place = ServingRepository(small_disk / "serving")
@@ -83,7 +83,7 @@ def test_disk_that_is_really_full_while_publishing_leaves_nothing(
     assert Manifest.load(place.folder(1)).approval == APPROVAL
 
 
-def test_a_file_that_a_killed_process_left_is_not_in_the_way(place: ServingRepository) -> None:
+def test_a_temporary_file_of_a_killed_process_is_removed(place: ServingRepository) -> None:
     publish(place, 1)
     place.arrange((1,))
     (place.home / ".config.pbtxt.abc.tmp").write_text("half of")
@@ -109,7 +109,7 @@ def test_arranging_moves_versions_between_model_and_archive(place: ServingReposi
     assert place.known() == (1, 2, 3)
 
 
-def test_versions_of_different_configurations_are_not_put_together(
+def test_versions_of_different_configurations_do_not_share_a_model(
     place: ServingRepository,
 ) -> None:
     publish(place, 1)
@@ -123,17 +123,17 @@ def test_versions_of_different_configurations_are_not_put_together(
     assert (place.home / "config.pbtxt").read_bytes() != first
 
 
-def test_a_version_that_never_served_says_which_did(place: ServingRepository) -> None:
+def test_a_version_that_never_served_lists_those_that_did(place: ServingRepository) -> None:
     publish(place, 4)
     with pytest.raises(PromotionError, match="version 5 was never promoted") as caught:
         place.folder(5)
     assert "choose one of 4" in caught.value.remedy
 
 
-def test_two_at_once_one_is_refused(place: ServingRepository) -> None:
+def test_of_two_concurrent_changes_one_is_refused(place: ServingRepository) -> None:
     with (
         place.exclusive(),
-        pytest.raises(PromotionError, match=r"another promotion .* \(process \d+\)"),
+        pytest.raises(PromotionError, match=r"another promotion .* \(pid \d+\)"),
         ServingRepository(place.root).exclusive(),
     ):
         raise AssertionError("it must not get here")
@@ -141,7 +141,7 @@ def test_two_at_once_one_is_refused(place: ServingRepository) -> None:
         pass
 
 
-def test_journal_survives_and_a_broken_one_is_said(place: ServingRepository) -> None:
+def test_the_journal_persists_and_a_broken_one_is_reported(place: ServingRepository) -> None:
     assert place.journal() is None
     journal = Journal(
         kind="promote", version=2, route=Route(), versions=(1,), champion=1, previous=None,

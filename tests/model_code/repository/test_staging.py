@@ -92,13 +92,13 @@ def test_staging_the_same_bytes_again_changes_nothing(tmp_path):
 def test_a_staged_version_is_never_overwritten(tmp_path):
     target = put(tmp_path, 1, tmp_path / "engine")
     kept = hash_path(target)
-    with pytest.raises(IntegrityError, match=r"staged already with other bytes: .*model.onnx"):
+    with pytest.raises(IntegrityError, match=r"already staged with other bytes: .*model.onnx"):
         put(tmp_path, 1, tmp_path / "other", b"another graph")
     assert hash_path(target) == kept
     assert names(target.parent) == {"1", "config.pbtxt"}
 
 
-def test_a_tampered_staged_version_is_noticed(tmp_path):
+def test_a_tampered_staged_version_is_detected(tmp_path):
     target = put(tmp_path, 1, tmp_path / "engine")
     (target / "model.onnx").write_bytes(b"tampered")
     with pytest.raises(IntegrityError, match=r"model\.onnx"):

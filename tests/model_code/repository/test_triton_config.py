@@ -24,7 +24,7 @@ def test_every_servable_engine_has_a_complete_configuration(engine):
         assert warmup.inputs["input__0"].zero_data
 
 
-def test_cpu_engines_speak_fp32_and_tensorrt_fp16():
+def test_cpu_engines_use_fp32_and_tensorrt_fp16():
     cpu, gpu = (parse(model_config(sidecar(name))) for name in ("openvino-bf16", "tensorrt-fp16"))
     assert cpu.input[0].data_type == cpu.output[0].data_type == pb.TYPE_FP32
     assert gpu.input[0].data_type == gpu.output[0].data_type == pb.TYPE_FP16

@@ -1,8 +1,11 @@
 """Shadow and canary with a champion and a candidate in the real server."""
 
 import asyncio
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,6 @@ from infra.triton.server import TritonServer
 from model_code.errors import ServingError
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving import canary
 from model_code.serving.canary import CanaryStoppedError, walk
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
@@ -31,6 +33,25 @@ SPEC = PromotionSpec(
     shadow_requests=60, canary_requests=100, canary_patience=2, max_p50_ratio=1000.0,
     max_p99_ms=None,
 )  # fmt: skip
+ROOT = Path(__file__).resolve().parents[3]
+WATCHER = f"""
+import asyncio, sys
+from pathlib import Path
+from model_code.repository.route import Target
+from model_code.serving import canary
+from model_code.serving.routed import RoutedClient
+from model_code.settings import PromotionSpec
+from tests.support.serving import windows
+
+async def watch(url, file, spec):
+    candidate = Target(model="{CANDIDATE_NAME}", version=2)
+    async with RoutedClient(url, file) as client:
+        await canary.walk(client, file, windows(), candidate, spec, lambda *_: None)
+
+canary.LEASE_S = 2.0
+url, file, spec = sys.argv[1:]
+asyncio.run(watch(url, Path(file), PromotionSpec.model_validate_json(spec)))
+"""
 
 
 @dataclass
@@ -72,7 +93,7 @@ def pair(live_triton: TritonServer, tmp_path: Path) -> Iterator[Pair]:
         yield Pair(live_triton.grpc_url, place, client, tmp_path / "staging")
 
 
-def test_shadow_asks_both_and_compares_decisions(pair: Pair) -> None:
+def test_shadow_sends_to_both_and_compares_decisions(pair: Pair) -> None:
     pair.candidate()
     seen = pair.mirror()
     one, other = (answers[:, 1] > answers[:, 0] for answers in (logits(1), logits(2)))
@@ -80,10 +101,10 @@ def test_shadow_asks_both_and_compares_decisions(pair: Pair) -> None:
     assert seen.requests == SPEC.shadow_requests
     assert seen.disagreements == int((one != other)[indices].sum())
     assert seen.errors == 0
-    assert pair.place.route() == Route(champion=CHAMPION)  # nobody was moved
+    assert pair.place.route() == Route(champion=CHAMPION)  # no client was moved
 
 
-def test_candidate_that_fails_in_shadow_harms_nobody(pair: Pair) -> None:
+def test_a_candidate_that_fails_in_shadow_affects_no_client(pair: Pair) -> None:
     pair.candidate(matrix=np.full((16, 2), np.nan, np.float32), expected=weights(2))
     seen = pair.mirror()
     assert seen.errors == seen.requests == SPEC.shadow_requests
@@ -91,14 +112,14 @@ def test_candidate_that_fails_in_shadow_harms_nobody(pair: Pair) -> None:
     assert "NaN" in seen.broken(SPEC)[0]
 
 
-def test_a_candidate_loaded_over_another_is_the_other(pair: Pair, tmp_path: Path) -> None:
+def test_a_candidate_loaded_over_another_replaces_it(pair: Pair, tmp_path: Path) -> None:
     pair.candidate()
     load_under(pair.client, CANDIDATE_NAME, staged(tmp_path / "b" / "s", 2, matrix=-weights(2)))
     found = pair.client.predict(windows(), model=CANDIDATE_NAME)
     np.testing.assert_allclose(found, -logits(2), atol=1e-4)
 
 
-def test_canary_rises_to_all_and_leaves_the_route_to_the_champion(pair: Pair) -> None:
+def test_canary_reaches_all_requests_and_returns_the_route_to_the_champion(pair: Pair) -> None:
     pair.candidate()
     steps, shares = pair.walk()
     assert shares == [0.05, 0.5, 1.0]
@@ -114,7 +135,7 @@ def test_canary_of_a_failing_candidate_stops_at_once_and_no_request_is_lost(pair
     assert pair.place.route() == Route(champion=CHAMPION)
 
 
-def test_canary_that_decides_otherwise_stops(pair: Pair) -> None:
+def test_canary_with_other_decisions_stops(pair: Pair) -> None:
     pair.candidate(matrix=-weights(1))
     with pytest.raises(CanaryStoppedError, match=r"disagreement with the champion 100\.00%"):
         pair.walk()
@@ -129,7 +150,7 @@ def test_canary_that_is_slow_stops(pair: Pair) -> None:
     assert pair.place.route() == Route(champion=CHAMPION)
 
 
-def test_candidate_that_vanishes_costs_no_client_a_request(pair: Pair) -> None:
+def test_a_candidate_that_vanishes_loses_no_request(pair: Pair) -> None:
     pair.candidate()
     Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(pair.place.route_file)
 
@@ -145,7 +166,7 @@ def test_candidate_that_vanishes_costs_no_client_a_request(pair: Pair) -> None:
     asyncio.run(run())
 
 
-def test_candidate_that_does_not_answer_costs_no_client_a_request(
+def test_a_candidate_that_does_not_respond_loses_no_request(
     pair: Pair, live_triton: TritonServer
 ) -> None:
     before = {child.pid for child in stubs(live_triton)}
@@ -173,31 +194,59 @@ def stubs(server: TritonServer) -> list[psutil.Process]:
     return [child for child in children if "python_backend" in child.name()]
 
 
-def test_a_share_ends_soon_after_its_judge_is_gone(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_share_is_renewed_while_watched_and_ends_after_its_watcher_is_killed(pair: Pair) -> None:
+    """Requests are counted at the client and at the server."""
     pair.candidate()
-    lease_s = 1.0  # renewed several times in these steps, and long enough for a slow disk
-    monkeypatch.setattr(canary, "LEASE_S", lease_s)
-    renewed: list[float] = []
-    real = Route.save
+    file, asked = pair.place.route_file, 40
+    spec = SPEC.model_copy(update={"shares": (0.5, 1.0), "canary_requests": 1_000_000})
 
-    def save(self: Route, path: Path) -> None:
-        if self.until is not None:
-            renewed.append(self.until)
-        real(self, path)
+    async def targets(client: RoutedClient) -> Counter[Target]:
+        return Counter([(await client.ask(windows()[:1])).target for _ in range(asked)])
 
-    monkeypatch.setattr(Route, "save", save)
-    spec = SPEC.model_copy(update={"canary_requests": 800})
-    begun = time.time()
-    steps, _ = pair.walk(spec)
-    assert sum(step.errors for step in steps) == 0
-    assert [step.requests for step in steps][-1] == 800, "renewed in time"
-    assert len(renewed) > len(spec.shares)
-    assert all(begun < until <= time.time() + lease_s for until in renewed)
+    def end(route: Route) -> float:
+        assert route.until is not None
+        return route.until
+
+    def answered(target: Target) -> int:
+        return pair.client.statistics(target.model, target.version).requests
+
+    async def run(watcher: subprocess.Popen[bytes]) -> None:
+        wait_until(lambda: watcher.poll() is not None or Route.load(file).shared())
+        first = Route.load(file)
+        assert (first.candidate, first.share) == (CANDIDATE, 0.5)
+        async with RoutedClient(pair.url, file) as client:
+            wait_until(lambda: time.time() > end(first))
+            while_watched = await targets(client)
+            watcher.kill()
+            watcher.wait()
+            left = Route.load(file)
+            assert left.candidate == CANDIDATE, "a killed process restores nothing"
+            wait_until(lambda: time.time() > end(left))
+            before = {target: answered(target) for target in (CHAMPION, CANDIDATE)}
+            after_the_kill = await targets(client)
+        assert asked / 4 < while_watched[CANDIDATE] < asked, "renewed: the first end has passed"
+        assert after_the_kill == {CHAMPION: asked}
+        assert answered(CANDIDATE) == before[CANDIDATE] > 0
+        assert answered(CHAMPION) == before[CHAMPION] + asked
+
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", WATCHER, pair.url, str(file), spec.model_dump_json()], cwd=ROOT
+    )
+    try:
+        asyncio.run(run(watcher))
+    finally:
+        watcher.kill()
+        watcher.wait()
 
 
-def test_bad_windows_are_refused_not_asked_around(pair: Pair) -> None:
+def test_bad_windows_are_refused_without_retries(pair: Pair) -> None:
     async def run() -> None:
         async with RoutedClient(pair.url, pair.place.route_file) as client:
             await client.ask(np.full((1, 64, 16), np.nan, np.float32))

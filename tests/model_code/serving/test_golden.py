@@ -13,7 +13,7 @@ def client(url):
         yield client
 
 
-def test_a_recorded_set_proves_its_own_version_and_no_other(client, x_NTF, tmp_path):
+def test_a_recorded_set_verifies_only_its_own_version(client, x_NTF, tmp_path):
     many_NTF = np.concatenate([x_NTF, x_NTF[:7]])  # more than one request
     recorded = GoldenSet.record(lambda x_BTF: client.predict(x_BTF, version=1), many_NTF, 1e-5)
     recorded.save(tmp_path / "golden.npz")
@@ -27,7 +27,7 @@ def test_a_recorded_set_proves_its_own_version_and_no_other(client, x_NTF, tmp_p
         prove(client, golden, version=3)
 
 
-def test_one_wrong_answer_among_many_is_found(client, x_NTF, expected):
+def test_one_wrong_response_among_many_is_detected(client, x_NTF, expected):
     logits_NC = expected[2].copy()
     prove(client, GoldenSet(x_NTF, logits_NC, 1e-3))
     logits_NC[-1, 1] += 0.002
@@ -38,7 +38,7 @@ def test_one_wrong_answer_among_many_is_found(client, x_NTF, expected):
         prove(client, GoldenSet(x_NTF, logits_NC, 1e-3))
 
 
-def test_an_empty_set_proves_nothing(client, x_NTF, expected):
+def test_an_empty_set_is_refused(client, x_NTF, expected):
     with pytest.raises(ServingError, match="empty"):
         prove(client, GoldenSet(x_NTF[:0], expected[2][:0], 1e-3))
 

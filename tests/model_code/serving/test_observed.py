@@ -25,7 +25,7 @@ def test_numbers() -> None:
     assert (seen.candidate_p50_ms, seen.champion_p50_ms) == (3.0, 2.0)
 
 
-def test_a_sound_candidate_breaks_nothing() -> None:
+def test_a_good_candidate_breaks_no_goal() -> None:
     assert tally(other=2).observed().broken(SPEC) == []
 
 
@@ -37,32 +37,32 @@ def test_a_sound_candidate_breaks_nothing() -> None:
         (tally(candidate_ms=60.0, champion_ms=40.0), "p99 latency 60.00 ms > 50 ms"),
     ],
 )
-def test_each_goal_breaks_in_words(found: Tally, words: str) -> None:
+def test_each_broken_goal_is_described(found: Tally, words: str) -> None:
     assert found.observed().broken(SPEC) == [words]
 
 
-def test_an_error_counts_at_once_the_rest_after_patience() -> None:
+def test_an_error_counts_at_once_other_goals_after_enough_responses() -> None:
     found = Tally()
     found.answer(1000.0, agrees=False)
     found.champion_ms.append(1.0)
     assert found.observed().broken(SPEC) == []
-    found.error("model gave no answer")
+    found.error("model did not respond")
     assert found.observed().broken(SPEC) == [
-        "error rate 50.00% > 0.00%: 1 of 2 (model gave no answer)"
+        "error rate 50.00% > 0.00%: 1 of 2 (model did not respond)"
     ]
 
 
-def test_to_have_been_asked_too_seldom_breaks_a_goal_at_the_end() -> None:
+def test_too_few_responses_break_a_goal_at_the_end() -> None:
     found = Tally()
     for _ in range(SPEC.canary_patience - 1):
         found.answer(1.0, agrees=True)
-    assert found.observed().broken(SPEC, final=True) == ["too few answers to judge by: 4 of 5"]
+    assert found.observed().broken(SPEC, final=True) == ["too few responses to judge: 4 of 5"]
     found.answer(1.0, agrees=True)
     assert found.observed().broken(SPEC, final=True) == []
     with pytest.raises(ValidationError, match="nothing could be judged"):
         PromotionSpec(canary_patience=50, shadow_requests=49)
 
 
-def test_nothing_asked_breaks_nothing() -> None:
+def test_without_requests_no_goal_is_broken() -> None:
     assert Tally().observed().broken(SPEC) == []
     assert Observed.model_validate_json(Tally().observed().model_dump_json()).requests == 0

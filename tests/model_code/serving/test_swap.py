@@ -21,7 +21,7 @@ from tests.support.serving import APPROVAL, Names, logits, staged, weights, wind
 
 
 class Desk:
-    """One repository, one server, two names."""
+    """One repository, one server, two aliases."""
 
     def __init__(self, server: TritonServer, tmp_path: Path) -> None:
         self.place = ServingRepository(server.repository)
@@ -37,7 +37,7 @@ class Desk:
         self.place.publish(staged(self._staging, version, **how), APPROVAL)
 
     def serves(self, version: int) -> None:
-        """Names, route and the server itself all say so."""
+        """Assert that aliases, route and server agree on the version."""
         assert self.names.champion == version
         assert self.place.route() == Route(champion=Target(model=MODEL_NAME, version=version))
         assert self.place.journal() is None
@@ -56,7 +56,7 @@ def desk(live_triton: TritonServer, tmp_path: Path) -> Iterator[Desk]:
     desk.client.close()
 
 
-def test_swaps_and_rollbacks_under_load_lose_and_mistake_nothing(tmp_path: Path) -> None:
+def test_swaps_and_rollbacks_under_load_give_no_lost_or_wrong_response(tmp_path: Path) -> None:
     from tests.bench.swap_load import STORY, run
 
     seen, done = run(tmp_path, requests=2000, rounds=1)
@@ -64,7 +64,7 @@ def test_swaps_and_rollbacks_under_load_lose_and_mistake_nothing(tmp_path: Path)
     assert len(done) >= len(STORY)
     assert seen.requests >= 2000
     assert {name.rsplit("/", maxsplit=1)[1] for name in seen.by} == {"1", "2", "3"}
-    assert any(name.startswith(BRIDGE_NAMES[0]) for name in seen.by)  # over the change of backend
+    assert any(name.startswith(BRIDGE_NAMES[0]) for name in seen.by)  # during the change of backend
 
 
 def test_swap_keeps_the_old_version_loaded_and_is_idempotent(desk: Desk) -> None:
@@ -80,10 +80,10 @@ def test_swap_keeps_the_old_version_loaded_and_is_idempotent(desk: Desk) -> None
 def test_a_bad_version_left_by_a_rollback_never_outranks_the_champion(desk: Desk) -> None:
     desk.swap.run("promote", 2, 1, "f")
     desk.swap.run("rollback", 1, None, "f")
-    assert desk.client.ask(windows(1)).version == 1  # who names no version gets it too
+    assert desk.client.ask(windows(1)).version == 1  # also without a version in the request
     desk.publish(3)
     desk.swap.run("promote", 3, 1, "f")
-    assert desk.client.versions() == [1, 3]  # latest 2 alone would have kept 2 and dropped 1
+    assert desk.client.versions() == [1, 3]  # `latest 2` alone would keep 2 and drop 1
     desk.serves(3)
 
 
@@ -103,7 +103,7 @@ def test_tampered_engine_is_refused_before_it_is_loaded(desk: Desk) -> None:
         ({"matrix": weights(3), "expected": weights(77)}, "answered wrongly"),
     ],
 )
-def test_a_version_that_answers_nan_or_wrongly_is_refused_and_undone(
+def test_a_version_that_returns_nan_or_wrong_logits_is_refused_and_undone(
     desk: Desk, bad: dict[str, Any], message: str
 ) -> None:
     desk.publish(3, **({"expected": weights(3)} | bad))
@@ -146,7 +146,7 @@ def test_registry_that_fails_at_the_end_undoes_the_swap(desk: Desk) -> None:
     assert desk.client.versions() == [1]
 
 
-def test_registry_gone_in_a_rollback_leaves_the_old_version_serving(desk: Desk) -> None:
+def test_an_unreachable_registry_in_a_rollback_leaves_the_old_version_serving(desk: Desk) -> None:
     desk.swap.run("promote", 2, 1, "f")
     aliases, asked = desk.names.aliases, 0
 
@@ -162,14 +162,14 @@ def test_registry_gone_in_a_rollback_leaves_the_old_version_serving(desk: Desk) 
     with pytest.raises(ConnectionError):
         desk.swap.run("rollback", 1, None, "f")
     assert desk.place.route() == Route(champion=Target(model=MODEL_NAME, version=2))
-    found = desk.client.predict(windows(), version=2)  # the route's word is not enough
+    found = desk.client.predict(windows(), version=2)  # the route alone is not enough
     np.testing.assert_allclose(found, logits(2), atol=1e-4)
     desk.names.broken, desk.names.aliases = False, aliases  # type: ignore[method-assign]
     assert desk.swap.run("rollback", 1, None, "f")
     desk.serves(1)
 
 
-def test_a_disk_that_fails_while_undoing_does_not_hide_why_it_was_undone(
+def test_a_disk_error_while_undoing_does_not_hide_the_first_error(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -188,11 +188,11 @@ def test_a_disk_that_fails_while_undoing_does_not_hide_why_it_was_undone(
     monkeypatch.setattr(desk.swap.__class__, "_turn", full)
     with pytest.raises(ServingError, match="NaN") as caught:
         desk.swap.run("promote", 3, 1, "f")
-    assert "not proved again" in caught.value.__notes__[0]
+    assert "not verified again" in caught.value.__notes__[0]
 
 
-def test_a_neighbour_whose_bytes_were_changed_is_never_loaded(desk: Desk) -> None:
-    """A load reads every version's folder again, the champion's too."""
+def test_another_version_whose_bytes_were_changed_is_never_loaded(desk: Desk) -> None:
+    """A load reads every version's folder again, including the champion's."""
     write_graph(desk.place.folder(1) / "model.onnx", weights(77))
     assert desk.swap.run("promote", 2, 1, "f")
     desk.serves(2)
@@ -210,7 +210,7 @@ def test_a_champion_whose_bytes_were_changed_can_be_rolled_back_from(desk: Desk)
     assert desk.client.versions() == [1]
 
 
-def test_a_share_that_a_killed_canary_left_is_taken_back(desk: Desk) -> None:
+def test_the_share_of_a_killed_canary_is_withdrawn(desk: Desk) -> None:
     here = Target(model=MODEL_NAME, version=1)
     gone = Target(model="gone", version=2)
     Route(champion=here, candidate=gone, share=1.0).save(desk.place.route_file)
@@ -219,11 +219,11 @@ def test_a_share_that_a_killed_canary_left_is_taken_back(desk: Desk) -> None:
 
 
 class Killed(BaseException):
-    """The process is gone: nothing after this line runs."""
+    """Simulates a killed process: nothing after this point runs."""
 
 
 def die_at(desk: Desk, point: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Die before the point-th thing the swap changes."""
+    """Die before the swap's change number `point`."""
     count = 0
 
     def counted(owner: Any, name: str) -> None:
@@ -248,10 +248,10 @@ def die_at(desk: Desk, point: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("backend", "stride"), [("onnxruntime-fp32", 1), ("openvino-fp32", 2)])
-def test_killed_anywhere_the_same_again_completes_and_another_undoes(
+def test_after_a_kill_anywhere_the_same_swap_completes_and_another_undoes(
     desk: Desk, backend: str, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Points between two changes; after each the clients' route answers rightly."""
+    """Kill between any two changes; after each kill the clients' route works."""
     desk.publish(3, name=backend)
     points = 0
     for point in range(1, 30, stride):
@@ -262,7 +262,7 @@ def test_killed_anywhere_the_same_again_completes_and_another_undoes(
             except Killed:
                 points += 1
             else:
-                break  # it was never reached: all points are done
+                break  # never reached: all points are done
         target = desk.place.route().champion
         assert target is not None
         found = desk.client.predict(windows(), model=target.model, version=target.version)
@@ -278,18 +278,18 @@ def test_killed_anywhere_the_same_again_completes_and_another_undoes(
     desk.serves(3)
 
 
-def test_killed_stub_is_found_by_the_golden_request_and_healed(
+def test_a_killed_stub_process_is_detected_by_golden_requests_and_reloaded(
     desk: Desk, live_triton: TritonServer
 ) -> None:
     for child in psutil.Process(live_triton.pid).children(recursive=True):
         if "python_backend_stub" in child.name():
             child.kill()
-    assert desk.client.ready()  # which proves nothing
+    assert desk.client.ready()  # ready is not reliable
     assert not desk.swap.run("promote", 1, None, "f")
     desk.serves(1)
 
 
-def test_a_server_that_started_again_with_nothing_loaded_is_healed(desk: Desk) -> None:
+def test_a_restarted_server_with_nothing_loaded_is_recovered(desk: Desk) -> None:
     desk.client.unload(MODEL_NAME)
     assert not desk.client.ready(MODEL_NAME)
     assert not desk.swap.run("rollback", 1, None, "f")
@@ -314,8 +314,8 @@ def test_server_killed_in_the_middle_then_started_again(
         monkeypatch.setattr(desk.client, "load", kill)
         with pytest.raises(ServingError) as caught:
             desk.swap.run("promote", 2, 1, "f")
-        assert "not proved again" in caught.value.__notes__[0]
-        assert desk.place.versions() == (1,)  # what a restart will load
+        assert "not verified again" in caught.value.__notes__[0]
+        assert desk.place.versions() == (1,)  # a restart loads this
         assert desk.place.route().champion == Target(model=MODEL_NAME, version=1)
         assert desk.names.aliases() == (1, None)
     with running(settings, settings.serving_repository, models=(MODEL_NAME,)) as server:

@@ -14,7 +14,7 @@ def client(url):
         yield client
 
 
-def test_it_sees_the_server_and_its_versions(client):
+def test_server_and_versions_are_read(client):
     assert client.live()
     assert client.server().startswith("triton 2.")
     assert client.ready()
@@ -28,7 +28,7 @@ def test_it_sees_the_server_and_its_versions(client):
     }
 
 
-def test_the_newest_version_answers_unless_another_is_pinned(client, x_NTF, expected):
+def test_the_newest_version_responds_unless_another_is_pinned(client, x_NTF, expected):
     assert client.ask(x_NTF[:3]).version == 2
     for version in (1, 2):
         answer = client.ask(x_NTF, version=version)
@@ -71,12 +71,12 @@ def test_bad_windows_are_not_sent(client, bad, said):
     assert client.statistics().failed == before
 
 
-def test_windows_cut_from_a_larger_array_are_sent_as_they_look(client, x_NTF):
+def test_strided_windows_are_sent_correctly(client, x_NTF):
     strided = np.asfortranarray(x_NTF)[::2]
     np.testing.assert_array_equal(client.predict(strided), client.predict(x_NTF[::2]))
 
 
-def test_unknown_models_and_versions_are_said(client, x_NTF):
+def test_unknown_models_and_versions_are_reported(client, x_NTF):
     with pytest.raises(ServingError, match="NOT_FOUND"):
         client.predict(x_NTF, version=9)
     with pytest.raises(ServingError, match="NOT_FOUND"):
@@ -87,7 +87,7 @@ def test_unknown_models_and_versions_are_said(client, x_NTF):
         client.statistics("another")
 
 
-def test_a_silent_address_is_an_error_with_a_remedy(x_NTF):
+def test_an_unreachable_address_is_an_error_with_a_remedy(x_NTF):
     with TritonClient(f"{HOST}:{free_port()}") as client:
         assert not client.live()
         assert not client.ready()

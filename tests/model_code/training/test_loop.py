@@ -1,4 +1,4 @@
-"""Training: it learns, resumes to the last bit, refuses bad input, and runs under torchrun."""
+"""Training: it learns, resumes bit-identically, refuses bad input, and runs under torchrun."""
 
 import json
 import math
@@ -30,7 +30,7 @@ SPEC = TrainingSpec(epochs=4, windows_per_epoch=256, batch_size=32, learning_rat
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    """So small a network gains nothing from more, and loses much on a busy machine."""
+    """More threads do not speed up so small a network, and slow it down on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -38,7 +38,7 @@ def _one_thread():
 
 
 def table():
-    """Windows end to end; the label is the level of feature 0, which holds for one window."""
+    """Windows end to end; the label is the level of feature 0, constant within a window."""
     rng = np.random.default_rng(0)
     level_W = rng.integers(0, 2, 360)
     features_NF = rng.normal(5.0, 3.0, (64 * 360, 16)).astype(np.float32)
@@ -99,15 +99,15 @@ def test_it_learns_and_returns_the_best_epoch(straight):
     assert [path.name for path in sorted(folder.iterdir())] == ["epoch-0003.pt", "epoch-0004.pt"]
 
 
-def test_a_killed_training_continues_to_the_same_bits(straight, tmp_path):
+def test_a_killed_training_resumes_bit_identically(straight, tmp_path):
     killed_after(tmp_path, 2)
-    torch.rand(5)  # whatever the new process did with the generators before
+    torch.rand(5)  # the new process may have used the generators before
     result = run(tmp_path)
     assert result.resumed_from == 2
     same(result, straight[0])
 
 
-def test_a_finished_training_is_only_read_back(straight):
+def test_a_finished_training_is_loaded_not_repeated(straight):
     result, _, folder = straight
     again = run(folder, on_epoch=lambda _: pytest.fail("trained again"))
     assert again.resumed_from == 4
@@ -124,7 +124,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(straight, tmp_path)
     same(result, straight[0])
 
 
-def test_checkpoints_of_other_inputs_are_not_continued_from(tmp_path):
+def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
     spec = SPEC.model_copy(update={"epochs": 1})
     run(tmp_path, spec)
     features_NF, labels_N, train_ends, validation_ends = table()
@@ -141,7 +141,7 @@ def test_checkpoints_of_other_inputs_are_not_continued_from(tmp_path):
         assert "belongs to other data or another specification" in result.resume_note
 
 
-def test_a_file_of_another_kind_is_passed_over(tmp_path):
+def test_a_file_of_another_kind_is_skipped(tmp_path):
     torch.save({"format": "other"}, tmp_path / "epoch-0009.pt")
     assert checkpoint.newest(tmp_path, "key") == (
         None,
@@ -149,7 +149,7 @@ def test_a_file_of_another_kind_is_passed_over(tmp_path):
     )
 
 
-def test_the_seed_decides_everything_and_leaves_the_callers_generator_alone(tmp_path):
+def test_the_seed_decides_everything_and_the_callers_generator_is_unchanged(tmp_path):
     spec = SPEC.model_copy(update={"epochs": 1})
     before = torch.random.get_rng_state()
     first = run(tmp_path / "a", spec)
@@ -161,7 +161,7 @@ def test_the_seed_decides_everything_and_leaves_the_callers_generator_alone(tmp_
 
 
 def test_patience_ends_training_early(tmp_path, monkeypatch):
-    aucs = iter([0.6, 0.7, 0.69, 0.7, 0.9])  # an equal AUC is no improvement
+    aucs = iter([0.6, 0.7, 0.69, 0.7, 0.9])  # an equal AUC is not an improvement
     monkeypatch.setattr(
         "model_code.training.loop.evaluate",
         lambda *_: {"auc": next(aucs), "log_loss": 0.6, "accuracy": 0.5},
@@ -170,14 +170,14 @@ def test_patience_ends_training_early(tmp_path, monkeypatch):
     result = run(tmp_path, spec)
     assert len(result.history) == 4
     assert result.best_epoch == 2
-    assert len(run(tmp_path, spec).history) == 4  # a rerun does not go on either
+    assert len(run(tmp_path, spec).history) == 4  # a rerun does not train further either
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains(tmp_path, precision):
     spec = SPEC.model_copy(update={"epochs": 2, "precision": precision, "windows_per_epoch": 64})
     result = run(tmp_path, spec)
-    assert (result.precision, result.precision_reason) == (precision, "asked for")
+    assert (result.precision, result.precision_reason) == (precision, "requested")
     assert all(math.isfinite(epoch.train_loss) for epoch in result.history)
     killed_after(tmp_path / "killed", 1, spec)
     same(run(tmp_path / "killed", spec), result)  # the scaler's state is restored too
@@ -191,7 +191,7 @@ def test_precision_follows_the_machine(monkeypatch):
         precision, reason = training_run.resolve_precision("auto", cpu)
         assert precision == expected
         assert "bf16" in reason.lower()
-    assert training_run.resolve_precision("bf16", cpu) == ("bf16", "asked for")
+    assert training_run.resolve_precision("bf16", cpu) == ("bf16", "requested")
 
 
 def test_rate_warms_up_linearly_then_falls_as_a_cosine():
@@ -226,7 +226,7 @@ def test_a_small_table_makes_one_small_batch(tmp_path):
     assert len(result.history) == 1
 
 
-def test_predictions_match_the_network_whatever_the_number_of_windows(straight):
+def test_predictions_match_the_network_for_any_number_of_windows(straight):
     model = straight[0].model
     features_NF, _, ends, _ = table()
     found_BC = evaluation.predict(model, features_NF, ends[:130])
@@ -263,7 +263,7 @@ def test_bad_input_is_refused(tmp_path):
         run(tmp_path, data=(broken_NF, labels_N, train_ends, validation_ends))
 
 
-def test_the_progress_bar_tells_speed_and_percentage(tmp_path, capsys):
+def test_the_progress_bar_shows_speed_and_percentage(tmp_path, capsys):
     run(tmp_path, SPEC.model_copy(update={"epochs": 1}), progress=True)
     shown = capsys.readouterr()
     assert "100%" in shown.err
@@ -313,12 +313,12 @@ def test_two_processes_train_as_one_and_end_with_equal_weights(tmp_path):
     assert [turn["reported"] for turn in (first, second, first_again)] == [2, 0, 0]
     assert [turn["resumed_from"] for turn in (first, first_again, second_again)] == [None, 2, 2]
     alone = run(tmp_path / "alone", TWO_EPOCHS, STEADY)
-    # the ranks' shares of a batch together are the batch
+    # the ranks' shares of a batch add up to the batch
     np.testing.assert_allclose(first["losses"], [e.train_loss for e in alone.history], rtol=1e-3)
 
 
-def test_the_group_shares_values(monkeypatch, tmp_path):
-    """Rank 0 of a group of one process, to cover what the two-process test runs elsewhere."""
+def test_the_group_broadcasts_and_averages_values(monkeypatch, tmp_path):
+    """Rank 0 of a one-process group, to cover code that the two-process test runs elsewhere."""
     alone = ranks.Ranks(0, 1, torch.device("cpu"))
     assert (alone.broadcast("x"), alone.mean(2.0), alone.first) == ("x", 2.0, True)
     torch.distributed.init_process_group(
@@ -333,16 +333,16 @@ def test_the_group_shares_values(monkeypatch, tmp_path):
         with warnings.catch_warnings():
             run_state = training_run.TrainingRun(FinancialPredictor(TINY), SPEC, wide, "fp32", 1)
         assert run_state.parallel is not run_state.model
-    assert torch.distributed.is_initialized()  # not this context's to leave
+    assert torch.distributed.is_initialized()  # this context did not join, so it must not leave
     torch.distributed.destroy_process_group()
 
 
-def test_batches_must_share_out_evenly(monkeypatch):
+def test_batch_size_must_be_divisible_by_the_processes(monkeypatch):
     from model_code.training.loop import _batch
 
     assert _batch(SPEC, 1000, 4) == 32
     assert _batch(SPEC, 11, 4) == 8
-    with pytest.raises(ConfigError, match="shared evenly among 3"):
+    with pytest.raises(ConfigError, match="not divisible by 3"):
         _batch(SPEC, 1000, 3)
     with pytest.raises(DataError, match="1 training windows"):
         _batch(SPEC, 1, 2)

@@ -1,4 +1,4 @@
-"""Classification figures against values worked out by hand."""
+"""Classification metrics against values computed by hand."""
 
 import math
 
@@ -15,7 +15,7 @@ LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.6, 0.4, 0.9])
 
 
-def test_figures_by_hand():
+def test_metrics_by_hand():
     found = classification(LABELS, PROBABILITIES)
     assert found["accuracy"] == 0.5
     assert found["auc"] == 0.75  # of 4 pairs, only (0.4, 0.6) is in the wrong order
@@ -25,7 +25,7 @@ def test_figures_by_hand():
     assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
     assert found["base_rate"] == 0.5
     assert found["predicted_rate"] == pytest.approx(0.5)
-    # each probability lies in a bin of its own
+    # each probability is in its own bin
     assert found["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)
 
 
@@ -44,7 +44,7 @@ def test_the_ends_of_the_unit_interval_fall_into_bins():
     hnp.arrays(np.float64, 50, elements=st.floats(0, 1)),
     hnp.arrays(np.int8, 50, elements=st.integers(0, 1)),
 )
-def test_figures_are_finite_and_bounded(probability_B, label_B):
+def test_metrics_are_finite_and_bounded(probability_B, label_B):
     label_B[:2] = 0, 1
     found = classification(label_B, probability_B)
     assert all(math.isfinite(value) for value in found.values())
@@ -64,14 +64,14 @@ def test_figures_are_finite_and_bounded(probability_B, label_B):
 @pytest.mark.parametrize(
     ("label_B", "probability_B", "message"),
     [
-        (LABELS, PROBABILITIES[:3], "do not pair up"),
+        (LABELS, PROBABILITIES[:3], "labels have shape"),
         (LABELS, np.array([0.1, np.nan, np.inf, 0.2]), "2 of 4 probabilities are not finite"),
         (LABELS, np.array([0.1, 0.2, 1.2, 0.2]), "outside"),
         (np.array([0, 1, -1, 1]), PROBABILITIES, "expected 0 and 1"),
-        (np.zeros(4, int), PROBABILITIES, "one class 0"),
+        (np.zeros(4, int), PROBABILITIES, "one class only, 0"),
         (np.array([], int), np.array([]), "nothing"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(label_B, probability_B, message):
+def test_unmeasurable_predictions_are_refused(label_B, probability_B, message):
     with pytest.raises(DataError, match=message):
         classification(label_B, probability_B)

@@ -49,7 +49,7 @@ def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_artefact_is_its_content_not_its_path() -> None:
+def test_key_of_an_artefact_is_its_content_not_its_path() -> None:
     assert canonical(ref("/here")) == canonical(ref("/there"))
     assert canonical(ref(sha256="ab")) != canonical(ref(sha256="cd"))
 
@@ -64,7 +64,7 @@ def test_models_dates_and_sequences_are_reduced_to_plain_values() -> None:
     }
 
 
-def test_a_value_without_content_is_refused_rather_than_uncached() -> None:
+def test_a_value_without_a_content_key_is_refused() -> None:
     with pytest.raises(ConfigError, match="given a object, which has no content key"):
         canonical(object())
 
@@ -108,11 +108,11 @@ def test_a_stage_depends_on_what_it_imports_and_not_on_bookkeeping() -> None:
         ("validate", "tasks.validation.expectations"),  # imported inside a function
         ("features", "model_code.features.kernel"),
         ("train", "model_code.training.loop"),
-        ("build_engine", "model_code.engines.openvino_engine"),  # by way of the registry
+        ("build_engine", "model_code.engines.openvino_engine"),  # through the registry
         ("gate", "model_code.benchmark.significance"),
     ],
 )
-def test_stages_depend_on_the_library_that_does_their_work(stage: str, module: str) -> None:
+def test_stages_depend_on_the_library_code_they_call(stage: str, module: str) -> None:
     assert module in import_closure(f"tasks.nightly.{stage}")
 
 

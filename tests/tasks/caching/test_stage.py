@@ -53,7 +53,7 @@ def test_a_stage_that_fails_is_not_cached(home: Settings) -> None:
 
 
 @pytest.mark.parametrize("left", ["", '{"metadata": {"stor'])
-def test_a_result_cut_short_is_computed_again(home: Settings, left: str) -> None:
+def test_a_truncated_result_is_computed_again(home: Settings, left: str) -> None:
     calls: list[int] = []
 
     @stage("cut")

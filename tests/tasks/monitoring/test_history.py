@@ -1,4 +1,4 @@
-"""Nights read back from a real MLflow store and a real Prefect server."""
+"""Nightly runs read from a real MLflow store and a real Prefect server."""
 
 import datetime as dt
 import time
@@ -30,7 +30,7 @@ def train() -> None:
 
 @flow
 def small() -> None:
-    """A night in miniature: one MLflow parent run, two stages."""
+    """A miniature nightly: one MLflow parent run, two stages."""
     BEGUN.append(UUID(str(flow_run.id)))
     settings = Settings().resolved()
     mlflow = mlflow_runs.client(settings)
@@ -53,14 +53,14 @@ def small() -> None:
 
 
 def failed_night() -> None:
-    """One whose stages the server knows of to the last."""
+    """Run a failing nightly; return once the server knows all its stages."""
     with pytest.raises(ValueError, match="no"):
         small()
     with get_client(sync_client=True) as client:
         task_runs.settled_task_runs(client, BEGUN[-1])
 
 
-def test_a_night_is_read_back_with_its_stages_and_champion(home: Settings) -> None:
+def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> None:
     failed_night()
     mlflow = MlflowClient(home.tracking_uri)
     mlflow.create_registered_model(MODEL_NAME)
@@ -69,7 +69,7 @@ def test_a_night_is_read_back_with_its_stages_and_champion(home: Settings) -> No
 
     seen = read_history(home)
     assert seen.sources == {"mlflow": True, "prefect": True}
-    (night,) = seen.nights  # the nested run is none
+    (night,) = seen.nights  # without the nested run
     assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
     assert night.metrics == {"auc": 0.75}
     assert night.seconds is not None
@@ -85,7 +85,7 @@ def test_a_night_is_read_back_with_its_stages_and_champion(home: Settings) -> No
     assert champion.since == dt.datetime(2026, 11, 1, 10, tzinfo=dt.UTC)
 
 
-def test_silent_stores_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_stores_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     dead = Settings(home=tmp_path, prefect_api_url="http://127.0.0.1:9/api")
     assert prefect_url(dead) is None
@@ -95,7 +95,7 @@ def test_silent_stores_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert seen.nights == ()
 
 
-def test_a_night_of_many_stages_is_read_to_its_end(
+def test_all_pages_of_a_nightlys_stages_are_read(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_runs, "PAGE", 1)
@@ -107,12 +107,12 @@ def test_a_night_of_many_stages_is_read_to_its_end(
     assert len({run.id for run in found}) == len(found) == 3
 
 
-def test_a_server_that_is_being_restarted_is_not_waited_for(
+def test_does_not_wait_for_a_restarting_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     settings = Settings(home=tmp_path)
-    record_server(settings, "http://127.0.0.1:9/api")  # its keeper, this process, lives
+    record_server(settings, "http://127.0.0.1:9/api")  # its owner, this process, is alive
     began = time.monotonic()
     assert prefect_url(settings) is None
     assert time.monotonic() - began < 10

@@ -1,4 +1,4 @@
-"""What is kept for whom, with real runs in Prefect and MLflow and real files."""
+"""What is kept and why, with real runs in Prefect and MLflow and real files."""
 
 import datetime as dt
 import os
@@ -53,11 +53,11 @@ def set_state(run: str, state: State[object]) -> None:
 
 
 def in_a_year() -> dt.datetime:
-    """A time at which all that runs made by then is neither young nor recent."""
+    """A time at which everything made now is neither young nor recent."""
     return dt.datetime.now(dt.UTC) + dt.timedelta(days=365)
 
 
-def test_every_need_is_seen_and_the_rest_goes(home: Settings) -> None:
+def test_needed_items_are_kept_and_the_rest_is_deleted(home: Settings) -> None:
     refs = {}
     for name in ("done", "running", "suspended", "champion", "tracked", "staged"):
         refs[name] = night(name)
@@ -100,12 +100,12 @@ def test_every_need_is_seen_and_the_rest_goes(home: Settings) -> None:
         assert refs[name][0].open()
     set_state(refs["running"][1], Completed())
     set_state(refs["suspended"][1], Completed())
-    # a stage whose result went is computed again, to the same bytes
+    # a stage whose result was deleted is computed again, to the same bytes
     assert night("done")[0] == refs["done"][0]
     assert refs["done"][0].open()
 
 
-def test_recent_nights_and_the_results_they_took_from_the_cache_stay(home: Settings) -> None:
+def test_results_of_recent_runs_are_kept_cached_ones_included(home: Settings) -> None:
     first, _ = night("shared")
     for path in [*home.artifacts.rglob("*"), *(home.home / "results").rglob("*")]:
         os.utime(path, (LONG_AGO.timestamp(),) * 2)
@@ -118,7 +118,7 @@ def test_recent_nights_and_the_results_they_took_from_the_cache_stay(home: Setti
     assert str(items["make-shared"].needed).startswith("run ")
 
 
-def test_a_registry_that_does_not_answer_stops_the_plan(
+def test_an_unreachable_registry_is_an_error(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -11,7 +11,7 @@ from tasks.nightly.find_champion import find_champion
 from tasks.runs import mlflow_runs
 
 
-def test_a_registry_that_fails_is_not_taken_for_no_champion(
+def test_a_failing_registry_does_not_mean_no_champion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(home=tmp_path).resolved()

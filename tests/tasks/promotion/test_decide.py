@@ -18,7 +18,7 @@ def test_another_reviewer_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("started_by", ["ada", " ada", "ada ", "Ada", "ADA"])
-def test_nobody_approves_what_they_started_however_they_wrote_their_name(
+def test_nobody_approves_their_own_promotion_however_the_name_is_written(
     tmp_path: Path, started_by: str
 ) -> None:
     assert "ada started this promotion" in str(said(tmp_path, "ada", started_by))

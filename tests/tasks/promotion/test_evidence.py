@@ -1,4 +1,4 @@
-"""What the evidence says of whom the gate compared the candidate with."""
+"""What the evidence says about the version that the gate compared with."""
 
 import numpy as np
 import pytest
@@ -34,11 +34,11 @@ def measured(champion: int | None) -> BenchmarkResult:
     [
         (None, None, ""),
         (3, 3, ""),
-        (2, 3, "compared it with version 2, and version 3 serves now"),
-        (None, 3, "compared it with nothing, and version 3 serves now"),
+        (2, 3, "compared it with version 2, but version 3 serves now"),
+        (None, 3, "compared it with nothing, but version 3 serves now"),
     ],
 )
-def test_a_comparison_with_who_no_longer_serves_is_called_outdated(
+def test_a_comparison_with_another_than_the_serving_version_is_outdated(
     tmp_path, compared: int | None, serves: int | None, words: str
 ) -> None:
     found = Evidence(

@@ -1,4 +1,4 @@
-"""Runs of dead processes are ended, those of living ones left alone."""
+"""Runs of dead processes are closed, runs of live processes stay open."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def dead() -> ProcessId:
 
 
 @pytest.mark.parametrize("deployed", [True, False])
-def test_a_workers_process_is_known_by_host_and_number(dead: ProcessId, deployed: bool) -> None:
+def test_a_workers_process_is_identified_by_host_and_pid(dead: ProcessId, deployed: bool) -> None:
     own = ProcessId.own()
     run = FlowRun(flow_id=uuid4(), deployment_id=uuid4() if deployed else None)
     for process, expected in (
@@ -78,17 +78,19 @@ def state_of(run: FlowRun) -> str | None:
     return state.name if state else None
 
 
-def test_a_dead_process_is_swept_up_once(home: Settings, begun: FlowRun, dead: ProcessId) -> None:
-    lifecycle = track(home, str(begun.id), dead, time.time())
-    swept = clean_up(home)
-    assert swept.crashed == (begun.name,)
-    assert swept.closed == ("n",)
-    assert status(home, *lifecycle) == {"KILLED"}
+def test_runs_of_a_dead_process_are_closed_once(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    runs = track(home, str(begun.id), dead, time.time())
+    found = clean_up(home)
+    assert found.crashed == (begun.name,)
+    assert found.closed == ("n",)
+    assert status(home, *runs) == {"KILLED"}
     assert state_of(begun) == "Crashed"
-    assert clean_up(home) == swept.model_copy(update={"crashed": (), "closed": ()})
+    assert clean_up(home) == found.model_copy(update={"crashed": (), "closed": ()})
 
 
-def test_the_task_that_a_dead_process_was_at_has_crashed_too(
+def test_the_running_task_of_a_dead_process_is_crashed_too(
     home: Settings, begun: FlowRun, dead: ProcessId
 ) -> None:
     @task
@@ -100,7 +102,7 @@ def test_the_task_that_a_dead_process_was_at_has_crashed_too(
             client.create_task_run(train, begun.id, str(key), state=state)
             for key, state in enumerate(states)
         )
-        clean_up(home)  # its process lives
+        clean_up(home)  # its process is alive
         assert client.read_task_run(at.id).state_name == "Running"
         track(home, str(begun.id), dead, time.time())
         clean_up(home)
@@ -108,36 +110,36 @@ def test_the_task_that_a_dead_process_was_at_has_crashed_too(
         assert client.read_task_run(done.id).state_name == "Completed"
 
 
-def test_the_living_and_the_asking_are_left_alone(
+def test_runs_of_live_processes_and_of_the_caller_stay_open(
     home: Settings, begun: FlowRun, dead: ProcessId
 ) -> None:
-    lifecycle = track(home, str(begun.id), ProcessId.own(), 0.0)
+    runs = track(home, str(begun.id), ProcessId.own(), 0.0)
     assert clean_up(home).closed == ()
-    MlflowClient(home.tracking_uri).set_tag(lifecycle[0], PROCESS_TAG, dead.model_dump_json())
+    MlflowClient(home.tracking_uri).set_tag(runs[0], PROCESS_TAG, dead.model_dump_json())
     assert clean_up(home, own=str(begun.id)).closed == ()
-    assert status(home, *lifecycle) == {"RUNNING"}
+    assert status(home, *runs) == {"RUNNING"}
     assert state_of(begun) == "Running"
 
 
-def test_another_machine_is_given_up_when_its_heart_is_silent(
+def test_a_run_of_another_machine_is_closed_without_heartbeat(
     home: Settings, begun: FlowRun
 ) -> None:
     far = ProcessId.own().model_copy(update={"host": "elsewhere"})
-    lifecycle = track(home, str(begun.id), far, time.time() - SILENT_S / 2)
+    runs = track(home, str(begun.id), far, time.time() - SILENT_S / 2)
     assert clean_up(home).closed == ()
-    MlflowClient(home.tracking_uri).set_tag(lifecycle[0], BEAT_TAG, str(time.time() - 2 * SILENT_S))
+    MlflowClient(home.tracking_uri).set_tag(runs[0], BEAT_TAG, str(time.time() - 2 * SILENT_S))
     assert clean_up(home).closed == ("n",)
-    assert status(home, *lifecycle) == {"KILLED"}
+    assert status(home, *runs) == {"KILLED"}
 
 
-def test_a_paused_flow_has_no_process_and_is_left_alone(
+def test_a_paused_flow_run_without_a_process_stays_open(
     home: Settings, begun: FlowRun, dead: ProcessId
 ) -> None:
-    lifecycle = track(home, str(begun.id), dead, time.time())
+    runs = track(home, str(begun.id), dead, time.time())
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(begun.id, Paused(), force=True)
     assert clean_up(home).closed == ()
-    assert status(home, *lifecycle) == {"RUNNING"}
+    assert status(home, *runs) == {"RUNNING"}
 
 
 def test_a_nested_run_whose_parent_has_ended_is_closed(home: Settings, dead: ProcessId) -> None:
@@ -148,14 +150,14 @@ def test_a_nested_run_whose_parent_has_ended_is_closed(home: Settings, dead: Pro
     assert status(home, child) == {"KILLED"}
 
 
-def test_a_holder_of_another_machine_is_not_judged_from_here(
+def test_a_lock_owner_on_another_machine_is_not_judged_from_here(
     home: Settings, begun: FlowRun, dead: ProcessId
 ) -> None:
     home.home.mkdir(parents=True, exist_ok=True)
     path = home.home / "nightly.holder"
     far = ProcessId.own().model_copy(update={"host": "elsewhere", "boot": "another"})
     path.write_text(LockOwner(process=far, flow_run_id=str(begun.id)).model_dump_json())
-    assert clean_up(home).crashed == ()  # a shared folder: it may be at work over there
+    assert clean_up(home).crashed == ()  # a shared folder: it may be running there
     assert clean_up(home, own="who holds the lock").crashed == (begun.name,)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(begun.id, Running(), force=True)
@@ -172,7 +174,7 @@ def test_a_holder_of_another_machine_is_not_judged_from_here(
         (Completed(), False, False),
     ],
 )
-def test_a_promotion_outlives_its_night(
+def test_an_open_promotion_outlasts_its_parent_run(
     home: Settings, begun: FlowRun, dead: ProcessId, state: State[None], lives: bool, left: bool
 ) -> None:
     parent, child = track(home, "no such run", ProcessId.own(), time.time())
@@ -187,15 +189,15 @@ def test_a_promotion_outlives_its_night(
     assert status(home, child) == ({"RUNNING"} if left else {"KILLED"})
 
 
-def test_a_run_of_another_machine_that_lives_is_not_rerun(home: Settings, begun: FlowRun) -> None:
+def test_a_live_run_of_another_machine_is_not_rerun(home: Settings, begun: FlowRun) -> None:
     far = ProcessId.own().model_copy(update={"host": "elsewhere"})
     track(home, str(begun.id), far, time.time())
-    with pytest.raises(ConfigError, match="at work on another machine"):
+    with pytest.raises(ConfigError, match="is running on another machine"):
         rerun(home, str(begun.id), say=print)
     assert state_of(begun) == "Running"
 
 
-def test_a_run_is_marked_before_it_reads_running(
+def test_a_run_has_its_owner_before_it_is_running(
     home: Settings, dead: ProcessId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -214,7 +216,7 @@ def test_a_run_is_marked_before_it_reads_running(
         raise RuntimeError("Prefect is away")
 
     with monkeypatch.context() as broken:
-        # nobody has marked it later on
+        # no later call sets the owner
         broken.setattr("tasks.runs.lifecycle.create_link_artifact", look)
         broken.setattr("tasks.runs.heartbeat.mlflow_runs.set_tags", lambda *_: None)
         with pytest.raises(RuntimeError, match="Prefect is away"):
@@ -223,7 +225,7 @@ def test_a_run_is_marked_before_it_reads_running(
     mlflow = MlflowClient(home.tracking_uri)
     (run,) = mlflow.search_runs([mlflow_runs.experiment_id(mlflow, home)])
     assert run.info.status == "FAILED"
-    # and goes on as the process's own from its first moment
+    # a continued run has its new owner from the start
     mlflow_runs.set_tags(mlflow, run.info.run_id, {PROCESS_TAG: dead.model_dump_json()})
     mlflow_runs.continue_or_start(
         mlflow,

@@ -1,4 +1,4 @@
-"""Whose fault is it? Exceptions as the libraries raise them, not as we would like them."""
+"""The kind of fault of exceptions, raised by the real libraries."""
 
 import errno
 import socket
@@ -115,7 +115,7 @@ def raised(call: Callable[[], None]) -> BaseException:
         (no_such_table, "service"),
         (answered(503), "service"),
         (answered(429), "service"),
-        (answered(401), "code"),  # asked again it says the same
+        (answered(401), "code"),  # a retry gets the same answer
         (urllib_answered(404), "data"),
         (urllib_answered(502), "service"),
         (s3_answered(403), "code"),
@@ -159,14 +159,14 @@ def test_fault_survives_json_and_keeps_one_line() -> None:
     assert Fault.of(KeyboardInterrupt()).what == "KeyboardInterrupt"
 
 
-def test_a_process_told_to_stop_is_the_machines_whatever_it_was_told_by() -> None:
+def test_a_stopped_process_is_a_machine_fault_whatever_its_context() -> None:
     stopped = SystemExit(1)
     stopped.__context__ = ConnectionResetError("the worker is gone")
     assert cause_of(stopped) == "machine"
     assert cause_of(KeyboardInterrupt()) == "machine"
 
 
-def test_cause_by_name_of_the_unknown_is_code() -> None:
+def test_cause_by_name_defaults_to_code() -> None:
     assert cause_by_name("ZeroDivisionError") == "code"
     assert cause_by_name("ConnectionRefusedError") == "service"
     assert cause_by_name("MemoryError") == "machine"

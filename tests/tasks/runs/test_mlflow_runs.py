@@ -1,4 +1,4 @@
-"""What the tracking store is asked for by several at once."""
+"""MLflow runs and experiments, with concurrent callers."""
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -8,7 +8,7 @@ from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 
 
-def test_two_nights_that_make_the_experiment_at_once_share_it(
+def test_two_runs_that_create_the_experiment_at_once_share_it(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick, slow = mlflow_runs.client(home), mlflow_runs.client(home)
@@ -18,7 +18,7 @@ def test_two_nights_that_make_the_experiment_at_once_share_it(
     def look(name: str) -> object:
         if made:
             return real(name)
-        made.append(mlflow_runs.experiment_id(quick, home))  # between this look and what follows it
+        made.append(mlflow_runs.experiment_id(quick, home))  # between look-up and creation
         return None
 
     monkeypatch.setattr(slow, "get_experiment_by_name", look)
@@ -26,7 +26,7 @@ def test_two_nights_that_make_the_experiment_at_once_share_it(
     assert len(MlflowClient(home.tracking_uri).search_experiments()) == 2  # and MLflow's Default
 
 
-def test_an_experiment_that_cannot_be_made_is_said(
+def test_an_experiment_that_cannot_be_created_is_an_error(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow = mlflow_runs.client(home)

@@ -1,4 +1,4 @@
-"""The last news of a flow's tasks, which come in after its own end."""
+"""Task updates that arrive after the end of their flow."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ ENDED: State[None] = Completed(name="Cached")
 
 
 class Server:
-    """Stands in for a client: each look finds what the next of `looks` says."""
+    """A fake client: each read returns the next of `looks`."""
 
     def __init__(self, *looks: dict[UUID, State[None]]) -> None:
         self.looks = list(looks)
@@ -37,25 +37,25 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_runs, "PATIENCE_S", 1.0)
 
 
-def test_a_stage_said_to_run_after_its_flow_has_ended_is_waited_for() -> None:
+def test_waits_for_a_stage_still_running_after_its_flow_ended() -> None:
     server = Server({FIRST: ENDED, LAST: Running()}, {FIRST: ENDED, LAST: ENDED})
     found = settled_task_runs(server, uuid4())  # type: ignore[arg-type]
     assert [run.state for run in found] == [ENDED, ENDED]
 
 
-def test_a_stage_not_heard_of_yet_is_waited_for() -> None:
+def test_waits_for_a_stage_not_yet_reported() -> None:
     server = Server({FIRST: ENDED}, {FIRST: ENDED, LAST: ENDED})
     found = settled_task_runs(server, uuid4())  # type: ignore[arg-type]
     assert {run.id for run in found} == {FIRST, LAST}
 
 
-def test_a_stage_whose_process_died_is_not_waited_for_long() -> None:
+def test_gives_up_on_a_stage_of_a_dead_process() -> None:
     server = Server({FIRST: ENDED, LAST: Running()})
     found = settled_task_runs(server, uuid4())  # type: ignore[arg-type]
     assert [run.state.name for run in found if run.state] == ["Cached", "Running"]
 
 
-def test_nothing_is_waited_for_long_after_the_end() -> None:
+def test_does_not_wait_long_after_the_flows_end() -> None:
     server = Server({FIRST: Running()}, {FIRST: ENDED})
     server.end = Completed(timestamp=datetime.now(UTC) - timedelta(hours=1))
     found = settled_task_runs(server, uuid4())  # type: ignore[arg-type]

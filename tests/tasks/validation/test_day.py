@@ -40,7 +40,7 @@ def test_a_good_day_passes_every_named_expectation() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(PLANTED))
-def test_great_expectations_and_the_quarantine_count_alike(
+def test_great_expectations_and_the_quarantine_agree_on_counts(
     reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(expectations, "CHUNK_ROWS", 800)  # faults of one rule in several chunks
@@ -52,7 +52,7 @@ def test_great_expectations_and_the_quarantine_count_alike(
     assert [name for name, outcome in found.items() if not outcome.success] == [reason]
 
 
-def test_every_count_agrees_where_every_rule_is_broken() -> None:
+def test_all_counts_agree_if_every_rule_is_broken() -> None:
     table = repeat(ticks(ROWS), [1300, 1301])
     faults = [
         ("symbol", "other"), ("bid_price", None), ("ask_price", float("nan")),
@@ -134,7 +134,7 @@ def test_few_faults_are_quarantined_and_the_day_passes() -> None:
     found.report.require_passed()
 
 
-def test_a_long_silence_fails_the_day() -> None:
+def test_a_long_gap_fails_the_day() -> None:
     table = put(ticks(ROWS), "timestamp", list(range(800, ROWS)), lambda ns: ns + 90 * 10**9)
     report = validate(table).report
     assert report.failures[0].startswith("maximum_gap: silent for 90.")
@@ -143,7 +143,7 @@ def test_a_long_silence_fails_the_day() -> None:
     assert validate(table, ValidationSpec(maximum_gap_s=120.0)).report.passed
 
 
-def test_a_silence_left_by_quarantined_rows_counts() -> None:
+def test_a_gap_left_by_quarantined_rows_counts() -> None:
     span = ticks(4000)
     table = put(span, "bid_size", list(range(1000, 3000)), -1.0)
     spec = ValidationSpec(max_fault_fraction=0.6)
@@ -183,7 +183,7 @@ def test_an_expectation_that_cannot_be_evaluated_is_an_error() -> None:
         expectations.evaluate(frame, [expectations.row_expectation(rule) for rule in rules])
 
 
-def test_schema_expectations_see_a_difference() -> None:
+def test_schema_expectations_detect_a_difference() -> None:
     other = TICKS.set(4, pa.field("bid_size", pa.int64()))
     found = expectations.schema_outcomes(other)
     assert found["columns"].success
@@ -196,7 +196,7 @@ def hive(uri: str) -> HiveStore:
     return HiveStore(uri, fsspec.filesystem("file"), uri)
 
 
-def test_every_real_binance_day_passes_whole(binance: str) -> None:
+def test_every_real_binance_day_passes_without_quarantine(binance: str) -> None:
     store = hive(binance)
     for day in store.catalog():
         table = store.read(day)
@@ -208,7 +208,7 @@ def test_every_real_binance_day_passes_whole(binance: str) -> None:
     assert report.rows == 19_751
 
 
-def test_a_venue_that_crosses_itself_fails_with_counts(fx: str) -> None:
+def test_a_venue_with_crossed_quotes_fails_with_counts(fx: str) -> None:
     store, day = hive(fx), InstrumentDay(dt.date(2014, 5, 1), "EURUSD.fxcm")
     found = validate_day(store.read(day), day, SPEC)
     assert found.report.failures == (

@@ -28,7 +28,7 @@ def days() -> tuple[DayReport, ...]:
 
 
 class Balance(HTMLParser):
-    """Counts tags, and keeps whether every one that opens also closes, in order."""
+    """Counts tags and checks that every opened tag is closed, in order."""
 
     VOID = frozenset({"meta", "line", "rect"})
 
@@ -47,7 +47,7 @@ class Balance(HTMLParser):
             assert self.stack.pop() == tag
 
 
-def test_page_is_whole_and_self_contained(days: tuple[DayReport, ...]) -> None:
+def test_page_is_complete_and_self_contained(days: tuple[DayReport, ...]) -> None:
     page = render(days, source="file:///data", simulated=False)
     parser = Balance()
     parser.feed(page)
@@ -71,16 +71,16 @@ def test_page_shows_counts_reasons_and_remedies(days: tuple[DayReport, ...]) -> 
         assert page.count(f"<td><code>{item.name}</code></td>") == len(days)
 
 
-def test_text_of_the_data_is_escaped(days: tuple[DayReport, ...]) -> None:
+def test_data_in_the_page_is_escaped(days: tuple[DayReport, ...]) -> None:
     page = render(days, source="<b>here</b>", simulated=False)
     assert "<script>" not in page
     assert "&lt;b&gt;here" in page
 
 
-def test_simulated_data_are_called_so(days: tuple[DayReport, ...]) -> None:
+def test_simulated_data_is_labelled(days: tuple[DayReport, ...]) -> None:
     assert "not real market data" in render(days, source="simulated:", simulated=True)
     assert "not real market data" not in render(days, source="file:///x", simulated=False)
 
 
-def test_page_of_no_day_is_still_a_page() -> None:
+def test_page_without_days_is_rendered() -> None:
     assert "0 of 0</b>" in render((), source="file:///data", simulated=False)
