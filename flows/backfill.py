@@ -53,19 +53,19 @@ def backfill(
     name = str(flow_run.name)
     with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
         console.print(f"[bold]backfill[/] {name}: {len(dates)} dates, {parallel} at a time")
-        nights = tuple(pool.map(lambda date: _run_date(settings, spec, date, name, server), dates))
+        results = tuple(pool.map(lambda date: _run_date(settings, spec, date, name, server), dates))
     create_table_artifact(
-        [night.model_dump() for night in nights], key="backfill", description="One row per date."
+        [result.model_dump() for result in results], key="backfill", description="One row per date."
     )
-    failed = [night for night in nights if night.failure]
+    failed = [result for result in results if result.failure]
     if failed:
         raise DataError(
-            "\n".join(f"{night.date}: {night.failure}" for night in failed),
+            "\n".join(f"{result.date}: {result.failure}" for result in failed),
             where=str(spec.market),
             remedy="fix the causes, then run the same backfill again: "
             "finished stages come back Cached",
         )
-    return nights
+    return results
 
 
 @task(name="find dates")
@@ -100,9 +100,9 @@ def _run_date(
         return BackfillNight(
             date=date.isoformat(), failure=f"its process exited with status {code}"
         )
-    night = BackfillNight.model_validate_json(result_path.read_bytes())
-    console.print(f"  {night.date}  {night.verdict or night.failure}")
-    return night
+    result = BackfillNight.model_validate_json(result_path.read_bytes())
+    console.print(f"  {result.date}  {result.verdict or result.failure}")
+    return result
 
 
 def _run_child(command: Sequence[str], variables: Mapping[str, str]) -> int:

@@ -34,7 +34,7 @@ from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
 from tasks.runs import mlflow_runs
 
-GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our deadline comes first, rejects it
+GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it
 DEFAULT = PromotionSpec()
 
 

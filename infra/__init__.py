@@ -1,1 +1,1 @@
-"""The stack launcher and what the servers need."""
+"""Servers, supervisor, alerts, metrics and set-up of the stack."""

@@ -1,7 +1,7 @@
-"""Basic authentication of Prefect's and MLflow's servers: one password switches both.
+"""Basic authentication of Prefect's and MLflow's servers: one password enables both.
 
-`TICKLINE_AUTH_PASSWORD` set: servers started here demand it, and every client sends it. Unset: no
-authentication, which suits loopback only.
+If `TICKLINE_AUTH_PASSWORD` is set, servers started here require it and every client sends it. If it
+is unset, there is no authentication: use that on loopback only.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from model_code.settings import Settings
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
-    """What processes need to be let in; empty without a password."""
+    """Credentials for client processes; empty without a password."""
     if settings.auth_password is None:
         return {}
     name, password = settings.auth_username, settings.auth_password.get_secret_value()
@@ -23,10 +23,10 @@ def client_environment(settings: Settings) -> dict[str, str]:
 
 
 def server_environment(settings: Settings) -> dict[str, str]:
-    """What makes the servers ask; empty without a password.
+    """Variables that enable authentication in the servers; empty without a password.
 
-    MLflow keeps its users in `<home>/mlflow-auth.db`, the password hashed, and makes the first
-    one from these variables. A later change of password needs that file removed.
+    MLflow stores its users in `<home>/mlflow-auth.db`, with hashed passwords, and creates the first
+    user from these variables. To change the password later, delete that file.
 
     Raises:
         StorageError: `<home>/mlflow-auth.ini` cannot be written.
@@ -46,7 +46,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_AUTH_ADMIN_USERNAME": name,
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_AUTH_CONFIG_PATH": str(config),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),  # of sessions, so per start
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),  # for sessions: new at each start
     }
 
 

@@ -1,6 +1,6 @@
-"""Alerts: Prefect automations that call a webhook when a night, or another flow, goes wrong.
+"""Alerts: Prefect automations that call a webhook if a nightly run or another flow fails.
 
-They run in the Prefect server, so a dead worker or a killed process is noticed too.
+They run in the Prefect server, so they also detect a dead worker or a killed process.
 """
 
 import asyncio
@@ -23,12 +23,13 @@ from model_code.errors import ConfigError
 
 BLOCK = "tickline-alerts"
 PREFIX = "tickline: "
+SHORTEST = dt.timedelta(seconds=10)  # Prefect refuses a shorter wait for an event
 FLOW = "nightly"
-OTHERS = ("promote", "rollback", "backfill")  # of these only the failed are told
+OTHERS = ("promote", "rollback", "backfill")  # alerts on failure only
 FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
 ENDED = FAILED | {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled", "Skipped")}
 
-# filled in by the server; tojson keeps a quote in a name from breaking the JSON
+# rendered by the server; tojson escapes quotes in names
 PAYLOAD = """{
   "alert": "%(name)s",
   "text": {{ (flow.name ~ " " ~ flow_run.name ~ ": %(name)s") | tojson }},
@@ -52,15 +53,21 @@ def install_alerts(
     Args:
         webhook: URL to POST JSON to; stored as a secret.
         stuck_after: a run in state Running for longer is stuck; at least ten seconds.
-        deadline: wall-clock time, in the deployment's zone, by which a scheduled night ends.
+        deadline: wall-clock time, in the deployment's zone, by which a scheduled run must end.
         flow: the flow to watch.
-        others: flows of which only the failed runs are told.
+        others: flows with an alert on failure only.
 
     Raises:
-        ConfigError: no URL, or the nightly is not deployed on a cron schedule here.
+        ConfigError: no URL, a time that is too short, or the nightly is not deployed on a cron
+            schedule here.
     """
     if not webhook.startswith(("http://", "https://")):
-        raise ConfigError("a webhook is an http or https URL")  # not repeated: it may be a secret
+        raise ConfigError("the webhook must be an http or https URL")  # its value may be secret
+    if stuck_after < SHORTEST:
+        raise ConfigError(
+            f"alert on stuck runs after {stuck_after}: too short",
+            remedy=f"Prefect's minimum is {SHORTEST.seconds} s",
+        )
     within = time_to_deadline(_schedule(f"{flow}/{flow}"), deadline)
     json_headers = SecretDict({"content-type": "application/json"})
     block = Webhook(method="POST", url=SecretStr(webhook), headers=json_headers)
@@ -83,7 +90,7 @@ def install_alerts(
 def triggers(
     flow: str, others: Sequence[str], *, stuck_after: dt.timedelta, within: dt.timedelta
 ) -> list[tuple[str, str, EventTrigger]]:
-    """Each alert's name, what to do about it (a Jinja expression), and what sets it off."""
+    """Each alert's name, remedy (a Jinja expression) and trigger."""
     of_flow = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
     scheduled = {
         "prefect.resource.role": "tag",
@@ -99,8 +106,8 @@ def triggers(
     return [
         ("failed", rerun, EventTrigger(expect=FAILED, posture=Posture.Reactive, **each_run)),
         (
-            "failed, not a night",
-            '"docs/runbook.md, " ~ flow.name ~ ": the same command goes on"',
+            "other flow failed",
+            '"run the same " ~ flow.name ~ " command again; see docs/runbook.md"',
             EventTrigger(
                 expect=FAILED,
                 posture=Posture.Reactive,
@@ -114,7 +121,7 @@ def triggers(
         ),
         (
             "stuck",
-            f'"look at its stages; end its process, then " ~ {rerun}',
+            f'"check its stages in Prefect; kill its process, then " ~ {rerun}',
             EventTrigger(
                 after={"prefect.flow-run.Running"},
                 expect=ENDED,
@@ -125,9 +132,9 @@ def triggers(
         ),
         (
             "deadline missed",
-            f'"the serving model stays; if it failed: " ~ {rerun}',
+            f'"the serving model is unchanged; if the run failed: " ~ {rerun}',
             EventTrigger(
-                # a run that never starts is only ever Late
+                # a run that never starts stays Late
                 after={"prefect.flow-run.Pending", "prefect.flow-run.Late"},
                 expect=ENDED - FAILED,
                 posture=Posture.Proactive,
@@ -139,10 +146,10 @@ def triggers(
 
 
 def time_of_day(text: str) -> dt.time:
-    """HH:MM as a time.
+    """Parse HH:MM.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a time.
     """
     try:
         return dt.time.fromisoformat(text)
@@ -151,8 +158,8 @@ def time_of_day(text: str) -> dt.time:
 
 
 def time_to_deadline(schedule: CronSchedule, deadline: dt.time) -> dt.timedelta:
-    """From the schedule's next start to the deadline that follows it."""
-    from prefect.server.schemas.schedules import CronSchedule as ServerSchedule  # knows its dates
+    """Time from the schedule's next start to the deadline after it."""
+    from prefect.server.schemas.schedules import CronSchedule as ServerSchedule  # has get_dates
 
     zone = ZoneInfo(schedule.timezone or "UTC")
     known = ServerSchedule(cron=schedule.cron, timezone=schedule.timezone)
@@ -160,12 +167,12 @@ def time_to_deadline(schedule: CronSchedule, deadline: dt.time) -> dt.timedelta:
     end = dt.datetime.combine(start.date(), deadline, zone)
     if end <= start:
         end += dt.timedelta(days=1)
-    # by the clock's hands: the summer-time night of 23 hours keeps its four hours to finish
+    # wall-clock difference: a change to daylight saving time does not shorten the time to finish
     return end.replace(tzinfo=None) - start.replace(tzinfo=None)
 
 
 def remove_alerts() -> int:
-    """Remove alerts and block; return how many alerts there were."""
+    """Remove the alerts and the block; return the number of alerts removed."""
     count = remove_automations()
     with get_client(sync_client=True) as client:
         try:
@@ -178,7 +185,7 @@ def remove_alerts() -> int:
 
 
 def remove_automations() -> int:
-    """Remove the alerts' automations; return how many there were."""
+    """Remove the alerts' automations; return their number."""
     with get_client(sync_client=True) as client:
         mine = [found for found in client.read_automations() if found.name.startswith(PREFIX)]
         for found in mine:
@@ -192,11 +199,11 @@ def _schedule(deployment: str) -> CronSchedule:
             found = client.read_deployment_by_name(deployment)
         except ObjectNotFound as error:
             raise ConfigError(
-                f"{deployment} is not deployed on this server, so it has no hour to be late for",
+                f"{deployment} is not deployed on this server, so it has no deadline",
                 where=str(client.api_url),
                 remedy="deploy it first: prefect --no-prompt deploy --all",
             ) from error
     crons = [item.schedule for item in found.schedules if isinstance(item.schedule, CronSchedule)]
     if not crons:
-        raise ConfigError(f"{deployment} has no cron schedule", remedy="see prefect.yaml")
+        raise ConfigError(f"{deployment} has no cron schedule", remedy="add one in prefect.yaml")
     return crons[0]

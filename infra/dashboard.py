@@ -1,4 +1,4 @@
-"""One self-contained HTML page of the last nights: no server, no scripts, pictures inline."""
+"""One self-contained HTML page of the latest nightly runs: no server, no scripts, inline plots."""
 
 import datetime as dt
 import io
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from model_code.artifacts import atomic_file
 from model_code.monitoring.history import FINISHED, History, Night
 
-# Okabe and Ito (2008): told apart by colour-blind readers
+# Okabe and Ito (2008): distinguishable for colour-blind readers
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 STAGE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#999999")
 LATENCY_GOAL_MS = 10.0
@@ -26,9 +26,9 @@ def write(history: History, path: Path, *, now: dt.datetime) -> None:
     """Write the page.
 
     Args:
-        history: nights newest first.
+        history: runs newest first.
         path: of the HTML file.
-        now: with a time zone; ages are counted from it.
+        now: with a time zone; ages are relative to it.
 
     Raises:
         StorageError: it cannot be written.
@@ -51,13 +51,13 @@ def render(history: History, *, now: dt.datetime) -> str:
         finished=history.newest(FINISHED),
         champion_age=age(now - history.champion.since) if history.champion else None,
         now=now,
-        pictures=_pictures(oldest_first),
+        plots=_plots(oldest_first),
         simulated=any(night.simulated for night in history.nights),
     )
 
 
 def age(span: dt.timedelta) -> str:
-    """A length of time in its two leading units."""
+    """A duration in its two largest units."""
     minutes = int(span.total_seconds() // 60)
     days, hours = divmod(minutes // 60, 24)
     if days:
@@ -65,8 +65,8 @@ def age(span: dt.timedelta) -> str:
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
-def _pictures(nights: Sequence[Night]) -> list[tuple[str, Markup]]:
-    drawn = [
+def _plots(nights: Sequence[Night]) -> list[tuple[str, Markup]]:
+    found = [
         ("AUC on the test day", _lines(nights, {"auc": BLUE, "baseline_auc": ORANGE}, "AUC")),
         (
             "Latency of the chosen engine, batch 1",
@@ -74,13 +74,13 @@ def _pictures(nights: Sequence[Night]) -> list[tuple[str, Markup]]:
         ),
         ("Time by stage", _stages(nights)),
     ]
-    return [(title, picture) for title, picture in drawn if picture]
+    return [(title, plot) for title, plot in found if plot]
 
 
 def _lines(
     nights: Sequence[Night], keys: dict[str, str], unit: str, limit: float | None = None
 ) -> Markup | None:
-    """One line a metric, over the nights that have it; gaps stay gaps."""
+    """One line per metric; runs without the metric are gaps."""
     if not any(key in night.metrics for night in nights for key in keys):
         return None
     figure, axes = _axes(nights, unit)
@@ -94,7 +94,7 @@ def _lines(
 
 
 def _stages(nights: Sequence[Night]) -> Markup | None:
-    """Stacked bars; stages beyond the longest six are one."""
+    """Stacked bars of the six longest stages and the sum of the others."""
     totals: dict[str, float] = {}
     for night in nights:
         for stage in night.stages:
@@ -141,7 +141,7 @@ def _svg(figure: Figure) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704  (matplotlib escapes what it writes)
+    return Markup(text[text.index("<svg") :])  # noqa: S704  (matplotlib escapes its texts)
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -1,6 +1,6 @@
 """Deploy prefect.yaml on a Prefect server: the work pool, its queues by priority, the flows.
 
-`python -m infra.deploy` does so on the configured server.
+`python -m infra.deploy` uses the configured server.
 """
 
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 ROOT = Path(__file__).resolve().parents[1]
-QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number is taken first
+QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number has priority
 
 
 def make_pool(client: "SyncPrefectClient") -> None:
-    """Make the process work pool unless it exists."""
+    """Create the process work pool unless it exists."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -39,7 +39,7 @@ def make_pool(client: "SyncPrefectClient") -> None:
 
 
 def _set_priority(client: "SyncPrefectClient", name: str, priority: int) -> None:
-    client.request(  # it has no method of its own for a queue of a pool
+    client.request(  # the client has no method for the queue of a pool
         "PATCH",
         "/work_pools/{work_pool_name}/queues/{name}",
         path_params={"work_pool_name": POOL, "name": name},
@@ -48,12 +48,12 @@ def _set_priority(client: "SyncPrefectClient", name: str, priority: int) -> None
 
 
 def deploy(variables: Mapping[str, str]) -> list[str]:
-    """Make pool and queues, deploy every flow of prefect.yaml; return the deployments' names.
+    """Create pool and queues, deploy every flow of prefect.yaml; return the deployments' names.
 
-    Must run with Prefect's environment set.
+    Prefect's environment must be set.
 
     Raises:
-        ServerError: Prefect refuses; its last words are in the message.
+        ServerError: Prefect fails; the end of its output is in the message.
     """
     from prefect import get_client
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
@@ -65,7 +65,7 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
             try:
                 client.create_work_queue(name, priority=priority, work_pool_name=POOL)
             except ObjectAlreadyExists:
-                # a bare `prefect deploy` makes queues too, in the file's order
+                # a bare `prefect deploy` creates queues too, with priorities in file order
                 _set_priority(client, name, priority)
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
@@ -85,7 +85,7 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Deploy and name what was deployed."""
+    """Deploy, and print the deployments' names."""
     variables = environment(Settings().resolved())
     os.environ.update(variables)  # before Prefect is imported
     print("deployed " + ", ".join(deploy(variables)))  # noqa: T201

@@ -1,6 +1,6 @@
 """MkDocs hook: show links from docs/ to other files of the repository as code.
 
-The site holds docs/ only. Such a link works in the repository and would be dead on the site.
+The site contains docs/ only. Such a link works in the repository but would be dead on the site.
 """
 
 import re

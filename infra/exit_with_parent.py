@@ -1,8 +1,8 @@
 """Run a command that must not outlive its parent: `python -m infra.exit_with_parent COMMAND...`.
 
-The parent holds the other end of standard input. When the parent dies, however it dies, the pipe
-closes and the command is stopped. Whatever the command started ends with it, even what made itself
-a process group of its own: on Linux such orphans come back to this process.
+The parent holds the other end of standard input. If the parent dies, even by SIGKILL, the pipe
+closes and the command is stopped. All its descendants are stopped too, even those in a process
+group of their own: on Linux such orphans are re-parented to this process.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies (Linux; elsewhere nothing)."""
+    """Become the new parent of orphaned descendants (Linux only; elsewhere it does nothing)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -34,7 +34,7 @@ def kill_tree(process: psutil.Process) -> None:
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends, the parent dies or SIGTERM comes; return its status."""
+    """Run the command until it ends, the parent dies or SIGTERM arrives; return its status."""
     adopt_orphans()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -52,7 +52,7 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops us
     threading.Thread(target=watch, daemon=True).start()
     status = child.wait()
-    with contextlib.suppress(ProcessLookupError):  # a server's own workers must not linger either
+    with contextlib.suppress(ProcessLookupError):  # the workers of a server must end too
         os.killpg(child.pid, signal.SIGKILL)
     for orphan in psutil.Process().children():
         kill_tree(orphan)
@@ -60,5 +60,5 @@ def main(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # a pending timer must not hold the exit back
+    # a pending timer must not delay the exit
     os._exit(main(sys.argv[1:]) & 0xFF)

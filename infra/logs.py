@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the ids of the run it belongs to, no secrets."""
+"""Structured logs: one JSON object per line, with the ids of its run and without secrets."""
 
 import datetime as dt
 import json
@@ -15,7 +15,7 @@ from model_code.settings import Settings
 
 LOGGER = "tickline"
 HIDDEN = "***"
-# what a URL or an environment variable of this kind holds is never written
+# values of environment variables with such a name are never written
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING|WEBHOOK|CONNECTION")
 CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -24,9 +24,9 @@ NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 
 @contextmanager
 def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
-    """Write what is logged in the block to `<home>/logs/tickline-<date>.jsonl`.
+    """Write the block's log records to `<home>/logs/tickline-<date>.jsonl`.
 
-    Takes in the project's own logger, Prefect's and MLflow's, and warnings of every other.
+    Covers the loggers of the project, Prefect and MLflow, and the warnings of all others.
 
     Args:
         settings: of the home folder.
@@ -40,7 +40,7 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
     own = loggers[0]
     before = own.level, own.propagate
     own.setLevel(logging.INFO)
-    own.propagate = False  # stages announce themselves on the console
+    own.propagate = False  # stages print to the console themselves
     others = _Others(handler)
     for logger in loggers:
         logger.addHandler(handler)
@@ -62,9 +62,9 @@ def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:
 
 
 def secrets_of(environment: Mapping[str, str]) -> list[str]:
-    """Values of variables whose names say that they are secret, longest first.
+    """Values of variables whose names mark them as secret, longest first.
 
-    Short ones are left out: hiding every "1" would hide the log.
+    Short values are excluded: masking every "1" would make the log unreadable.
     """
     found = {value for name, value in environment.items() if SECRET_NAME.search(name.upper())}
     return sorted((value for value in found if len(value) >= 6), key=len, reverse=True)
@@ -78,7 +78,7 @@ class _Formatter(JsonFormatter):
             FIELDS, rename_fields=NAMES, static_fields=dict(ids), json_ensure_ascii=False
         )
         found = secrets_of(os.environ)
-        # the line is JSON already, where a quote or a backslash is written with one more
+        # the line is JSON, in which quotes and backslashes are escaped
         escaped = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in found]
         self._secrets = sorted({*escaped, *found}, key=len, reverse=True)
 
@@ -88,7 +88,7 @@ class _Formatter(JsonFormatter):
         return dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, every secret of the environment and every URL's credentials hidden."""
+        """The line, with secrets of the environment and credentials in URLs masked."""
         line = CREDENTIALS.sub(HIDDEN, super().format(record))
         for secret in self._secrets:
             line = line.replace(secret, HIDDEN)
@@ -96,13 +96,13 @@ class _Formatter(JsonFormatter):
 
 
 class _Others(logging.Handler):
-    """Hands on warnings and errors that reached the root logger."""
+    """Forwards warnings and errors that reach the root logger."""
 
     def __init__(self, target: logging.Handler) -> None:
         super().__init__(logging.WARNING)
         self.target = target
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass it on, unless its own logger did."""
+        """Forward the record, unless its own logger already wrote it."""
         if record.name.split(".")[0] not in {LOGGER, "prefect", "mlflow"}:
             self.target.emit(record)

@@ -1,7 +1,7 @@
-"""The last nights as Prometheus metrics: served on loopback, as a textfile, or pushed.
+"""The latest nightly runs as Prometheus metrics: served on loopback, as a textfile, or pushed.
 
-Times are Unix time stamps, so that a textfile that is no longer written ages visibly; durations and
-latencies are in seconds. What is unknown is absent, never zero.
+Times are Unix time stamps, so that a stale textfile is visible. Durations and latencies are in
+seconds. An unknown value is absent, never zero.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,50 +22,50 @@ JOB = "tickline"
 VERDICTS = ("pass", "no baseline", "fail")
 STATUSES = (RUNNING, FINISHED, "FAILED", "KILLED")
 
-# name without the prefix `tickline_` -> what it says, its labels
+# name without the prefix `tickline_` -> help text, labels
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "source_up": ("1 if the store answered when last asked.", ("source",)),
-    "nights": ("Nights among the last ones looked at, by MLflow status.", ("status",)),
-    "nightly_status": ("1 for the status of the newest night.", ("status", "simulated")),
-    "nightly_start_timestamp_seconds": ("When the newest night began.", ()),
-    "nightly_success_timestamp_seconds": ("When the newest finished night ended.", ()),
-    "nightly_duration_seconds": ("Length of the newest ended night.", ()),
+    "source_up": ("1 if the store responded to the last query.", ("source",)),
+    "nights": ("Number of recent nightly runs, by MLflow status.", ("status",)),
+    "nightly_status": ("1 for the status of the newest nightly run.", ("status", "simulated")),
+    "nightly_start_timestamp_seconds": ("Start of the newest nightly run.", ()),
+    "nightly_success_timestamp_seconds": ("End of the newest finished nightly run.", ()),
+    "nightly_duration_seconds": ("Duration of the newest ended nightly run.", ()),
     "nightly_stage_duration_seconds": (
-        "Length of each stage of the newest night, its state beside it.",
+        "Duration of each stage of the newest nightly run, with the stage's state.",
         ("stage", "state"),
     ),
-    "rows": ("Ticks that were validated in the newest night.", ()),
-    "rows_quarantined": ("Ticks that failed validation in the newest night.", ()),
-    "auc": ("Area under the ROC curve on the test day, newest judged night.", ("model",)),
-    "accuracy": ("Share of right decisions on the test day, newest judged night.", ("model",)),
+    "rows": ("Ticks validated in the newest nightly run.", ()),
+    "rows_quarantined": ("Ticks quarantined in the newest nightly run.", ()),
+    "auc": ("Area under the ROC curve on the test day, newest judged run.", ("model",)),
+    "accuracy": ("Share of correct decisions on the test day, newest judged run.", ("model",)),
     "latency_seconds": ("Latency of the chosen engine at batch 1.", ("engine", "quantile")),
-    "throughput_windows_per_second": ("Of the chosen engine, in batches.", ("engine",)),
-    "verdict": ("1 for the gate's word in the newest judged night.", ("verdict",)),
-    "champion_since_timestamp_seconds": ("Since when the champion serves.", ("version",)),
+    "throughput_windows_per_second": ("Throughput of the chosen engine in batches.", ("engine",)),
+    "verdict": ("1 for the gate's verdict on the newest judged run.", ("verdict",)),
+    "champion_since_timestamp_seconds": ("Time of the champion's approval.", ("version",)),
 }
 
 
 class PushError(TicklineError):
-    """The push gateway does not take the metrics."""
+    """The push gateway does not accept the metrics."""
 
 
 class NightCollector(Collector):
-    """Asks for the nights at each scrape.
+    """Reads the nightly runs at each scrape.
 
     Args:
-        look: reads MLflow and Prefect; called once a scrape.
+        read: reads MLflow and Prefect; called once per scrape.
     """
 
-    def __init__(self, look: Callable[[], History]) -> None:
-        self.look = look
+    def __init__(self, read: Callable[[], History]) -> None:
+        self.read = read
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """One gauge family a metric; a family without a value is left out."""
+        """One gauge family per metric; a family without a value is omitted."""
         families = {
             name: GaugeMetricFamily(f"tickline_{name}", text, labels=labels)
             for name, (text, labels) in METRICS.items()
         }
-        for name, labels, value in samples(self.look()):
+        for name, labels, value in samples(self.read()):
             families[name].add_metric(labels, value)
         return [family for family in families.values() if family.samples]
 
@@ -74,7 +74,7 @@ Sample = tuple[str, tuple[str, ...], float]
 
 
 def samples(history: History) -> list[Sample]:
-    """Every (metric, label values, value) that the nights give."""
+    """Every (metric, label values, value) of the nightly runs."""
     found: list[Sample] = [
         ("source_up", (name,), float(up)) for name, up in history.sources.items()
     ]
@@ -117,7 +117,7 @@ def _newest(night: Night) -> list[Sample]:
 
 def _judged(night: Night) -> list[Sample]:
     metrics, engine = night.metrics, night.engine or "unknown"
-    words: list[Sample] = [
+    verdicts: list[Sample] = [
         ("verdict", (verdict,), float(verdict == night.verdict)) for verdict in VERDICTS
     ]
     known = (
@@ -129,26 +129,26 @@ def _judged(night: Night) -> list[Sample]:
         ("latency_seconds", (engine, "0.99"), "p99_ms", 1e-3),
         ("throughput_windows_per_second", (engine,), "throughput", 1.0),
     )
-    return words + [
+    return verdicts + [
         (name, labels, metrics[key] * unit) for name, labels, key, unit in known if key in metrics
     ]
 
 
-def registry(look: Callable[[], History]) -> CollectorRegistry:
-    """A registry of the nights alone, without Python's and the process's own metrics."""
+def registry(read: Callable[[], History]) -> CollectorRegistry:
+    """A registry of these metrics only, without those of Python and of the process."""
     found = CollectorRegistry(auto_describe=False)
-    found.register(NightCollector(look))
+    found.register(NightCollector(read))
     return found
 
 
-def serve(look: Callable[[], History], port: int, host: str = HOST) -> Callable[[], None]:
-    """Answer scrapes at http://host:port/metrics in a thread; return what stops it.
+def serve(read: Callable[[], History], port: int, host: str = HOST) -> Callable[[], None]:
+    """Serve http://host:port/metrics in a thread; return a function that stops it.
 
     Raises:
         TicklineError: the port is taken.
     """
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry(look))
+        server, thread = start_http_server(port, addr=host, registry=registry(read))
     except OSError as error:
         raise TicklineError(
             f"cannot serve metrics: {error.strerror or error}",
@@ -178,13 +178,13 @@ def push(history: History, url: str) -> None:
     """Replace the job's metrics on a Prometheus push gateway.
 
     Raises:
-        PushError: it does not answer, or refuses them.
+        PushError: it does not respond, or refuses them.
     """
     try:
         push_to_gateway(url, job=JOB, registry=registry(lambda: history), timeout=10)
     except OSError as error:
         raise PushError(
-            f"the push gateway does not take the metrics: {error}",
+            f"the push gateway does not accept the metrics: {error}",
             where=str(httpx.URL(url).copy_with(userinfo=b"")),
             remedy="check its address, e.g. http://127.0.0.1:9091",
         ) from error

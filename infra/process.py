@@ -1,4 +1,4 @@
-"""Which process is it: its number alone is given to another one sooner or later."""
+"""Identity of a process: the pid alone is not enough, because pids are reused."""
 
 import os
 import socket
@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ProcessId(BaseModel):
-    """A process, told from every other on any machine at any time.
+    """Identity of a process, unique across machines and over time.
 
     Attributes:
-        boot: of the machine's present run, so that a restart ends all its processes.
-        birth: when it began, counted from that boot; no change of the clock moves it.
+        boot: id of the machine's boot; after a restart no earlier process matches.
+        birth: start time since boot; changes of the clock do not affect it.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -26,10 +26,10 @@ class ProcessId(BaseModel):
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
-        """The mark of a process of this machine.
+        """The identity of a process of this machine.
 
         Raises:
-            psutil.NoSuchProcess: there is none.
+            psutil.NoSuchProcess: it does not exist.
         """
         born = birth(pid)
         if born is None:
@@ -38,24 +38,24 @@ class ProcessId(BaseModel):
 
     @classmethod
     def own(cls) -> "ProcessId":
-        """The mark of this process."""
+        """The identity of this process."""
         return cls.of(os.getpid())
 
     @property
     def here(self) -> bool:
-        """Whether it is of this machine, so that `lives` can tell."""
+        """Whether it is on this machine; only then is `lives` valid."""
         return self.host == socket.gethostname()
 
     @property
     def lives(self) -> bool:
-        """Whether it is at work still; only for a process of this machine."""
+        """Whether it is still running; only for a process of this machine."""
         return self.boot == boot() and birth(self.pid) == self.birth
 
 
 def birth(pid: int) -> str | None:
-    """When a process began; None if it does not exist or is dead and not yet buried."""
+    """Start time of a process; None if it does not exist or is a zombie."""
     try:
-        # after the command's name, which may hold anything, in brackets
+        # the fields after the command's name, which is in brackets and may contain anything
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def birth(pid: int) -> str | None:
 
 @cache
 def boot() -> str:
-    """Names the machine's present run."""
+    """Id of the machine's current boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

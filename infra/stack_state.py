@@ -1,4 +1,4 @@
-"""What is known of the running stack, for whoever asks: files under `<home>/stack`."""
+"""State of the running stack, in files under `<home>/stack`."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from model_code.settings import Settings
 
 
 class ServiceState(BaseModel):
-    """One service as its supervisor sees it.
+    """One service as seen by its supervisor.
 
     Attributes:
         status: waiting, starting, up, silent, backing off, stopping or stopped.
         pid: of the service itself; None while it is not up.
         started: seconds since the epoch.
         restarts: starts after the first.
-        exit_code: of its last end; negative: killed by that signal.
+        exit_code: of its last exit; negative: killed by that signal.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -36,7 +36,7 @@ class StackState(BaseModel):
     """The supervisor and its services.
 
     Attributes:
-        supervisor: the process that keeps them.
+        supervisor: the supervising process.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -56,19 +56,19 @@ class StackState(BaseModel):
 
 
 def folder(settings: Settings) -> Path:
-    """Where the stack keeps its lock and state."""
+    """Folder of the stack's lock and state."""
     path = settings.home / "stack"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def lock_path(settings: Settings) -> Path:
-    """Locked for as long as a supervisor lives."""
+    """Lock file, held while a supervisor runs."""
     return folder(settings) / "lock"
 
 
 def pid_path(settings: Settings) -> Path:
-    """Process number of the supervisor that holds the lock."""
+    """Pid file of the supervisor that holds the lock."""
     return folder(settings) / "pid"
 
 
@@ -83,7 +83,7 @@ def log_path(settings: Settings, service: str) -> Path:
 
 
 def read(settings: Settings) -> StackState | None:
-    """State of the stack that runs in this home; None where none does."""
+    """State of the running stack of this home; None if there is none."""
     try:
         state = StackState.model_validate_json(state_path(settings).read_bytes())
     except (OSError, ValidationError):
@@ -92,7 +92,7 @@ def read(settings: Settings) -> StackState | None:
 
 
 def locked(settings: Settings) -> bool:
-    """Whether a supervisor lives in this home."""
+    """Whether a supervisor runs in this home."""
     try:
         with FileLock(lock_path(settings), timeout=0):
             return False

@@ -1,9 +1,9 @@
 """The stack's supervisor: one small process that keeps the services running.
 
-`python -m infra.supervisor PLAN` (JSON of `services.Plan`). It holds the lock of the home folder's
-stack for as long as it lives, writes its state atomically, restarts what dies or stops answering
-with exponential back-off, and at SIGTERM stops everything. Were it killed, the services end too:
-each is on a leash.
+`python -m infra.supervisor PLAN` (JSON of `services.Plan`). It holds the stack lock of the home
+folder, writes its state atomically, restarts services that exit or stop responding with exponential
+back-off, and stops everything at SIGTERM. If it is killed, the services end too, because each runs
+under `infra.exit_with_parent`.
 """
 
 import os
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from infra.exit_with_parent import adopt_orphans, kill_tree
 from infra.process import ProcessId
-from infra.servers import environment, forget_server
+from infra.servers import environment, remove_server_record
 from infra.services import Plan, Service, build
 from infra.stack_state import ServiceState, StackState, lock_path, log_path, pid_path, state_path
 from model_code.artifacts import atomic_file
@@ -31,8 +31,8 @@ from model_code.settings import Settings
 TICK_S = 0.25
 PROBE_S = 3.0  # between health checks of a service that is up
 START_TIMEOUT_S = 180.0
-PATIENCE_S = 60.0  # silent for so long while it should answer: restarted
-STABLE_S = 60.0  # up for so long: its earlier failures are forgotten
+PATIENCE_S = 60.0  # a service that does not respond for this long is restarted
+STABLE_S = 60.0  # after this long up, earlier failures no longer count
 BACK_OFF_S = (1.0, 60.0)
 STOP_TIMEOUT_S = 20.0
 LOG_BYTES = 10 << 20
@@ -49,15 +49,15 @@ class Supervised:
         self.process: subprocess.Popen[bytes] | None = None
         self.status = "waiting"
         self.pid: int | None = None
-        self.restarts = -1  # the first start is none
+        self.restarts = -1  # the first start is not a restart
         self.exit_code: int | None = None
         self.started = 0.0
         self._failures = 0
-        self._begun = self._next_start = self._next_probe = self._last_well = 0.0
+        self._begun = self._next_start = self._next_probe = self._last_healthy = 0.0
 
     @property
     def state(self) -> ServiceState:
-        """What is shown of it."""
+        """Its state as stored and shown."""
         return ServiceState(
             name=self.service.name,
             status=self.status,
@@ -80,19 +80,19 @@ class Supervised:
             self._probe(now)
 
     def postpone(self) -> None:
-        """Leave it alone for as long as the longest back-off."""
+        """Skip it for the longest back-off."""
         if self.process is None:
             self.status = "backing off"
         self._next_start = self._next_probe = time.monotonic() + BACK_OFF_S[1]
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Send SIGTERM."""
         self.status = "stopping"
         if self.process:
             self.process.terminate()
 
     def reap(self, deadline: float) -> None:
-        """Wait until it is gone; kill it at the deadline (monotonic seconds)."""
+        """Wait until it has exited; kill it at the deadline (monotonic seconds)."""
         if self.process is None:
             return
         try:
@@ -100,7 +100,7 @@ class Supervised:
         except subprocess.TimeoutExpired:
             kill_tree(psutil.Process(self.process.pid))
             self.process.wait()
-        self._gone()
+        self._clean_up()
 
     def _start(self, now: float) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -116,15 +116,15 @@ class Supervised:
             )
         self.status, self.started = "starting", time.time()
         self.restarts += 1
-        self._begun = self._last_well = now
+        self._begun = self._last_healthy = now
         self._next_probe = now
 
     def _probe(self, now: float) -> None:
         assert self.process is not None  # noqa: S101
-        well = self.service.healthy()
+        healthy = self.service.healthy()
         self._next_probe = now + (PROBE_S if self.status == "up" else 2 * TICK_S)
-        if well:
-            self._last_well = now
+        if healthy:
+            self._last_healthy = now
             if self.status != "up":
                 self._came_up()
             if now - self._begun > STABLE_S:
@@ -133,8 +133,8 @@ class Supervised:
         patience = START_TIMEOUT_S if self.status == "starting" else PATIENCE_S
         if self.status == "up":
             self.status = "silent"
-        if now - self._last_well > patience:
-            say(f"{self.service.name} does not answer: stopping it")
+        if now - self._last_healthy > patience:
+            say(f"{self.service.name} does not respond: killing it")
             kill_tree(psutil.Process(self.process.pid))
 
     def _came_up(self) -> None:
@@ -144,22 +144,22 @@ class Supervised:
         if self.status == "starting" and self.service.when_up:
             try:
                 self.service.when_up(self.pid)
-            except Exception as error:  # a model that does not load must not take the stack down
+            except Exception as error:  # a model that does not load must not stop the stack
                 say(f"{self.service.name} is up, but: {error}")
         self.status = "up"
-        say(f"{self.service.name} is up at {self.service.address}, process {self.pid}")
+        say(f"{self.service.name} is up at {self.service.address} (pid {self.pid})")
 
     def _ended(self, code: int, now: float) -> None:
-        self._gone()
+        self._clean_up()
         self.exit_code = code
         first, longest = BACK_OFF_S
         delay = min(first * 2**self._failures, longest)
         self._failures += 1
         self._next_start = now + delay
         self.status = "backing off"
-        say(f"{self.service.name} ended with status {code}; again in {delay:g} s")
+        say(f"{self.service.name} exited with status {code}; restart in {delay:g} s")
 
-    def _gone(self) -> None:
+    def _clean_up(self) -> None:
         if self.process and self.process.stdin:
             self.process.stdin.close()
         self.process, self.pid, self.status = None, None, "stopped"
@@ -174,11 +174,11 @@ class Supervisor:
         self.settings, self.plan = settings, plan
         self.services = [Supervised(service, settings) for service in build(settings, plan)]
         self._me = psutil.Process()
-        self._others = {child.pid for child in self._me.children()}  # none, but for tests
+        self._others = {child.pid for child in self._me.children()}  # empty except in tests
         self._written: StackState | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Keep everything running until told to stop; then leave no process."""
+        """Keep all services running until `stop` is set; then stop every process."""
         try:
             while not stop.wait(TICK_S):
                 up = {found.service.name for found in self.services if found.status == "up"}
@@ -192,39 +192,39 @@ class Supervisor:
         restarting = found.process is None
         try:
             found.step(up)
-        except OSError as error:  # a full disk, no more processes: the others must not fall too
+        except OSError as error:  # a full disk, no more processes: the others must keep running
             found.postpone()
             say(f"{found.service.name}: {error}")
         with suppress(OSError):
             rotate(found.log)
         if restarting:
-            self._sweep()
+            self._kill_orphans()
 
     def _stop(self) -> None:
         say("stopping")
-        # whoever needs another is stopped before it
-        needy = [found for found in self.services if found.service.after]
-        for group in (needy, [found for found in self.services if found not in needy]):
+        # dependents are stopped first
+        dependents = [found for found in self.services if found.service.after]
+        for group in (dependents, [found for found in self.services if found not in dependents]):
             for found in group:
                 found.terminate()
             self._write()
             deadline = time.monotonic() + STOP_TIMEOUT_S
             for found in group:
                 found.reap(deadline)
-        self._sweep()
-        forget_server(self.settings)
+        self._kill_orphans()
+        remove_server_record(self.settings)
         state_path(self.settings).unlink(missing_ok=True)
         say("stopped")
 
-    def _sweep(self) -> None:
-        """Kill what a service left behind whose leash was killed: it came back to us."""
-        leashes = {found.process.pid for found in self.services if found.process}
+    def _kill_orphans(self) -> None:
+        """Kill orphaned children of a killed launcher: they were re-parented to this process."""
+        launchers = {found.process.pid for found in self.services if found.process}
         while orphans := [
-            child for child in self._me.children() if child.pid not in leashes | self._others
+            child for child in self._me.children() if child.pid not in launchers | self._others
         ]:
             for orphan in orphans:
                 kill_tree(orphan)
-                orphan.wait(STOP_TIMEOUT_S)  # nobody else would bury it
+                orphan.wait(STOP_TIMEOUT_S)  # reaps the zombie
 
     def _write(self) -> None:
         state = StackState(
@@ -237,15 +237,15 @@ class Supervisor:
         try:
             with atomic_file(state_path(self.settings)) as temporary:
                 temporary.write_text(state.model_dump_json(indent=1))
-        except StorageError:  # a full disk must not take the stack down; the next turn tries again
+        except StorageError:  # a full disk must not stop the stack; the next step tries again
             return
         self._written = state
 
 
 def rotate(log: Path) -> None:
-    """Move a log that grew too long to `.1` and go on with an empty one.
+    """Copy a log that is too long to `.1` and truncate it.
 
-    Writers have it open for appending, so it is copied and cut, not renamed.
+    Writers have it open for appending, so it is not renamed.
     """
     if log.exists() and log.stat().st_size > LOG_BYTES:
         shutil.copyfile(log, log.with_suffix(".log.1"))
@@ -253,13 +253,13 @@ def rotate(log: Path) -> None:
 
 
 def say(text: str) -> None:
-    """A line in the supervisor's own log."""
-    with suppress(OSError):  # its log lies on a disk that may be full
+    """Write a line to the supervisor's log."""
+    with suppress(OSError):  # the disk may be full
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)  # noqa: T201
 
 
 def main(plan_json: str) -> int:
-    """Supervise until SIGTERM; 3 where another supervisor has this home."""
+    """Supervise until SIGTERM; return 3 if another supervisor runs in this home."""
     settings = Settings().resolved()
     lock = FileLock(lock_path(settings), timeout=0)
     try:

@@ -1,4 +1,4 @@
-"""Both servers' pages on loopback, for as long as a person looks."""
+"""The pages of Prefect and MLflow on loopback, until Ctrl-C."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ def serve(
     """Run Prefect's and MLflow's servers until Ctrl-C.
 
     Raises:
-        ServerError: one of them does not start; its log's end is in the message.
+        ServerError: one of them does not start; the end of its log is in the message.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     prefect, mlflow = prefect_command(prefect_port), mlflow_command(settings, mlflow_port)
     prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
     secrets = auth.server_environment(settings)
-    # the page's scripts ask there
+    # used by the page's scripts
     api = {"PREFECT_SERVER_UI_API_URL": f"{prefect_page}/api"} | secrets
     say("starting both servers (up to half a minute)...")
     with (

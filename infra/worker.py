@@ -9,17 +9,17 @@ from model_code.settings import Settings
 
 
 def work(settings: Settings, *, pool: str, once: bool) -> NoReturn:
-    """Become a worker of a process work pool, so that whoever stops this process stops it.
+    """Replace this process with a worker of a process work pool; stopping it stops the worker.
 
     Raises:
-        ServerError: no Prefect server answers.
+        ServerError: no Prefect server responds.
     """
     url = settings.prefect_api_url or os.environ.get("PREFECT_API_URL") or running_server(settings)
     if not url or not healthy(f"{url}/health", timeout_s=BUSY_S):
         raise ServerError(
             "no Prefect server answers",
             where=url or "PREFECT_API_URL is not set",
-            remedy="tickline up starts a server and a worker",
+            remedy="start a server and a worker: tickline up",
         )
     command = [*worker_command(pool), *(["--run-once"] if once else [])]
     variables = os.environ | environment(settings) | {"PREFECT_API_URL": url}

@@ -1,6 +1,7 @@
-"""Content-addressed artefacts: what passes between stages is a reference with a hash.
+"""Content-addressed artefacts: stages exchange references with a hash.
 
-Every write is atomic: into a temporary name beside the target, flushed, then renamed.
+Every write is atomic: the file is written to a temporary name beside the target, flushed, then
+renamed.
 """
 
 import errno
@@ -20,10 +21,10 @@ DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class ArtifactRef(BaseModel):
-    """Where an artefact lies and what its bytes must hash to.
+    """Path of an artefact and the hash of its bytes.
 
     Attributes:
-        name: file or folder name, for people.
+        name: file or folder name, for messages.
         path: absolute local path.
         sha256: of the file's bytes, or of the folder's sorted list of (relative name, sha256).
     """
@@ -43,9 +44,9 @@ class ArtifactRef(BaseModel):
         path = Path(self.path)
         if not path.exists():
             raise IntegrityError(
-                f"artefact {self.name} is gone",
+                f"artefact {self.name} is missing",
                 where=self.path,
-                remedy="tickline rerun --last-failed computes it again",
+                remedy="compute it again: tickline rerun --last-failed",
             )
         found = hash_path(path)
         if found != self.sha256:
@@ -53,7 +54,7 @@ class ArtifactRef(BaseModel):
                 f"artefact {self.name} was changed after it was written: "
                 f"expected sha256 {self.sha256[:12]}, found {found[:12]}",
                 where=self.path,
-                remedy="tickline rerun --last-failed computes it again",
+                remedy="compute it again: tickline rerun --last-failed",
             )
         return path
 
@@ -123,7 +124,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Say a failed write in the words of an on-call engineer."""
+    """Convert a failed write into a `StorageError` with path and remedy."""
     return StorageError(
         f"cannot write {path.name}: {error.strerror or error}",
         where=str(path),
@@ -133,7 +134,7 @@ def storage_error(error: OSError, path: Path) -> StorageError:
 
 
 class ArtifactStore:
-    """Artefacts by content: `<root>/<sha[:2]>/<sha>/<name>`; equal bytes are kept once."""
+    """Artefacts by hash: `<root>/<sha[:2]>/<sha>/<name>`; equal bytes are stored once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -158,7 +159,7 @@ class ArtifactStore:
     def put(self, path: Path) -> ArtifactRef:
         """Move a finished file or folder into the store and return its reference.
 
-        Bytes that were changed since they were stored are replaced by the sound ones.
+        A stored copy whose bytes were changed since is replaced.
 
         Raises:
             StorageError: the store cannot be written.
@@ -175,7 +176,7 @@ class ArtifactStore:
                 shutil.rmtree(target)
             path.replace(target)
         except OSError as error:
-            if target.exists() and hash_path(target) == sha256:  # another process was quicker
+            if target.exists() and hash_path(target) == sha256:  # another process stored it first
                 return ref
             raise storage_error(error, target) from error
         return ref

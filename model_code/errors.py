@@ -1,4 +1,4 @@
-"""Errors that say what was wrong, where, and what to do about it."""
+"""Errors with what was wrong, where, and what to do."""
 
 
 class TicklineError(Exception):
@@ -64,7 +64,7 @@ class EngineUnavailableError(EngineError):
 
 
 class ExportError(TicklineError):
-    """An exported graph is not the network it came from."""
+    """An exported graph does not match its network."""
 
 
 class GateError(TicklineError):
@@ -72,8 +72,8 @@ class GateError(TicklineError):
 
 
 class ServingError(TicklineError):
-    """The model server refuses, does not answer in time, or answers wrongly."""
+    """The model server refuses a request, does not respond in time, or responds wrongly."""
 
 
 class PromotionError(TicklineError):
-    """A version must not, or cannot, be put into service."""
+    """A version must not or cannot be promoted."""

@@ -1,4 +1,4 @@
-"""Facts about the machine that computed something."""
+"""Facts about this machine, stored with results."""
 
 import functools
 import os
@@ -10,13 +10,13 @@ import psutil
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _DRIVER = Path("/sys/module/nvidia/version")
 
-# what decides which arithmetic an engine can really use
+# the flags that decide which arithmetic an engine can use natively
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
 
 @functools.cache
 def processor() -> str:
-    """The processor's name with its arithmetic extensions, and the GPU's if there is one."""
+    """The processor's name with its arithmetic extensions, and the GPUs' names if there are any."""
     cpu = _cpuinfo()
     name = cpu.get("model name", platform.processor() or platform.machine())
     flags = [flag for flag in FLAGS if flag in cpu.get("flags", "").split()]
@@ -31,7 +31,7 @@ def flags() -> set[str]:
 
 @functools.cache
 def gpus() -> tuple[str, ...]:
-    """Names of the CUDA devices torch can use."""
+    """Names of the CUDA devices that torch can use."""
     import torch
 
     if not torch.cuda.is_available():

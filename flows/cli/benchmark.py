@@ -63,13 +63,13 @@ def bench(
             "open_loop_hz": open_loop_hz,
         },
     }
-    asked = read_spec(NightlySpec, spec, changes)
-    if "engines" not in asked.benchmark.model_fields_set:  # set neither here nor in the file
-        every = asked.benchmark.model_copy(update={"engines": ENGINE_NAMES})
-        asked = asked.model_copy(update={"benchmark": every})
+    wanted = read_spec(NightlySpec, spec, changes)
+    if "engines" not in wanted.benchmark.model_fields_set:  # set neither here nor in the file
+        every = wanted.benchmark.model_copy(update={"engines": ENGINE_NAMES})
+        wanted = wanted.model_copy(update={"benchmark": every})
     from flows.runs.local import run_bench
 
-    found = run_bench(asked, settings, repeat)
+    found = run_bench(wanted, settings, repeat)
     from flows.cli.tables import (
         bench_tables,  # imports Prefect: after its environment is set
     )

@@ -193,11 +193,11 @@ def backfill(
     with connected(settings):
         from flows.backfill import backfill as run_backfill
 
-        nights = run_backfill(wanted, start.date(), end.date(), parallel)
+        results = run_backfill(wanted, start.date(), end.date(), parallel)
     table = Table("date", "verdict", "engine", "AUC", "gradient boosting", title="Backfill")
-    for night in nights:
+    for result in results:
         scores = [
-            "–" if score is None else f"{score:.4f}" for score in (night.auc, night.baseline_auc)
+            "–" if score is None else f"{score:.4f}" for score in (result.auc, result.baseline_auc)
         ]
-        table.add_row(night.date, night.verdict, night.engine, *scores)
+        table.add_row(result.date, result.verdict, result.engine, *scores)
     out.print(table)

@@ -112,7 +112,7 @@ def main(
 
 
 def play(settings: Settings, data: str | None, small: bool, goals: Path | None) -> None:
-    """The scenes, in order."""
+    """Run the steps of the demo in order."""
     from flows.runs import promotions
 
     simulated = data is None or data.startswith("simulated:")
@@ -120,12 +120,12 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     wanted = PromotionSpec(allow_simulated=simulated, max_disagreement=0.4)
     say("first nightly: one epoch")
     first = candidate(run_nightly(data, small, goals, epochs=1))
-    begin(settings, first, wanted)
+    start_promotion(settings, first, wanted)
     approve(settings, first, "no baseline, but all other goals are met")
 
     say("second nightly: three epochs")
     second = candidate(run_nightly(data, small, goals, epochs=3))
-    begin(settings, second, wanted)
+    start_promotion(settings, second, wanted)
     serving = ServingRepository(settings.serving_repository)
     staged = settings.staging_repository / MODEL_NAME / str(second)
     with Clients(str(settings.triton_url), serving.route_file, staged) as clients:
@@ -179,7 +179,7 @@ def candidate(outcome: "Outcome") -> int:
     return int(outcome.registered.version)
 
 
-def begin(settings: Settings, version: int, wanted: PromotionSpec) -> None:
+def start_promotion(settings: Settings, version: int, wanted: PromotionSpec) -> None:
     """Start the promotion; it suspends until the decision."""
     from flows.runs import promotions
 

@@ -131,7 +131,8 @@ def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause,
     if error == MESSAGE:  # the run itself could not write its error, e.g. on a full disk
         error = ""
     if crashed and NOT_STARTED in text:
-        return "machine", " ".join(text.split())[:300], "tickline logs worker -n 100"
+        remedy = "read the worker's log: tickline logs worker -n 100"
+        return "machine", " ".join(text.split())[:300], remedy
     if crashed:
         return "machine", KILLED, "check memory: dmesg | tail; check the disk: df -h"
     remedy = _advice(error or text)
@@ -157,7 +158,7 @@ def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
         found = read(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
-    newest = {plain_name(stage.name): stage for stage in ordered}  # one task run per attempt
+    newest = {plain_name(stage.name): stage for stage in ordered}  # of several attempts
     return [stage for stage in ordered if newest[plain_name(stage.name)] is stage]
 
 

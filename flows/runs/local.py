@@ -67,10 +67,10 @@ def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Benc
 
 
 def _install_triton(spec: NightlySpec, settings: Settings) -> None:
-    """Install the server for the benchmark's row `triton-grpc`; without it the row says why."""
+    """Install Triton for the benchmark's row `triton-grpc`; if that fails, the row says why."""
     if not spec.benchmark.served:
         return
     try:
         install(settings, say=print)
     except ServerError as error:
-        print(f"no Triton server, so no row {TRITON_ROW}: {error.what}")  # noqa: T201
+        print(f"row {TRITON_ROW} is skipped: {error.what}")  # noqa: T201

@@ -47,13 +47,13 @@ class Outcome(Record):
 
     @property
     def majority(self) -> float:
-        """Accuracy on the test day of always predicting its more frequent label."""
+        """Test accuracy of always predicting the more frequent label."""
         rate = float(self.windows["test"]["label_rate"])
         return max(rate, 1.0 - rate)
 
     @property
     def behind_boosting(self) -> str:
-        """That gradient boosting has the higher test AUC, in a sentence; empty where it has not."""
+        """A warning if gradient boosting has the higher test AUC; empty if it has not."""
         row = self.benchmark.row(self.engine)
         auc, boosting = row.quality.auc if row else None, self.baseline["auc"]
         if auc is None or auc >= boosting:

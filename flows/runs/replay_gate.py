@@ -46,7 +46,7 @@ def replay(
         GateError: the goals are malformed, or the run cannot be judged.
     """
     asked = load_goals(goals)
-    with _found(measured, settings) as (run, simulated):
+    with _stored_run(measured, settings) as (run, simulated):
         verdicts = judge_run(run, asked, simulated=simulated)
         choice = choose(run, verdicts, pin)
     unknown = set(engines) - set(verdicts)
@@ -90,7 +90,7 @@ def _number(value: float | None) -> str:
 
 
 @contextmanager
-def _found(measured: str, settings: Settings) -> Iterator[tuple[BenchmarkRun, bool]]:
+def _stored_run(measured: str, settings: Settings) -> Iterator[tuple[BenchmarkRun, bool]]:
     """Yield the stored run, and whether its market was simulated."""
     path = Path(measured).expanduser()
     if path.exists():

@@ -1,1 +1,1 @@
-"""The real Triton server on a machine without a GPU: installed, run, stopped."""
+"""The real Triton server on a machine without a GPU: install, run, stop."""

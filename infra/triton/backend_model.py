@@ -1,9 +1,8 @@
-"""Triton backend `onnxruntime` or `openvino` in Python: serves a repository made for the C++ ones.
+"""Triton backend `onnxruntime` or `openvino` in Python, for repositories of the C++ backends.
 
-Runs inside the server's own environment (numpy below 2), where nothing of Tickline is installed.
-The library, its threads and its precision come from the model's configuration alone. Requests that
-the server batched are one call of the library; batch 1 has a graph of its own, its shapes fixed,
-as the engines called directly have.
+It runs in the server's own environment (numpy below 2), without Tickline. The library, its threads
+and its precision come from the model's configuration only. A batch of requests is one call of the
+library. Batch 1 has its own graph with fixed shapes, as in the engines called directly.
 
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 Source: github.com/triton-inference-server/backend, docs/python_based_backends.md.
@@ -18,8 +17,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-SINGLE = "batch_1_graph"  # "fixed" or "dynamic": the C++ backends do not know it
-BATCH_DIM = "batch"  # as the export names it
+SINGLE = "batch_1_graph"  # "fixed" or "dynamic"; the C++ backends do not use it
+BATCH_DIM = "batch"  # its name in the export
 Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 OPENVINO_KEYS = (
@@ -35,7 +34,7 @@ class TritonPythonModel:
     """One instance of a model; the server calls its methods from one thread."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compile the version's file as the model's configuration says."""
+        """Compile the version's file according to the model's configuration."""
         config = json.loads(args["model_config"])
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         path = Path(args["model_repository"], args["model_version"])
@@ -43,7 +42,7 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
-        # buffers of batch 1, bound once; what is answered from them is copied by the server
+        # buffers of batch 1, bound once; the server copies the output
         x_BTF, logits_BC = (
             np.zeros((1, *map(int, tensor["dims"])), np.float32)
             for tensor in (config["input"][0], config["output"][0])
@@ -51,32 +50,32 @@ class TritonPythonModel:
         self._run = OPENERS[config["backend"]](path, parameters, x_BTF, logits_BC)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer a batch of requests; those with NaN or infinity are refused alone."""
+        """Process a batch of requests; only those with NaN or infinity are refused."""
         if len(requests) == 1:
-            return [self._alone(requests[0])]
+            return [self._single(requests[0])]
         parts = [self._windows(request) for request in requests]
-        sound = [x_BTF for x_BTF in parts if np.isfinite(x_BTF).all()]
-        if not sound:
+        finite = [x_BTF for x_BTF in parts if np.isfinite(x_BTF).all()]
+        if not finite:
             return [_refused() for _ in parts]
         try:
-            logits_BC = self._run(np.concatenate(sound))
-        except Exception as error:  # whatever the library raises, the server must live
+            logits_BC = self._run(np.concatenate(finite))
+        except Exception as error:  # no error of the library may stop the server
             return [_failed(error) for _ in parts]
         responses, start = [], 0
         for x_BTF in parts:
             if not np.isfinite(x_BTF).all():
                 responses.append(_refused())
                 continue
-            responses.append(self._answer(logits_BC[start : start + len(x_BTF)]))
+            responses.append(self._response(logits_BC[start : start + len(x_BTF)]))
             start += len(x_BTF)
         return responses
 
-    def _alone(self, request: Any) -> Any:
+    def _single(self, request: Any) -> Any:
         x_BTF = self._windows(request)
         if not np.isfinite(x_BTF).all():
             return _refused()
         try:
-            return self._answer(self._run(x_BTF))
+            return self._response(self._run(x_BTF))
         except Exception as error:  # as above
             return _failed(error)
 
@@ -84,12 +83,12 @@ class TritonPythonModel:
         windows: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
         return windows
 
-    def _answer(self, logits_BC: NDArray[Any]) -> Any:
+    def _response(self, logits_BC: NDArray[Any]) -> Any:
         return pb_utils.InferenceResponse([pb_utils.Tensor(self._output, logits_BC)])
 
 
 def _refused() -> Any:
-    message = "windows hold NaN or infinity: mend the features before sending them"
+    message = "windows contain NaN or infinity: fix the features before sending them"
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
     )
@@ -110,9 +109,9 @@ def _onnxruntime(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: 
             options.add_free_dimension_override_by_name(BATCH_DIM, batch)
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    anything = session(None)
-    single = session(1) if parameters.get(SINGLE) == "fixed" else anything
-    inputs, outputs = [tensor.name for tensor in (*anything.get_inputs(), *anything.get_outputs())]
+    dynamic = session(None)
+    single = session(1) if parameters.get(SINGLE) == "fixed" else dynamic
+    inputs, outputs = [tensor.name for tensor in (*dynamic.get_inputs(), *dynamic.get_outputs())]
     binding = single.io_binding()
     for bind, name, array in (
         (binding.bind_input, inputs, x_BTF),
@@ -125,7 +124,7 @@ def _onnxruntime(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: 
             x_BTF[:] = windows_BTF
             single.run_with_iobinding(binding)
             return cast("NDArray[Any]", logits_BC)
-        return cast("NDArray[Any]", anything.run([outputs], {inputs: windows_BTF})[0])
+        return cast("NDArray[Any]", dynamic.run([outputs], {inputs: windows_BTF})[0])
 
     return run
 
@@ -142,7 +141,7 @@ def _openvino(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any
             graph.reshape(list(shape))
         return core.compile_model(graph, "CPU", wanted).create_infer_request()
 
-    anything = request(None)
+    dynamic = request(None)
     single = request(x_BTF.shape if parameters.get(SINGLE) == "fixed" else None)
     single.set_input_tensor(ov.Tensor(x_BTF, shared_memory=True))
     single.set_output_tensor(ov.Tensor(logits_BC, shared_memory=True))
@@ -152,8 +151,8 @@ def _openvino(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any
             x_BTF[:] = windows_BTF
             single.infer()
             return cast("NDArray[Any]", logits_BC)
-        anything.infer([windows_BTF], share_inputs=True)
-        return cast("NDArray[Any]", anything.get_output_tensor(0).data)
+        dynamic.infer([windows_BTF], share_inputs=True)
+        return cast("NDArray[Any]", dynamic.get_output_tensor(0).data)
 
     return run
 

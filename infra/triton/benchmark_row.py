@@ -25,13 +25,13 @@ from model_code.serving.load import LoadResult, closed_loop, open_loop
 from model_code.serving.predictor import TritonPredictor
 from model_code.settings import MODEL_NAME, BenchmarkSpec, Settings
 
-NOT_INSTALLED = "not installed: tickline triton up installs it once"
+NOT_INSTALLED = "not installed; to install it: tickline triton up"
 PROBES = 15
 
 
 @dataclass(frozen=True)
 class ServedEngine:
-    """One engine in a running server, and the client that asks it."""
+    """One engine in a running server, and its client."""
 
     engine: str
     url: str
@@ -39,7 +39,7 @@ class ServedEngine:
     predictor: TritonPredictor
 
     def under_load(self, windows_BTF: NDArray[np.float32], spec: BenchmarkSpec) -> Served:
-        """Server times of single requests, then many clients at once, then a fixed rate."""
+        """Measure single requests in the server, then concurrent clients, then a fixed rate."""
         before = self.client.statistics()
         for index in range(len(windows_BTF)):
             self.predictor.predict(windows_BTF[index : index + 1])
@@ -69,13 +69,13 @@ def served(
     predictors: Mapping[str, Predictor],
     probe_BTF: NDArray[np.float32],
 ) -> Iterator[ServedEngine | str]:
-    """Serve the engine that answers a few probes fastest; or say why none can be served."""
+    """Serve the engine that is fastest in a few probes; yield a reason if none can be served."""
     if not installed(settings):
         yield NOT_INSTALLED
         return
     names = [name for name in predictors if name in SERVABLE]
     if not names:
-        yield "no engine at hand that Triton can serve"
+        yield "no available engine that Triton can serve"
         return
     engine = min(names, key=lambda name: _median_s(predictors[name], probe_BTF))
     sidecar = EngineSidecar.load(folders[engine])
@@ -108,7 +108,7 @@ def _load(load: str, found: LoadResult) -> LoadRow:
         reasons = "; ".join(f"{text} ({count})" for text, count in found.errors.items())
         raise ServingError(
             f"the server answered none of {found.requests} requests under {load}: {reasons}",
-            remedy="see the server's log, or measure without it: benchmark.served: false",
+            remedy="see the server's log, or measure without Triton: benchmark.served: false",
         )
     return LoadRow(
         load=load,

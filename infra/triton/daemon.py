@@ -1,7 +1,7 @@
-"""The Triton server that people and flows share: up, down, status, its address.
+"""The shared Triton server: up, down, status, address.
 
-Its state file holds what identifies the process (pid and start time), so that a stale one, or
-another process with the same pid, is told apart.
+Its state file contains pid and start time of the process, so that a stale file or a reused pid is
+detected.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class _State(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     pid: int
-    started: float  # seconds since the epoch, as the kernel says
+    started: float  # seconds since the epoch, from the kernel
     http: int
     grpc: int
     metrics: int
@@ -52,13 +52,13 @@ class _State(BaseModel):
 
 
 def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
-    """Start the server, or find it running; load the model if the repository holds one.
+    """Start the server unless it is running; load the model if the repository has one.
 
     Raises:
-        ServerError: a port is taken, it cannot be installed or does not start.
+        ServerError: a port is taken, or the server cannot be installed or does not start.
         IntegrityError: a version's bytes are not the approved ones; it was not loaded (the server
-            runs on).
-        ServingError: the model does not load (the server runs on).
+            keeps running).
+        ServingError: the model does not load (the server keeps running).
     """
     folder = settings.home / "triton"
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,26 +73,26 @@ def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
             log.parent.mkdir(parents=True, exist_ok=True)
             pid = _spawn(command(installation, repository, ports), environment(installation), log)
             _await(pid, ports, log)
-            _remember(settings, pid, ports, repository)
+            _save_state(settings, pid, ports, repository)
             server = TritonServer.at(pid, ports, repository, log)
     _load(server)
     return server
 
 
 def adopt(settings: Settings, pid: int, ports: Ports) -> None:
-    """Make a server that another keeper started the one of this home, and load its model.
+    """Register a server started by the supervisor as this home's server, and load its model.
 
     Raises:
         IntegrityError: a version's bytes are not the approved ones; it was not loaded.
-        ServingError: the model does not load (the server runs on).
+        ServingError: the model does not load (the server keeps running).
     """
     (settings.home / "triton").mkdir(parents=True, exist_ok=True)
-    _remember(settings, pid, ports, settings.serving_repository)
+    _save_state(settings, pid, ports, settings.serving_repository)
     _load(TritonServer.at(pid, ports, settings.serving_repository, _log(settings)))
 
 
 def down(settings: Settings) -> bool:
-    """Stop the server and wait until it is gone; False when none was running."""
+    """Stop the server and wait until it has exited; False if none was running."""
     folder = settings.home / "triton"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
@@ -108,7 +108,7 @@ def down(settings: Settings) -> bool:
 
 
 def status(settings: Settings) -> TritonServer | None:
-    """The server that `up` started for this home, None when it is not running."""
+    """The server that `up` started for this home, or None if it is not running."""
     state = _state(settings)
     if state is None or not state.alive():
         return None
@@ -116,7 +116,7 @@ def status(settings: Settings) -> TritonServer | None:
 
 
 def serving_url(settings: Settings) -> str:
-    """Where clients ask, as host:port: the configured one, or that of `up`.
+    """The serving address as host:port: the configured one, or that of `up`.
 
     Raises:
         ServerError: none is configured or running.
@@ -128,12 +128,12 @@ def serving_url(settings: Settings) -> str:
         raise ServerError(
             "no Triton server is running",
             where=str(_record(settings)),
-            remedy="tickline triton up, or name one: TICKLINE_TRITON_URL=host:8001",
+            remedy="start one: tickline triton up, or configure one: TICKLINE_TRITON_URL=host:8001",
         )
     return server.grpc_url
 
 
-def _remember(settings: Settings, pid: int, ports: Ports, repository: Path) -> None:
+def _save_state(settings: Settings, pid: int, ports: Ports, repository: Path) -> None:
     state = _State(
         pid=pid,
         started=psutil.Process(pid).create_time(),
@@ -155,13 +155,13 @@ def _load(server: TritonServer) -> None:
 
 
 def _require_approved(home: Path) -> None:
-    """A start reads from disk what a promotion proved long ago."""
+    """Check that every version on disk is unchanged and approved; Triton is about to read it."""
     for folder in sorted(home.iterdir()):
         if folder.name.isdecimal() and Manifest.load(folder).approval is None:
             raise IntegrityError(
-                f"version {folder.name} lies in the serving repository and was never approved",
+                f"version {folder.name} in the serving repository was never approved",
                 where=str(folder),
-                remedy="only a promotion writes there: move it away, then tickline triton up",
+                remedy="only a promotion may add versions: move it away, then tickline triton up",
             )
 
 
@@ -190,7 +190,8 @@ def _require_free(ports: Ports) -> None:
                 raise ServerError(
                     f"port {port} is taken",
                     where=f"{HOST}:{port}",
-                    remedy="stop what listens there, or choose: tickline triton up --grpc-port ...",
+                    remedy="stop the process that uses it, or choose another port: "
+                    "tickline triton up --grpc-port ...",
                 ) from error
 
 
@@ -232,13 +233,13 @@ def _stop(process: psutil.Process) -> None:
     except psutil.TimeoutExpired:
         process.kill()
         process.wait()
-    for stub in stubs:  # a killed server's model processes would linger
+    for stub in stubs:  # the model processes of a killed server would keep running
         with contextlib.suppress(psutil.NoSuchProcess):
             stub.kill()
 
 
 def live_server(settings: Settings) -> str:
-    """The serving Triton server's address, after it answered.
+    """The serving Triton server's address, after checking that it responds.
 
     Raises:
         ServerError: it is not running.
@@ -249,6 +250,6 @@ def live_server(settings: Settings) -> str:
             raise ServerError(
                 "the Triton server does not answer",
                 where=url,
-                remedy="tickline triton up (it starts where it stopped), then the same command",
+                remedy="start it: tickline triton up, then run the same command again",
             )
     return url

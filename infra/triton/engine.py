@@ -1,4 +1,4 @@
-"""Serve one engine on its own, for a benchmark or a test: a temporary repository and server."""
+"""Serve a single engine for a benchmark or a test: a temporary repository and server."""
 
 import shutil
 import tempfile
@@ -16,7 +16,7 @@ from model_code.settings import MODEL_NAME, Settings
 def serving_engine(
     settings: Settings, engine_folder: Path, sidecar: EngineSidecar
 ) -> Iterator[TritonServer]:
-    """Serve what `Engine.build` wrote as version 1 of the model, as it would be in production.
+    """Serve a folder written by `Engine.build` as version 1 of the model, as in production.
 
     Raises:
         EngineError: Triton has no backend for the engine.
@@ -27,21 +27,23 @@ def serving_engine(
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix="engine-") as folder:
         repository = Path(folder)
-        lay(repository, 1, engine_folder, sidecar)
+        add_version(repository, 1, engine_folder, sidecar)
         with running(settings, repository, models=(MODEL_NAME,)) as server:
             yield server
 
 
-def lay(repository: Path, version: int, engine_folder: Path, sidecar: EngineSidecar) -> Path:
-    """Put an engine into a repository of one's own, without a manifest; return its folder.
+def add_version(
+    repository: Path, version: int, engine_folder: Path, sidecar: EngineSidecar
+) -> Path:
+    """Add an engine to a temporary repository, without a manifest; return its folder.
 
-    The version appears by one rename, so that a running server may load it.
+    The version appears by one rename, so that a running server can load it.
     """
     home = repository / MODEL_NAME
     home.mkdir(parents=True, exist_ok=True)
     (home / "config.pbtxt").write_text(model_config(sidecar))
     target = home / str(version)
-    with tempfile.TemporaryDirectory(dir=repository, prefix=".lay-") as scratch:
+    with tempfile.TemporaryDirectory(dir=repository, prefix=".add-") as scratch:
         for name in (sidecar.file, SIDECAR_FILE):
             shutil.copyfile(engine_folder / name, Path(scratch) / name)
         Path(scratch).chmod(0o755)

@@ -1,7 +1,8 @@
-"""The server's own environment, made once for each pin file: real binary, libraries, backends.
+"""The server's own environment, created once per pin file: real binary, libraries, backends.
 
-`nvidia-pytriton` carries NVIDIA's `tritonserver` binary with its Python backend. That backend needs
-numpy below 2, so it lives apart from the project's environment, in a cache shared by all homes.
+`nvidia-pytriton` contains NVIDIA's `tritonserver` binary with its Python backend. That backend
+needs numpy below 2, so it is installed outside the project's environment, in a cache shared by all
+homes.
 """
 
 import os
@@ -23,9 +24,9 @@ HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 SERVER = "Triton 2.51.0, Python backend"  # what nvidia-pytriton 0.7.0 bundles
 BACKEND = HERE / "backend_model.py"
-BACKENDS = ("onnxruntime", "openvino")  # tensorrt is never imitated
-INTERPRETERS = ("3.11", "3.12")  # numpy below 2 has wheels for no newer one
-SITECUSTOMIZE = "import sys\n\nsys.dont_write_bytecode = True\n"  # else models load twice
+BACKENDS = ("onnxruntime", "openvino")  # TensorRT has no Python backend here
+INTERPRETERS = ("3.11", "3.12")  # numpy below 2 has no wheels for newer ones
+SITECUSTOMIZE = "import sys\n\nsys.dont_write_bytecode = True\n"  # otherwise models load twice
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Installation:
 
 
 def installed(settings: Settings) -> bool:
-    """Whether `install` has done its work for this home."""
+    """Whether the server is installed for this home."""
     try:
         version, _ = _interpreter()
     except ServerError:
@@ -58,14 +59,14 @@ def installed(settings: Settings) -> bool:
 
 
 def install(settings: Settings, say: Callable[[str], None] | None = None) -> Installation:
-    """Make the server's environment if it is not there yet; safe to call by many at once.
+    """Create the server's environment unless it exists; safe for concurrent calls.
 
     Args:
-        settings: where it goes (`triton_home`).
-        say: told when something takes long.
+        settings: its location (`triton_home`).
+        say: called before a long step.
 
     Raises:
-        ServerError: no fitting interpreter, or the packages cannot be fetched.
+        ServerError: no suitable interpreter, or the packages cannot be downloaded.
         StorageError: the folder cannot be written.
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
@@ -105,13 +106,13 @@ def _interpreter() -> tuple[str, str]:
     raise ServerError(
         f"the Triton server's Python backend needs Python {' or '.join(INTERPRETERS)}, "
         f"this is {own}",
-        remedy=f"install python{INTERPRETERS[-1]} beside it",
+        remedy=f"install python{INTERPRETERS[-1]} as well",
     )
 
 
 def _make_venv(interpreter: str, target: Path, version: str) -> None:
     with atomic_folder(target) as folder:
-        _run([interpreter, "-m", "venv", str(folder)], "cannot make a virtual environment")
+        _run([interpreter, "-m", "venv", str(folder)], "cannot create a virtual environment")
         pip = [str(folder / "bin" / "python"), "-m", "pip"]
         pip += ["--disable-pip-version-check", "--retries=5", "--timeout=60"]
         _run(
@@ -122,7 +123,7 @@ def _make_venv(interpreter: str, target: Path, version: str) -> None:
 
 
 def _make_backends(target: Path, venv: Path, version: str) -> None:
-    # copies, since the server resolves links and then looks beside the originals
+    # copies, because the server resolves links and searches beside the originals
     bundle = _bundle(venv)
     with atomic_folder(target) as folder:
         python = folder / "python"
@@ -142,13 +143,13 @@ def _run(command: list[str], what: str) -> None:
         raise ServerError(
             f"{what}:\n{tail}",
             where=" ".join(command[:4]),
-            remedy="reach a package index once (PIP_INDEX_URL, PIP_FIND_LINKS), or set "
-            "TICKLINE_TRITON to a folder where it is installed already",
+            remedy="connect to a package index once (PIP_INDEX_URL, PIP_FIND_LINKS), or set "
+            "TICKLINE_TRITON to a folder with an installation",
         )
 
 
 def _library_path(interpreter: str, venv: Path, version: str) -> str:
-    # the backend's stub is linked with libpython, which a virtual environment does not hold
+    # the backend's stub is linked with libpython, which a virtual environment does not contain
     ask = "import sys, sysconfig as s; print(s.get_config_var('LIBDIR'), sys.base_prefix + '/lib')"
     done = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, check=False)
     places = [*done.stdout.split(), "/usr/lib/x86_64-linux-gnu"]

@@ -1,6 +1,6 @@
-"""Run the real Triton server: its command line, and one for the length of a block.
+"""Run the real Triton server: its command line, and a server for the duration of a block.
 
-Loopback, explicit model control, nothing guessed about a model that its configuration does not say.
+Loopback, explicit model control, no auto-completed model configuration.
 """
 
 import shutil
@@ -31,7 +31,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Three that nobody listens on just now."""
+        """Three ports that are currently free."""
         http, grpc, metrics = free_ports(3)
         return cls(http=http, grpc=grpc, metrics=metrics)
 
@@ -42,7 +42,7 @@ class TritonServer:
 
     Attributes:
         pid: of the tritonserver process itself.
-        grpc_url: host:port, as clients take it.
+        grpc_url: host:port, for clients.
         http_url: `http://host:port`.
         metrics_url: Prometheus metrics.
         repository: the model repository it serves.
@@ -73,15 +73,15 @@ class TritonServer:
 def running(
     settings: Settings, repository: Path, *, models: Sequence[str] = ()
 ) -> Iterator[TritonServer]:
-    """Run a server on free ports for the length of the block; it dies with this process.
+    """Run a server on free ports during the block; it ends with this process.
 
     Args:
-        settings: where it is installed and where its log goes.
-        repository: root of the model repository; made if absent.
+        settings: location of the installation and of the log.
+        repository: root of the model repository; created if missing.
         models: loaded before the block begins.
 
     Raises:
-        ServerError: it cannot be installed or does not start; its log's end is in the message.
+        ServerError: it cannot be installed or does not start; the end of its log is in the message.
         ServingError: a model does not load.
     """
     installation = install(settings)
@@ -90,8 +90,8 @@ def running(
     name = f"triton-{ports.grpc}"
     argv = command(installation, repository, ports)
     try:
-        with started(name, argv, ready_url(ports), settings, environment(installation)) as keeper:
-            child = psutil.Process(keeper).children()[0]
+        with started(name, argv, ready_url(ports), settings, environment(installation)) as launcher:
+            child = psutil.Process(launcher).children()[0]
             log = settings.home / "logs" / f"{name}.log"
             server = TritonServer.at(child.pid, ports, repository, log)
             with TritonClient(server.grpc_url) as client:
@@ -123,7 +123,7 @@ def command(installation: Installation, repository: Path, ports: Ports) -> list[
 
 
 def environment(installation: Installation) -> dict[str, str]:
-    """What the server needs in its environment: its interpreter first, its libraries."""
+    """Environment variables of the server: its interpreter first in PATH, its libraries."""
     return {
         "PATH": f"{installation.venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "LD_LIBRARY_PATH": installation.library_path,
@@ -132,12 +132,12 @@ def environment(installation: Installation) -> dict[str, str]:
 
 
 def ready_url(ports: Ports) -> str:
-    """Answers 200 when the server takes requests."""
+    """The URL that returns 200 once the server accepts requests."""
     return f"http://{HOST}:{ports.http}/v2/health/ready"
 
 
 def sweep(ports: Ports) -> None:
-    """Remove shared memory that a killed server left behind; call only when it is gone."""
+    """Remove the shared memory of a killed server; call only after it has exited."""
     prefix = REGION.format(port=ports.grpc)
     for path in SHARED_MEMORY.glob(f"*{prefix}*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -87,7 +87,7 @@ class _Engine:
         return np.stack([mean_SX[:, 0], self._auc(count_SN), mean_SX[:, 1], gap_S, mean_SX[:, 2]])
 
     def _auc(self, count_SN: Floats) -> Floats:
-        """Mann-Whitney with counts as weights; ties count half. NaN where one class is missing."""
+        """Mann-Whitney with counts as weights; ties count half. NaN if one class is missing."""
         ranked_SN = count_SN[:, self.rank_N]
         positive_SN = ranked_SN * self.label_N[self.rank_N]
         negative_SN = ranked_SN - positive_SN

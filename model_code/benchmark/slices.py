@@ -154,7 +154,7 @@ def worst(
     reference_N: Floats,
     count: int = 20,
 ) -> tuple[WorstRow, ...]:
-    """The windows on which the engine differs most from FP32, worst first; NaN before all."""
+    """The windows on which the engine differs most from FP32, NaN first, then by difference."""
     gap_N = np.abs(probability_N - reference_N)
     finite_N = np.isfinite(probability_N)
     ranked = np.argsort(-np.where(finite_N, gap_N, np.inf), kind="stable")[:count]

@@ -16,7 +16,7 @@ from model_code.settings import BenchmarkSpec
 Progress = Callable[[str, int, int], None]
 
 SETTLE_S = 0.1  # before each turn: the previous engine's threads spin for tens of milliseconds
-ROUND_WARMUP = 3  # untimed calls before each turn: caches and clocks suit the previous engine
+ROUND_WARMUP = 3  # untimed calls before each turn: caches and clocks still fit the previous engine
 STABLE_WINDOWS = 3
 STABLE_WITHIN = 0.10
 

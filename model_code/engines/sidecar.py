@@ -36,7 +36,7 @@ class TensorSpec(_Frozen):
 
 
 class PlanFacts(_Frozen):
-    """What ties a TensorRT plan to its builder and its GPU.
+    """The builder and the GPU that a TensorRT plan is tied to.
 
     Attributes:
         compute_capability: SM the plan was compiled for, as "9.0".

@@ -39,7 +39,7 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 
 
 class TableDay(BaseModel):
-    """Which rows of the table are one instrument's session: `first .. first + rows - 1`."""
+    """One instrument's session: rows `first .. first + rows - 1` of the table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +50,7 @@ class TableDay(BaseModel):
 
 
 class TableMeta(BaseModel):
-    """What the table was built from."""
+    """Inputs of the table."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,7 +73,7 @@ class FeatureTable:
         segment_N: int32, non-decreasing over the whole table; a window stays within one segment.
         symbol_N: int16, index into `meta.symbols`.
         spread_bps_N: float32, spread over mid.
-        meta: what it was built from.
+        meta: inputs of the table.
     """
 
     features_NF: npt.NDArray[np.float32]
@@ -86,7 +86,7 @@ class FeatureTable:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureTable":
-        """Open a folder that `build` wrote.
+        """Open a folder written by `build`.
 
         Raises:
             DataError: a file is missing or unreadable.

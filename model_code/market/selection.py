@@ -43,15 +43,15 @@ def select(
         MarketError: an instrument or the test date is not in the store, or the store is empty.
         DataError: no date before the test date.
     """
-    held = sorted({day.symbol for day in catalog})
-    missing = sorted(set(instruments) - set(held))
-    if missing or not held:
+    known = sorted({day.symbol for day in catalog})
+    missing = sorted(set(instruments) - set(known))
+    if missing or not known:
         raise MarketError(
-            f"instruments not in the store: {', '.join(missing)}" if held else "no instruments",
+            f"instruments not in the store: {', '.join(missing)}" if known else "no instruments",
             where=where,
-            remedy=f"choose among {', '.join(held)}" if held else "tickline data describe",
+            remedy=f"choose among {', '.join(known)}" if known else "tickline data describe",
         )
-    wanted = set(instruments) or set(held)
+    wanted = set(instruments) or set(known)
     days = sorted(day for day in catalog if day.symbol in wanted)
     dates = sorted({day.date for day in days})
     newest = _date(test_date, where) if test_date else dates[-1]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-_EMPTY = 1e-4  # a queue below this size is empty
+_EMPTY = 1e-4  # a smaller queue counts as empty
 
 
 class Book(NamedTuple):

@@ -1,4 +1,4 @@
-"""The protocol of market stores, and the choice of the reader by the content of the URI."""
+"""The protocol of market stores, and the choice of the reader by the content at the URI."""
 
 from pathlib import Path
 from typing import ClassVar, Protocol

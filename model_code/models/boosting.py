@@ -45,7 +45,7 @@ def fit_baseline(
     test_ends: np.ndarray,
     seed: int = 0,
 ) -> BaselineResult:
-    """Fit on the training windows, stop early on the validation windows, measure both and the test.
+    """Fit on training windows with early stopping on validation; evaluate on validation and test.
 
     Args:
         features_NF: raw features, possibly memory-mapped.

@@ -1,1 +1,1 @@
-"""What nights did, and which files may be deleted."""
+"""History of nightly runs, and retention of files."""

@@ -1,4 +1,4 @@
-"""The last nights as plain records: what dashboards and metrics show."""
+"""The last nightly runs as plain records, for the dashboard and the metrics."""
 
 import datetime as dt
 
@@ -14,11 +14,11 @@ class _Frozen(BaseModel):
 
 
 class StageTime(_Frozen):
-    """One stage of one night.
+    """One stage of one nightly run.
 
     Attributes:
         seconds: summed over the stage's task runs.
-        state: the worst of them: Failed and the like, else Completed, else Cached.
+        state: their worst state: one of `BAD_STATES`, else Completed, else Cached.
     """
 
     name: str
@@ -27,14 +27,15 @@ class StageTime(_Frozen):
 
 
 class Night(_Frozen):
-    """One nightly, from its parent run in MLflow and its flow run in Prefect.
+    """One nightly run, from its parent run in MLflow and its flow run in Prefect.
 
     Attributes:
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
-        seconds: first start to last end, pauses before a rerun included; None while it runs.
-        verdict: the gate's word; None where the night did not come so far.
-        metrics: of the parent run, e.g. `auc`, `p99_ms`, `rows`; what is not finite is left out.
-        stages: empty where Prefect does not answer or has forgotten the run.
+        seconds: from the first start to the last end, including pauses before a rerun; None while
+            it runs.
+        verdict: the gate's verdict; None if the run did not reach the gate.
+        metrics: of the parent run, e.g. `auc`, `p99_ms`, `rows`; non-finite values are omitted.
+        stages: empty if Prefect does not respond or no longer has the run.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Night(_Frozen):
 class Serving(_Frozen):
     """The champion: its registered version and when that was approved.
 
-    A rollback brings an older approval back: the age is the model's, not the last swap's.
+    After a rollback this is the older approval: the age is the model's, not the last swap's.
     """
 
     version: str
@@ -72,7 +73,7 @@ class History(_Frozen):
     Attributes:
         nights: newest first.
         champion: None before the first promotion.
-        sources: which stores answered, by name.
+        sources: whether each store responded, by name.
     """
 
     nights: tuple[Night, ...]
@@ -80,5 +81,5 @@ class History(_Frozen):
     sources: dict[str, bool]
 
     def newest(self, status: str | None = None) -> Night | None:
-        """The newest night, or the newest of a status."""
+        """The newest nightly run, or the newest with this status."""
         return next((night for night in self.nights if status in {None, night.status}), None)

@@ -1,7 +1,8 @@
-"""What may be deleted from a home folder: everything that nothing needs any more.
+"""Retention: which files of a home folder are no longer needed and may be deleted.
 
-Mark and sweep over the content-addressed store. Marked is what the kept stage results name, what
-the model repositories' manifests name, and whatever is young; nothing is guessed from names.
+Mark and sweep over the content-addressed store. Marked are the artefacts that the kept stage
+results or the model repositories' manifests name, and everything recent. Nothing is inferred from
+file names.
 """
 
 import datetime as dt
@@ -15,14 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from model_code.errors import StorageError
 
 SHA256 = re.compile(rb"\b[0-9a-f]{64}\b")
-GRACE = dt.timedelta(days=1)  # whatever was written since may belong to a stage that is at work
+GRACE = dt.timedelta(days=1)  # newer files may belong to a running stage
 
 
 class Folders(BaseModel):
-    """Where things lie; each may be absent.
+    """The folders to examine; each may be missing.
 
     Attributes:
-        repositories: of models, staged or serving; read for what they name, never swept.
+        repositories: model repositories, staging or serving; read for references, never swept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,12 +36,12 @@ class Folders(BaseModel):
 
 
 class Needed(BaseModel):
-    """What somebody still needs, each with who.
+    """What is still needed, and why.
 
     Attributes:
-        results: file name of a stage's result -> who needs it.
-        hashes: sha256 of an artefact -> who needs it.
-        open_since: start of the oldest run that may still go on; its checkpoints are younger.
+        results: file name of a stage's result -> reason.
+        hashes: sha256 of an artefact -> reason.
+        open_since: start of the oldest run that may be resumed; its checkpoints are younger.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,10 +52,10 @@ class Needed(BaseModel):
 
 
 class Item(BaseModel):
-    """One thing that is kept or deleted as a whole.
+    """One file or folder that is kept or deleted as a whole.
 
     Attributes:
-        needed: who needs it; None where nobody does.
+        needed: why it is needed; None if it is not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,13 +69,13 @@ class Item(BaseModel):
 def plan(
     folders: Folders, needed: Needed, *, now: dt.datetime, keep_logs: dt.timedelta
 ) -> list[Item]:
-    """Every artefact, result, checkpoint, log and left-over, with who needs it.
+    """Every artefact, result, checkpoint, log and left-over, with the reason to keep it.
 
     Args:
-        folders: where to look.
+        folders: the folders to examine.
         needed: what runs and the registry need.
         now: with a time zone.
-        keep_logs: logs older than this are nobody's.
+        keep_logs: older logs are not needed.
     """
     young = now - GRACE
     items: list[Item] = []
@@ -83,11 +84,11 @@ def plan(
         for path in root.rglob("*.json"):
             hashes |= dict.fromkeys(_hashes(path), f"repository {root.name}")
     for path in _children(folders.results):
-        who = needed.results.get(path.name) or _young(path, young)
-        if who:
-            # what a kept result names is kept with it: a rerun reads it back
-            hashes |= {name: who for name in _hashes(path) if name not in hashes}
-        items.append(_item("result", path, who))
+        reason = needed.results.get(path.name) or _young(path, young)
+        if reason:
+            # the artefacts that a kept result names are kept too: a rerun reads them back
+            hashes |= {name: reason for name in _hashes(path) if name not in hashes}
+        items.append(_item("result", path, reason))
     for path in _children(folders.artifacts):
         if path.name.startswith("."):
             items.append(_item("left-over", path, _young(path, young)))
@@ -98,7 +99,7 @@ def plan(
         ]
     since = min(young, needed.open_since) if needed.open_since else young
     for path in _children(folders.checkpoints):
-        reason = "a run that may go on" if needed.open_since else "younger than a day"
+        reason = "a run that may be resumed" if needed.open_since else "younger than a day"
         items.append(_item("checkpoint", path, reason if _touched(path) >= since else None))
     return items + [
         _item("log", path, _young(path, now - keep_logs, "recent"))
@@ -107,10 +108,13 @@ def plan(
 
 
 def delete(items: Iterable[Item]) -> int:
-    """Delete what nobody needs, results before the artefacts they name; return bytes freed.
+    """Delete the items that are not needed, results before the artefacts they name.
+
+    Returns:
+        Bytes freed.
 
     Raises:
-        StorageError: something cannot be deleted; what is left is still consistent.
+        StorageError: an item cannot be deleted; the remaining files are still consistent.
     """
     order = {"result": 0}
     freed = 0
@@ -126,7 +130,7 @@ def delete(items: Iterable[Item]) -> int:
             raise StorageError(
                 f"cannot delete {item.path.name}: {error.strerror or error}",
                 where=str(item.path),
-                remedy="mend its permissions (ls -ld), then tickline gc --apply again",
+                remedy="fix its permissions (ls -ld), then run tickline gc --apply again",
             ) from error
         freed += item.size
     return freed

@@ -67,9 +67,8 @@ class Swap:
 
         Raises:
             IntegrityError: its bytes differ from its manifest; nothing was loaded.
-            ServingError: it does not load, or fails its golden requests; the previous version is
-                restored.
-            TicklineError: any other fault; the previous version is restored.
+            ServingError: it does not load, or fails its golden requests.
+            TicklineError: any other fault. After every fault the previous version is restored.
         """
         Manifest.load(self.repository.folder(version))
         journal = self.repository.journal()

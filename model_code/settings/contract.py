@@ -1,4 +1,4 @@
-"""The model's contract with everything that serves it; engine names; registry aliases."""
+"""The serving contract of the model, engine names and registry aliases."""
 
 MODEL_NAME = "financial_predictor"
 INPUT_NAME = "input__0"
@@ -33,7 +33,7 @@ REFERENCE_ENGINE = "torch-fp32"
 # torch-compile takes minutes to compile and cannot be staged: only `tickline bench` measures it
 NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
 TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table
-CHAMPION_ROW = "champion"  # the serving model, measured beside the engines
+CHAMPION_ROW = "champion"  # the serving model, measured with the engines
 
 # Aliases in MLflow's model registry.
 CHAMPION_ALIAS = "champion"

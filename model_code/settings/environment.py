@@ -20,18 +20,18 @@ class Settings(BaseSettings):
         market: URI of the market store when no `--data` is given; None means simulated.
         mlflow_tracking_uri: None means SQLite under `home`.
         mlflow_experiment: experiment of the nightly runs.
-        mlflow_ui_url: where people open MLflow's pages (`tickline ui`), for links.
-        prefect_ui_url: the same for Prefect's pages.
+        mlflow_ui_url: address of MLflow's pages (`tickline ui`), for links.
+        prefect_ui_url: address of Prefect's pages, for links.
         prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
         staging: folder of the staging model repository; None means under `home`.
         serving: folder of the repository the Triton server serves; None means under `home`.
         triton: folder of the Triton server's own environment; None means the user's cache.
         triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
-        reviewers: who may decide on a promotion, names separated by commas.
-        four_eyes: whoever started a promotion may not be the one who approves it.
+        reviewers: names of those who may decide on a promotion, separated by commas.
+        four_eyes: the person who started a promotion may not approve it.
         audit: the audit file of promotions; None means under `home`.
-        auth_username: who Prefect's and MLflow's servers let in, once a password is set.
-        auth_password: switches basic authentication on, in servers started here and for clients.
+        auth_username: user name for Prefect's and MLflow's servers, if a password is set.
+        auth_password: enables basic authentication in servers started here and for clients.
     """
 
     model_config = SettingsConfigDict(

@@ -11,7 +11,7 @@ from model_code.settings.contract import (
     REFERENCE_ENGINE,
 )
 
-# lists come in from JSON and forms, where strict mode would refuse them
+# JSON and forms deliver lists, which strict mode would refuse
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Batches = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -26,7 +26,7 @@ class Spec(BaseModel):
 
 
 class ValidationSpec(Spec):
-    """What a usable day looks like (thresholds of `tasks/validation/`)."""
+    """Thresholds for a usable day (`tasks/validation/`)."""
 
     KIND: Literal["great-expectations"] = "great-expectations"
     max_fault_fraction: Fraction = 0.01
@@ -71,12 +71,13 @@ class NetworkSpec(Spec):
 class TrainingSpec(Spec):
     """AdamW, cosine annealing with warm-up, mixed precision.
 
-    The defaults fit four minutes on two cores without BF16; `docs/training.md` has a GPU's.
+    The defaults take at most four minutes on two cores without BF16. For a GPU see
+    `docs/training.md`.
     """
 
     KIND: Literal["adamw-cosine"] = "adamw-cosine"
     epochs: PositiveInt = 3
-    windows_per_epoch: PositiveInt = 4096  # every training window is seen once before any twice
+    windows_per_epoch: PositiveInt = 4096  # every training window is used once before any twice
     batch_size: PositiveInt = 32
     learning_rate: Positive = 5e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
@@ -94,14 +95,14 @@ class BenchmarkSpec(Spec):
     engines: Names = NIGHTLY_ENGINES
     pin: str | None = None  # stage this engine or none; None: the fastest that passes the gate
     warmup: PositiveInt = 50
-    requests: PositiveInt = 1000  # single ones, an engine
+    requests: PositiveInt = 1000  # single-window requests per engine
     rounds: PositiveInt = 50
     batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
     throughput_rounds: PositiveInt = 5
     open_loop_hz: Positive = 100.0
     open_loop_requests: PositiveInt = 300
-    served: bool = True  # measure through a real Triton server too, where one is installed
-    concurrency: Batches = (1, 8, 32)  # of the closed loop through it
+    served: bool = True  # measure through a real Triton server too, if one is installed
+    concurrency: Batches = (1, 8, 32)  # clients of the closed loop through Triton
     concurrent_requests: PositiveInt = 1000
 
     @field_validator("engines")
@@ -120,16 +121,16 @@ class BenchmarkSpec(Spec):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The engines asked for, and the reference they are compared with, in table order."""
+        """The requested engines and the reference, in table order."""
         return tuple(name for name in ENGINE_NAMES if name in {REFERENCE_ENGINE, *self.engines})
 
 
 class NightlySpec(Spec):
-    """Everything the nightly flow computes from; its JSON is logged with every run."""
+    """All inputs of the nightly flow; its JSON is logged with every run."""
 
     KIND: Literal["nightly"] = "nightly"
-    market: str | None = None  # None: TICKLINE_MARKET, and without that the simulated market
-    instruments: Names = ()  # empty: all that the store holds
+    market: str | None = None  # None: TICKLINE_MARKET, or else the simulated market
+    instruments: Names = ()  # empty: all of the store
     train_days: PositiveInt = 20
     test_date: str | None = None  # None: the newest day of the store
     validation: ValidationSpec = ValidationSpec()
@@ -139,27 +140,27 @@ class NightlySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
-    calendar: str = "24/7"  # a scheduled night after a day without a session does not run
-    max_age_h: Positive = 4.0  # nor does one that begins later than this
+    calendar: str = "24/7"  # a scheduled run after a day without a session is skipped
+    max_age_h: Positive = 4.0  # a scheduled run that starts later than this is skipped
 
 
 class PromotionSpec(Spec):
-    """What a candidate must show on the way from approval to serving.
+    """What a promotion requires of the candidate between approval and serving.
 
     Attributes:
-        decision_hours: without a decision for so long it is rejected.
-        answer_tolerance: |probability| difference to the benchmark's stored answer; the gate's own.
+        decision_hours: without a decision within this time the promotion is rejected.
+        answer_tolerance: |probability| difference to the benchmark's prediction; as in the gate.
         load_requests: sent at each concurrency of infra validation.
-        shadow_requests: mirrored to the candidate; at most `shadow_s` seconds of them.
+        shadow_requests: mirrored to the candidate, for at most `shadow_s` seconds.
         shares: of the requests, one canary step after another.
         canary_requests: of each step.
-        canary_patience: answers of the candidate before its numbers count; a canary step goes on
-            until it has them, and a comparison that ends with fewer is a broken goal.
+        canary_patience: responses of the candidate before its metrics count; a canary step
+            continues until it has them, and a comparison with fewer breaks a goal.
         max_error_rate: of the candidate's requests, in validation, shadow and canary.
-        max_p50_ratio: candidate's median latency over the champion's, the same requests.
-        max_p99_ms: candidate's 99th percentile; None where only the ratio counts.
-        max_disagreement: decisions unlike the champion's, as a fraction.
-        allow_simulated: promote a model of simulated data all the same (rehearsals).
+        max_p50_ratio: candidate's median latency over the champion's, on the same requests.
+        max_p99_ms: candidate's 99th percentile; None if only the ratio counts.
+        max_disagreement: fraction of decisions that differ from the champion's.
+        allow_simulated: allow a model of simulated data (rehearsals).
     """
 
     KIND: Literal["promotion"] = "promotion"
@@ -179,11 +180,9 @@ class PromotionSpec(Spec):
     allow_simulated: bool = False
 
     @model_validator(mode="after")
-    def _enough_is_asked(self) -> Self:
+    def _patience_is_reachable(self) -> Self:
         if self.canary_patience > self.shadow_requests:
-            raise ValueError(
-                "canary_patience is more than shadow_requests: nothing could be judged"
-            )
+            raise ValueError("canary_patience exceeds shadow_requests: nothing could be judged")
         return self
 
     @field_validator("shares")

@@ -141,7 +141,7 @@ def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.nda
         present = np.unique(labels_N[ends]).tolist()
         if present != [0, 1]:
             raise DataError(
-                f"{len(ends)} {name} windows with labels {present}: expected both 0 and 1 only",
+                f"{len(ends)} {name} windows with labels {present}: expected 0 and 1, both",
                 remedy="use more days or instruments, or a horizon under which both classes occur",
             )
 

@@ -1,4 +1,4 @@
-"""Stage `find days`: choose the instrument-days of a night and hash their source bytes."""
+"""Stage `find days`: choose the instrument-days of a nightly and hash their source bytes."""
 
 from prefect import task
 

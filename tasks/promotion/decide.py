@@ -50,7 +50,7 @@ def deadline(opened_at: dt.datetime, hours: float) -> dt.datetime:
 
 @once_per_run("decide")
 def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> Decided:
-    """Write the decision to the audit file and the MLflow run; it is final."""
+    """Write the final decision to the audit file and the MLflow run."""
     record = AuditLog(settings.audit_file).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",

@@ -67,8 +67,7 @@ def infra_validation(url: str, opened: Opened, spec: PromotionSpec) -> Validated
             f"the server's answers differ from the benchmark's: probability off by {largest:.3g}, "
             f"allowed {spec.answer_tolerance:g}",
             where=f"{url}, {CANDIDATE_NAME}",
-            remedy="the engine's results here differ from those where it was measured; "
-            "build and measure it on this machine",
+            remedy="the engine's results depend on the machine: build and measure it on this one",
         )
     loads = tuple(_load(url, opened.version, replay.x_RTF, at, spec) for at in spec.concurrency)
     return Validated(replayed=len(replay.x_RTF), largest=largest, loads=loads)

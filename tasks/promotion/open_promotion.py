@@ -70,7 +70,16 @@ def open_promotion(
 
 
 def take_over(settings: Settings, opened: Opened) -> None:
-    """Make this process the owner of the promotion's MLflow run, also after a suspension."""
+    """Make this process the owner of the promotion's MLflow run, also after a suspension.
+
+    Raises:
+        PromotionError: the stored result of `open promotion` is of an earlier Tickline.
+    """
+    if not isinstance(opened, Opened):  # Prefect returns a plain dict for a class that has moved
+        raise PromotionError(
+            "this promotion was started by an earlier version of Tickline",
+            remedy="start it again: tickline promote --version N",
+        )
     mlflow = mlflow_runs.client(settings)
     tags = {mlflow_runs.PROMOTION_TAG: str(flow_run.id), **heartbeat_tags()}
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags)

@@ -17,7 +17,7 @@ SILENT_S = 900.0
 
 
 def heartbeat_tags() -> dict[str, str]:
-    """Tags that make this process a run's owner. Set them before the run becomes RUNNING."""
+    """Return tags that make this process a run's owner; set them before the run is RUNNING."""
     return {PROCESS_TAG: ProcessId.own().model_dump_json(), BEAT_TAG: str(time.time())}
 
 

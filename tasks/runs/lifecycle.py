@@ -21,7 +21,7 @@ from tasks.runs.lock import hold_lock, record_owner
 
 @contextmanager
 def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the home folder's lock; first close the runs that dead processes left open.
+    """Hold the home folder's lock; at the start close the runs that dead processes left open.
 
     Raises:
         BusyError: another process holds it.

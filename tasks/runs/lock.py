@@ -28,7 +28,7 @@ class LockOwner(BaseModel):
 
 
 def read_owner(settings: Settings) -> LockOwner | None:
-    """Read the recorded owner; it stays after a kill, which frees only the lock."""
+    """Read the recorded owner. After a kill the record remains, the lock is free."""
     try:
         return LockOwner.model_validate_json(_path(settings).read_bytes())
     except (OSError, ValidationError):
@@ -36,7 +36,7 @@ def read_owner(settings: Settings) -> LockOwner | None:
 
 
 def run_lock(settings: Settings) -> FileLock:
-    """Return the home folder's lock; to acquire it does not wait."""
+    """Return the home folder's lock. Acquiring it does not wait."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return FileLock(settings.home / "nightly.lock", timeout=0)
 

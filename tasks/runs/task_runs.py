@@ -1,4 +1,4 @@
-"""Read all task runs of a flow run. The server pages them by 200 and hears of them late."""
+"""Read all task runs of a flow run. The server pages them by 200 and gets updates late."""
 
 import re
 import time
@@ -18,17 +18,17 @@ POLL_S = 0.25
 
 
 def plain_name(task_run: str) -> str:
-    """A task run's name without the suffix that Prefect adds to unnamed ones."""
+    """Return a task run's name without the suffix that Prefect adds to unnamed ones."""
     return re.sub(r"-[0-9a-f]{3}$", "", task_run)
 
 
 def stage_name(task_key: str) -> str:
-    """A stage's name from Prefect's task key: the function's name and a hash."""
+    """Return a stage's name from Prefect's task key: the function's name and a hash."""
     return re.sub(r"-[0-9a-f]+$", "", task_key).replace("_", " ")
 
 
 def task_runs(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
-    """Read every page; eight instruments over twenty days and a rerun exceed one."""
+    """Read all pages; eight instruments over twenty days and a rerun exceed one page."""
     mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     found: dict[UUID, TaskRun] = {}
     for offset in count(0, PAGE):

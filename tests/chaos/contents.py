@@ -1,10 +1,11 @@
 """What the artefacts of a home folder hold, in a form that two homes can be compared by.
 
-An artefact's files are compared by their bytes. The exceptions: what is measured by the clock is
-left out, and TorchScript, which numbers its scopes anew in every process, is compared by its answers.
+An artefact's files are compared by their bytes, with two exceptions. What the clock measured is
+left out. TorchScript, whose bytes differ between processes, is compared by its answers.
 """
 
 import json
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ MEASURED_ROW = (
 MEASURED_FACTS = ("peak_mib",)
 MEASURED_MACHINE = ("load_1min", "load_1min_after")
 MEASURED_BUILD = ("build_seconds",)
+CACHE_KEY = re.compile(r"([a-z-]+)-[0-9a-f]{64}")
 DRAWN = {".png", ".md", ".html"}  # of the benchmark: from the measured latencies
 
 
@@ -40,22 +42,27 @@ def entries(settings: Settings) -> Counter[Entry]:
     """Every file that a cached result refers to, as often as results refer to it."""
     found: Counter[Entry] = Counter()
     for stage, artefact in _referenced(settings):
-        files = [artefact] if artefact.is_file() else sorted(filter(Path.is_file, artefact.rglob("*")))
-        for path in files:
+        files = [artefact] if artefact.is_file() else sorted(artefact.rglob("*"))
+        for path in filter(Path.is_file, files):
             name = str(path.relative_to(artefact.parent))
             found[Entry(stage, artefact.name, name, _digest(path, artefact.name))] += 1
     return found
 
 
+def stored(settings: Settings) -> list[Path]:
+    """Every stored artefact, a file or a folder."""
+    return sorted(settings.artifacts.glob("??/*/*"))
+
+
 def unreferenced(settings: Settings) -> Counter[str]:
     """Names of stored artefacts that no cached result refers to."""
     referenced = {path for _, path in _referenced(settings)}
-    return Counter(path.name for path in _stored(settings) if path not in referenced)
+    return Counter(path.name for path in stored(settings) if path not in referenced)
 
 
 def damaged(settings: Settings) -> list[str]:
     """Stored artefacts whose bytes are not those that they are stored under."""
-    return [str(path) for path in _stored(settings) if hash_path(path) != path.parent.name]
+    return [str(path) for path in stored(settings) if hash_path(path) != path.parent.name]
 
 
 def result_of(settings: Settings, stage: str) -> Any:
@@ -64,13 +71,12 @@ def result_of(settings: Settings, stage: str) -> Any:
     return _result(path)["data"]
 
 
-def _stored(settings: Settings) -> list[Path]:
-    return sorted(settings.artifacts.glob("??/*/*"))
-
-
 def _referenced(settings: Settings) -> Iterator[tuple[str, Path]]:
     for path in sorted((settings.home / "results").iterdir()):
-        stage = path.name.rpartition("-")[0].replace("-", " ")
+        key = CACHE_KEY.fullmatch(path.name)
+        if key is None:
+            continue  # of a failure: Prefect keeps its exception
+        stage = key[1].replace("-", " ")
         yield from ((stage, Path(found)) for found in _paths(_result(path)))
 
 
@@ -90,11 +96,10 @@ def _paths(value: Any) -> Iterator[str]:
 
 
 def _digest(path: Path, artefact: str) -> str:
-    torchscript = path.name == "model.ts" or (artefact == "torch-fp32" and path.name == "model.pt")
-    if torchscript:
+    if path.name == "model.ts":
         return _answers(path)
     if path.name == "engine.json":
-        return _text(_sidecar(path))
+        return _text(_without(json.loads(path.read_bytes()), MEASURED_BUILD))
     if artefact == "benchmark" and path.name == "benchmark.json":
         return _text(_benchmark(path))
     if artefact == "benchmark" and path.name == "latencies.parquet":
@@ -111,15 +116,9 @@ def _answers(path: Path) -> str:
     windows = np.random.default_rng(0).normal(size=(8, SEQUENCE_LENGTH, FEATURE_COUNT))
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit")
-        network = torch.jit.load(str(path), "cpu")  # type: ignore[no-untyped-call]
+        network = torch.jit.load(str(path), "cpu")
         logits = network(torch.from_numpy(windows.astype(np.float32)))
     return hash_bytes(logits.numpy().tobytes())
-
-
-def _sidecar(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    left_out = MEASURED_BUILD + (("sha256",) if values["engine"] == "torch-fp32" else ())
-    return _without(values, left_out)
 
 
 def _benchmark(path: Path) -> dict[str, Any]:

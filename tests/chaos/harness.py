@@ -7,22 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 from unittest.mock import patch
 from uuid import UUID
 
-import numpy as np
-from click.testing import Result
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from infra.servers import QUIET, environment
 from model_code.settings import MODEL_NAME, Settings, TrainingSpec
@@ -265,18 +263,19 @@ class Home:
     def parent_ids(self) -> list[str]:
         return [run.info.run_id for run in self.parents()]
 
-    def flow_run(self, flow_run_id: str) -> FlowRun:
-        with temporary_settings({PREFECT_API_URL: self.settings.prefect_api_url}):
-            with get_client(sync_client=True) as client:
-                return client.read_flow_run(UUID(flow_run_id))
+    @contextmanager
+    def prefect(self) -> Iterator[SyncPrefectClient]:
+        """A client of its Prefect server."""
+        changes = {PREFECT_API_URL: self.settings.prefect_api_url}
+        with temporary_settings(changes), get_client(sync_client=True) as client:
+            yield client
 
     def stage_runs(self) -> list[StageRun]:
         """Task runs of its only nightly, in the order they started."""
         (parent,) = self.parents()
         flow_run_id = UUID(parent.data.tags[mlflow_runs.FLOW_RUN_TAG])
-        with temporary_settings({PREFECT_API_URL: self.settings.prefect_api_url}):
-            with get_client(sync_client=True) as client:
-                found = settled_task_runs(client, flow_run_id)
+        with self.prefect() as client:
+            found = settled_task_runs(client, flow_run_id)
         return [
             StageRun(
                 attempt=run.flow_run_run_count,

@@ -1,88 +1,116 @@
-"""Faults of the machine: full disk, no memory, broken bytes, a clock that jumps, stale locks."""
+"""Faults of the machine: full disk, no memory, damaged bytes, a clock that jumps, stale locks."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tasks.runs.lock import read_owner, run_lock
-from tests.chaos.harness import Home, Row
+from tests.chaos.contents import damaged, stored
+from tests.chaos.harness import Home, Row, cached_after
 from tests.support.disk import small_disk
 
 
 @pytest.fixture
-def disk_home(tmp_path: Path, prefect_url: str) -> Iterator[Home]:
+def disk_home(tmp_path: Path, prefect_url: str, mlflow_template: Path) -> Iterator[Home]:
     """A home on a file system of its own."""
     with small_disk(tmp_path, megabytes=200) as mount:
-        home = Home.make(mount, prefect_url)
+        home = Home.make(mount, prefect_url, mlflow_template)
         try:
             yield home
         finally:
-            home.kill_leftovers()
+            home.kill_commands()
 
 
 def test_disk_full(disk_home: Home, undisturbed: Home, table: list[Row]) -> None:
-    said = disk_home.nightly(("fill", "export")).fail()
+    said = disk_home.nightly("fill@export").fail()
+    home = disk_home.settings.home
+    (home / "ballast").unlink()
     assert "No space left on device" in said or "disk is full" in said
-    (disk_home.settings.home / "ballast").unlink()
+    named = str(home) in re.sub(r"[│\s]", "", said)  # the message may be wrapped in its frame
+    assert damaged(disk_home.settings) == []
+    whole = len(stored(disk_home.settings))
     why = disk_home.why()
     assert "machine" in why, why
     took = disk_home.rerun().succeed()
-    disk_home.compare(undisturbed)
-    table.append(Row("disk full in `export`", "failed with the path; no half-written file", took))
+    disk_home.compare(undisturbed, interrupted=("export",))
+    (cached,) = cached_after(("export",), disk_home, undisturbed)
+    where = "naming the path" if named else "without naming the path"
+    happened = f"failed, {where}; {whole} stored artefacts, none damaged; {cached}"
+    table.append(Row("disk full in `export`", happened, took))
 
 
 def test_out_of_memory(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    night = disturbed.nightly(("memory", "train"))
-    assert night.end() != 0, night.text
+    nightly = disturbed.nightly("memory@train")
+    status = nightly.end()
+    assert status != 0, nightly.text
     took = disturbed.rerun().succeed()
     disturbed.compare(undisturbed)
-    table.append(Row("no memory left in `train`", "the process ended; nothing was lost", took))
+    (cached,) = cached_after(("train",), disturbed, undisturbed)
+    ended = f"exit status {status}" if status > 0 else f"ended by signal {-status}"
+    table.append(Row("no memory left in `train`", f"{ended}; {cached}", took))
 
 
 def test_truncated_parquet(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    disturbed.nightly(("kill", "validate")).die()
-    disturbed.rerun(("kill", "publish_validation")).die()
+    disturbed.nightly("kill@publish_validation").die()
     clean = next(disturbed.settings.artifacts.rglob("*.parquet"))
     clean.write_bytes(clean.read_bytes()[: clean.stat().st_size // 2])
     said = disturbed.rerun().fail()
-    assert "was changed after it was written" in said
-    again = disturbed.rerun()
-    took = again.succeed()
-    assert "is computed again" in again.text
+    assert f"artefact {clean.name} was changed after it was written" in said
+    took = disturbed.rerun().succeed()
     disturbed.compare(undisturbed)
-    happened = "noticed by its hash, not used; the rerun validated that day again"
+    runs = disturbed.stage_runs()
+    assert {run.attempt for run in runs} == {1, 2, 3}
+    # the second attempt stopped at the damaged file; the third validated that day, and no other
+    assert [(run.name, run.state) for run in runs if run.attempt == 2 and run.stage == "features"]
+    assert not [run for run in runs if run.attempt == 2 and run.state == "Completed"]
+    again = [run for run in runs if run.attempt == 3 and run.stage == "validate"]
+    symbol, date = clean.stem.split("-", 1)
+    validated = [run.name for run in again if run.state == "Completed"]
+    assert validated == [f"validate {symbol} {date}"]
+    happened = (
+        f"detected by its hash, not used; the rerun validated {len(validated)} of "
+        f"{len(again)} days again"
+    )
     table.append(Row("truncated Parquet in the store", happened, took))
 
 
 def test_clock_goes_back(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    disturbed.nightly(("clock", "features")).succeed()
+    disturbed.nightly("clock@features").succeed()
     disturbed.compare(undisturbed)
-    table.append(Row("clock goes back an hour", "the night went through", 0.0))
+    (run,) = disturbed.parents()
+    assert run.info.end_time < run.info.start_time  # it did go back
+    table.append(Row("clock goes back an hour", "completed, no rerun", None))
 
 
 def test_stale_lock(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    disturbed.nightly(("kill", "find days")).die()
-    holder = read_owner(disturbed.settings)
-    assert holder is not None
-    assert not holder.process.lives
+    disturbed.nightly("kill@find days").die()
+    owner = read_owner(disturbed.settings)
+    assert owner is not None
+    assert not owner.process.lives
     assert (disturbed.settings.home / "nightly.lock").exists()
     with run_lock(disturbed.settings):  # the system freed it
         pass
-    took = disturbed.nightly().succeed()  # a new night, not the rerun
+    took = disturbed.nightly().succeed()  # a new nightly, not a rerun
     disturbed.compare(undisturbed)
-    assert "Crashed" in disturbed.why()
-    table.append(Row("stale lock of a killed night", "not in the way; that run is Crashed", took))
+    with disturbed.prefect() as client:
+        state = client.read_flow_run(UUID(owner.flow_run_id)).state_name
+    assert state == "Crashed"
+    happened = f"a new nightly completed; the killed run is marked {state}"
+    table.append(Row("stale lock of a killed nightly", happened, took))
 
 
 def test_two_nightlies_at_once(disturbed: Home, undisturbed: Home, table: list[Row]) -> None:
-    first = disturbed.nightly(("signal", "split"))
-    reached = disturbed.reached(first)
+    first = disturbed.nightly("pause@split")
+    paused = disturbed.paused(first)
     said = disturbed.nightly().fail()
-    assert "another nightly is running" in said
+    assert f"another nightly is running (pid {first.process.pid})" in said
     said = disturbed.rerun().fail()
     assert "a nightly is already running" in said
-    reached.unlink()
+    paused.unlink()
     first.succeed()
     disturbed.compare(undisturbed)
-    table.append(Row("two nightlies at once", "the second is refused, the first goes on", 0.0))
+    happened = "the second and a rerun are refused, the first completes"
+    table.append(Row("two nightlies at once", happened, None))

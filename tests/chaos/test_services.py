@@ -1,5 +1,7 @@
-"""Servers that go away in the middle of a night and come back."""
+"""Servers that stop during a nightly and come back."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,30 +13,24 @@ from pathlib import Path
 from infra.servers import HOST, free_port, healthy
 from infra.servers import environment as environment_of
 from model_code.settings import Settings
-from tests.chaos.harness import TIMEOUT_S, Home, Row
+from tests.chaos.harness import TIMEOUT_S, Command, Home, Row
+
+OUTAGE_S = 5.0
 
 
 class Server:
-    """A server on a port of its own that can be killed and started again."""
+    """A server on a port of its own that can be stopped and started again."""
 
     def __init__(self, home: Path, command: list[str], health: str) -> None:
         self.home, self.command, self.health = home, command, health
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        import os
-
         self.home.mkdir(parents=True, exist_ok=True)
+        parent = [sys.executable, "-m", "infra.exit_with_parent"]
         with (self.home / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "infra.exit_with_parent",
-                    sys.executable,
-                    "-m",
-                    *self.command,
-                ],
+                [*parent, sys.executable, "-m", *self.command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -67,8 +63,34 @@ def server(home: Path, *command: str, path: str, port: int) -> Iterator[Server]:
         running.stop()
 
 
+def await_text(command: Command, text: str) -> None:
+    """Return when the running command has printed it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while text not in command.text:
+        assert command.process.poll() is None, command.text
+        assert time.monotonic() < deadline, command.text
+        time.sleep(0.1)
+
+
+def end_or_rerun(nightly: Command, home: Home) -> str:
+    """Wait for the nightly, and rerun it if it failed. How that went, in words."""
+    if nightly.end() == 0:
+        assert {run.attempt for run in home.stage_runs()} == {1}
+        return "completed, no rerun needed"
+    finished = re.findall(r"^ +Completed (.+?)  [\d.]+ s$", nightly.text, re.MULTILINE)
+    home.rerun().succeed()
+    runs = [run for run in home.stage_runs() if run.attempt == 2]
+    cached = [run.name for run in runs if run.state == "Cached"]
+    assert cached == finished
+    return f"failed, then rerun: {len(cached)} of {len(finished)} finished stages Cached"
+
+
 def test_mlflow_down_and_back(
-    tmp_path: Path, prefect_url: str, undisturbed: Home, table: list[Row]
+    tmp_path: Path,
+    prefect_url: str,
+    mlflow_template: Path,
+    undisturbed: Home,
+    table: list[Row],
 ) -> None:
     port, folder = free_port(), tmp_path / "mlflow"
     command = ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
@@ -76,37 +98,46 @@ def test_mlflow_down_and_back(
     command += ["--artifacts-destination", str(folder / "artifacts")]
     with server(folder, *command, path="/health", port=port) as mlflow:
         url = f"http://{HOST}:{port}"
-        home = Home.make(tmp_path / "night", prefect_url, mlflow_tracking_uri=url)
-        night = home.nightly(("signal", "baseline"))
-        reached = home.reached(night)
+        home = Home.make(tmp_path / "nightly", prefect_url, mlflow_template, mlflow_url=url)
+        nightly = home.nightly("pause@baseline")
+        paused = home.paused(nightly)
         mlflow.stop()
-        reached.unlink()
+        paused.unlink()
         began = time.monotonic()
-        time.sleep(5)
+        await_text(nightly, "connection broken")  # it asked, and got no answer
+        time.sleep(OUTAGE_S)
         mlflow.start()
-        if night.end() != 0:
-            home.rerun().succeed()
+        down = time.monotonic() - began
+        happened = end_or_rerun(nightly, home)
         took = time.monotonic() - began
         home.compare(undisturbed)
-    table.append(Row("MLflow server down for a while", "asked again until it was back", took))
+        requests = nightly.text.count("connection broken")
+        retries = sum(run.tries - 1 for run in home.stage_runs())
+    happened += f"; {requests} requests repeated, {retries} stage retries"
+    table.append(Row(f"MLflow server down for {down:.0f} s", happened, took))
 
 
-def test_prefect_restarted(tmp_path: Path, undisturbed: Home, table: list[Row]) -> None:
+def test_prefect_restarted(
+    tmp_path: Path, mlflow_template: Path, undisturbed: Home, table: list[Row]
+) -> None:
     port = free_port()
     command = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
     with server(tmp_path / "prefect", *command, path="/api/health", port=port) as prefect:
-        home = Home.make(tmp_path / "night", f"http://{HOST}:{port}/api")
-        night = home.nightly(("signal", "baseline"))
-        reached = home.reached(night)
+        url = f"http://{HOST}:{port}/api"
+        home = Home.make(tmp_path / "nightly", url, mlflow_template)
+        nightly = home.nightly("pause@baseline")
+        paused = home.paused(nightly)
         prefect.stop()
-        reached.unlink()
+        paused.unlink()
         began = time.monotonic()
-        time.sleep(3)
+        await_text(nightly, "Completed baseline")  # a stage ended, and nobody was told
         prefect.start()
-        ended = night.end()
-        if ended != 0:
-            home.rerun().succeed()
+        down = time.monotonic() - began
+        happened = end_or_rerun(nightly, home)
         took = time.monotonic() - began
         home.compare(undisturbed)
-    happened = "the night went through" if ended == 0 else "the run ended; the rerun went through"
-    table.append(Row("Prefect server restarted", happened, took))
+        runs, order = home.stage_runs(), undisturbed.stage_runs()
+    last = max(run.attempt for run in runs)
+    ended = [run for run in runs if run.attempt == last and run.state in {"Completed", "Cached"}]
+    happened += f"; the server recorded the end of {len(ended)} of {len(order)} stages"
+    table.append(Row(f"Prefect server down for {down:.0f} s", happened, took))

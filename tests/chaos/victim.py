@@ -37,7 +37,6 @@ from infra.servers import environment
 from model_code.settings import Settings
 
 
-
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,102 +1,262 @@
-"""Which engines a candidate gets."""
+"""What the stages of a candidate receive, and which engines it gets."""
 
 import datetime as dt
+import inspect
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from flows import candidate
 from model_code.artifacts import ArtifactRef
+from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
-from model_code.errors import EngineError
-from model_code.settings import BenchmarkSpec, NightlySpec
+from model_code.errors import DataError, EngineError
+from model_code.settings import BenchmarkSpec, NightlySpec, TrainingSpec
 from tasks.nightly.records import (
     BuiltEngine,
+    Candidate,
+    Champion,
+    CleanDay,
     ExportedNetwork,
+    Judged,
+    Measured,
     Plan,
     SourceDay,
     SplitWindows,
     TrainedNetwork,
+    ValidatedDay,
 )
 
-DAY = SourceDay(
-    market="simulated:", date=dt.date(2024, 8, 9), symbol="SIMA.sim", digest="0", simulated=True
+RUN: Any = object()
+ENGINES_ASKED = ("onnxruntime-fp32", "openvino-fp32")
+SPEC = NightlySpec(
+    training=TrainingSpec(seed=5),
+    benchmark=BenchmarkSpec(engines=ENGINES_ASKED, pin="openvino-fp32"),
 )
-PLAN = Plan(train=(), test=(DAY,), warnings=())
-RUN: Any = None
-FILE = ArtifactRef(name="file", path="/nowhere/file", sha256="0" * 64)
-RESULTS: dict[str, object] = {
-    "validate": None,
-    "publish_validation": None,
-    "require_passed": (),
-    "features": FILE,
-    "split": SplitWindows(windows=FILE, summary={}),
-    "baseline": {},
-    "train": TrainedNetwork(
-        model=FILE,
-        history=(),
-        best_epoch=1,
-        precision="fp32",
-        precision_reason="",
-        resumed_from=None,
-        mlflow_run_id="m",
-    ),
-    "export": ExportedNetwork(
-        torchscript=FILE,
-        onnx=FILE,
-        calibration=FILE,
-        opset=18,
-        torchscript_error=0.0,
-        onnx_error=0.0,
-    ),
-}
 
 
-@pytest.fixture(autouse=True)
-def _nothing_before_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for stage, result in RESULTS.items():
-        monkeypatch.setattr(candidate, stage, lambda *_, result=result: result)
+def source(day: int) -> SourceDay:
+    date = dt.date(2024, 8, day)
+    return SourceDay(market="simulated:", date=date, symbol="A", digest=str(day), simulated=True)
+
+
+PLAN = Plan(train=(source(7), source(8)), test=(source(9),), warnings=())
+
+
+def file(name: str) -> ArtifactRef:
+    """An artefact that equals no other stage's."""
+    return ArtifactRef(name=name, path=f"/nowhere/{name}", sha256="0" * 64)
+
+
+def validated(day: SourceDay, failures: tuple[str, ...] = ()) -> ValidatedDay:
+    return ValidatedDay(
+        date=day.date,
+        symbol=day.symbol,
+        rows=1,
+        quarantined=0,
+        faults={},
+        failures=failures,
+        remedies=(),
+        clean=file(f"clean-{day.date}"),
+        quarantine=None,
+        report=file(f"report-{day.date}"),
+    )
+
+
+def clean(day: SourceDay) -> CleanDay:
+    return CleanDay(date=day.date, symbol=day.symbol, ticks=file(f"clean-{day.date}"))
 
 
 def engine(name: str) -> BuiltEngine:
-    return BuiltEngine(name=name, folder=None, unavailable=None, mlflow_run_id=None)
+    return BuiltEngine(name=name, folder=file(name), unavailable=None, mlflow_run_id=name)
 
 
-def test_engine_availability_is_checked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+TABLE, BASELINE = file("features"), {"auc": 0.6}
+SPLIT = SplitWindows(windows=file("split"), summary={})
+NETWORK = TrainedNetwork(
+    model=file("model"),
+    history=(),
+    best_epoch=1,
+    precision="fp32",
+    precision_reason="",
+    resumed_from=None,
+    mlflow_run_id="training",
+)
+EXPORTED = ExportedNetwork(
+    torchscript=file("torchscript"),
+    onnx=file("onnx"),
+    calibration=file("calibration"),
+    opset=18,
+    torchscript_error=0.0,
+    onnx_error=0.0,
+)
+MEASURED = Measured(folder=file("benchmark"), champion_version="4")
+JUDGED = Judged(engine="openvino-fp32", reason="", verdict_json="{}", verdicts={})
+Inputs = dict[str, Any]
+
+
+class Stages:
+    """Stands for every stage: notes its inputs by parameter name and returns its own result."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.inputs: dict[str, list[Inputs]] = defaultdict(list)
+        self.options: list[dict[str, object]] = []
+        self.faulty_days: set[SourceDay] = set()
+        self.broken_engines: set[str] = set()
+        results: dict[str, Callable[[Inputs], object]] = {
+            "validate": self._validate,
+            "publish_validation": lambda _: None,
+            "features": lambda _: TABLE,
+            "split": lambda _: SPLIT,
+            "baseline": lambda _: BASELINE,
+            "train": lambda _: NETWORK,
+            "export": lambda _: EXPORTED,
+            "build_engine": self._build_engine,
+            "benchmark": lambda _: MEASURED,
+            "gate": lambda _: JUDGED,
+        }
+        for name, result in results.items():
+            monkeypatch.setattr(candidate, name, self._stub(name, result))
+
+    def _stub(self, name: str, result: Callable[[Inputs], object]) -> Callable[..., object]:
+        real = getattr(candidate, name)
+        signature = inspect.signature(getattr(real, "fn", real))
+
+        def stub(*positional: object, **named: object) -> object:
+            inputs = dict(signature.bind(*positional, **named).arguments)
+            self.inputs[name].append(inputs)
+            return result(inputs)
+
+        def with_options(**options: object) -> Callable[..., object]:
+            self.options.append(options)
+            return stub
+
+        stub.with_options = with_options  # type: ignore[attr-defined]
+        return stub
+
+    def _validate(self, inputs: Inputs) -> ValidatedDay:
+        failures = ("too few rows",) if inputs["source"] in self.faulty_days else ()
+        return validated(inputs["source"], failures)
+
+    def _build_engine(self, inputs: Inputs) -> BuiltEngine:
+        if inputs["name"] in self.broken_engines:
+            raise EngineError("the graph is refused", where="model.onnx")
+        return engine(inputs["name"])
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    return Stages(monkeypatch)
+
+
+def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> None:
+    made = candidate.build_candidate(RUN, SPEC, PLAN)
+    both: Inputs = {"run": RUN, "table": TABLE, "split": SPLIT}
+    days = tuple(validated(day) for day in PLAN.days)
+    assert stages.inputs == {
+        "validate": [{"run": RUN, "source": day, "spec": SPEC.validation} for day in PLAN.days],
+        "publish_validation": [{"run": RUN, "plan": PLAN, "days": days}],
+        "features": [
+            {
+                "run": RUN,
+                "days": tuple(clean(day) for day in PLAN.days),
+                "spec": SPEC.features,
+                "simulated": True,
+            }
+        ],
+        "split": [
+            {"run": RUN, "table": TABLE, "spec": SPEC.split, "test_date": dt.date(2024, 8, 9)}
+        ],
+        "baseline": [both | {"seed": 5}],
+        "train": [both | {"network_spec": SPEC.network, "training_spec": SPEC.training}],
+        "export": [both | {"model": NETWORK.model}],
+        "build_engine": [
+            {
+                "run": RUN,
+                "name": name,
+                "model": NETWORK.model,
+                "exported": EXPORTED,
+                "reason": ENGINES[name].availability(),
+            }
+            for name in ("torch-fp32", *ENGINES_ASKED)
+        ],
+    }
+    assert made == Candidate(
+        table=TABLE,
+        split=SPLIT,
+        baseline=BASELINE,
+        network=NETWORK,
+        exported=EXPORTED,
+        engines=tuple(engine(name) for name in ("torch-fp32", *ENGINES_ASKED)),
+    )
+
+
+@pytest.mark.parametrize("measure_again", [False, True])
+def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_champion(
+    stages: Stages, measure_again: bool
+) -> None:
+    made = candidate.build_candidate(RUN, SPEC, PLAN)
+    champion = Champion(version="4", onnx=file("champion"), engine=None)
+    goals = load_goals()
+    found = candidate.judge_candidate(
+        RUN, SPEC, PLAN, made, champion, goals, measure_again=measure_again
+    )
+    assert found == (MEASURED, JUDGED)
+    assert stages.inputs["benchmark"] == [
+        {
+            "run": RUN,
+            "table": TABLE,
+            "split": SPLIT,
+            "engines": made.engines,
+            "champion": champion,
+            "spec": SPEC.benchmark,
+        }
+    ]
+    assert stages.inputs["gate"] == [
+        {
+            "run": RUN,
+            "measured": MEASURED,
+            "goals": goals,
+            "simulated": True,
+            "pin": "openvino-fp32",
+        }
+    ]
+    assert stages.options == ([{"refresh_cache": True}] if measure_again else [])
+
+
+def test_a_day_that_fails_validation_is_published_and_stops_the_run(stages: Stages) -> None:
+    stages.faulty_days = {PLAN.train[1]}
+    with pytest.raises(DataError, match="A 2024-08-08 failed validation: too few rows"):
+        candidate.build_candidate(RUN, SPEC, PLAN)
+    assert len(stages.inputs["validate"]) == len(PLAN.days)
+    (published,) = stages.inputs["publish_validation"]
+    assert [bool(day.failures) for day in published["days"]] == [False, True, False]
+    assert stages.inputs.keys() == {"validate", "publish_validation"}
+
+
+def test_engine_availability_is_checked_each_time(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reason is an input of the stage, so a cached result cannot hide a change."""
-    built: list[tuple[str, str | None]] = []
-
-    def build(_run: Any, name: str, *inputs: Any) -> BuiltEngine:
-        built.append((name, inputs[-1]))
-        return engine(name)
-
-    monkeypatch.setattr(candidate, "build_engine", build)
     spec = NightlySpec(benchmark=BenchmarkSpec(engines=("openvino-fp32", "tensorrt-fp16")))
     for reason in ("no GPU", None):
         monkeypatch.setattr(type(ENGINES["tensorrt-fp16"]), "availability", lambda _, r=reason: r)
         candidate.build_candidate(RUN, spec, PLAN)
-    common: list[tuple[str, str | None]] = [("torch-fp32", None), ("openvino-fp32", None)]
+    built = [(inputs["name"], inputs["reason"]) for inputs in stages.inputs["build_engine"]]
+    common = [("torch-fp32", None), ("openvino-fp32", None)]
     assert built == [*common, ("tensorrt-fp16", "no GPU"), *common, ("tensorrt-fp16", None)]
 
 
-def test_an_engine_that_cannot_be_built_does_not_stop_the_nightly(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def build(_run: Any, name: str, *_: Any) -> BuiltEngine:
-        if name in broken:
-            raise EngineError("the graph is refused", where="model.onnx")
-        return engine(name)
-
-    monkeypatch.setattr(candidate, "build_engine", build)
-    names = ("onnxruntime-fp32", "openvino-fp32")
-    spec = NightlySpec(benchmark=BenchmarkSpec(engines=names))
-    broken = {"openvino-fp32"}
-    made = candidate.build_candidate(RUN, spec, PLAN).engines
+def test_an_engine_that_cannot_be_built_does_not_stop_the_nightly(stages: Stages) -> None:
+    stages.broken_engines = {"openvino-fp32"}
+    made = candidate.build_candidate(RUN, SPEC, PLAN).engines
     assert {found.name: found.unavailable for found in made} == {
         "torch-fp32": None,
         "onnxruntime-fp32": None,
         "openvino-fp32": "not built: the graph is refused",
     }
-    broken = {"torch-fp32"}  # no comparison is possible without it
+    stages.broken_engines = {"torch-fp32"}  # no comparison is possible without it
     with pytest.raises(EngineError, match="refused"):
-        candidate.build_candidate(RUN, spec, PLAN)
+        candidate.build_candidate(RUN, SPEC, PLAN)

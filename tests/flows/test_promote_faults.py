@@ -113,7 +113,7 @@ def test_a_promotion_killed_in_the_swap_is_completed_by_the_same_command(
     waiting = start(desk, 2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Swap, "_turn", die)
+        patch.setattr(Swap, "_set_route", die)
         with pytest.raises(Killed):
             approve(desk, 2)
     place = ServingRepository(desk.serving_repository)

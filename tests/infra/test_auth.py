@@ -1,4 +1,4 @@
-"""Basic authentication, asked for by real servers."""
+"""Basic authentication, required by real servers."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def guarded(home: Path) -> Settings:
     return Settings(home=home, auth_username="desk", auth_password=SecretStr(PASSWORD)).resolved()
 
 
-def test_without_a_password_nothing_is_asked(tmp_path: Path) -> None:
+def test_without_a_password_no_authentication_is_required(tmp_path: Path) -> None:
     open_house = Settings(home=tmp_path)
     assert client_environment(open_house) == {}
     assert server_environment(open_house) == {}
@@ -37,7 +37,7 @@ def test_the_password_comes_from_the_environment_and_is_never_shown(
     assert PASSWORD not in (tmp_path / "mlflow-auth.ini").read_text()
 
 
-def test_prefect_asks_for_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefect_requires_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with prefect_server(guarded(tmp_path)) as url:
         assert httpx.get(f"{url}/admin/version").status_code == 401
@@ -47,7 +47,7 @@ def test_prefect_asks_for_the_password(tmp_path: Path, monkeypatch: pytest.Monke
     assert PASSWORD not in (tmp_path / "logs" / "prefect-server.log").read_text()
 
 
-def test_mlflow_asks_for_the_password(tmp_path: Path) -> None:
+def test_mlflow_requires_the_password(tmp_path: Path) -> None:
     settings, port = guarded(tmp_path), free_port()
     url = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]

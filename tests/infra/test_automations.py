@@ -35,7 +35,7 @@ WAIT_S = 90
 
 @pytest.fixture
 def receiver() -> Iterator[tuple[str, "queue.Queue[dict[str, Any]]"]]:
-    """URL of an HTTP receiver, and what it was sent."""
+    """URL of an HTTP receiver, and the requests it received."""
     calls: queue.Queue[dict[str, Any]] = queue.Queue()
 
     class Receiver(BaseHTTPRequestHandler):
@@ -86,13 +86,13 @@ def begin(flow: UUID, name: str, *states: State[Any], tags: tuple[str, ...] = ()
 
 
 @pytest.mark.slow
-def test_each_fault_calls_the_webhook(
+def test_each_failure_calls_the_webhook(
     deployed: UUID,
     receiver: tuple[str, "queue.Queue[dict[str, Any]]"],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, calls = receiver
-    short = dt.timedelta(seconds=20)  # a busy server takes some seconds to see an end
+    short = dt.timedelta(seconds=20)  # a busy server needs some seconds to process an end
     monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: short)
     others = ("watched too",)
     names = install_alerts(url, stuck_after=short, deadline=dt.time(5), flow=FLOW, others=others)
@@ -102,12 +102,12 @@ def test_each_fault_calls_the_webhook(
     found: dict[tuple[str, str], dict[str, Any]] = {}
     deadline = time.monotonic() + WAIT_S
     while not found and time.monotonic() < deadline:
-        # again and again: automations listen some moments after they were made
+        # repeated, because new automations become active after a moment
         begin(other, "a promotion", Running(), Failed(message="no"))
         with suppress(queue.Empty):
             call = calls.get(timeout=3)
             found[call["alert"], call["flow_run"]] = call
-    begin(other, "a sound one", Running(), Completed())
+    begin(other, "a completed one", Running(), Completed())
     begin(unwatched, "somebody else's", Running(), Failed(message="no"))
     failed = begin(deployed, 'a "quoted" one', Running(), Failed(message="no"))
     begin(deployed, "waits", Scheduled(name="Late"))
@@ -118,7 +118,7 @@ def test_each_fault_calls_the_webhook(
     begin(deployed, "not due", Pending(), Cancelled(), tags=("auto-scheduled",))
     expected = {
         ("failed", 'a "quoted" one'),
-        ("failed, not a night", "a promotion"),
+        ("other flow failed", "a promotion"),
         ("late", "waits"),
         ("stuck", "hangs"),
         ("deadline missed", "by schedule"),
@@ -131,8 +131,8 @@ def test_each_fault_calls_the_webhook(
     assert alert["flow_run_id"] == str(failed)
     assert alert["state"] == "Failed"
     assert alert["do"] == 'tickline rerun a "quoted" one'
-    other_alert = found["failed, not a night", "a promotion"]
-    assert other_alert["text"] == "watched too a promotion: failed, not a night"
+    other_alert = found["other flow failed", "a promotion"]
+    assert other_alert["text"] == "watched too a promotion: other flow failed"
     assert "watched too" in other_alert["do"]
 
 
@@ -155,7 +155,7 @@ def test_installing_again_replaces_and_removing_leaves_nothing(
     assert remove_alerts() == 0
 
 
-def test_what_is_not_deployed_has_no_hour_to_be_late_for(home: Settings) -> None:
+def test_a_flow_that_is_not_deployed_has_no_deadline(home: Settings) -> None:
     with pytest.raises(ConfigError, match="not deployed on this server"):
         install_alerts(
             "http://127.0.0.1:9/", stuck_after=dt.timedelta(hours=1), deadline=dt.time(5), flow="no"

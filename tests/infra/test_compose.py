@@ -25,7 +25,7 @@ def test_every_port_is_published_on_loopback_only() -> None:
             assert str(port).startswith("127.0.0.1:")
 
 
-def test_no_secret_is_committed_and_every_one_is_asked_for() -> None:
+def test_no_secret_is_committed_and_every_one_is_required() -> None:
     example = (INFRA / "compose" / "env.example").read_text()
     offered = dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", example, re.MULTILINE))
     assert {name: value for name, value in offered.items() if value} == {
@@ -33,7 +33,7 @@ def test_no_secret_is_committed_and_every_one_is_asked_for() -> None:
     }
     text = (INFRA / "compose.yaml").read_text()
     assert set(re.findall(r"(?<!\$)\$\{([A-Z_0-9]+)", text)) == set(offered)
-    # each of them stops the start where it is empty
+    # each of them stops the start if it is empty
     assert set(re.findall(r"\$\{([A-Z_0-9]+):\?", text)) == set(offered)
     assert not re.search(r"(?i)password: *[\"']?[a-z0-9]", text)
 
@@ -42,7 +42,7 @@ def test_long_running_services_have_health_checks_logs_and_pinned_images() -> No
     for name, service in SERVICES.items():
         image = service["image"]
         assert re.search(r":v?[0-9]", image), f"{image} is not pinned"
-        if name in {"bucket", "deploy"}:  # they end
+        if name in {"bucket", "deploy"}:  # these containers exit
             continue
         assert service["restart"] == "unless-stopped"
         assert name == "worker" or "healthcheck" in service, name

@@ -38,7 +38,7 @@ def words(html: str) -> str:
     return re.sub(r"\s+", " ", " ".join(page.text))
 
 
-def test_the_page_shows_verdict_champion_and_every_night() -> None:
+def test_the_page_shows_verdict_champion_and_every_run() -> None:
     html = render(sight(night(0, verdict="fail"), night(1), night(2)), now=NOW)
     text = words(html)
     assert "version 3 for 10 d 2 h" in text
@@ -51,7 +51,7 @@ def test_the_page_shows_verdict_champion_and_every_night() -> None:
     assert "SIMULATED" not in text
 
 
-def test_the_page_stands_alone() -> None:
+def test_the_page_is_self_contained() -> None:
     html = render(sight(night(0), night(1)), now=NOW)
     assert "<script" not in html
     loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", html)
@@ -59,23 +59,23 @@ def test_the_page_stands_alone() -> None:
     assert "url(http" not in html
 
 
-def test_what_people_wrote_cannot_become_markup() -> None:
+def test_error_texts_are_escaped() -> None:
     html = render(sight(night(0, status="FAILED", error="<script>alert(1)</script>")), now=NOW)
     assert "<script" not in html
     assert "alert(1)" in words(html)
 
 
-def test_simulated_nights_silent_stores_and_empty_homes_are_said(tmp_path: Path) -> None:
+def test_simulated_runs_unreachable_stores_and_empty_homes_are_reported(tmp_path: Path) -> None:
     simulated = night(0, simulated=True, status="RUNNING", seconds=None, verdict=None, metrics={})
     text = words(render(sight(simulated, sources={"mlflow": True, "prefect": False}), now=NOW))
     assert "SIMULATED" in text
-    assert "prefect did not answer" in text
+    assert "prefect did not respond" in text
     empty = History(nights=(), champion=None, sources={"mlflow": True, "prefect": True})
     write(empty, tmp_path / "nights.html", now=NOW)
-    assert "No night has been run yet" in words((tmp_path / "nights.html").read_text())
+    assert "No nightly run yet" in words((tmp_path / "nights.html").read_text())
 
 
-def test_ages_in_two_units() -> None:
+def test_ages_have_two_units() -> None:
     assert age(dt.timedelta(minutes=5)) == "5 min"
     assert age(dt.timedelta(hours=3, minutes=7)) == "3 h 7 min"
     assert age(dt.timedelta(days=2, hours=23, minutes=59)) == "2 d 23 h"

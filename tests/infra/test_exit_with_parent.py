@@ -19,9 +19,9 @@ RUNAWAY = (
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
 @pytest.mark.parametrize("end", ["killed", "parent gone"])
-def test_nothing_outlives_the_leash(tmp_path: Path, end: str) -> None:
+def test_no_descendant_outlives_the_launcher(tmp_path: Path, end: str) -> None:
     written = tmp_path / "pid"
-    leash = subprocess.Popen(
+    launcher = subprocess.Popen(
         [
             sys.executable,
             "-m",
@@ -34,19 +34,19 @@ def test_nothing_outlives_the_leash(tmp_path: Path, end: str) -> None:
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    assert leash.stdin
+    assert launcher.stdin
     deadline = time.monotonic() + 30
     while not (written.exists() and written.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     runaway = int(written.read_text())
     if end == "killed":
-        (command,) = psutil.Process(leash.pid).children()
+        (command,) = psutil.Process(launcher.pid).children()
         os.kill(command.pid, signal.SIGKILL)
     else:
-        leash.stdin.close()
-    status = leash.wait(30)
-    leash.stdin.close()
+        launcher.stdin.close()
+    status = launcher.wait(30)
+    launcher.stdin.close()
     assert status == 256 - (signal.SIGKILL if end == "killed" else signal.SIGTERM)
     while psutil.pid_exists(runaway):
         assert time.monotonic() < deadline + 30

@@ -1,4 +1,4 @@
-"""Kubernetes' manifests and the work pool's job, beside compose's where both must agree."""
+"""Kubernetes manifests and the work pool's job, compared with compose where both must agree."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_kubernetes_names_resolve() -> None:
             assert found["spec"]["selector"]["app.kubernetes.io/name"] in labels
 
 
-def test_the_work_pools_job_is_sound_and_carries_ticklines_environment(tmp_path: Path) -> None:
+def test_the_work_pools_job_is_valid_and_has_ticklines_environment(tmp_path: Path) -> None:
     variables = TEMPLATE["variables"]["properties"]
     text = json.dumps(TEMPLATE["job_configuration"])
     asked = set(re.findall(r"\{\{ (\w+) \}\}", text))
@@ -103,7 +103,7 @@ def test_the_work_pools_job_is_sound_and_carries_ticklines_environment(tmp_path:
         prefect_api_url="http://prefect:4200/api",
         auth_password="x",  # noqa: S106
     )
-    # `tickline worker` is not there to set it
+    # `tickline worker` does not run here, so it cannot set it
     missing = set(environment(guarded)) - carried - {"PREFECT_API_URL"}
     assert missing == set()
 
@@ -125,7 +125,7 @@ def test_kustomize_builds() -> None:
     assert all(re.search(r":v?[0-9]", image) for image in images)
 
 
-def test_the_pools_queues_and_reviewers_are_there_in_containers_too() -> None:
+def test_containers_have_the_pools_queues_and_reviewers() -> None:
     assert SERVICES["deploy"]["command"] == "python -m infra.deploy"
     (deploying,) = [
         container
@@ -135,12 +135,12 @@ def test_the_pools_queues_and_reviewers_are_there_in_containers_too() -> None:
     ]
     assert deploying["args"][0].endswith("&& python -m infra.deploy")
     (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
-    # flows ask this list who may decide; where it is empty nobody may
+    # this list defines who may decide on a promotion; if it is empty, nobody may
     assert "TICKLINE_REVIEWERS" in {found["name"] for found in job["env"]}
     assert "TICKLINE_REVIEWERS" in SERVICES["worker"]["environment"]
 
 
-def test_the_repositorys_state_lies_on_its_volume() -> None:
+def test_the_repositorys_state_is_on_its_volume() -> None:
     """Versions move by rename between the repository and the state beside it."""
     (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
     (pod,) = [found for item in OBJECTS for found in containers(item) if found["name"] == "triton"]

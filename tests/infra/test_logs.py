@@ -30,7 +30,7 @@ def test_each_line_is_json_with_the_runs_ids_and_its_fields(tmp_path: Path) -> N
     }
 
 
-def test_others_warnings_and_tracebacks_are_taken_in_once(tmp_path: Path) -> None:
+def test_warnings_of_other_loggers_and_tracebacks_are_written_once(tmp_path: Path) -> None:
     with json_log(Settings(home=tmp_path)) as path:
         logging.getLogger("somelibrary").warning("careful")
         logging.getLogger("somelibrary").info("chatter")
@@ -56,7 +56,7 @@ def test_secrets_are_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(lines(path)) == 2
 
 
-def test_a_secret_that_json_writes_otherwise_is_hidden_too(
+def test_a_secret_that_json_escapes_is_masked_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = 'correct "horse" \\ batt\u00e9ry'  # noqa: S105
@@ -69,7 +69,7 @@ def test_a_secret_that_json_writes_otherwise_is_hidden_too(
     assert len(lines(path)) == 1
 
 
-def test_what_counts_as_secret() -> None:
+def test_which_variables_are_secret() -> None:
     found = secrets_of(
         {
             "AWS_SECRET_ACCESS_KEY": "abcdefgh",

@@ -27,7 +27,7 @@ def values(seen: History, name: str) -> dict[tuple[str, ...], float]:
     return {labels: value for found, labels, value in samples(seen) if found == name}
 
 
-def test_the_textfile_says_the_newest_night(tmp_path: Path) -> None:
+def test_the_textfile_describes_the_newest_run(tmp_path: Path) -> None:
     write(sight(night(0), night(1)), tmp_path / "tickline.prom")
     found = read((tmp_path / "tickline.prom").read_text())
     assert found["tickline_auc", (("model", "candidate"),)] == 0.7
@@ -43,7 +43,7 @@ def test_the_textfile_says_the_newest_night(tmp_path: Path) -> None:
     assert since == (NOW - dt.timedelta(days=10, hours=2)).timestamp()
 
 
-def test_a_running_night_leaves_the_judged_one_standing() -> None:
+def test_a_running_run_does_not_hide_the_newest_judged_run() -> None:
     running = night(0, status="RUNNING", seconds=None, verdict=None, metrics={"rows": 5.0})
     seen = sight(running, night(1))
     assert values(seen, "auc")["candidate",] == pytest.approx(0.71)
@@ -53,14 +53,14 @@ def test_a_running_night_leaves_the_judged_one_standing() -> None:
     assert values(seen, "nights")["FINISHED",] == 1
 
 
-def test_a_failed_night_does_not_move_the_last_success() -> None:
+def test_a_failed_run_does_not_change_the_last_success() -> None:
     seen = sight(night(0, status="FAILED", verdict=None), night(1))
     ended = night(1).ended
     assert ended is not None
     assert values(seen, "nightly_success_timestamp_seconds") == {(): ended.timestamp()}
 
 
-def test_what_is_unknown_is_absent_not_zero() -> None:
+def test_unknown_values_are_absent_not_zero() -> None:
     silent = History(nights=(), champion=None, sources={"mlflow": False, "prefect": False})
     assert {name for name, _, _ in samples(silent)} == {"source_up"}
     assert set(values(silent, "source_up").values()) == {0.0}
@@ -69,12 +69,12 @@ def test_what_is_unknown_is_absent_not_zero() -> None:
 def test_every_sample_is_declared() -> None:
     for name, labels, _ in samples(sight(night(0))):
         assert len(METRICS[name][1]) == len(labels)
-    # and every declared metric has a source, but for what this night does not have
+    # and every declared metric has a source, except those missing in this run
     said = {name for name, _, _ in samples(sight(night(0)))}
     assert set(METRICS) - said == {"throughput_windows_per_second"}
 
 
-def test_scrapes_are_answered_on_loopback_and_read_afresh() -> None:
+def test_scrapes_are_served_on_loopback_with_fresh_data() -> None:
     port, nights = free_port(), [night(1)]
     stop = serve(lambda: sight(*nights), port)
     try:
@@ -90,7 +90,7 @@ def test_scrapes_are_answered_on_loopback_and_read_afresh() -> None:
 
 @pytest.fixture
 def gateway() -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A push gateway's URL, and what it was sent."""
+    """A push gateway's URL, and the requests it received."""
     pushed: list[tuple[str, str]] = []
 
     class Gateway(BaseHTTPRequestHandler):
@@ -120,6 +120,6 @@ def test_metrics_are_pushed_in_the_gateways_format(
     ((path, body),) = pushed
     assert path == "/metrics/job/tickline"
     assert read(body)["tickline_rows", ()] == 1000
-    with pytest.raises(PushError, match="does not take the metrics") as caught:
+    with pytest.raises(PushError, match="does not accept the metrics") as caught:
         push(sight(night(0)), f"http://someone:hush@{HOST}:{free_port()}")
     assert "hush" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The stack's stores for real: Postgres under Prefect and MLflow, an S3 server under artefacts."""
+"""The stack's real stores: Postgres for Prefect and MLflow, an S3 server for artefacts."""
 
 import os
 import subprocess
@@ -70,7 +70,7 @@ def test_a_tracked_run_on_postgres_with_artefacts_in_s3(
     mlflow_runs.log_metrics(mlflow, child, {"auc": 0.75})
     mlflow.log_text(child, "hello", "notes/hello.txt")
     mlflow_runs.finish(mlflow, run_id, "FINISHED")
-    # the same flow run again goes on in the same MLflow run
+    # the same flow run resumes in the same MLflow run
     assert run_id == mlflow_runs.continue_or_start(
         mlflow, settings, name="a", identity=identity, tags={}
     )
@@ -104,4 +104,4 @@ def test_prefects_server_on_postgres_keeps_a_flow_run(database: str, tmp_path: P
         assert done.returncode == 0, done.stdout + done.stderr
         (run,) = httpx.post(f"{url}/flow_runs/filter", json={}).json()
         assert run["state_type"] == "COMPLETED"
-    assert not list(tmp_path.rglob("prefect.db"))  # it was not SQLite after all
+    assert not list(tmp_path.rglob("prefect.db"))  # SQLite was not used

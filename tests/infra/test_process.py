@@ -9,7 +9,7 @@ import pytest
 from infra.process import ProcessId, birth
 
 
-def test_own_mark_lives_and_survives_json() -> None:
+def test_the_own_identity_is_alive_and_survives_json() -> None:
     mark = ProcessId.own()
     assert mark.here
     assert mark.lives
@@ -18,7 +18,7 @@ def test_own_mark_lives_and_survives_json() -> None:
     )
 
 
-def test_a_dead_process_another_of_its_number_and_another_boot_do_not_live() -> None:
+def test_a_dead_process_a_reused_pid_and_another_boot_are_not_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     mark = ProcessId.of(child.pid)
     assert mark.lives

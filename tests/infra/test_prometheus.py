@@ -1,4 +1,4 @@
-"""Prometheus' rules and Grafana's dashboard: what they ask for is what the exporter has."""
+"""Prometheus' rules and Grafana's dashboard: the exporter has every metric they query."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def metric_names(expression: str) -> set[str]:
     return set(re.findall(r"\btickline_[a-z0-9_]+", expression))
 
 
-def test_every_metric_asked_for_is_one_the_exporter_has() -> None:
+def test_every_metric_in_a_query_is_exported() -> None:
     known = {f"tickline_{name}" for name in METRICS}
     asked = [rule["expr"] for rule in RULES]
     asked += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
@@ -34,7 +34,7 @@ def test_every_metric_asked_for_is_one_the_exporter_has() -> None:
     assert known - used == {"tickline_nightly_start_timestamp_seconds"} - used
 
 
-def test_labels_asked_for_are_ones_the_metric_has() -> None:
+def test_every_label_in_a_query_is_exported() -> None:
     expressions = [rule["expr"] for rule in RULES]
     expressions += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     for expression in expressions:
@@ -48,7 +48,7 @@ def test_labels_asked_for_are_ones_the_metric_has() -> None:
             assert shown <= set(METRICS[name.removeprefix("tickline_")][1])
 
 
-def test_rules_say_what_and_what_to_do() -> None:
+def test_rules_have_a_summary_and_a_remedy() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
@@ -80,7 +80,7 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_fire_when_prometheus_says_so(tmp_path: Path) -> None:
+def test_alerts_fire_as_evaluated_by_prometheus(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: prometheus)")

@@ -16,12 +16,12 @@ from infra.servers import (
     PROBE_S,
     ServerError,
     environment,
-    forget_server,
     free_port,
     free_ports,
     healthy,
     prefect_server,
     record_server,
+    remove_server_record,
     running_server,
     started,
 )
@@ -41,14 +41,14 @@ def gone(port: int) -> bool:
     return False
 
 
-def test_started_waits_for_health_and_stops_at_the_end(tmp_path: Path) -> None:
+def test_started_waits_for_health_and_stops_after_the_block(tmp_path: Path) -> None:
     port = free_port()
     with started("web", web(port), f"http://{HOST}:{port}/", Settings(home=tmp_path)):
         assert healthy(f"http://{HOST}:{port}/")
     assert gone(port)
 
 
-def test_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_exits_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('port taken')"]
     url = f"http://{HOST}:{free_port()}/"
     with (
@@ -58,7 +58,7 @@ def test_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> No
         raise AssertionError("it must not get here")
 
 
-def test_server_dies_with_its_parent_even_by_sigkill(tmp_path: Path) -> None:
+def test_a_server_ends_with_its_parent_even_by_sigkill(tmp_path: Path) -> None:
     port = free_port()
     script = (
         "import os, pathlib, signal\n"
@@ -73,7 +73,7 @@ def test_server_dies_with_its_parent_even_by_sigkill(tmp_path: Path) -> None:
     assert gone(port)
 
 
-def test_configured_server_is_used_or_its_silence_is_said(
+def test_a_configured_server_is_used_or_reported_as_unreachable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_url: str
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -93,7 +93,7 @@ def test_configured_server_that_is_busy_is_waited_for(
     class Busy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             time.sleep(PROBE_S + 0.5)
-            with suppress(OSError):  # whoever asked has gone
+            with suppress(OSError):  # the client has disconnected
                 self.send_response(200)
                 self.end_headers()
 
@@ -114,7 +114,7 @@ def test_configured_server_that_is_busy_is_waited_for(
             thread.join()
 
 
-def test_ports_asked_for_together_differ() -> None:
+def test_ports_requested_together_differ() -> None:
     assert len(set(free_ports(200))) == 200
 
 
@@ -124,7 +124,9 @@ def test_a_stale_or_broken_record_is_not_a_running_server(tmp_path: Path, record
     assert running_server(Settings(home=tmp_path)) is None
 
 
-def test_record_of_a_dead_owner_is_not_a_running_server(tmp_path: Path, prefect_url: str) -> None:
+def test_the_record_of_a_dead_owner_is_not_a_running_server(
+    tmp_path: Path, prefect_url: str
+) -> None:
     record = tmp_path / "prefect-server.json"
     settings = Settings(home=tmp_path)
     record_server(settings, prefect_url)
@@ -134,12 +136,12 @@ def test_record_of_a_dead_owner_is_not_a_running_server(tmp_path: Path, prefect_
     dead = next(pid for pid in range(2**22 - 1, 1, -1) if not psutil.pid_exists(pid))
     record.write_text(alive.replace(f'"pid":{own.pid}', f'"pid":{dead}'))
     assert running_server(settings) is None
-    forget_server(settings)
-    assert record.exists()  # another's
-    record.write_text(alive.replace(own.birth, "1"))  # its number went to another process
+    remove_server_record(settings)
+    assert record.exists()  # it belongs to another process
+    record.write_text(alive.replace(own.birth, "1"))  # another process has its pid
     assert running_server(settings) is None
     record.write_text(alive)
-    forget_server(settings)
+    remove_server_record(settings)
     assert not record.exists()
 
 
@@ -154,7 +156,7 @@ def test_environment_keeps_everything_under_home_and_telemetry_off(tmp_path: Pat
 def test_another_working_directory_changes_no_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker's flows run in the checkout, where the caller's `.env` is not read."""
+    """A worker's flows run in the checkout, where they do not read the caller's `.env`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(
         "TICKLINE_REVIEWERS=ada, grace\nTICKLINE_FOUR_EYES=false\nTICKLINE_STAGING=staged\n"

@@ -1,4 +1,4 @@
-"""The supervisor with small web servers for services; then the real stack, once."""
+"""The supervisor with small web servers as services; then the real stack, once."""
 
 import errno
 import os
@@ -78,7 +78,7 @@ def pid_of(settings: Settings, name: str) -> int | None:
     return found.pid if found else None
 
 
-def test_started_in_order_watched_and_stopped(
+def test_services_are_started_in_order_supervised_and_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(home=tmp_path)
@@ -96,7 +96,7 @@ def test_started_in_order_watched_and_stopped(
     assert not stack_state.state_path(settings).exists()
 
 
-def test_whatever_dies_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(home=tmp_path)
 
     def pid() -> int | None:
@@ -125,7 +125,7 @@ def test_a_service_that_cannot_start_backs_off(
         assert keeper.services[0].exit_code == 7
 
 
-def test_a_full_disk_does_not_take_the_stack_down(
+def test_a_full_disk_does_not_stop_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, full = Settings(home=tmp_path), threading.Event()
@@ -158,7 +158,9 @@ def test_a_full_disk_does_not_take_the_stack_down(
         until(lambda: status(settings, "web") == "up")
 
 
-def test_a_silent_service_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresponsive_service_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
     monkeypatch.setattr(supervisor, "PROBE_S", 0.1)
     settings, deaf = Settings(home=tmp_path), threading.Event()
@@ -172,7 +174,7 @@ def test_a_silent_service_is_restarted(tmp_path: Path, monkeypatch: pytest.Monke
         until(lambda: status(settings, "web") == "up")
 
 
-def test_logs_are_rotated_and_followed_over_the_cut(
+def test_logs_are_rotated_and_followed_across_the_truncation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "LOG_BYTES", 100)
@@ -194,7 +196,7 @@ def test_logs_are_rotated_and_followed_over_the_cut(
     assert "one more" in (tmp_path / "web.log.1").read_text()
 
 
-def test_what_is_configured_elsewhere_is_not_started(
+def test_services_configured_elsewhere_are_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(home=tmp_path)
@@ -221,7 +223,7 @@ def test_what_is_configured_elsewhere_is_not_started(
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-def test_redis_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_responds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(home=tmp_path)
     (redis,) = services.build(settings, Plan(names=("redis",), ports={"redis": free_port()}))
     with supervised(settings, monkeypatch, redis):
@@ -238,12 +240,12 @@ def test_kafka_keeps_its_data_under_home_and_listens_on_loopback(tmp_path: Path)
     assert config["log.dirs"] == str(tmp_path / "kafka" / "data")
 
 
-def test_tansu_speaks_kafkas_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tansu_is_kafka_compatible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(home=tmp_path)
     chosen = services.choose(settings, triton=False, extra=("tansu",))
     assert chosen.names[-1] == "tansu"
     (tansu,) = services.build(settings, Plan(names=("tansu",), ports={"tansu": free_port()}))
-    assert "no Kafka" in tansu.address
+    assert "not Kafka" in tansu.address
     assert not tansu.healthy()
     with supervised(settings, monkeypatch, tansu):
         until(lambda: status(settings, "tansu") == "up")
@@ -279,7 +281,7 @@ def tickline(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_stack_comes_up_mends_itself_and_leaves_nothing(
+def test_the_stack_starts_recovers_and_leaves_nothing(
     tmp_path: Path, triton_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_LOGGING_TO_API_ENABLED"):
@@ -294,7 +296,7 @@ def test_the_stack_comes_up_mends_itself_and_leaves_nothing(
         state = stack_state.read(settings)
         assert state is not None
         assert {found.name for found in state.services} == {"prefect", "worker", "mlflow", "triton"}
-        url = running_server(settings)  # what every other command looks for
+        url = running_server(settings)  # used by every other command
         deployed = httpx.post(f"{url}/deployments/filter", json={}).json()
         wanted = {
             found["name"] for found in yaml.safe_load(PREFECT_YAML.read_text())["deployments"]
@@ -312,7 +314,7 @@ def test_the_stack_comes_up_mends_itself_and_leaves_nothing(
         orphan = worker.pid
         keeper = psutil.Process(orphan).parent()
         assert keeper is not None
-        keeper.kill()  # what it kept must not live on beside its successor
+        keeper.kill()  # its services must not keep running beside its successor
         until(
             lambda: status(settings, "worker") == "up" and pid_of(settings, "worker") != orphan, 120
         )

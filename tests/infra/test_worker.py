@@ -9,7 +9,7 @@ from infra.worker import work
 from model_code.settings import Settings
 
 
-def test_the_process_itself_becomes_the_worker(
+def test_the_process_is_replaced_by_the_worker(
     tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     became: list[Any] = []
@@ -28,6 +28,6 @@ def test_the_process_itself_becomes_the_worker(
     assert variables["TICKLINE_HOME"] == str(tmp_path)
 
 
-def test_without_a_server_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_server_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="no Prefect server answers"):
         work(Settings(home=tmp_path, prefect_api_url="http://127.0.0.1:9/api"), pool="p", once=True)

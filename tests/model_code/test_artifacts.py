@@ -68,13 +68,13 @@ def test_tampered_artefact_is_refused_and_then_replaced(tmp_path: Path) -> None:
     assert refs[0].open().read_bytes() == b"weights"
 
 
-def test_missing_artefact_says_how_to_make_it_again(tmp_path: Path) -> None:
+def test_a_missing_artefact_says_how_to_compute_it_again(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     with store.scratch() as scratch:
         (scratch / "a").write_text("x")
         ref = store.put(scratch / "a")
     Path(ref.path).unlink()
-    with pytest.raises(IntegrityError, match="is gone") as caught:
+    with pytest.raises(IntegrityError, match="is missing") as caught:
         ref.open()
     assert "rerun --last-failed" in str(caught.value)
 
@@ -100,7 +100,7 @@ def test_atomic_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_disk_full_is_a_storage_error_and_leaves_nothing(tmp_path: Path) -> None:
-    # the kernel's own refusal, by a limit on file size, in a child that may keep the limit
+    # a real error of the kernel, through a limit on file size, in a child process
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -123,6 +123,6 @@ def test_no_space_left_names_the_file_and_what_to_do(tmp_path: Path) -> None:
 
 
 def test_errors_survive_pickling_with_their_parts() -> None:
-    error = pickle.loads(pickle.dumps(DataError("bad", where="file.csv", remedy="mend it")))
+    error = pickle.loads(pickle.dumps(DataError("bad", where="file.csv", remedy="fix it")))
     assert isinstance(error, DataError)
-    assert str(error) == "bad\n  where: file.csv\n  do:    mend it"
+    assert str(error) == "bad\n  where: file.csv\n  do:    fix it"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -43,13 +43,14 @@ def tickline(*arguments: object) -> str:
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """Addresses and ports on which a process and its descendants take connections."""
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return {
-        (socket.laddr.ip.removeprefix("::ffff:"), socket.laddr.port)  # IPv4 in IPv6's notation
-        for member in family
-        for socket in member.net_connections()
-        if socket.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for member in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            for socket in member.net_connections():
+                if socket.status == psutil.CONN_LISTEN:
+                    address = socket.laddr.ip.removeprefix("::ffff:")  # IPv4 in IPv6's notation
+                    found.add((address, socket.laddr.port))
+    return found
 
 
 class Running:

@@ -84,16 +84,16 @@ def test_gc_lists_then_deletes_what_no_run_needs(
     before = files(home)
     assert doomed < before
 
-    said = tickline("gc", "--details")
+    printed = tickline("gc", "--details")
     assert files(home) == before
-    listed = {Path(word) for word in said.split() if word.startswith(str(home.home))}
+    listed = {Path(word) for word in printed.split() if word.startswith(str(home.home))}
     orphan, checkpoint, old_log, orphan_result = sorted(doomed)
     assert listed == {orphan.parent, checkpoint.parent, old_log, orphan_result}
 
     size = sum(path.stat().st_size for path in doomed)
-    said = tickline("gc", "--apply")
+    printed = tickline("gc", "--apply")
     assert before - files(home) == doomed
-    assert decimal(size) in said
+    assert decimal(size) in printed
 
     tickline("gc", "--apply", "--keep-days", "5")
     assert before - files(home) == doomed | {log}

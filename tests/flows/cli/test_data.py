@@ -89,13 +89,13 @@ def test_downloaded_archives_are_a_market_store(
 ) -> None:
     monkeypatch.setattr(data.out, "width", 400)  # no path is folded
     folder = tmp_path / "archives"
-    said = tickline(
+    printed = tickline(
         "data", "download", "BTCUSDT", *DATES, "--folder", folder, "--base-url", host.url
     )
     served = {path.rpartition("/")[2]: body for path, body in host.files.items()}
     written = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert written == {name: body for name, body in served.items() if name.endswith(".zip")}
-    assert all(str(folder / name) in said for name in written)
+    assert all(str(folder / name) in printed for name in written)
     assert [day.date for day in open_market(str(folder)).catalog()] == list(DATES)
 
 

@@ -12,13 +12,14 @@ from prefect import flow, get_client, task
 from prefect.automations import Automation
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import DoNothing
+from prefect.events.actions import CallWebhook, DoNothing
+from prefect.events.schemas.automations import Automation as ReadAutomation
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.automations import BLOCK, PREFIX
+from infra.automations import BLOCK, PREFIX, remove_alerts
 from infra.servers import HOST, free_port, healthy
 from model_code.errors import ConfigError
 from model_code.settings import MODEL_NAME, Settings
@@ -147,10 +148,11 @@ def deployed(home: Settings) -> Iterator[Settings]:
             schedules=[DeploymentScheduleCreate(schedule=cron, active=False)],
         )
         yield home
+        remove_alerts()  # a failed test must not leave any to the others on this server
         client.delete_deployment(deployment)
 
 
-def automations() -> dict[str, Automation]:
+def automations() -> dict[str, ReadAutomation]:
     with get_client(sync_client=True) as client:
         return {found.name: found for found in client.read_automations()}
 
@@ -171,31 +173,42 @@ def test_alerts_are_installed_in_the_server_and_removed(
         trigger=EventTrigger(expect={"never"}, posture=Posture.Reactive, threshold=1),
         actions=[DoNothing()],
     ).create()
+    assert isinstance(other, Automation)
     assert other.id
     others = set(automations())
     try:
-        said = tickline("alerts", "install", "--webhook", WEBHOOK, "--stuck-after", "2.5",
+        printed = tickline("alerts", "install", "--webhook", WEBHOOK, "--stuck-after", "2.5",
                         "--deadline", "04:30")  # fmt: skip
-        assert "hush" not in said
+        assert "hush" not in printed
         installed = {
             name: found for name, found in automations().items() if name.startswith(PREFIX)
         }
-        assert all(name in said for name in installed)
+        assert all(name in printed for name in installed)
         assert all(found.enabled for found in installed.values())
         block, url = webhook()
         assert url == WEBHOOK
         called = {
-            action.block_document_id for found in installed.values() for action in found.actions
+            action.block_document_id
+            for found in installed.values()
+            for action in found.actions
+            if isinstance(action, CallWebhook)
         }
         assert called == {block}
         # counted by Prefect: from a run's start until it is stuck, from one o'clock to the deadline
-        waits = {found.trigger.within for found in installed.values()} - {dt.timedelta(0)}
+        waits = {
+            found.trigger.within
+            for found in installed.values()
+            if isinstance(found.trigger, EventTrigger) and found.trigger.within
+        }
         assert waits == {dt.timedelta(hours=2.5), dt.timedelta(hours=3.5)}
 
         monkeypatch.setenv("TICKLINE_WEBHOOK", f"{WEBHOOK}-2")
         tickline("alerts", "install")
         assert set(automations()) == {*installed, *others}
         assert webhook() == (block, f"{WEBHOOK}-2")
+        with pytest.raises(ConfigError, match="stuck"):
+            tickline("alerts", "install", "--stuck-after", "0")
+        assert set(automations()) == {*installed, *others}
 
         assert str(len(installed)) in tickline("alerts", "remove")
         assert set(automations()) == others

@@ -3,6 +3,7 @@
 `tickline worker` is in test_oncall.py, where it continues a run that failed.
 """
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -25,9 +26,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings().resolved()
 
 
+@pytest.mark.servers
 def test_ui_serves_both_pages_of_the_home_folder_until_interrupted(
-    alone: Settings, tmp_path: Path
+    alone: Settings, tmp_path: Path, mlflow_template: Path
 ) -> None:
+    alone.home.mkdir()
+    shutil.copyfile(mlflow_template, alone.home / "mlflow.db")
     mlflow_runs.experiment_id(mlflow_runs.client(alone), alone)
     ports = free_ports(2)
     prefect, mlflow = (f"http://{HOST}:{port}" for port in ports)

@@ -36,10 +36,10 @@ def approved(
     daemon.down(settings)
 
 
-def answered(printed: str) -> tuple[int, int]:
+def answered(table: str) -> tuple[int, int]:
     """Requests and failures of version 1 in the printed table."""
-    found = re.search(rf"{MODEL_NAME} 1 READY (\d+) (\d+) ", printed)
-    assert found, printed
+    found = re.search(rf"{MODEL_NAME} 1 READY (\d+) (\d+) ", table)
+    assert found, table
     return int(found[1]), int(found[2])
 
 
@@ -48,11 +48,11 @@ def test_the_server_is_started_watched_and_stopped(approved: Settings, tmp_path:
     options = (
         "--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics
     )  # fmt: skip
-    said = tickline("triton", "up", *options)
+    printed = tickline("triton", "up", *options)
     server = daemon.status(approved)
     assert server is not None
-    assert str(server.pid) in said
-    before, failed = answered(said)
+    assert str(server.pid) in printed
+    before, failed = answered(printed)
     assert failed == 0
     taken = {(HOST, port) for port in (ports.http, ports.grpc, ports.metrics)}
     assert listening(server.pid) == taken

@@ -1,4 +1,4 @@
-"""What is told of the server under load."""
+"""The benchmark row of the server under load."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def result(latency_ms: list[float], errors: dict[str, int]) -> LoadResult:
     )
 
 
-def test_failed_requests_are_counted_beside_the_answered_ones() -> None:
+def test_failed_requests_are_counted_with_the_answered_ones() -> None:
     row = _load("concurrency 8", result([1.0, 2.0, 3.0], {"deadline": 1}))
     assert (row.p50_ms, row.throughput, row.failed) == (2.0, 1.5, 1)
 
 
-def test_a_server_that_answers_nothing_is_a_clear_error() -> None:
+def test_a_server_that_answers_no_request_is_an_error() -> None:
     with pytest.raises(ServingError, match=r"none of 4 requests under concurrency 8: gone \(4\)"):
         _load("concurrency 8", result([], {"gone": 4}))

@@ -33,7 +33,7 @@ def settings(tmp_path: Path, triton_home: Path) -> Iterator[Settings]:
 
 
 def approved(settings: Settings, *versions: int) -> ServingRepository:
-    """A serving repository as promotions leave it."""
+    """A serving repository as after promotions."""
     place = ServingRepository(settings.serving_repository)
     for version in versions:
         folder = builders_serving.staged(settings.staging_repository, version)
@@ -46,7 +46,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {"TICKLINE_HOME": str(settings.home), "TICKLINE_TRITON": str(settings.triton)}
 
 
-def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> None:
+def test_up_serves_the_repository_until_down(settings: Settings) -> None:
     assert daemon.status(settings) is None
     place = approved(settings, 1)
     server = daemon.up(settings, Ports.free())
@@ -63,7 +63,7 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
     asked = runner.invoke(app, ["predict", str(windows), "--last", "3"], env=variables)
     assert asked.exit_code == 0, asked.output
     assert "version 1" in asked.output
-    assert "route" not in asked.output  # there is none before the first promotion
+    assert "route" not in asked.output  # no route before the first promotion
     table = settings.home / "p.csv"
     seen = runner.invoke(app, ["predict", "simulated:", "-o", str(table)], env=variables)
     assert seen.exit_code == 0, seen.output
@@ -80,7 +80,7 @@ def test_up_serves_what_the_repository_holds_until_down(settings: Settings) -> N
         daemon.serving_url(settings)
 
 
-def test_predict_asks_whom_the_route_names_unless_told_otherwise(settings: Settings) -> None:
+def test_predict_follows_the_route_unless_a_version_is_given(settings: Settings) -> None:
     place = approved(settings, 1, 2)
     server = daemon.up(settings, Ports.free())
     windows = settings.home / "windows.npy"
@@ -99,16 +99,16 @@ def test_predict_asks_whom_the_route_names_unless_told_otherwise(settings: Setti
         return found
 
     said, p = ask()
-    assert "version 2" in said, "the newest, where there is no route"
+    assert "version 2" in said, "the newest, if there is no route"
     Route(champion=Target(model=MODEL_NAME, version=1)).save(place.route_file)
     said, p = ask()
-    assert "financial_predictor, version 1, as the route says" in said
+    assert "financial_predictor, version 1, from the route file" in said
     np.testing.assert_allclose(p, right(1), atol=1e-4)
     said, p = ask("--version", "2")
     assert "version 2" in said
     assert "route" not in said
     np.testing.assert_allclose(p, right(2), atol=1e-4)
-    Route().save(place.route_file)  # a first promotion that was undone
+    Route().save(place.route_file)  # a first promotion was undone
     with pytest.raises(PromotionError, match="no version serves yet"):
         CliRunner().invoke(
             app, ["predict", str(windows)], env=environment(settings), catch_exceptions=False
@@ -117,10 +117,10 @@ def test_predict_asks_whom_the_route_names_unless_told_otherwise(settings: Setti
 
 
 @pytest.mark.parametrize("how", ["tampered", "never approved"])
-def test_up_does_not_load_what_was_not_approved(settings: Settings, how: str) -> None:
+def test_up_does_not_load_an_unapproved_version(settings: Settings, how: str) -> None:
     place = approved(settings, 1)
     if how == "tampered":
-        # a sound graph with other answers: only its hash tells
+        # a valid graph with other outputs: only its hash shows the change
         builders_serving.write_graph(place.folder(1) / "model.onnx", builders_serving.weights(77))
     else:
         folder = builders_serving.staged(settings.staging_repository, 2)
@@ -133,7 +133,7 @@ def test_up_does_not_load_what_was_not_approved(settings: Settings, how: str) ->
         assert client.versions() == []
 
 
-def test_a_killed_server_is_not_taken_for_a_running_one(settings: Settings) -> None:
+def test_a_killed_server_is_not_reported_as_running(settings: Settings) -> None:
     server = daemon.up(settings, Ports.free())
     os.kill(server.pid, signal.SIGKILL)
     psutil.Process(server.pid).wait(10)
@@ -147,7 +147,7 @@ def test_a_killed_server_is_not_taken_for_a_running_one(settings: Settings) -> N
     record.write_text(json.dumps(state))
 
 
-def test_a_taken_port_is_said_before_anything_starts(settings: Settings) -> None:
+def test_a_taken_port_is_reported_before_anything_starts(settings: Settings) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         taken.listen()
@@ -157,12 +157,12 @@ def test_a_taken_port_is_said_before_anything_starts(settings: Settings) -> None
     assert daemon.status(settings) is None
 
 
-def test_a_configured_server_is_used_as_it_is(tmp_path: Path) -> None:
+def test_a_configured_server_is_used_unchanged(tmp_path: Path) -> None:
     assert daemon.serving_url(Settings(home=tmp_path, triton_url="far:8001")) == "far:8001"
 
 
 @pytest.mark.parametrize("record", ["", "{}", "not json"])
-def test_a_broken_record_is_no_server(tmp_path: Path, record: str) -> None:
+def test_a_broken_record_is_not_a_server(tmp_path: Path, record: str) -> None:
     (tmp_path / "triton").mkdir()
     (tmp_path / "triton" / "server.json").write_text(record)
     assert daemon.status(Settings(home=tmp_path)) is None

@@ -10,7 +10,7 @@ from tests.support.sidecar import sidecar
 COMPOSE = Path(__file__).resolve().parents[3] / "infra" / "compose.yaml"
 
 
-def test_the_containers_are_run_with_the_recorded_image() -> None:
+def test_the_containers_use_the_recorded_image() -> None:
     assert yaml.safe_load(COMPOSE.read_text())["services"]["triton"]["image"] == IMAGE
 
 

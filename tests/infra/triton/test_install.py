@@ -40,7 +40,7 @@ def test_the_backends_are_copies_of_this_code(triton_home: Path) -> None:
     assert not any(path.is_symlink() for path in found.rglob("*"))
 
 
-def test_without_a_package_index_it_says_so_and_leaves_nothing(
+def test_a_missing_package_index_is_reported_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -55,7 +55,9 @@ def test_without_a_package_index_it_says_so_and_leaves_nothing(
     assert not [path for path in (tmp_path / "triton").rglob("*") if path.name != "lock"][1:]
 
 
-def test_an_unfit_interpreter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_interpreter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(installer, "INTERPRETERS", ("9.9",))
     with pytest.raises(ServerError, match=r"needs Python 9\.9"):
         install(Settings(triton=tmp_path))

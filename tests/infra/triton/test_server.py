@@ -1,4 +1,4 @@
-"""The real server with the Python-based backends: answers, refusals, swaps, faults."""
+"""The real server with the Python-based backends: logits, refusals, swaps, faults."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from infra.triton.engine import lay, serving_engine
+from infra.triton.engine import add_version, serving_engine
 from infra.triton.server import REGION, SHARED_MEMORY, TritonServer, running
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.engines.registry import ENGINES
@@ -88,13 +88,13 @@ def swapped(
 
 
 def put(repository: Path, version: int, folder: Path) -> Path:
-    return lay(repository, version, folder, EngineSidecar.load(folder))
+    return add_version(repository, version, folder, EngineSidecar.load(folder))
 
 
 def raw(
     client: TritonClient, data: bytes, shape: tuple[int, ...], dtype: str = "FP32"
 ) -> service_pb2.ModelInferResponse:
-    """Ask past the client's own checks."""
+    """Send a request without the client's checks."""
     message = service_pb2.ModelInferRequest(
         model_name=MODEL_NAME,
         inputs=[
@@ -109,7 +109,7 @@ def raw(
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8, 17, 64])
-def test_answers_are_the_librarys_bit_for_bit(
+def test_logits_are_the_librarys_bit_for_bit(
     batch: int, served: tuple[TritonClient, Predictor], x_NTF: NDArray[np.float32]
 ) -> None:
     client, direct = served
@@ -126,7 +126,7 @@ def test_answers_are_the_librarys_bit_for_bit(
         ((1, 64, 16), "FP64", "data-type"),
     ],
 )
-def test_wrong_shapes_and_types_are_refused_and_the_server_lives(
+def test_wrong_shapes_and_types_are_refused_and_the_server_keeps_running(
     shape: tuple[int, ...],
     dtype: str,
     said: str,
@@ -156,7 +156,7 @@ def test_windows_that_are_not_finite_are_refused_by_the_server(
     np.testing.assert_array_equal(client.predict(x_NTF[:1]), direct.predict(x_NTF[:1]))
 
 
-def test_a_bad_request_does_not_spoil_the_batch_it_rides_in(
+def test_a_bad_request_does_not_affect_its_batch(
     served: tuple[TritonClient, Predictor], x_NTF: NDArray[np.float32]
 ) -> None:
     client, direct = served
@@ -192,7 +192,7 @@ def test_a_bad_request_does_not_spoil_the_batch_it_rides_in(
     assert after.executions - before.executions < 64, "the server did not batch"
 
 
-def test_a_new_version_takes_over_under_load_without_a_wrong_answer(
+def test_a_new_version_takes_over_under_load_without_a_wrong_response(
     swapped: tuple[TritonServer, TritonClient, Path],
     engines: dict[str, Path],
     x_NTF: NDArray[np.float32],
@@ -223,7 +223,7 @@ def test_a_new_version_takes_over_under_load_without_a_wrong_answer(
     np.testing.assert_allclose(client.predict(x_NTF, version=1), expected[1], atol=1e-5)
 
 
-def test_a_broken_new_version_does_not_load_and_the_old_one_serves_on(
+def test_a_broken_new_version_does_not_load_and_the_old_one_keeps_serving(
     swapped: tuple[TritonServer, TritonClient, Path],
     engines: dict[str, Path],
     x_NTF: NDArray[np.float32],
@@ -241,7 +241,7 @@ def test_a_broken_new_version_does_not_load_and_the_old_one_serves_on(
     assert "model.onnx" in server.log.read_text(errors="replace")
 
 
-def test_a_killed_process_is_found_by_the_golden_request_and_healed(
+def test_a_killed_process_is_detected_by_golden_requests_and_reloaded(
     swapped: tuple[TritonServer, TritonClient, Path],
     engines: dict[str, Path],
     x_NTF: NDArray[np.float32],
@@ -257,14 +257,14 @@ def test_a_killed_process_is_found_by_the_golden_request_and_healed(
     ]
     assert len(stubs) == 1
     stubs[0].kill()
-    assert client.ready(), "readiness says nothing: that is why there is a golden request"
+    assert client.ready(), "readiness is not reliable: hence the golden requests"
     with pytest.raises(ServingError, match="not healthy"):
         golden.prove(client, recorded)
     golden.reload(client)
     golden.prove(client, recorded, version=1)
 
 
-def test_the_server_is_gone_after_the_block_and_leaves_nothing(
+def test_the_server_ends_with_the_block_and_leaves_nothing(
     settings: Settings, engines: dict[str, Path], x_NTF: NDArray[np.float32]
 ) -> None:
     folder = engines["openvino-fp32"]
@@ -281,9 +281,7 @@ def test_the_server_is_gone_after_the_block_and_leaves_nothing(
             client.predict(x_NTF[:1])
 
 
-def test_a_model_that_does_not_load_stops_the_server_it_was_started_for(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_model_that_does_not_load_stops_its_server(settings: Settings, tmp_path: Path) -> None:
     with (
         pytest.raises(ServingError, match="does not load"),
         running(settings, tmp_path, models=(MODEL_NAME,)),

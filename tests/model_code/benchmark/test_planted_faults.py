@@ -4,7 +4,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, D features of the encoder, N win
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from model_code.benchmark import measure, timing
 from model_code.benchmark.gate import judge_run
 from model_code.benchmark.goals import load_goals
 from model_code.benchmark.measure import benchmark
+from model_code.benchmark.verdict import Verdict
 from model_code.models.network import FinancialPredictor
 from model_code.settings import BenchmarkSpec, NetworkSpec
-from tests.support.benchmark import ROUNDS, benchmark_run, context
+from tests.support.benchmark import context
 
 COUNT = 1024
 SPEC = BenchmarkSpec(
@@ -29,6 +30,9 @@ SPEC = BenchmarkSpec(
     open_loop_hz=500,
     open_loop_requests=10,
 )
+# as many requests as the shipped goals need, on a clock that costs nothing
+TIMED = SPEC.model_copy(update={"requests": 1000, "rounds": 20, "open_loop_requests": 30})
+MOOD_S = 10.0  # many rounds: engines that are not measured in turns are measured under another load
 MACHINE = {"answers within 10 ms", "no slower than the champion"}  # a busy machine may miss these
 ENGINE = "onnxruntime-fp32"  # the name of the faulty engines
 
@@ -218,48 +222,106 @@ def test_a_batch_dependent_network(market):
     assert "an answer does not depend on its batch" in missed
 
 
-def stored(count: int):
-    """Probabilities and labels as in a run."""
+class Clock:
+    """Replaces `time` in the timing code: it advances only during computing and sleeping."""
+
+    def __init__(self, seed: int) -> None:
+        self.now, self.turn = 0.0, 0
+        # the machine's load, the same for all engines, drifts from one level to the next
+        self._mood_P = np.random.default_rng(seed).lognormal(0, 0.1, 1000)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def perf_counter_ns(self) -> int:
+        return round(1e9 * self.now)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.turn += seconds == timing.SETTLE_S  # an engine's turn begins
+
+    def compute(self, seconds: float) -> None:
+        place, part = divmod(self.now / MOOD_S, 1)
+        before, after = self._mood_P[int(place) : int(place) + 2]
+        self.now += seconds * float(before + part * (after - before))
+
+
+class Planted:
+    """An engine with planted predictions and latency: a turn effect and a heavy tail."""
+
+    def __init__(self, clock: Clock, seed: int, ms: float, logit_N: np.ndarray) -> None:
+        self.clock, self.ms, self.logit_N = clock, ms, logit_N
+        self.random = np.random.default_rng(seed)
+        self.turn, self.mood = -1, 1.0
+
+    def predict(self, x_BTF: np.ndarray) -> np.ndarray:
+        if self.turn != self.clock.turn:
+            self.turn, self.mood = self.clock.turn, self.random.lognormal(0, 0.015)
+        tail = self.random.uniform(1.5, 3) if self.random.uniform() < 0.01 else 1.0
+        noise = self.mood * (0.95 + self.random.gamma(2, 0.025)) * tail
+        self.clock.compute(1e-3 * self.ms * len(x_BTF) * noise)
+        logit_B = self.logit_N[x_BTF[:, 0, 0].astype(int)]
+        return np.stack([np.zeros_like(logit_B), logit_B], axis=1)
+
+
+def measured(
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    engines_ms: Mapping[str, float],
+    count: int,
+    faults: Mapping[str, int] | None = None,
+) -> dict[str, Verdict]:
+    """Verdicts on engines with these milliseconds; `faults`: window with a NaN prediction."""
+    monkeypatch.setattr(timing, "SETTLE_S", 0.1)
+    monkeypatch.setattr(timing, "time", clock := Clock(seed))
     random = np.random.default_rng(11)
-    p_N = random.uniform(size=count)
-    return p_N, (random.uniform(size=count) < p_N).astype(np.int8)
+    logit_N = random.normal(0, 2, count).astype(np.float32)
+    label_N = (random.uniform(size=count) < 1 / (1 + np.exp(-logit_N))).astype(np.int8)
+    engines = {}
+    for index, (name, ms) in enumerate(engines_ms.items()):
+        answers_N = logit_N.copy()
+        if faults and name in faults:
+            answers_N[faults[name]] = np.nan
+        engines[name] = Planted(clock, 100 * seed + index, ms, answers_N)
+
+    def numbers(start: int, stop: int) -> np.ndarray:
+        """Windows that contain only their own index."""
+        x_BTF = np.zeros((stop - start, 64, 16), np.float32)
+        x_BTF[:, 0, 0] = np.arange(start, stop)
+        return x_BTF
+
+    run = benchmark(engines, numbers, label_N, context(count), TIMED)
+    return judge_run(run, load_goals(), simulated=False)
 
 
-def latency(random: np.random.Generator, mood_P: np.ndarray) -> np.ndarray:
-    """Milliseconds of 1,000 requests: a round effect, a turn effect, and a heavy tail."""
-    turn_P = mood_P * random.lognormal(0, 0.02, ROUNDS)
-    body_R = np.repeat(turn_P, 1000 // ROUNDS) * (0.95 + random.gamma(2, 0.025, 1000))
-    return np.where(random.uniform(size=1000) < 0.01, body_R * random.uniform(1.5, 3, 1000), body_R)
+@pytest.fixture(scope="module")
+def verdicts() -> list[dict[str, Verdict]]:
+    """Of ten measurements beside a champion: an engine 5% slower than it, and one just as fast."""
+    engines_ms = {"torch-fp32": 3.0, "champion": 1.0, ENGINE: 1.05, "openvino-fp32": 1.0}
+    found = []
+    for seed in range(10):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measure, "ceilings", lambda _kinds: {})
+            found.append(measured(patch, seed, engines_ms, 400))
+    return found
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("slower", [1.0, 1.05])
-def test_an_engine_5_percent_slower(seed, slower):
-    p_N, label_N = stored(1000)
-    random = np.random.default_rng(seed)
-    mood_P = random.lognormal(0, 0.1, ROUNDS)
-    scales = {"torch-fp32": 3.0, "champion": 1.0, ENGINE: slower}
-    run = benchmark_run(
-        label_N,
-        dict.fromkeys(scales, p_N),
-        {name: scale * latency(random, mood_P) for name, scale in scales.items()},
-    )
-    verdict = judge_run(run, load_goals(), simulated=False)[ENGINE]
-    assert verdict.verdict == ("pass" if slower == 1.0 else "fail")
-    if slower > 1.0:
-        assert verdict.reason == "missed: no slower than the champion"
+def test_an_engine_5_percent_slower_than_the_champion_always_fails(verdicts):
+    slow = [found[ENGINE] for found in verdicts]
+    assert {verdict.verdict for verdict in slow} == {"fail"}
+    assert {verdict.reason for verdict in slow} == {"missed: no slower than the champion"}
 
 
-def test_nan_on_one_window_in_ten_thousand():
-    p_N, label_N = stored(10_000)
-    random, mood_P = np.random.default_rng(0), np.ones(ROUNDS)
-    latencies = {name: latency(random, mood_P) for name in ("torch-fp32", ENGINE, "openvino-fp32")}
-    broken_N = p_N.copy()
-    broken_N[4321] = np.nan
-    run = benchmark_run(
-        label_N, {"torch-fp32": p_N, ENGINE: broken_N, "openvino-fp32": p_N}, latencies
-    )
-    found = judge_run(run, load_goals(), simulated=False)
+def test_an_engine_as_fast_as_the_champion_rarely_fails(verdicts):
+    equal = [found["openvino-fp32"].verdict for found in verdicts]
+    assert set(equal) <= {"pass", "fail"}
+    # 95% intervals: one in twenty may miss
+    assert equal.count("fail") <= 1
+
+
+def test_nan_on_one_window_in_ten_thousand(monkeypatch):
+    engines_ms = {"torch-fp32": 3.0, ENGINE: 1.0, "openvino-fp32": 1.0}
+    found = measured(monkeypatch, 0, engines_ms, 10_000, faults={ENGINE: 4321})
     assert found["openvino-fp32"].verdict == "no baseline"
     assert found[ENGINE].verdict == "fail"
     finite = next(row for row in found[ENGINE].rows if row.metric == "non_finite")

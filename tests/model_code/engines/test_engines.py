@@ -92,7 +92,7 @@ def test_fp32_engines_whole_and_pruned_pass_the_quality_goals_of_the_gate(folder
         logits = [predictor.predict(x_BTF) for x_BTF in np.split(x_NTF, 8)]
         answers[name] = probability(np.concatenate(logits))
     p_N = answers["torch-fp32"]
-    assert p_N.std() > 0.15, "answers that are all alike would agree with anything"
+    assert p_N.std() > 0.15, "identical predictions would match anything"
     label_N = (np.random.default_rng(8).uniform(size=len(p_N)) < p_N).astype(np.int8)
     run = benchmark_run(label_N, answers, dict.fromkeys(names, np.ones(100)))
     verdicts = judge_run(run, load_goals(), simulated=False)

@@ -1,6 +1,6 @@
 """The names that builder and engine use exist in the oldest TensorRT 10 supported and in 11.
 
-`tensorrt_names/` holds what NVIDIA's own bindings of both define, recorded by `tensorrt_names.py`.
+`tensorrt_names/` contains the names of NVIDIA's bindings of both, recorded by `tensorrt_names.py`.
 """
 
 import ast

@@ -16,7 +16,7 @@ LABEL_RATE = (0.26, 0.40)
 
 
 def calibration(ticks):
-    """Quotes a second, share of rows at the tightest spread, share followed by a round trip."""
+    """Quotes per second, share of rows at the tightest spread, share followed by a round trip."""
     time = ticks["timestamp"].cast("int64").to_numpy()
     bid, ask = ticks["bid_price"].to_numpy(), ticks["ask_price"].to_numpy()
     spread = ask - bid

@@ -29,7 +29,7 @@ def aged(path: Path, when: dt.datetime = OLD) -> Path:
 
 
 def stored(home: Path, name: str, when: dt.datetime = OLD) -> ArtifactRef:
-    """An artefact of the store, as old as given."""
+    """An artefact of the store with the given age."""
     store = ArtifactStore(home / "artifacts")
     with store.scratch() as scratch:
         (scratch / name).write_text(f"bytes of {name}")
@@ -50,7 +50,7 @@ def look(home: Path, needed: Needed | None = None) -> dict[str, Item]:
     return {item.path.name: item for item in items}
 
 
-def test_a_kept_result_keeps_what_it_names_and_the_rest_goes(tmp_path: Path) -> None:
+def test_a_kept_result_keeps_its_artefacts_and_the_rest_is_deleted(tmp_path: Path) -> None:
     kept, shared, gone = (stored(tmp_path, name) for name in ("kept", "shared", "gone"))
     result(tmp_path, "train-1", kept, shared)
     result(tmp_path, "train-2", gone, shared)
@@ -68,13 +68,13 @@ def test_a_kept_result_keeps_what_it_names_and_the_rest_goes(tmp_path: Path) -> 
     assert not (tmp_path / "results" / "train-2").exists()
 
 
-def test_planning_touches_nothing(tmp_path: Path) -> None:
+def test_planning_deletes_nothing(tmp_path: Path) -> None:
     ref = stored(tmp_path, "unneeded")
     assert look(tmp_path)[ref.sha256].needed is None
     assert ref.open()
 
 
-def test_what_is_young_may_belong_to_a_stage_at_work(tmp_path: Path) -> None:
+def test_recent_files_may_belong_to_a_running_stage(tmp_path: Path) -> None:
     fresh = NOW - dt.timedelta(hours=23)
     young = stored(tmp_path, "young", fresh)
     behind = stored(tmp_path, "behind")
@@ -90,7 +90,7 @@ def test_what_is_young_may_belong_to_a_stage_at_work(tmp_path: Path) -> None:
     assert found[".scratch-new"].needed
 
 
-def test_repositories_and_the_registry_keep_what_they_name(tmp_path: Path) -> None:
+def test_artefacts_named_by_repositories_and_registry_are_kept(tmp_path: Path) -> None:
     engine, graph, gone = (stored(tmp_path, name) for name in ("engine", "graph", "gone"))
     version = tmp_path / "staging" / "financial_predictor" / "4"
     version.mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_repositories_and_the_registry_keep_what_they_name(tmp_path: Path) -> No
     assert not [item for item in found.values() if item.path.is_relative_to(version)]
 
 
-def test_checkpoints_of_a_run_that_may_go_on_stay(tmp_path: Path) -> None:
+def test_checkpoints_of_a_resumable_run_are_kept(tmp_path: Path) -> None:
     for name, days in (("before", 12), ("since", 8)):
         folder = tmp_path / "checkpoints" / name
         folder.mkdir(parents=True)
@@ -110,11 +110,11 @@ def test_checkpoints_of_a_run_that_may_go_on_stay(tmp_path: Path) -> None:
         aged(folder, NOW - dt.timedelta(days=days))
     open_run = look(tmp_path, Needed(open_since=NOW - dt.timedelta(days=10)))
     assert open_run["before"].needed is None
-    assert open_run["since"].needed == "a run that may go on"
+    assert open_run["since"].needed == "a run that may be resumed"
     assert look(tmp_path)["since"].needed is None
 
 
-def test_logs_go_by_age_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_logs_are_deleted_by_age_and_links_are_not_followed(tmp_path: Path) -> None:
     logs, outside = tmp_path / "home" / "logs", tmp_path / "outside"
     logs.mkdir(parents=True)
     outside.mkdir()
@@ -138,7 +138,7 @@ def test_an_empty_home_has_nothing_to_delete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", "deadbeef"])
-def test_results_that_name_nothing_keep_nothing(tmp_path: Path, text: str) -> None:
+def test_results_without_references_keep_nothing(tmp_path: Path, text: str) -> None:
     ref = stored(tmp_path, "ref")
     path = result(tmp_path, "train-1")
     path.write_text(text)

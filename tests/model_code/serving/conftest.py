@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.triton.engine import lay
+from infra.triton.engine import add_version
 from infra.triton.server import TritonServer, running
 from model_code.settings import MODEL_NAME, Settings
 from tests.support import serving as builders_serving
@@ -19,7 +19,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory, triton_home: Path) -> Itera
     for version in (1, 2):
         folder = root / f"engine-{version}"
         sidecar = builders_serving.engine(folder, builders_serving.weights(version))
-        lay(root / "repository", version, folder, sidecar)
+        add_version(root / "repository", version, folder, sidecar)
     settings = Settings(home=root / "home", triton=triton_home)
     with running(settings, root / "repository", models=(MODEL_NAME,)) as server:
         yield server

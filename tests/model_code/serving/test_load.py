@@ -21,7 +21,7 @@ def test_wrong_responses_are_counted_by_the_responding_version(url, x_NTF, expec
     asked = closed_loop(url, x_NTF, concurrency=2, requests=len(x_NTF), expected=off)
     assert asked.wrong == 5
     other = closed_loop(url, x_NTF, concurrency=2, requests=10, expected={1: expected[1]})
-    assert other.wrong == 10, "an answer of a version that nobody expected is wrong"
+    assert other.wrong == 10, "a response of an unexpected version is wrong"
     pinned = closed_loop(url, x_NTF, concurrency=2, requests=10, expected=expected, version=1)
     assert (pinned.wrong, pinned.versions) == (0, {1: 10})
 

@@ -185,7 +185,7 @@ def test_a_disk_error_while_undoing_does_not_hide_the_first_error(
         real(versions) if calls == 1 else full()
 
     monkeypatch.setattr(desk.place, "arrange", arrange)
-    monkeypatch.setattr(desk.swap.__class__, "_turn", full)
+    monkeypatch.setattr(desk.swap.__class__, "_set_route", full)
     with pytest.raises(ServingError, match="NaN") as caught:
         desk.swap.run("promote", 3, 1, "f")
     assert "not verified again" in caught.value.__notes__[0]
