@@ -108,14 +108,23 @@ def gate(
         ),
     ],
     goals: Annotated[
-        Path | None, typer.Option(help="YAML of goals; default: the shipped goals.")
+        Path | None, typer.Option(help="YAML of goals.", show_default="the shipped goals")
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", "-e", help="Print only this engine's goals; repeat for several."),
+        typer.Option(
+            "--engine",
+            "-e",
+            help="Print only this engine's goals; repeat for several.",
+            show_default="all",
+        ),
     ] = None,
     pin: Annotated[
-        str | None, typer.Option(help="Choose this engine or none, like benchmark.pin.")
+        str | None,
+        typer.Option(
+            help="Choose this engine or none, like benchmark.pin.",
+            show_default="the fastest that passes",
+        ),
     ] = None,
 ) -> None:
     """Judge a stored benchmark again, with other goals. Loads no model and stages nothing.

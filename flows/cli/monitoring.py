@@ -54,11 +54,15 @@ def metrics(
     ] = "127.0.0.1",
     textfile: Annotated[
         Path | None,
-        typer.Option(help="Write a node_exporter textfile (*.prom) once and exit."),
+        typer.Option(
+            help="Write a node_exporter textfile (*.prom) once and exit.", show_default="none"
+        ),
     ] = None,
     push: Annotated[
         str | None,
-        typer.Option(help="Push to this Prometheus push gateway once and exit."),
+        typer.Option(
+            help="Push to this Prometheus push gateway once and exit.", show_default="none"
+        ),
     ] = None,
     nights: Nights = 30,
 ) -> None:

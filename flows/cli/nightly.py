@@ -116,9 +116,7 @@ def nightly(
     engine: Engines = None,
     goals: Annotated[
         Path | None,
-        typer.Option(
-            help="YAML of the gate's goals.", show_default="model_code/benchmark/goals.yaml"
-        ),
+        typer.Option(help="YAML of the gate's goals.", show_default="the shipped goals"),
     ] = None,
     pin: Annotated[
         str | None,

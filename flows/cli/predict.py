@@ -31,17 +31,23 @@ def predict(
     ],
     instrument: Annotated[
         str | None,
-        typer.Option("--instrument", "-i", help="Of the market store; default: its first."),
+        typer.Option(
+            "--instrument", "-i", help="Instrument of the market store.", show_default="its first"
+        ),
     ] = None,
     last: Annotated[int, typer.Option(help="Number of newest windows.", min=1)] = 10,
     version: Annotated[
         int | None,
-        typer.Option(help="Query this version; default: the one in the route file, if any."),
+        typer.Option(
+            help="Query this version.", show_default="the one in the route file, else the newest"
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="Model name on the server.")] = MODEL_NAME,
     to: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Also write the predictions to this CSV file."),
+        typer.Option(
+            "--out", "-o", help="Also write the predictions to this CSV file.", show_default="none"
+        ),
     ] = None,
 ) -> None:
     """Query the model server and print its predictions.

@@ -28,14 +28,17 @@ Reason = Annotated[str, typer.Option(help="Why; stored with the model permanentl
 @app.command(rich_help_panel=PANELS.promotion)
 def promote(
     version: Annotated[
-        int | None, typer.Option(help="Staged version; default: the newest.")
+        int | None, typer.Option(help="Staged version.", show_default="the newest")
     ] = None,
     started_by: Annotated[
-        str | None, typer.Option(help="Who starts it; default: this account's name.")
+        str | None, typer.Option(help="Who starts it.", show_default="this account's name")
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option(help="YAML of the promotion's limits (docs/settings.md)."),
+        typer.Option(
+            help="YAML of the promotion's limits (docs/settings.md).",
+            show_default="built-in defaults",
+        ),
     ] = None,
     allow_simulated: Annotated[
         bool, typer.Option("--allow-simulated", help="Allow a model of simulated data (rehearsal).")
@@ -82,9 +85,15 @@ def reject(which: Which, reviewer: Reviewer, reason: Reason) -> None:
 
 @app.command(rich_help_panel=PANELS.promotion)
 def rollback(
-    to: Annotated[int | None, typer.Option(help="Version; default: the previous one.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; written to the audit file.")] = "",
-    by: Annotated[str | None, typer.Option(help="Who; default: this account's name.")] = None,
+    to: Annotated[
+        int | None, typer.Option(help="Roll back to this version.", show_default="the previous one")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help="Why; written to the audit file.", show_default="none")
+    ] = "",
+    by: Annotated[
+        str | None, typer.Option(help="Who rolls back.", show_default="this account's name")
+    ] = None,
 ) -> None:
     """Roll back to an earlier approved version, in seconds and without losing a request.
 

@@ -26,6 +26,7 @@ def up(
         typer.Option(
             "--with",
             help="More services, comma-separated: redis, kafka, tansu (in-memory Kafka for demos).",
+            show_default="none",
         ),
     ] = "",
     deploy: Annotated[

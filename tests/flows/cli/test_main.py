@@ -1,18 +1,23 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
-from flows.cli import __main__
+from flows.cli import __main__, benchmark
 from flows.cli.__main__ import app
+from flows.cli.options import PANELS
 from flows.runs import local
+from infra.triton.benchmark_row import NOT_INSTALLED
 from model_code import __version__
 from model_code.errors import ConfigError, MarketError
-from model_code.settings import ENGINE_NAMES, NightlySpec, Settings
+from model_code.settings import ENGINE_NAMES, TRITON_ROW, NightlySpec, Settings
 from tests.support.market import hive
 
 runner = CliRunner()
@@ -40,13 +45,82 @@ def invoke(*arguments: str) -> Any:
     return runner.invoke(app, list(arguments), catch_exceptions=False)
 
 
-def test_every_command_and_option_is_explained() -> None:
-    text = plain(invoke("nightly", "--help").output)
-    for option in ("--data", "--instrument", "--test-date", "--epochs", "--goals", "--refresh"):
-        assert option in text
-    assert "tickline rerun" in text
-    for command in ("rerun", "engines", "ui", "worker", "data"):
-        assert len(plain(invoke(command, "--help").output)) > 100
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The command and all below it, each with the words that call it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+ROOT = typer.main.get_command(app)
+COMMANDS = list(commands(ROOT))
+every_command = pytest.mark.parametrize(
+    ("path", "command"), COMMANDS, ids=[" ".join(path) or "tickline" for path, _ in COMMANDS]
+)
+
+
+def help_page(path: tuple[str, ...], columns: int) -> list[str]:
+    page = runner.invoke(app, [*path, "--help"], env={"COLUMNS": str(columns)}).output
+    return re.sub(r"\x1b\[[0-9;]*m", "", page).splitlines()
+
+
+def shown(markup: str | None) -> str:
+    """The text that rich's markup shows."""
+    return Text.from_markup(markup or "").plain
+
+
+def parameters(command: Any) -> list[Any]:
+    return [found for found in command.params if found.name != "help"]
+
+
+def test_the_walk_sees_commands_of_groups_and_of_the_root() -> None:
+    assert {(), ("nightly",), ("triton", "up"), ("alerts", "install"), ("data", "describe")} <= {
+        path for path, _ in COMMANDS
+    }
+
+
+@every_command
+def test_every_command_is_explained_in_a_sentence(path: tuple[str, ...], command: Any) -> None:
+    first = shown(command.help).strip().partition("\n\n")[0]
+    assert re.fullmatch(r"[A-Z].{15,}\.", " ".join(first.split())), first
+
+
+@every_command
+def test_every_option_and_argument_is_explained(path: tuple[str, ...], command: Any) -> None:
+    brief = [found.name for found in parameters(command) if len(shown(found.help)) < 10]
+    assert brief == []
+
+
+@every_command
+def test_every_option_that_may_be_left_out_shows_its_default(
+    path: tuple[str, ...], command: Any
+) -> None:
+    rows = [line for line in help_page(path, 1000) if line.startswith("│")]
+    silent = []
+    for found in parameters(command):
+        if found.param_type_name != "option" or found.is_flag or found.required:
+            continue
+        (row,) = (row for row in rows if found.opts[0] in row.split())
+        if "[default: " not in row and "[env var: " not in row:
+            silent.append(found.opts[0])
+    assert silent == []
+
+
+@every_command
+def test_help_fits_80_columns_and_no_word_is_cut(path: tuple[str, ...], command: Any) -> None:
+    lines = help_page(path, 80)
+    assert max(len(line) for line in lines) <= 80
+    page = re.sub(r"[│╭╮╰╯─]", " ", "\n".join(lines))
+    assert "…" not in page
+    wide = re.sub(r"[│╭╮╰╯─]", " ", "\n".join(help_page(path, 1000)))
+    assert sorted(page.split()) == sorted(wide.split())
+
+
+def test_every_command_of_the_root_is_in_a_named_group() -> None:
+    page = "\n".join(help_page((), 80))
+    assert [panel for panel in PANELS if f"─ {panel} ─" not in page] == []
+    assert "─ Commands ─" not in page
+    assert {found.rich_help_panel for found in ROOT.commands.values()} == set(PANELS)  # type: ignore[attr-defined]
 
 
 def test_version() -> None:
@@ -131,11 +205,20 @@ def test_rerun_requires_a_run() -> None:
         invoke("rerun")
 
 
-def test_engines_lists_every_one_with_a_reason_if_unavailable() -> None:
-    text = plain(invoke("engines").output)
-    for name in ENGINE_NAMES:
-        assert name in text
-    assert "available" in text
+@pytest.mark.parametrize("served", [True, False])
+def test_engines_lists_every_engine_as_available_or_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    reasons = dict.fromkeys(ENGINE_NAMES) | {"tensorrt-fp16": "no GPU"}
+    monkeypatch.setattr("model_code.engines.registry.available", lambda: reasons)
+    monkeypatch.setattr("infra.triton.install.installed", lambda _settings: served)
+    monkeypatch.setattr(benchmark.out, "width", 200)
+    rows = [line.strip("│ ").split("│") for line in invoke("engines").output.splitlines()]
+    listed = {row[0].strip(): row[-1].strip() for row in rows if len(row) == 4}
+    assert listed == {
+        name: "available" if reason is None else f"unavailable: {reason}"
+        for name, reason in reasons.items()
+    } | {TRITON_ROW: "available" if served else f"unavailable: {NOT_INSTALLED}"}
 
 
 def test_describe_prints_a_table_and_draws_a_picture(

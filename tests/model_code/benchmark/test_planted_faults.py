@@ -32,7 +32,7 @@ SPEC = BenchmarkSpec(
 )
 # as many requests as the shipped goals need, on a clock that costs nothing
 TIMED = SPEC.model_copy(update={"requests": 1000, "rounds": 20, "open_loop_requests": 30})
-MOOD_S = 10.0  # many rounds: engines that are not measured in turns are measured under another load
+LOAD_S = 10.0  # many rounds: engines that are not measured in turns are measured under another load
 MACHINE = {"answers within 10 ms", "no slower than the champion"}  # a busy machine may miss these
 ENGINE = "onnxruntime-fp32"  # the name of the faulty engines
 
@@ -228,7 +228,7 @@ class Clock:
     def __init__(self, seed: int) -> None:
         self.now, self.turn = 0.0, 0
         # the machine's load, the same for all engines, drifts from one level to the next
-        self._mood_P = np.random.default_rng(seed).lognormal(0, 0.1, 1000)
+        self._load_P = np.random.default_rng(seed).lognormal(0, 0.1, 1000)
 
     def perf_counter(self) -> float:
         return self.now
@@ -241,8 +241,8 @@ class Clock:
         self.turn += seconds == timing.SETTLE_S  # an engine's turn begins
 
     def compute(self, seconds: float) -> None:
-        place, part = divmod(self.now / MOOD_S, 1)
-        before, after = self._mood_P[int(place) : int(place) + 2]
+        place, part = divmod(self.now / LOAD_S, 1)
+        before, after = self._load_P[int(place) : int(place) + 2]
         self.now += seconds * float(before + part * (after - before))
 
 
@@ -252,13 +252,13 @@ class Planted:
     def __init__(self, clock: Clock, seed: int, ms: float, logit_N: np.ndarray) -> None:
         self.clock, self.ms, self.logit_N = clock, ms, logit_N
         self.random = np.random.default_rng(seed)
-        self.turn, self.mood = -1, 1.0
+        self.turn, self.turn_factor = -1, 1.0
 
     def predict(self, x_BTF: np.ndarray) -> np.ndarray:
         if self.turn != self.clock.turn:
-            self.turn, self.mood = self.clock.turn, self.random.lognormal(0, 0.015)
+            self.turn, self.turn_factor = self.clock.turn, self.random.lognormal(0, 0.015)
         tail = self.random.uniform(1.5, 3) if self.random.uniform() < 0.01 else 1.0
-        noise = self.mood * (0.95 + self.random.gamma(2, 0.025)) * tail
+        noise = self.turn_factor * (0.95 + self.random.gamma(2, 0.025)) * tail
         self.clock.compute(1e-3 * self.ms * len(x_BTF) * noise)
         logit_B = self.logit_N[x_BTF[:, 0, 0].astype(int)]
         return np.stack([np.zeros_like(logit_B), logit_B], axis=1)
