@@ -23,7 +23,7 @@ from model_code.errors import ConfigError
 
 BLOCK = "tickline-alerts"
 PREFIX = "tickline: "
-SHORTEST = dt.timedelta(seconds=10)  # Prefect refuses a shorter wait for an event
+SHORTEST = dt.timedelta(seconds=10)  # Prefect takes 0 for 10 s and refuses what is between
 FLOW = "nightly"
 OTHERS = ("promote", "rollback", "backfill")  # alerts on failure only
 FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}

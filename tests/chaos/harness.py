@@ -339,7 +339,7 @@ def cached_after(stops: Sequence[str], home: Home, undisturbed: Home) -> list[st
         told.append(
             f"{len(cached)} of {len(finished)} finished stages Cached"
             if finished
-            else "no finished stage yet"
+            else "no stage had finished"
         )
     return told
 

@@ -1,4 +1,4 @@
-"""What a desk does with promotions, and how it is seen: `from builders_desk import start`."""
+"""What a desk does with promotions, and how it is seen."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def die(*_: object, **__: object) -> None:
 
 
 def answer(run: FlowRun, **fields: str) -> FlowRun | Promoted:
-    """Fill in Prefect's form, which knows nothing of allow-lists, and go on with the run."""
+    """Fill in Prefect's form, which knows nothing of allow-lists, and resume the run."""
     with get_client(sync_client=True) as client:
         client.resume_flow_run(run.id, run_input=fields)
         found = client.read_flow_run(run.id)

@@ -1,4 +1,4 @@
-"""Ticks with planted faults: `from builders_faults import PLANTED, put, repeat, scale`."""
+"""Ticks with planted faults."""
 
 import datetime as dt
 from collections.abc import Callable

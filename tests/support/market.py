@@ -1,4 +1,4 @@
-"""Small synthetic markets for tests: `from builders import ticks, hive, desk_csv`."""
+"""Small synthetic markets for tests."""
 
 import datetime as dt
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A night's traces in MLflow for a staged version: `from builders_promotion import registered`."""
+"""A night's traces in MLflow for a staged version."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Small staged versions that a real server loads in no time: `from builders_serving import staged`.
+"""Small staged versions that a real server loads in no time.
 
 The graph is logits = mean over time of x, times a matrix: real ONNX, real engines' folders.
 """

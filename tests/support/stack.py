@@ -1,4 +1,4 @@
-"""The stack's files, read once: `from builders_stack import SERVICES`."""
+"""The stack's files, read once."""
 
 import json
 from pathlib import Path

@@ -207,7 +207,7 @@ def test_alerts_are_installed_in_the_server_and_removed(
         assert set(automations()) == {*installed, *others}
         assert webhook() == (block, f"{WEBHOOK}-2")
         with pytest.raises(ConfigError, match="stuck"):
-            tickline("alerts", "install", "--stuck-after", "0")
+            tickline("alerts", "install", "--stuck-after", "0.001")
         assert set(automations()) == {*installed, *others}
 
         assert str(len(installed)) in tickline("alerts", "remove")
