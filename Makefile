@@ -38,8 +38,8 @@ docs: setup ## build the docs in site/; fail on a dead link or an unknown name
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: setup ## run all tests in JOBS processes, with coverage
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --junitxml=.pytest_cache/tests.xml \
-		--cov --cov-report=
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		--junitxml=.pytest_cache/tests.xml --cov --cov-report=
 
 library: setup ## run the tests of the pure library
 	$(BIN)/python -m pytest -n $(JOBS) -q -m "not servers and not slow" tests/model_code

@@ -4,7 +4,6 @@ import inspect
 import re
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,14 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events import emit_event
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from infra.deploy import QUEUES
-from model_code.settings import MODEL_NAME, NightlySpec, PromotionSpec, Settings
-from tasks.nightly.announce import GATE_PASSED
-from tasks.promotion.promotion_runs import open_runs
+from model_code.settings import NightlySpec, PromotionSpec, Settings
 from tasks.runs import mlflow_runs
-from tests.support.commands import make_pool, module, prefect
+from tests.support.commands import make_pool, module
 from tests.support.flow import schedule_run, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,24 +102,3 @@ def test_a_worker_runs_the_deployment(
         f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{scheduled.id}'",
     )
     assert [run.info.status for run in runs] == ["FINISHED"]
-
-
-def test_a_passed_gate_starts_a_promotion(
-    home: Settings, prefect_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    make_pool()
-    prefect("deploy", "--name", "promote")
-    name = f"tickline.model.{MODEL_NAME}.4711"
-    deadline = time.monotonic() + 60
-    found: list[FlowRun] = []
-    while not found and time.monotonic() < deadline:
-        # repeated: a new automation starts to listen after a moment
-        emit_event(GATE_PASSED, resource={"prefect.resource.id": name}, payload={"version": 4711})
-        time.sleep(1.0)
-        found = [run for run in open_runs() if str(run.parameters.get("version")) == "4711"]
-    assert found, "no promotion was started"
-    assert found[0].parameters["started_by"] == "nightly"
-    with get_client(sync_client=True) as client:
-        for run in open_runs():
-            client.delete_flow_run(run.id)
