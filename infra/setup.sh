@@ -30,7 +30,8 @@ links=${PIP_FIND_LINKS:-$($pip config get global.find-links 2>/dev/null || true)
 index=${PIP_INDEX_URL:-$($pip config get global.index-url 2>/dev/null || true)}
 [ -n "$links" ] && export UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "$links" | tr ' ' ',')}"
 [ -n "$index" ] && export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
-install() { "$venv/bin/uv" pip install -q --python "$venv/bin/python" -r requirements.lock "$@"; }
+# compiled here once: otherwise every process of a machine that writes no bytecode compiles its imports
+install() { "$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin/python" -r requirements.lock "$@"; }
 
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then
     say "installing packages with CUDA torch $torch (GPU found)"
