@@ -19,7 +19,8 @@ nightly: setup ## set up and run the nightly retraining (DATA=URI for real ticks
 	$(BIN)/tickline nightly $(if $(DATA),--data $(DATA))
 
 test: setup ## set up and run every check
-	@started=$$(date +%s) && $(MAKE) --no-print-directory lint types imports docs unit && \
+	@started=$$(date +%s) && $(MAKE) --no-print-directory -j2 --output-sync lint types imports docs && \
+	$(MAKE) --no-print-directory unit && \
 	$(BIN)/python -m tests.summary $$started
 
 check: setup lint types imports docs library ## check style, types, imports and docs; run the library's tests
