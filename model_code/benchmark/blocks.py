@@ -19,6 +19,7 @@ from model_code.training.metrics import CALIBRATION_BINS, calibration_bin
 QUALITY_METRICS = ("accuracy", "auc", "log_loss", "calibration_error", "flip_fraction")
 CHUNK_ELEMENTS = 1 << 20  # of a resamples-by-windows matrix: bounds memory, fits the caches
 MINIMUM_BLOCKS = 8
+CONSTANT = 1e-12  # of the mean: a series that varies less is constant but for rounding
 THRESHOLD = 0.5
 
 Floats = NDArray[np.float64]
@@ -146,23 +147,24 @@ def automatic_length(pieces: list[Floats]) -> float:
     """Politis and White's block length of the circular bootstrap, covariances pooled over pieces.
 
     Args:
-        pieces: the series' sections; no dependence across sections is assumed.
+        pieces: the series' sections, of any lengths; no dependence across sections is assumed.
+
+    Returns:
+        At least 1.
     """
     total = sum(map(len, pieces))
     count = total / len(pieces)
     mean = sum(float(piece.sum()) for piece in pieces) / total
     centred = [piece - mean for piece in pieces]
-    variance = sum(float(piece @ piece) for piece in centred) / total
-    if variance == 0.0 or count < 4:
+    spread = max(float(np.abs(piece).max()) for piece in centred)
+    # equal values differ from their computed mean by rounding: that is not variation
+    if count < 4 or spread <= CONSTANT * abs(mean):
         return 1.0
+    scaled = [piece / spread for piece in centred]  # so that squares neither vanish nor overflow
     run = max(5, int(np.sqrt(np.log10(count))))
     lags = int(np.ceil(np.sqrt(count))) + run
-    covariance_L = np.array(
-        [
-            sum(float(piece[: len(piece) - lag] @ piece[lag:]) for piece in centred) / total
-            for lag in range(lags + 1)
-        ]
-    )
+    covariance_L = np.array([_covariance(scaled, lag) / total for lag in range(lags + 1)])
+    variance = covariance_L[0]
     small_L = np.abs(covariance_L[1:] / variance) < 2.0 * np.sqrt(np.log10(count) / count)
     quiet = [lag for lag in range(lags - run + 1) if small_L[lag : lag + run].all()]
     reach = 2 * max(quiet[0], 1) if quiet else lags
@@ -173,4 +175,11 @@ def automatic_length(pieces: list[Floats]) -> float:
     if level <= 0.0:
         return 1.0
     length = (2.0 * slope**2 / (4.0 / 3.0 * level**2)) ** (1 / 3) * count ** (1 / 3)
-    return float(min(length, np.ceil(min(3.0 * np.sqrt(count), count / 3.0))))
+    return max(1.0, float(min(length, np.ceil(min(3.0 * np.sqrt(count), count / 3.0)))))
+
+
+def _covariance(pieces: list[Floats], lag: int) -> float:
+    """Sum of products of values `lag` apart; a piece that is not longer has no such pair."""
+    return sum(
+        float(piece[: len(piece) - lag] @ piece[lag:]) for piece in pieces if len(piece) > lag
+    )
