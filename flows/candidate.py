@@ -24,7 +24,7 @@ from tasks.nightly.records import (
 from tasks.nightly.report import publish_validation
 from tasks.nightly.split import split
 from tasks.nightly.train import train
-from tasks.nightly.validate import require_passed, validate
+from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
 
 
 def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
@@ -35,6 +35,7 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         EngineError: the reference engine cannot be built.
     """
     days = tuple(validate(run, day, spec.validation) for day in plan.days)
+    days = judge_coverage(days, spec.validation, spec.calendar)
     publish_validation(run, plan, days)
     ticks = require_passed(days)
 
@@ -45,6 +46,7 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     exported = export(run, table, windows, network.model)
     engines = tuple(_build(run, name, network, exported) for name in spec.benchmark.measured)
     return Candidate(
+        notes=day_notes(days),
         table=table,
         split=windows,
         baseline=boosting,

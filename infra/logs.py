@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
+from model_code.errors import TicklineError
 from model_code.settings import Settings
 
 LOGGER = "tickline"
@@ -54,6 +55,36 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
         own.setLevel(before[0])
         own.propagate = before[1]
         handler.close()
+
+
+@contextmanager
+def expected_errors_off_console() -> Iterator[None]:
+    """Keep Prefect from printing our own errors with a traceback; the command prints them itself.
+
+    Prefect's server and the log files still get them. Other errors are printed as before.
+    """
+    from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    setup_logging()
+    names = [None, *logging.root.manager.loggerDict]
+    handlers = {
+        handler
+        for logger in map(logging.getLogger, names)
+        for handler in logger.handlers
+        if isinstance(handler, PrefectConsoleHandler)
+    }
+    for handler in handlers:
+        handler.addFilter(_unexpected)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_unexpected)
+
+
+def _unexpected(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], TicklineError))
 
 
 def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:

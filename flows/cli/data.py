@@ -1,48 +1,51 @@
 """`tickline data describe`, `download`: inspect a market store, or download one."""
 
 import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich import box
+from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import Data, market_uri, settings_from_environment
 from model_code.errors import ConfigError
 
 if TYPE_CHECKING:
-    from model_code.market.describe import DayDescription
+    from model_code.market.describe import DayDescription, Description
 
 app = typer.Typer(no_args_is_help=True, help="Inspect or download market data.")
 out = Console()
-HEADINGS = (
-    "rows",
-    "from",
-    "to",
-    "ticks/s",
-    "largest gap s",
-    "spread bps",
-    "at tightest",
-    "crossed",
-    "backwards",
-    "missing",
-    "trades",
-    "labelled",
-)
+PICTURE = "market.png"
+# (heading, key of `_cells`); each table fits 80 columns
+ROWS = ("rows", "from", "to", "ticks/s", "gap s", "trades")
+QUALITY = ("spread", "tightest", "crossed", "back", "missing", "labels")
+WIDE = (*ROWS, *QUALITY, "repeats", "clock")
 
 
 @app.command("describe")
 def describe(
     data: Data = None,
-    picture: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("market.png"),
+    wide: Annotated[
+        bool, typer.Option("--wide", help="One table with all columns, wider than 80.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="PNG file to write.", show_default=f"{PICTURE} in the home folder"),
+    ] = None,
 ) -> None:
     """Show instruments, dates, rows, gaps and quality of a market store; write a picture.
 
-    Use it before you train on new data.
+    Use it before you train on new data. It names what was assumed (profile,
+    aggressor, clock) and every file that is not read.
     """
-    uri = market_uri(data, settings_from_environment()) or "simulated:"
-    out.print(_description(uri, picture))
+    settings = settings_from_environment()
+    uri = market_uri(data, settings) or "simulated:"
+    for part in _description(uri, picture or settings.home / PICTURE, wide=wide):
+        out.print(part, soft_wrap=isinstance(part, str))
 
 
 @app.command("download")
@@ -65,7 +68,7 @@ def download(
 
     for date in [_date(text) for text in dates]:  # a wrong one is an error before any download
         for path in fetch(symbol, date, folder, base_url=base_url or BASE_URL):
-            out.print(f"complete: {path}")
+            out.print(f"complete: {escape(str(path))}")
 
 
 def _date(text: str) -> dt.date:
@@ -75,11 +78,11 @@ def _date(text: str) -> dt.date:
         raise ConfigError(f"not a date: {text!r}", remedy="write it as YYYY-MM-DD") from error
 
 
-def _description(uri: str, picture: Path) -> RenderableType:
-    """Return a table of every instrument-day of the store; write the picture to `picture`.
+def _description(uri: str, picture: Path, *, wide: bool) -> Iterator[RenderableType]:
+    """Yield tables of every instrument-day and what was assumed; write the picture.
 
     Raises:
-        MarketError: the store cannot be opened or read.
+        MarketError: the store cannot be opened or read, or is empty.
         StorageError: the picture cannot be written.
     """
     from model_code.market.describe import describe, plot
@@ -88,32 +91,60 @@ def _description(uri: str, picture: Path) -> RenderableType:
     description = describe(open_market(uri))
     plot(description, picture)
     label = " [bold magenta](SIMULATED)[/]" if description.simulated else ""
-    table = Table(title=f"{description.uri}  {description.kind}{label}")
-    table.add_column("date", no_wrap=True)
-    table.add_column("instrument", no_wrap=True)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
-    for day in description.days:
-        table.add_row(str(day.date), day.symbol, *_cells(day))
-    return Group(table, f"picture: {picture}")
+    title = f"{escape(description.uri)}  {description.kind}{label}"
+    for headings in (WIDE,) if wide else (ROWS, QUALITY):
+        table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        table.add_column("date", no_wrap=True)
+        table.add_column("instrument", overflow="fold")
+        for heading in headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for day in description.days:
+            cells = _cells(day)
+            table.add_row(
+                str(day.date), escape(day.symbol), *(cells[name] for name in headings)
+            )
+        yield table
+    yield from map(escape, _assumed(description))
+    yield f"picture: {escape(str(picture))}"
 
 
-def _cells(day: "DayDescription") -> list[str]:
-    times = [f"{moment:%H:%M:%S}" if moment else "–" for moment in (day.first, day.last)]
+def _assumed(description: "Description") -> Iterator[str]:
+    """What was assumed for each instrument, and what was not read."""
+    by = "stated by the store" if description.stated else "assumed; choose with --profile"
+    yield "spread: median, bps of the mid; tightest: share of rows; back: clock goes back"
+    yield f"profile: {description.profile} ({by})"
+    for symbol in sorted({day.symbol for day in description.days}):
+        own = [day for day in description.days if day.symbol == symbol]
+        aggressor = " and ".join(dict.fromkeys(day.notes.aggressor for day in own))
+        clock = " and ".join(dict.fromkeys(day.notes.resolution for day in own))
+        yield f"{symbol}: time resolution {clock}; aggressor: {aggressor}"
+        repeats = sum(day.repeats for day in own)
+        if repeats:
+            yield f"{symbol}: {repeats:,} rows repeat the row above"
+        for note in dict.fromkeys(note for day in own for note in day.notes.warnings):
+            yield f"{symbol}: {note}"
+    yield from description.passed_over
+
+
+def _cells(day: "DayDescription") -> dict[str, str]:
     spread = "–" if day.spread_bps is None else f"{day.spread_bps:.3g}"
     tightest = "–" if day.tightest is None else f"{day.tightest:.0%}"
-    faults = [_fault(count) for count in (day.crossed, day.backwards, day.missing)]
-    return [
-        f"{day.rows:,}",
-        *times,
-        f"{day.ticks_per_s:,.0f}",
-        f"{day.largest_gap_s:.3g}",
-        spread,
-        tightest,
-        *faults,
-        f"{day.trades:,}",
-        f"{day.labelled:,}",
-    ]
+    return {
+        "rows": f"{day.rows:,}",
+        "from": f"{day.first:%H:%M:%S}" if day.first else "–",
+        "to": f"{day.last:%H:%M:%S}" if day.last else "–",
+        "ticks/s": f"{day.ticks_per_s:,.0f}",
+        "gap s": f"{day.largest_gap_s:.3g}",
+        "trades": f"{day.trades:,}",
+        "labels": f"{day.labelled:,}",
+        "spread": spread,
+        "tightest": tightest,
+        "crossed": _fault(day.crossed),
+        "back": _fault(day.backwards),
+        "missing": _fault(day.missing),
+        "repeats": f"{day.repeats:,}",
+        "clock": day.notes.resolution,
+    }
 
 
 def _fault(count: int) -> str:

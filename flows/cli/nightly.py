@@ -71,6 +71,20 @@ def nightly(
             show_default=default_of(NightlySpec, "validation.max_fault_fraction"),
         ),
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="What is normal in the market: crypto, us-equities or fx.",
+            show_default="what the store states, else crypto",
+        ),
+    ] = None,
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An instrument that may have no ticks on the test date; repeat for several.",
+            show_default="none",
+        ),
+    ] = None,
     train_windows: Annotated[
         int | None,
         typer.Option(
@@ -146,7 +160,8 @@ def nightly(
         "test_date": test_date,
         "train_days": train_days,
         "goals": str(goals.resolve()) if goals else None,
-        "validation": {"max_fault_fraction": max_fault_fraction},
+        "allow_missing": allow_missing,
+        "validation": {"max_fault_fraction": max_fault_fraction, "profile": profile},
         "features": {"horizon_ms": horizon_ms, "cost_bps": cost_bps},
         "split": {"train_windows": train_windows},
         "training": {

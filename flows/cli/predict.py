@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import PANELS, settings_from_environment
@@ -78,7 +79,7 @@ def predict(
     p_N = probability(logits_NC)
     table = Table("window", "p(opportunity)", "decision", title=title)
     for name, p in zip(names, p_N, strict=True):
-        table.add_row(name, f"{p:.4f}", "yes" if p >= DECISION else "no")
+        table.add_row(escape(name), f"{p:.4f}", "yes" if p >= DECISION else "no")
     out.print(table)
     if to is not None:
         rows = (f"{name},{p:.9g}" for name, p in zip(names, p_N, strict=True))
@@ -144,7 +145,7 @@ def _newest(uri: str, instrument: str | None, last: int) -> tuple[NDArray[np.flo
             f"no instrument {instrument}", where=uri, remedy="list them: tickline data describe"
         )
     day = next(day for day in days if day.date == days[-1].date)
-    good, _, _ = quarantine(store.read(day), day, ValidationSpec())
+    good, _, _ = quarantine(store.read(day), day, ValidationSpec(profile=store.statement.profile))
     rows = compute(good, FeatureSpec())
     # inference needs no labels: with dummy labels every window is valid
     ends = valid_ends(rows.segment_N, np.zeros(len(rows.segment_N), np.int8))[-last:]

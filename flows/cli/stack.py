@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import PANELS, settings_from_environment
@@ -74,7 +75,7 @@ def _deploy(settings: Settings) -> None:
 
         names = deploy(environment(settings))
     market = settings.market or "the simulated market (for real ticks: set TICKLINE_MARKET)"
-    out.print(f"deployed {', '.join(names)}; the nightly runs on {market}")
+    out.print(f"deployed {', '.join(names)}; the nightly runs on {escape(str(market))}")
 
 
 @app.command(rich_help_panel=PANELS.stack)

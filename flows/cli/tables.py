@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -30,7 +31,7 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
     parts.append(goals_table(verdict))
     if outcome.behind_boosting:
         parts.append(f"[bold yellow]warning[/] {outcome.behind_boosting}")
-    parts += [f"[yellow]note[/] {warning}" for warning in outcome.warnings]
+    parts += [f"[yellow]note[/] {escape(warning)}" for warning in outcome.warnings]
     parts.append(
         Panel(
             f"[bold {colour}]{verdict.verdict}[/]  {verdict.reason}\n" + _next(outcome),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flows.runs.outcome import Outcome
 
 
+LOGS_TIMEOUT_S = 5
+
+
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
     """Run the block with Tickline's Prefect and MLflow environment and a running Prefect server."""
@@ -31,10 +34,23 @@ def connected(settings: Settings) -> Iterator[None]:
             temporary_settings,
         )
 
+        from infra.logs import expected_errors_off_console
+
         # again as settings, for a process that imported Prefect before
         names = (PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH)
         with temporary_settings({name: os.environ[name.name] for name in names}):
-            yield
+            try:
+                with expected_errors_off_console():
+                    yield
+            finally:
+                _send_logs()
+
+
+def _send_logs() -> None:
+    """Send Prefect's buffered logs while its server still runs."""
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=LOGS_TIMEOUT_S)
 
 
 def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False) -> "Outcome":

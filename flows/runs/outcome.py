@@ -3,6 +3,7 @@
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
@@ -71,7 +72,7 @@ class Outcome(Record):
             mlflow_run_id=run.mlflow_run_id,
             mlflow_url=run.settings.mlflow_ui_url,
             simulated=result.plan.simulated,
-            warnings=result.plan.warnings,
+            warnings=result.plan.warnings + candidate.notes,
             test_date=str(result.plan.test_date),
             windows=candidate.split.summary,
             baseline=candidate.baseline,
@@ -89,7 +90,7 @@ class Outcome(Record):
 
 def print_start(job: str, name: str, spec: NightlySpec) -> None:
     """Print which job starts, on which ticks, and how to resume it after a failure."""
-    console.print(f"[bold]{job}[/] {name} on [bold]{spec.market}[/]")
+    console.print(f"[bold]{job}[/] {name} on [bold]{escape(str(spec.market))}[/]")
     if str(spec.market).startswith("simulated:"):
         console.print(simulated_banner())
     if job == "nightly":

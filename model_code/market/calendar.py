@@ -43,7 +43,7 @@ def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: f
         return None
     date = scheduled.date() - dt.timedelta(days=1)
     sessions = _calendar(calendar)
-    if not sessions.first_session.date() <= date <= sessions.last_session.date():
+    if not _covers(sessions, date):
         raise ConfigError(
             f"calendar {calendar} does not cover {date}",
             where=f"{sessions.first_session.date()} to {sessions.last_session.date()}",
@@ -56,6 +56,47 @@ def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: f
     if now < close:
         return f"the session of {date} closes at {close:%Y-%m-%d %H:%M} UTC ({calendar})"
     return None
+
+
+def silences(calendar: str, date: dt.date) -> tuple[tuple[dt.datetime, dt.datetime], ...]:
+    """The breaks inside a session (a lunch break), start and end in UTC; usually none.
+
+    Raises:
+        ConfigError: the calendar is unknown.
+    """
+    import pandas as pd
+
+    if calendar == ALWAYS_OPEN:
+        return ()
+    sessions = _calendar(calendar)
+    day = date.isoformat()
+    if not _covers(sessions, date) or not sessions.is_session(day):
+        return ()
+    start, end = sessions.session_break_start(day), sessions.session_break_end(day)
+    if start is pd.NaT or end is pd.NaT:
+        return ()
+    return ((start.to_pydatetime(), end.to_pydatetime()),)
+
+
+def early_close(calendar: str, date: dt.date) -> dt.datetime | None:
+    """When a session closes in UTC, if that is before the calendar's usual time; else None.
+
+    Raises:
+        ConfigError: the calendar is unknown.
+    """
+    if calendar == ALWAYS_OPEN:
+        return None
+    sessions = _calendar(calendar)
+    if not _covers(sessions, date) or date.isoformat() not in sessions.early_closes.strftime(
+        "%Y-%m-%d"
+    ):
+        return None
+    close: dt.datetime = sessions.session_close(date.isoformat()).to_pydatetime()
+    return close
+
+
+def _covers(sessions: "ExchangeCalendar", date: dt.date) -> bool:
+    return bool(sessions.first_session.date() <= date <= sessions.last_session.date())
 
 
 def known(calendar: str) -> bool:

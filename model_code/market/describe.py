@@ -11,6 +11,10 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file
+from model_code.market.measures import repeats
+from model_code.market.notes import DayNotes, Loaded
+from model_code.market.profiles import DEFAULT
+from model_code.market.readers.files import summarize
 from model_code.market.schema import InstrumentDay
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 _POINTS = 600  # plotted per day and instrument
 _PLOTTED = 12  # instruments plotted
+MANY = 1_000_000  # files named: all of them
 
 
 class DayDescription(BaseModel):
@@ -33,6 +38,8 @@ class DayDescription(BaseModel):
         spread_bps: median spread over mid, in basis points, of the other rows.
         tightest: share of those rows at the day's tightest spread.
         labelled: rows with a label from the source.
+        repeats: rows equal to the row directly above.
+        notes: what the reader found and did.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -51,6 +58,8 @@ class DayDescription(BaseModel):
     tightest: float | None
     trades: int
     labelled: int
+    repeats: int
+    notes: DayNotes
 
 
 class Curves(BaseModel):
@@ -72,13 +81,22 @@ class Curves(BaseModel):
 
 
 class Description(BaseModel):
-    """A whole store, sorted by (date, symbol); `curves` has one entry per entry of `days`."""
+    """A whole store, sorted by (date, symbol); `curves` has one entry per entry of `days`.
+
+    Attributes:
+        profile: the validation profile that applies.
+        stated: whether the store states it; otherwise it is assumed.
+        passed_over: a sentence for each reason why files are not read.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     uri: str
     kind: str
     simulated: bool
+    profile: str
+    stated: bool
+    passed_over: tuple[str, ...]
     days: tuple[DayDescription, ...]
     curves: tuple[Curves, ...]
 
@@ -91,19 +109,23 @@ def describe(store: "MarketStore") -> Description:
     """
     days, curves = [], []
     for day in store.catalog():
-        described, drawn = _describe_day(store.read(day), day)
+        described, drawn = _describe_day(store.load(day), day)
         days.append(described)
         curves.append(drawn)
     return Description(
         uri=store.uri,
         kind=store.KIND,
         simulated=store.simulated,
+        profile=store.statement.profile or DEFAULT,
+        stated=store.statement.profile is not None,
+        passed_over=summarize(store.passed_over(), shown=MANY),
         days=tuple(days),
         curves=tuple(curves),
     )
 
 
-def _describe_day(ticks: pa.Table, day: InstrumentDay) -> tuple[DayDescription, Curves]:
+def _describe_day(loaded: Loaded, day: InstrumentDay) -> tuple[DayDescription, Curves]:
+    ticks = loaded.ticks
     time = np.asarray(ticks["timestamp"].cast(pa.int64()).to_numpy(), np.int64)
     bid, ask = (ticks[name].to_numpy() for name in ("bid_price", "ask_price"))
     priced = np.isfinite(bid) & np.isfinite(ask) & (bid > 0) & (ask > 0)
@@ -129,6 +151,8 @@ def _describe_day(ticks: pa.Table, day: InstrumentDay) -> tuple[DayDescription, 
         tightest=float((spread < 1.01 * spread.min()).mean()) if len(spread) else None,
         trades=int(ticks["trade_count"].to_numpy().sum()),
         labelled=ticks.num_rows - ticks["label"].null_count,
+        repeats=int(repeats(ticks).sum()),
+        notes=loaded.notes,
     )
     return description, _curves(time[good], mid, spread)
 

@@ -1,7 +1,9 @@
-"""Fold trades into quotes: one row per quote, every trade value known at the row's own time.
+"""Fold trades into quotes: one row per quote, every trade value known before the row's own time.
 
 Shapes: N quote rows, M trades. There is no look-ahead: a row depends only on earlier rows and on
-trades stamped at or before it.
+trades that are known to be earlier. That is a trade with an earlier stamp or, if both files have a
+column `sequence`, with the same stamp and a smaller number. With stamps of 1 ms a trade of the same
+stamp may come after the quote, most often in bursts, where labels are 1.
 """
 
 import math
@@ -12,8 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from model_code.errors import DataError
-from model_code.market.schema import conform, require
+from model_code.market import trades as trade_rules
+from model_code.market.notes import DayNotes, Loaded
+from model_code.market.order import count_before, in_order
+from model_code.market.schema import conform, moment, require, stamps
+from model_code.market.trades import SEQUENCE, Trades, floats
 
 EMA_TAU_S = 60.0
 
@@ -24,58 +29,114 @@ QUOTES: dict[str, pa.DataType] = {
     "bid_size": pa.float64(),
     "ask_size": pa.float64(),
 }
-TRADES: dict[str, pa.DataType] = {
-    "timestamp": pa.timestamp("ns", "UTC"),
-    "price": pa.float64(),
-    "size": pa.float64(),
-    "buyer_is_maker": pa.bool_(),
+# the source's own values, used as they are; the first two only where there are no trades
+OWN: dict[str, pa.DataType] = {
+    "last_trade": pa.float64(),
+    "vwap": pa.float64(),
+    "feature_ema_1min": pa.float64(),
+    "label": pa.int8(),
 }
+FROM_TRADES = ("last_trade", "vwap")
+RESOLUTIONS = (("1 s", 10**9), ("100 ms", 10**8), ("1 ms", 10**6), ("1 us", 10**3))
 
 Floats = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
 
 
-def fold(quotes: pa.Table, trades: pa.Table | None, symbol: str, where: str) -> pa.Table:
-    """Return TICKS rows, one per quote in source order, with the trades folded in.
-
-    A row counts the trades after the previous row, up to and including its own time. The first row
-    counts all trades up to its own time. `buyer_is_maker` marks a sell (the aggressor sold). A
-    trade with a non-finite price or size gives a NaN `last_trade`, so that validation finds it, and
-    does not count in volumes or `vwap`.
+def load(
+    quotes: pa.Table,
+    trades: pa.Table | None,
+    symbol: str,
+    notes: DayNotes,
+    *,
+    where: str,
+    trades_where: str,
+    trade_band_bps: float,
+) -> Loaded:
+    """Return one instrument-day: quotes with usable trades folded in, and the completed notes.
 
     Args:
-        quotes: the columns of `QUOTES`, N rows in any order.
-        trades: the columns of `TRADES`, M rows in any order; None when the source has none.
+        quotes: the columns of `QUOTES`, optionally of `OWN` and `sequence`; N rows in source order.
+        trades: see `model_code.market.trades.prepare`; None if the source has none.
         symbol: written to every row.
-        where: the file, for messages.
+        notes: what the reader knows: files, moved and repeated rows, warnings.
+        where: the quotes' file, for messages.
+        trades_where: the trades' file, for messages.
+        trade_band_bps: a trade further off the quotes is bad.
 
     Raises:
         SchemaError: a column is missing or has the wrong type.
         DataError: a time stamp is null.
     """
-    quotes = require(quotes, QUOTES, where)
-    row_time = _stamps(quotes, where)
+    own = {name: kind for name, kind in OWN.items() if name in quotes.column_names}
+    if trades is not None:
+        own = {name: kind for name, kind in own.items() if name not in FROM_TRADES}
+    kinds = QUOTES | own
+    if SEQUENCE in quotes.column_names:
+        kinds = kinds | {SEQUENCE: pa.int64()}
+    quotes = require(quotes, kinds, where)
+    time = stamps(quotes, where)
+    warnings = list(notes.warnings)
+    usable = None
+    update: dict[str, Any] = {"resolution": resolution(time)}
+    if trades is not None:
+        usable, counts = trade_rules.prepare(trades, quotes, trades_where, band_bps=trade_band_bps)
+        update["trades"] = counts
+        span = (moment(time.min()), moment(time.max())) if len(time) else None
+        warnings += trade_rules.warnings(counts, span)
+    ticks = fold(quotes, usable, symbol, where)
+    return Loaded(ticks, notes.model_copy(update=update | {"warnings": tuple(warnings)}))
+
+
+def resolution(time_ns: Stamps) -> str:
+    """The coarsest usual clock that all stamps are multiples of, e.g. `1 ms`."""
+    first = time_ns[:1000]  # mostly enough to rule a clock out
+    return next(
+        (
+            name
+            for name, unit in RESOLUTIONS
+            if not (first % unit).any() and not (time_ns % unit).any()
+        ),
+        "1 ns",
+    )
+
+
+def fold(quotes: pa.Table, trades: Trades | None, symbol: str, where: str) -> pa.Table:
+    """Return TICKS rows, one per quote in source order, with the trades folded in.
+
+    A row counts the trades since the previous row that are known to be earlier than itself. The
+    first row counts none: `last_trade` and `vwap` alone remember what was traded before it. A row
+    that its neighbours contradict (its clock is ahead or behind) counts none either.
+
+    Args:
+        quotes: the columns of `QUOTES`, optionally of `OWN` and `sequence`; N rows in any order.
+        trades: usable trades in time order; None when the source has none.
+        symbol: written to every row.
+        where: the file, for messages.
+
+    Raises:
+        SchemaError: a column has the wrong type.
+        DataError: a time stamp is null.
+    """
+    row_time = stamps(quotes, where)
     columns: dict[str, Any] = {name: quotes[name] for name in QUOTES}
     columns["symbol"] = pa.repeat(symbol, len(row_time))
     columns["label"] = pa.nulls(len(row_time), pa.int8())
-    columns["feature_ema_1min"] = _imbalance_average(quotes, row_time)
-    columns |= _trade_columns(row_time, trades, where)
+    columns |= _trade_columns(row_time, _sequence(quotes), trades)
+    columns |= {name: quotes[name] for name in OWN if name in quotes.column_names}
+    if "feature_ema_1min" not in columns:
+        columns["feature_ema_1min"] = _imbalance_average(quotes, row_time)
     return conform(pa.table(columns), where)
 
 
-def _stamps(table: pa.Table, where: str) -> Stamps:
-    column = table["timestamp"]
-    if column.null_count:
-        raise DataError(
-            f"column 'timestamp' has {column.null_count} nulls",
-            where=where,
-            remedy="export the file again with a time stamp on every row",
-        )
-    stamps: Stamps = column.cast(pa.int64()).to_numpy()
-    return stamps
+def _sequence(quotes: pa.Table) -> Stamps:
+    if SEQUENCE not in quotes.column_names:
+        return np.empty(0, np.int64)
+    found: Stamps = quotes[SEQUENCE].fill_null(np.iinfo(np.int64).min).to_numpy()
+    return found
 
 
-def _trade_columns(row_time: Stamps, trades: pa.Table | None, where: str) -> dict[str, Any]:
+def _trade_columns(row_time: Stamps, sequence: Stamps, trades: Trades | None) -> dict[str, Any]:
     n = len(row_time)
     if trades is None:
         return {
@@ -85,32 +146,38 @@ def _trade_columns(row_time: Stamps, trades: pa.Table | None, where: str) -> dic
             "sell_volume": np.zeros(n),
             "trade_count": np.zeros(n, np.int32),
         }
-    trades = require(trades, TRADES, where)
-    order = np.argsort(_stamps(trades, where), kind="stable")
-    time = _stamps(trades, where)[order]
-    price, size, sell = (
-        trades[name].to_numpy().astype(np.float64)[order]
-        for name in ("price", "size", "buyer_is_maker")
-    )
-    good = np.isfinite(price) & np.isfinite(size) & np.isfinite(sell)
-    size = np.where(good, size, 0.0)
-    last = np.where(good, price, np.nan)
-    # a row's trades are [low, high) of the sorted trades; a row whose clock goes back has none
-    high = np.searchsorted(time, row_time, side="right")
-    low = np.minimum(np.concatenate([[0], high[:-1]])[:n], high)
+    high = _earlier(row_time, sequence, trades)
+    # a row's trades are [low, high) of the sorted trades; none is counted by two rows
+    kept = np.flatnonzero(in_order(row_time))
+    low = high.copy()
+    low[kept[1:]] = np.minimum(np.maximum.accumulate(high[kept])[:-1], high[kept[1:]])
     traded = high > 0
-    total = _running(size)[high]
-    value = _running(np.where(good, price, 0.0) * size)[high]
-    bought, sold = (_running(size * (sell == side)) for side in (0.0, 1.0))
+    total = _running(trades.size)[high]
+    value = _running(trades.price * trades.size)[high]
+    bought, sold = (_running(trades.size * (trades.sell == side)) for side in (False, True))
     with np.errstate(invalid="ignore", divide="ignore"):
         vwap = (value / total).astype(np.float64)
     return {
-        "last_trade": pa.array(np.append(last, np.nan)[high - 1], mask=~traded),
+        "last_trade": pa.array(np.append(trades.price, np.nan)[high - 1], mask=~traded),
         "vwap": pa.array(vwap, mask=~(total > 0)),
         "buy_volume": (bought[high] - bought[low]).astype(np.float64),
         "sell_volume": (sold[high] - sold[low]).astype(np.float64),
         "trade_count": (high - low).astype(np.int32),
     }
+
+
+def _earlier(row_time: Stamps, sequence: Stamps, trades: Trades) -> Stamps:
+    """How many trades are known to be earlier than each row, (N,)."""
+    if not (len(sequence) and len(trades.sequence)):
+        return count_before(trades.time_ns, row_time)
+    # rank the (stamp, number) pairs of rows and trades together
+    time = np.concatenate([row_time, trades.time_ns])
+    number = np.concatenate([sequence, trades.sequence])
+    order = np.lexsort((number, time))
+    new = (np.diff(time[order]) != 0) | (np.diff(number[order]) != 0)
+    rank = np.empty(len(time), np.int64)
+    rank[order] = np.concatenate([[0], np.cumsum(new)]) if len(order) else []
+    return np.searchsorted(rank[len(row_time) :], rank[: len(row_time)], side="left")
 
 
 def _running(values: Floats) -> npt.NDArray[np.longdouble]:
@@ -119,7 +186,7 @@ def _running(values: Floats) -> npt.NDArray[np.longdouble]:
 
 
 def _imbalance_average(quotes: pa.Table, row_time: Stamps) -> pa.Array:
-    bid, ask = (quotes[name].fill_null(math.nan).to_numpy() for name in ("bid_size", "ask_size"))
+    bid, ask = (floats(quotes, name) for name in ("bid_size", "ask_size"))
     with np.errstate(invalid="ignore", divide="ignore"):
         averages = decayed_average(row_time, bid / (bid + ask), EMA_TAU_S * 1e9)
     return pa.array(averages, mask=np.isnan(averages))

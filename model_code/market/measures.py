@@ -7,14 +7,17 @@ import datetime as dt
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from model_code.market.order import in_order, outside_neighbours_ns
 from model_code.market.schema import TICKS, InstrumentDay
 
 ANCHOR_ROWS = 21  # their median survives a burst of up to ten bad rows
 VOLATILITY_ROWS = 1000
 VOLATILITY_FLOOR_BPS = 1.0  # unchanged prices have zero volatility
+BAND_IN_SPREADS = 5.0  # a distance of fewer tightest spreads is usual where the tick is coarse
 VOLATILITY_CLIP_BPS = 20.0  # cap per row: one spike must not mask the next
 
 FLOATS = tuple(field.name for field in TICKS if field.type == pa.float64())
@@ -27,8 +30,13 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
     `jump_sigma` is the distance of the mid from the median of the ANCHOR_ROWS mids before it,
     divided by sqrt(pi/2) times the mean such distance of the VOLATILITY_ROWS rows before (for a
     Gaussian, the standard deviation; Geary, Biometrika 1935), with the floor and the cap given by
-    the constants above. It needs ANCHOR_ROWS // 2 + 1 mids; the first rows are compared with the
+    the constants above. The floor is at least the day's tightest spread: with a coarse tick every
+    one-tick move is real. It needs ANCHOR_ROWS // 2 + 1 mids; the first rows are compared with the
     first such median.
+
+    `clock_back_s` is how far a row's stamp lies outside those of its neighbours, counted for the
+    fewest rows whose removal leaves a clock that never goes back. `repeat` is 1 where a row equals
+    the row directly above it in everything but traded volumes, and traded nothing itself.
 
     Args:
         ticks: N rows conforming to `TICKS`, in source order.
@@ -40,16 +48,13 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
     bid, ask = number["bid_price"], number["ask_price"]
     sane = (bid > 0) & (ask > 0) & bid.is_finite() & ask.is_finite()
     offset_ns = pl.col("timestamp").cast(pl.Int64) - _midnight_ns(day.date)
-    # a stamp outside the session must not make the rest of the day look late
-    session_ns = pl.when(offset_ns.is_between(0, 86_400 * 10**9, closed="left")).then(offset_ns)
-    newest_ns = session_ns.cum_max().forward_fill().shift(1)
     mid = pl.col("mid")
     return (
         frame.lazy()
         .select(
             timestamp=pl.col("timestamp").cast(pl.Int64),
             session_hour=offset_ns / 3_600e9,
-            clock_back_s=(newest_ns - session_ns) / 1e9,
+            clock_back_s=_clock_back_s(frame, day),
             wrong_symbol=pl.col("symbol").ne_missing(pl.lit(day.symbol)).cast(pl.Int8),
             bid_price=bid,
             ask_price=ask,
@@ -65,8 +70,11 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
             vwap=number["vwap"],
             label=pl.col("label"),
         )
+        .with_columns(spread_bps=pl.col("spread") / mid * 1e4)
         .with_columns(
-            spread_bps=pl.col("spread") / mid * 1e4,
+            tightest_bps=pl.col("spread_bps").filter(pl.col("spread_bps") > 0).min().fill_null(0.0)
+        )
+        .with_columns(
             trade_off_bps=_outside_bps("last_trade", pl.col("bid_price"), pl.col("ask_price")),
             anchor=mid.shift(1)
             .rolling_median(ANCHOR_ROWS, min_samples=ANCHOR_ROWS // 2 + 1)
@@ -82,8 +90,21 @@ def derive(ticks: pa.Table, day: InstrumentDay) -> pl.DataFrame:
                 None
             )
         )
-        .drop("mid", "anchor", "distance_bps", "last_trade", "vwap")
-        .with_columns(_repeats(frame))
+        .with_columns(
+            pl.when(pl.col(name) > BAND_IN_SPREADS * pl.col("tightest_bps"))
+            .then(pl.col(name))
+            .when(pl.col(name).is_not_null())
+            .then(pl.min_horizontal(name, pl.lit(0.0)))
+            .alias(name)
+            for name in ("trade_off_bps", "vwap_off_bps")
+        )
+        .with_columns(
+            wide_spread_bps=pl.when(
+                pl.col("spread_bps") > BAND_IN_SPREADS * pl.col("tightest_bps")
+            ).then("spread_bps")
+        )
+        .drop("mid", "anchor", "distance_bps", "tightest_bps", "last_trade", "vwap")
+        .with_columns(repeats(ticks))
         .collect()
     )
 
@@ -110,7 +131,9 @@ def _volatility_bps(distance_bps: pl.Expr) -> pl.Expr:
         .shift(1)
         .rolling_mean(VOLATILITY_ROWS, min_samples=1)
     )
-    return pl.max_horizontal(math.sqrt(math.pi / 2) * mean, pl.lit(VOLATILITY_FLOOR_BPS))
+    return pl.max_horizontal(
+        math.sqrt(math.pi / 2) * mean, pl.lit(VOLATILITY_FLOOR_BPS), pl.col("tightest_bps")
+    )
 
 
 def _outside_bps(name: str, low: pl.Expr, high: pl.Expr) -> pl.Expr:
@@ -121,11 +144,26 @@ def _outside_bps(name: str, low: pl.Expr, high: pl.Expr) -> pl.Expr:
     return pl.when(below.is_finite() & above.is_finite()).then(outside)
 
 
-def _repeats(frame: pl.DataFrame) -> pl.Series:
-    """1 where the row equals an earlier row in every column (null equals null), else 0; int8."""
-    repeats = pl.zeros(frame.height, pl.Int8, eager=True).alias("duplicate")
-    shared = frame["timestamp"].is_duplicated()
-    if not shared.any():
-        return repeats
-    first = frame.filter(shared).select(pl.struct(pl.all()).is_first_distinct()).to_series()
-    return repeats.scatter(shared.arg_true().filter(~first), 1)
+def _clock_back_s(frame: pl.DataFrame, day: InstrumentDay) -> pl.Series:
+    """Seconds outside the neighbours' stamps; null where the stamp is outside the session."""
+    time = frame["timestamp"].cast(pl.Int64)
+    offset = time - _midnight_ns(day.date)
+    inside = offset.is_between(0, 86_400 * 10**9, closed="left").fill_null(value=False)
+    # a stamp outside the session must not make the rest of the day look late
+    places = inside.arg_true().to_numpy()
+    known = time.filter(inside).to_numpy(writable=True)  # without nulls it stays integer
+    back = np.full(frame.height, np.nan)
+    back[places] = outside_neighbours_ns(known, in_order(known)) / 1e9
+    return pl.Series("clock_back_s", back).fill_nan(None)
+
+
+def repeats(ticks: pa.Table) -> pl.Series:
+    """1 where the row equals the row directly above (null equals null) and traded nothing; int8."""
+    frame = pl.from_arrow(ticks)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
+    same = [
+        pl.col(name).eq_missing(pl.col(name).shift(1)) for name in TICKS.names if name not in FLOW
+    ]
+    idle = [pl.col(name) == 0 for name in FLOW]
+    repeat = pl.all_horizontal(*same, *idle).fill_null(value=False).cast(pl.Int8)
+    return frame.select(repeat.alias("repeat")).to_series()

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.errors import DataError
 from model_code.market.measures import FLOATS, FLOW, derive
-from model_code.market.schema import TICKS, InstrumentDay
+from model_code.market.notes import DayNotes
+from model_code.market.profiles import Limits, limits
+from model_code.market.schema import InstrumentDay
 from model_code.settings import ValidationSpec
 
 
@@ -69,8 +71,9 @@ class RowRule:
         return f"{low}{self.column}{high}"
 
 
-def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
+def row_rules(spec: ValidationSpec | Limits) -> tuple[RowRule, ...]:
     """The rules in the order in which a row's reasons are listed."""
+    spec = spec if isinstance(spec, Limits) else limits(spec)
     quotes = ("bid_price", "ask_price")
     prices = (*quotes, "last_trade", "vwap")
     sizes = ("bid_size", "ask_size")
@@ -90,7 +93,8 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
                 "not_finite", FLOATS, "check for overflow or division by zero upstream",
                 maximum=0),
         RowRule("price_not_positive", "prices above 0", "lowest_price", prices,
-                "check for placeholder prices (0, -1) in the export", minimum=0.0, strict=True),
+                "check for placeholder prices (0, -1) in the export; real prices at or below zero "
+                "are unsupported", minimum=0.0, strict=True),
         RowRule("size_not_positive", "sizes above 0, if there are sizes", "lowest_size", sizes,
                 "check for placeholder sizes (0, -1) in the export", minimum=0.0, strict=True),
         RowRule("flow_negative", "traded volumes and count of at least 0", "lowest_flow",
@@ -100,17 +104,15 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
                 "filter quotes with the bid above the ask at the source", minimum=0.0),
         RowRule("locked_quote", "bid not equal to ask", "locked", quotes,
                 "filter quotes with the bid equal to the ask at the source", maximum=0),
-        RowRule("spread_too_wide", "a spread within the allowed range", "spread_bps", quotes,
+        RowRule("spread_too_wide", "a spread within the allowed range, or within five of the "
+                "day's tightest", "wide_spread_bps", quotes,
                 "raise validation.maximum_spread_bps if such spreads are normal in this market",
                 maximum=spec.maximum_spread_bps),
         RowRule("outside_session", "a time inside the session's UTC date", "session_hour",
                 ("timestamp",), "check the export's time zone: stamps are UTC", minimum=0.0,
                 maximum=math.nextafter(24.0, 0.0)),
-        RowRule("clock_back", "a time not before that of an earlier row", "clock_back_s",
+        RowRule("clock_back", "a time in order with those of the rows around it", "clock_back_s",
                 ("timestamp",), "export rows in the order of receipt, from one clock", maximum=0),
-        RowRule("duplicate", "no exact repeat of an earlier row", "duplicate",
-                tuple(TICKS.names), "export the day once; check for a replayed connection",
-                maximum=0),
         RowRule("price_jump", "no jump far beyond the rolling volatility", "jump_sigma", quotes,
                 "compare with another source; raise validation.maximum_jump_sigma if it is real",
                 maximum=spec.maximum_jump_sigma),
@@ -128,8 +130,12 @@ def row_rules(spec: ValidationSpec) -> tuple[RowRule, ...]:
 
 
 def find_faults(measures: pl.DataFrame, rules: tuple[RowRule, ...]) -> pl.DataFrame:
-    """(N, rules) booleans: which row breaks which rule; one column per rule, with its name."""
-    return measures.select(rule.fault().alias(rule.name) for rule in rules)
+    """(N, rules) booleans: which row breaks which rule; one column per rule, with its name.
+
+    A row that repeats the row above is left out as a repeat, whatever it breaks.
+    """
+    fresh = pl.col("repeat") == 0
+    return measures.select((rule.fault() & fresh).alias(rule.name) for rule in rules)
 
 
 def count_faults(faults: pl.DataFrame) -> dict[str, int]:
@@ -137,8 +143,11 @@ def count_faults(faults: pl.DataFrame) -> dict[str, int]:
     return {name: int(count) for name, count in faults.sum().row(0, named=True).items() if count}
 
 
-def divide(ticks: pa.Table, faults: pl.DataFrame) -> tuple[pa.Table, pa.Table]:
-    """Split `ticks` by `find_faults` of the same rows; see `quarantine`."""
+def divide(
+    ticks: pa.Table, faults: pl.DataFrame, repeat: pl.Series | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Split `ticks` by `find_faults` of the same rows, without repeats; see `quarantine`."""
+    keep = ~repeat.cast(pl.Boolean) if repeat is not None else None
     faulty = faults.select(pl.any_horizontal(pl.all())).to_series()
     reasons = faults.filter(faulty).select(
         pl.concat_str(
@@ -150,12 +159,13 @@ def divide(ticks: pa.Table, faults: pl.DataFrame) -> tuple[pa.Table, pa.Table]:
     rows = pa.array(faulty.arg_true().to_numpy(), pa.int64())
     quarantined = ticks.take(rows).append_column("row", rows)
     quarantined = quarantined.append_column("reason", pa.array(reasons.to_series(), pa.string()))
-    clean = ticks.filter((~faulty).to_arrow()) if len(rows) else ticks
+    good = ~faulty if keep is None else ~faulty & keep
+    clean = ticks if good.all() else ticks.filter(good.to_arrow())
     return clean, quarantined
 
 
 def quarantine(
-    ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec
+    ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec | Limits
 ) -> tuple[pa.Table, pa.Table, dict[str, int]]:
     """Separate the rows that break a rule from the clean ones.
 
@@ -165,13 +175,14 @@ def quarantine(
         spec: thresholds.
 
     Returns:
-        The clean rows, in source order; the quarantined rows with two more columns, `row` (int64,
-        index in the source) and `reason` (names of all rules broken, joined by `;`, in `row_rules`
-        order); and how many rows broke each rule (rules that no row breaks are omitted). A row that
-        breaks two rules counts under both.
+        The clean rows, in source order, without repeats of the row above; the quarantined rows with
+        two more columns, `row` (int64, index in the source) and `reason` (names of all rules
+        broken, joined by `;`, in `row_rules` order); and how many rows broke each rule (rules that
+        no row breaks are omitted). A row that breaks two rules counts under both.
     """
-    faults = find_faults(derive(ticks, day), row_rules(spec))
-    return *divide(ticks, faults), count_faults(faults)
+    measures = derive(ticks, day)
+    faults = find_faults(measures, row_rules(spec))
+    return *divide(ticks, faults, measures["repeat"]), count_faults(faults)
 
 
 class ExpectationResult(BaseModel):
@@ -212,7 +223,11 @@ class DayReport(BaseModel):
     """Result of one instrument-day, as plain JSON-able values.
 
     Attributes:
-        rows: rows read; `clean` are used, `quarantined` are not.
+        rows: rows read; `clean` are used, `quarantined` and `repeated` are not.
+        repeated: rows equal to the row directly above; left out, not a fault.
+        profile: the market's profile, whose tolerances apply.
+        first, last: earliest and latest stamp of the clean rows.
+        notes: what the reader found and did.
         faults: rows by reason; a row with two reasons counts under both.
         failures: why the day must not be used, in sentences; empty if it passed.
         remedies: what to do about them.
@@ -227,6 +242,11 @@ class DayReport(BaseModel):
     rows: int
     clean: int
     quarantined: int
+    repeated: int = 0
+    profile: str = "crypto"
+    first: dt.datetime | None = None
+    last: dt.datetime | None = None
+    notes: DayNotes = DayNotes()
     faults: dict[str, int]
     expectations: tuple[ExpectationResult, ...]
     passed: bool

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from model_code.errors import DataError, SchemaError
@@ -58,6 +60,30 @@ class InstrumentDay:
     date: dt.date
     symbol: str
     rows: int | None = None
+
+
+def stamps(table: pa.Table, where: str = "") -> npt.NDArray[np.int64]:
+    """The column `timestamp` in ns since the epoch, (N,).
+
+    Raises:
+        DataError: a time stamp is null.
+    """
+    column = table["timestamp"]
+    if column.null_count:
+        raise DataError(
+            f"column 'timestamp' has {column.null_count} nulls",
+            where=where,
+            remedy="export the file again with a time stamp on every row",
+        )
+    found: npt.NDArray[np.int64] = (
+        column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+    )
+    return found
+
+
+def moment(time_ns: int) -> dt.datetime:
+    """A stamp in ns since the epoch as a UTC time, to the microsecond."""
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=int(time_ns) // 1000)
 
 
 def conform(table: pa.Table, where: str) -> pa.Table:

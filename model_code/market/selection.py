@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from model_code.errors import DataError, MarketError
+from model_code.market.coverage import EARLIER_DAYS
 from model_code.market.schema import InstrumentDay
 
 
@@ -29,6 +30,8 @@ def select(
     train_days: int,
     test_date: str | None,
     where: str,
+    allow_missing: tuple[str, ...] = (),
+    today: dt.date = dt.date.max,
 ) -> Selection:
     """Choose the test date (the newest unless given) and the `train_days` dates before it.
 
@@ -38,11 +41,16 @@ def select(
         train_days: at most this many dates before the test date.
         test_date: ISO date, or None for the newest.
         where: the store's URI, for messages.
+        allow_missing: symbols that may have no ticks on the test date.
+        today: later dates are left out with a warning.
 
     Raises:
-        MarketError: an instrument or the test date is not in the store, or the store is empty.
+        MarketError: an instrument or the test date is not in the store, the store is empty, or an
+            instrument with five earlier dates or more has no ticks on the test date.
         DataError: no date before the test date.
     """
+    future = sorted({day.date for day in catalog if day.date > today})
+    catalog = tuple(day for day in catalog if day.date <= today)
     known = sorted({day.symbol for day in catalog})
     missing = sorted(set(instruments) - set(known))
     if missing or not known:
@@ -70,15 +78,27 @@ def select(
         )
     test = tuple(day for day in days if day.date == newest)
     absent = sorted(wanted - {day.symbol for day in test})
-    if absent and instruments:
+    earlier = {
+        symbol: sum(day.symbol == symbol and day.date < newest for day in days) for symbol in absent
+    }
+    usual = [
+        symbol
+        for symbol in absent
+        if symbol not in allow_missing
+        and (symbol in instruments or earlier[symbol] >= EARLIER_DAYS)
+    ]
+    if usual:
         raise MarketError(
-            f"no ticks on the test date {newest} for {', '.join(absent)}",
+            f"no ticks on the test date {newest} for {', '.join(usual)}",
             where=where,
-            remedy="wait for the missing file, or name the other instruments with --instrument",
+            remedy="wait for the missing file, or go on without: "
+            + " ".join(f"--allow-missing '{symbol}'" for symbol in usual),
         )
     warnings = tuple(
         f"{symbol} has no ticks on {newest}: used for training only" for symbol in absent
     )
+    if future:
+        warnings += (f"dates in the future left out: {', '.join(map(str, future[:5]))}",)
     return Selection(tuple(day for day in days if day.date in before), test, warnings)
 
 

@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError, MarketError
 from model_code.market import join, simulated_book
+from model_code.market.notes import DayNotes, Loaded
+from model_code.market.readers.files import PassedOver
+from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated_book import Book, run_book
 
@@ -70,8 +73,21 @@ class SimulatedStore:
             for i in range(self.simulation.instruments)
         )
 
+    @property
+    def statement(self) -> Statement:
+        """Nothing is stated: the default profile."""
+        return Statement()
+
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """None: there are no files."""
+        return ()
+
     def read(self, day: InstrumentDay) -> pa.Table:
-        """Simulate one instrument-day; TICKS.
+        """One instrument-day as TICKS; see `load`."""
+        return self.load(day).ticks
+
+    def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
+        """Simulate one instrument-day.
 
         Raises:
             MarketError: the catalogue has no such instrument-day.
@@ -87,7 +103,16 @@ class SimulatedStore:
             600_000 if index % 2 == 0 else 260_000,
             int(self.simulation.minutes * 60.0 * _ROWS_PER_SECOND),
         )
-        return join.fold(*_tables(rows, day, round(1 / tick)), day.symbol, self.uri)
+        quotes, trades = _tables(rows, day, round(1 / tick))
+        return join.load(
+            quotes,
+            trades,
+            day.symbol,
+            DayNotes(),
+            where=self.uri,
+            trades_where=self.uri,
+            trade_band_bps=trade_band_bps,
+        )
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 of the parameters and of the simulator's source code."""
@@ -129,7 +154,7 @@ def _parse(uri: str) -> Simulation:
 def _tables(
     rows: npt.NDArray[np.float64], day: InstrumentDay, ticks_per_unit: int
 ) -> tuple[pa.Table, pa.Table]:
-    """Quotes and trades, as in a Hive store."""
+    """Quotes and trades, as in a Hive store; a trade precedes the quote that it leaves behind."""
     start = dt.datetime.combine(day.date, dt.time(), dt.UTC) + _SESSION_START
     time = int(start.timestamp()) * 1_000_000_000 + (rows[:, 0] * 1e9).astype(np.int64)
     timestamp = pa.array(time, pa.timestamp("ns", "UTC"))
@@ -141,6 +166,7 @@ def _tables(
             "ask_price": rows[:, 2] / ticks_per_unit,
             "bid_size": size[:, 0],
             "ask_size": size[:, 1],
+            "sequence": 2 * np.arange(len(rows)) + 1,
         }
     )
     traded = np.flatnonzero(rows[:, 5] > 0)
@@ -150,6 +176,7 @@ def _tables(
             "price": rows[traded, 6] / ticks_per_unit,
             "size": size[traded, 2],
             "buyer_is_maker": rows[traded, 7] > 0,
+            "sequence": 2 * traded,
         }
     )
     return quotes, trades

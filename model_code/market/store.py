@@ -7,15 +7,20 @@ import fsspec
 import pyarrow as pa
 
 from model_code.errors import MarketError
-from model_code.market.binance_archive import BinanceArchiveStore
-from model_code.market.desk_csv import DeskCsvStore
-from model_code.market.hive import HiveStore
+from model_code.market.notes import Loaded
+from model_code.market.readers.binance_archive import BinanceArchiveStore
+from model_code.market.readers.desk_csv import DeskCsvStore
+from model_code.market.readers.files import PassedOver, relative, walk
+from model_code.market.readers.hive import HiveStore
+from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
 
 LAYOUTS = """supported layouts:
-    hive             <root>/quotes/symbol=<S>/date=<D>.parquet (and trades/...)
+    hive             <root>/quotes/symbol=<S>/date=<D>.parquet or date=<D>/*.parquet
+                     (and trades/...)
     desk-csv         a .csv file, or a folder of <SYMBOL>.csv or <SYMBOL>_<date>.csv
+                     (also .csv.gz, .csv.zst)
     binance-archive  a folder of <SYMBOL>-bookTicker-<D>.zip (and -trades- or -aggTrades-)
     simulated        simulated: or simulated:?seed=7&instruments=2&days=2&minutes=6"""
 
@@ -33,12 +38,25 @@ class MarketStore(Protocol):
     uri: str
     simulated: bool
 
+    @property
+    def statement(self) -> Statement:
+        """What the store states about itself."""
+        ...
+
     def catalog(self) -> tuple[InstrumentDay, ...]:
         """Every instrument-day, sorted by (date, symbol)."""
         ...
 
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """Files of the store that are not read, with reasons."""
+        ...
+
+    def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
+        """One instrument-day as TICKS, rows in source order, with notes on how it was read."""
+        ...
+
     def read(self, day: InstrumentDay) -> pa.Table:
-        """One instrument-day as TICKS, rows in source order."""
+        """The ticks of `load` alone."""
         ...
 
     def digest(self, day: InstrumentDay) -> str:
@@ -60,7 +78,8 @@ def open_market(uri: str) -> MarketStore:
         return SimulatedStore(uri)
     try:
         fs, root = fsspec.core.url_to_fs(str(Path(uri).expanduser()) if "://" not in uri else uri)
-        found = [root] if fs.isfile(root) else fs.ls(root, detail=False)
+        if not fs.isfile(root):
+            fs.ls(root, detail=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error) or type(error).__name__
         raise MarketError(
@@ -75,15 +94,17 @@ def open_market(uri: str) -> MarketStore:
             where=uri,
             remedy="check the URI and the credentials of that file system",
         ) from error
-    if any(path.rstrip("/").endswith("/quotes") for path in found):
+    if HiveStore.holds(fs, root):
         return HiveStore(uri, fs, root)
     if BinanceArchiveStore.holds(fs, root):
         return BinanceArchiveStore(uri, fs, root)
     if DeskCsvStore.holds(fs, root):
         return DeskCsvStore(uri, fs, root)
+    files = [relative(path, root) for path in walk(fs, root)]
+    shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     raise MarketError(
-        f"no market layout found; looked for quotes/, *.csv and *-bookTicker-*.zip, "
-        f"found {len(found)} entries",
+        "no market layout found; looked for quotes/, *.csv and *-bookTicker-*.zip, "
+        f"found {len(files)} files{': ' if files else ''}{shown}",
         where=uri,
         remedy=LAYOUTS,
     )

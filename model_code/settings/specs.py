@@ -25,16 +25,23 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
+ProfileName = Literal["crypto", "us-equities", "fx"]
+
+
 class ValidationSpec(Spec):
-    """Thresholds for a usable day (`tasks/validation/`)."""
+    """Thresholds for a usable day (`tasks/validation/`). None: the profile's own."""
 
     KIND: Literal["great-expectations"] = "great-expectations"
+    profile: ProfileName | None = None  # None: what the store states, else crypto
     max_fault_fraction: Fraction = 0.01
     minimum_rows: PositiveInt = 1000
-    maximum_gap_s: Positive = 60.0
-    maximum_spread_bps: Positive = 100.0
+    maximum_gap_s: Positive | None = None
+    maximum_spread_bps: Positive | None = None
     maximum_jump_sigma: Positive = 50.0
     trade_band_bps: Positive = 200.0
+    max_trade_fault_fraction: Fraction | None = None
+    truncated_fraction: Fraction = 0.1  # of the usual session; more missing at an end fails
+    minimum_row_share: Fraction = 0.25  # of the usual number of rows; fewer fail
 
 
 class FeatureSpec(Spec):
@@ -133,6 +140,7 @@ class NightlySpec(Spec):
     instruments: Names = ()  # empty: all of the store
     train_days: PositiveInt = 20
     test_date: str | None = None  # None: the newest day of the store
+    allow_missing: Names = ()  # instruments that may have no ticks on the test date
     validation: ValidationSpec = ValidationSpec()
     features: FeatureSpec = FeatureSpec()
     split: SplitSpec = SplitSpec()

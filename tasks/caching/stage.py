@@ -14,6 +14,7 @@ from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
+from rich.markup import escape
 
 from infra.logs import log
 from model_code.artifacts import ArtifactStore
@@ -86,5 +87,5 @@ def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
     took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
     colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
     name = plain_name(run.name)
-    console.print(f"  [{colour}]{state.name:<9}[/] {name}  [dim]{took:.1f} s")
+    console.print(f"  [{colour}]{state.name:<9}[/] {escape(name)}  [dim]{took:.1f} s")
     log("stage ended", stage=name, state=state.name, seconds=round(took, 3))

@@ -1,7 +1,11 @@
 """Stage `find days`: choose the instrument-days of a nightly and hash their source bytes."""
 
+import datetime as dt
+
 from prefect import task
 
+from model_code.market.calendar import silences
+from model_code.market.readers.files import summarize
 from model_code.market.schema import InstrumentDay
 from model_code.market.selection import select
 from model_code.market.store import MarketStore, open_market
@@ -17,25 +21,30 @@ def find_days(spec: NightlySpec) -> Plan:
     """Choose the instrument-days and hash their source bytes."""
     uri = spec.market or SIMULATED
     store = open_market(uri)
+    catalog = store.catalog()
     chosen = select(
-        store.catalog(),
+        catalog,
         instruments=spec.instruments,
         train_days=spec.train_days,
         test_date=spec.test_date,
+        allow_missing=spec.allow_missing,
+        today=dt.datetime.now(dt.UTC).date(),
         where=uri,
     )
     return Plan(
-        train=tuple(_source(store, day) for day in chosen.train),
-        test=tuple(_source(store, day) for day in chosen.test),
-        warnings=chosen.warnings,
+        train=tuple(_source(store, day, spec.calendar) for day in chosen.train),
+        test=tuple(_source(store, day, spec.calendar) for day in chosen.test),
+        warnings=(*chosen.warnings, *summarize(store.passed_over())),
     )
 
 
-def _source(store: MarketStore, day: InstrumentDay) -> SourceDay:
+def _source(store: MarketStore, day: InstrumentDay, calendar: str) -> SourceDay:
     return SourceDay(
         market=store.uri,
         date=day.date,
         symbol=day.symbol,
         digest=store.digest(day),
         simulated=store.simulated,
+        profile=store.statement.profile,
+        silences=silences(calendar, day.date),
     )

@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.verdict import Verdict
+from model_code.market.coverage import DaySpan
+from model_code.settings import ProfileName
+
+SUNDAY = 7  # an FX market opens in its evening
 
 
 class Record(BaseModel):
@@ -22,6 +26,8 @@ class SourceDay(Record):
     symbol: str
     digest: str
     simulated: bool
+    profile: ProfileName | None = None  # what the store states
+    silences: tuple[tuple[dt.datetime, dt.datetime], ...] = ()  # breaks of the session
 
     @property
     def name(self) -> str:
@@ -74,18 +80,40 @@ class ValidatedDay(Record):
         report: the day's full report (JSON).
         failures: why the day failed; empty if it passed.
         remedies: what to do about each failure.
+        notes: what the reader should know, in sentences; no reason to fail.
+        first, last: earliest and latest clean row.
+        trades: in the source; None if it has none.
     """
 
     date: dt.date
     symbol: str
     rows: int
     quarantined: int
+    repeated: int
+    profile: str
+    first: dt.datetime | None
+    last: dt.datetime | None
+    trades: int | None
+    notes: tuple[str, ...]
     faults: dict[str, int]
     failures: tuple[str, ...]
     remedies: tuple[str, ...]
     clean: ArtifactRef
     quarantine: ArtifactRef | None
     report: ArtifactRef
+
+    @property
+    def span(self) -> DaySpan:
+        """What the day covers, for the comparison with other days."""
+        return DaySpan(
+            date=self.date,
+            symbol=self.symbol,
+            rows=self.rows - self.quarantined - self.repeated,
+            first=self.first,
+            last=self.last,
+            trades=self.trades,
+            short=self.profile == "fx" and self.date.isoweekday() == SUNDAY,
+        )
 
     @property
     def day(self) -> CleanDay:
@@ -199,9 +227,11 @@ class Candidate(Record):
     """A trained network in every form this machine can run, and the windows to judge it on.
 
     Attributes:
+        notes: about the ticks, for the night's summary.
         baseline: metrics of gradient boosting on the same windows.
     """
 
+    notes: tuple[str, ...]
     table: ArtifactRef
     split: SplitWindows
     baseline: dict[str, float]

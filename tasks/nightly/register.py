@@ -1,5 +1,7 @@
 """Stage `register`: add the candidate to MLflow's model registry."""
 
+import io
+from contextlib import redirect_stderr
 from importlib.metadata import version
 
 import mlflow
@@ -66,7 +68,8 @@ def _log_model(run: RunRef, graph: ArtifactRef) -> str:
     mlflow.set_tracking_uri(run.settings.tracking_uri)
     windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT), INPUT_NAME)
     logits = TensorSpec(np.dtype(np.float32), (-1, CLASS_COUNT), OUTPUT_NAME)
-    with mlflow.start_run(run_id=run_id):
+    # MLflow announces the registration on stderr, in the middle of the night's own output
+    with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=run_id):
         logged = mlflow.onnx.log_model(
             onnx.load(str(graph.open())),
             name="model",

@@ -120,6 +120,8 @@ def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
         f"{chosen_line(benchmark, judged.engine)}\n\n"
         f"AUC on {result.plan.test_date}: {judged.engine} {auc}, "
         f"gradient boosting {boosting['auc']:.4f}\n\n"
+        + "".join(f"- {note}\n" for note in (*result.plan.warnings, *result.candidate.notes)[:20])
+        + "\n"
         "Tables: `gate/verdict.md` and `benchmark/benchmark.md` among the artifacts"
     )
 

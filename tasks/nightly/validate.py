@@ -1,13 +1,22 @@
 """Stage `validate`: read one instrument-day, quarantine faulty rows, judge the day."""
 
+from collections.abc import Iterator
+from urllib.parse import quote
+
 import pyarrow.parquet as pq
 
 from model_code.errors import DataError
+from model_code.market.calendar import early_close
+from model_code.market.coverage import shortfalls
+from model_code.market.notes import DayNotes
+from model_code.market.quality import DayReport
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market
 from model_code.settings import ValidationSpec
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay, SourceDay, ValidatedDay
+
+SHOWN_DAYS = 5  # failed days in the message; the report has all
 
 
 @stage(
@@ -18,24 +27,39 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
     """Read one instrument-day, quarantine faulty rows, judge the day."""
     from tasks.validation.day import validate_day  # Great Expectations takes seconds to import
 
-    store = open_market(source.market)
-    ticks = store.read(InstrumentDay(source.date, source.symbol))
-    found = validate_day(ticks, InstrumentDay(source.date, source.symbol), spec)
+    day = InstrumentDay(source.date, source.symbol)
+    loaded = open_market(source.market).load(day, trade_band_bps=spec.trade_band_bps)
+    found = validate_day(
+        loaded.ticks,
+        day,
+        spec,
+        stated=source.profile,
+        notes=loaded.notes,
+        silences=source.silences,
+    )
+    name = f"{quote(source.symbol, safe='')}-{source.date}"  # a symbol may hold "/"
     with run.store.scratch() as scratch:
-        clean = scratch / f"{source.symbol}-{source.date}.parquet"
+        clean = scratch / f"{name}.parquet"
         pq.write_table(found.clean, clean, compression="zstd")
         quarantine = None
         if found.quarantined.num_rows:
-            rejected = scratch / f"{source.symbol}-{source.date}-quarantine.parquet"
+            rejected = scratch / f"{name}-quarantine.parquet"
             pq.write_table(found.quarantined, rejected, compression="zstd")
             quarantine = run.store.put(rejected)
-        report = scratch / f"{source.symbol}-{source.date}.json"
+        report = scratch / f"{name}.json"
         report.write_text(found.report.model_dump_json(indent=2))
+        trades = loaded.notes.trades
         return ValidatedDay(
             date=source.date,
             symbol=source.symbol,
             rows=found.report.rows,
             quarantined=found.report.quarantined,
+            repeated=found.report.repeated,
+            profile=found.report.profile,
+            first=found.report.first,
+            last=found.report.last,
+            trades=trades.rows - trades.repeated if trades else None,
+            notes=tuple(_sentences(found.report, loaded.notes)),
             faults=found.report.faults,
             failures=found.report.failures,
             remedies=found.report.remedies,
@@ -43,6 +67,65 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
             quarantine=quarantine,
             report=run.store.put(report),
         )
+
+
+def _sentences(report: DayReport, notes: DayNotes) -> Iterator[str]:
+    """What was left out, moved or assumed, each with its count."""
+    trades = notes.trades
+    counts = [
+        (report.quarantined, f"rows quarantined ({', '.join(report.faults)})"),
+        (report.repeated, "rows repeat the row above, left out"),
+        (notes.repeated, "rows repeat an update id, left out"),
+        (notes.moved, "rows put in order by update id"),
+    ]
+    if trades:
+        counts += [
+            (trades.repeated, "trades repeat an id, used once"),
+            (trades.bad, "bad trades left out"),
+            (trades.empty, "trades of size 0 left out"),
+            (trades.outside, "trades outside the quotes' hours"),
+        ]
+    yield from (f"{count:,} {text}" for count, text in counts if count)
+    if notes.aggressor == "Lee-Ready":
+        yield "trades without an aggressor flag: classified by Lee and Ready"
+    yield from notes.warnings
+
+
+def judge_coverage(
+    days: tuple[ValidatedDay, ...], spec: ValidationSpec, calendar: str
+) -> tuple[ValidatedDay, ...]:
+    """Return the days with failures and notes of those that are not whole."""
+    found = shortfalls([day.span for day in days], spec, lambda date: early_close(calendar, date))
+    remedy = (
+        "fetch the truncated day again; if it is whole, lower validation.minimum_row_share, raise "
+        "validation.truncated_fraction, or name the market's calendar (spec.calendar)"
+    )
+    judged = []
+    for day in days:
+        own = [item for item in found if (item.day.date, item.day.symbol) == (day.date, day.symbol)]
+        failures = tuple(item.text for item in own if item.failure)
+        judged.append(
+            day.model_copy(
+                update={
+                    "failures": day.failures + failures,
+                    "remedies": day.remedies + (remedy,) * bool(failures),
+                    "notes": day.notes + tuple(item.text for item in own if not item.failure),
+                }
+            )
+        )
+    return tuple(judged)
+
+
+def day_notes(days: tuple[ValidatedDay, ...]) -> tuple[str, ...]:
+    """One sentence for each note and day, days with the same note together."""
+    by_note: dict[str, list[str]] = {}
+    for day in days:
+        for note in day.notes:
+            by_note.setdefault(note, []).append(f"{day.symbol} {day.date}")
+    return tuple(
+        f"{', '.join(names[:2])}{f' and {len(names) - 2} more' if len(names) > 2 else ''}: {note}"
+        for note, names in by_note.items()
+    )
 
 
 def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
@@ -53,13 +136,18 @@ def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
     """
     failed = [day for day in days if day.failures]
     if failed:
-        rows = ", ".join(day.quarantine.path for day in failed if day.quarantine)
+        paths = [day.quarantine.path for day in failed if day.quarantine]
+        rows = ", ".join(paths[:SHOWN_DAYS]) + " ..." * (len(paths) > SHOWN_DAYS)
+        lines = [
+            f"{day.symbol} {day.date} failed validation: {'; '.join(day.failures)}"
+            for day in failed[:SHOWN_DAYS]
+        ]
+        lines += [f"and {len(failed) - SHOWN_DAYS} more days"] * (len(failed) > SHOWN_DAYS)
         raise DataError(
-            "\n".join(
-                f"{day.symbol} {day.date} failed validation: {'; '.join(day.failures)}"
-                for day in failed
-            ),
+            "\n".join(lines),
             where=f"quarantined rows: {rows or 'none'}; report: validation/report.html in MLflow",
-            remedy="; ".join(dict.fromkeys(remedy for day in failed for remedy in day.remedies)),
+            remedy=";\n         ".join(
+                dict.fromkeys(remedy for day in failed for remedy in day.remedies)
+            ),
         )
     return tuple(day.day for day in days)

@@ -1,19 +1,25 @@
 """Validate one instrument-day: named expectations, quarantine, verdict.
 
-Faulty rows are quarantined with their reasons and counted. The day fails if too many rows are
-faulty, too few are left, or the longest gap between rows is too long.
+Faulty rows are quarantined with their reasons and counted. Rows that repeat the row above are left
+out and counted. The day fails if too many rows are faulty, a rule is broken beyond the profile's
+tolerance, too few rows are left, the longest gap between rows is too long, or too many trades are
+bad or outside the quotes' hours.
 """
 
 import datetime as dt
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from model_code.errors import DataError
-from model_code.market.measures import derive
+from model_code.market.measures import FLOW, derive
+from model_code.market.notes import DayNotes
+from model_code.market.profiles import Limits, limits
 from model_code.market.quality import (
     DayReport,
     ExpectationResult,
@@ -24,12 +30,16 @@ from model_code.market.quality import (
     find_faults,
     row_rules,
 )
-from model_code.market.schema import TICKS, InstrumentDay, conform
-from model_code.settings import ValidationSpec
+from model_code.market.schema import TICKS, InstrumentDay, conform, moment
+from model_code.settings import ProfileName, ValidationSpec
 from tasks.validation import expectations
 from tasks.validation.expectations import Outcome
 
 SAMPLES_PER_REASON = 20
+UNSUPPORTED = 0.5  # of the rows with prices at or below zero: not a fault but the market
+ADVISED_FRACTION = 0.2  # no advice to accept more rows at fault than this
+SHARE = "_share"
+NO_NOTES = DayNotes()
 _DAY_NS = 86_400 * 10**9
 _MINUTE_NS = 60 * 10**9
 
@@ -43,7 +53,15 @@ class DayValidation:
     report: DayReport
 
 
-def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> DayValidation:
+def validate_day(
+    ticks: pa.Table,
+    day: InstrumentDay,
+    spec: ValidationSpec,
+    *,
+    stated: ProfileName | None = None,
+    notes: DayNotes = NO_NOTES,
+    silences: tuple[tuple[dt.datetime, dt.datetime], ...] = (),
+) -> DayValidation:
     """Validate one instrument-day. A failed day is reported, not raised.
 
     Store the report, then call `report.require_passed()`, which raises.
@@ -52,6 +70,9 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
         ticks: rows of the day in source order.
         day: their expected instrument and session date.
         spec: thresholds.
+        stated: the profile that the store states.
+        notes: of the reader; counts of trades are judged too.
+        silences: breaks of the session, start and end in UTC, which are no gaps.
 
     Raises:
         SchemaError: a column is missing or has the wrong type.
@@ -62,21 +83,27 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
     if not ticks.num_rows:
         raise DataError(
             f"{where} is empty: 0 rows, expected at least {spec.minimum_rows:,}",
-            where=where,
+            where=", ".join(notes.files) or where,
             remedy="fetch the day again, or remove it from the store",
         )
-    rules = row_rules(spec)
+    bounds = limits(spec, stated)
+    rules = row_rules(bounds)
     schema = _schema_results(expectations.schema_outcomes(ticks.schema))
     measures = derive(ticks, day)
-    found = expectations.row_outcomes(measures, rules)
-    rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
     by_rule = find_faults(measures, rules)
     minutes = _minutes(measures, by_rule)
+    repeat = measures["repeat"]
+    if repeat.sum():
+        measures = measures.filter(pl.col("repeat") == 0)
+    found = expectations.row_outcomes(measures, rules)
+    rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
     del measures  # as large as the ticks: free it before the clean rows are copied
-    clean, quarantined = divide(ticks, by_rule)
+    clean, quarantined = divide(ticks, by_rule, repeat)
     faults = count_faults(by_rule)
-    fraction = quarantined.num_rows / ticks.num_rows
-    results = (*schema, *rows, *_day_results(clean, quarantined.num_rows, faults, spec))
+    at_fault = _at_fault(by_rule, bounds)
+    fraction = at_fault / ticks.num_rows
+    days = _day_results(clean, ticks.num_rows, at_fault, faults, bounds, notes, silences)
+    results = (*schema, *rows, *days)
     failed = [item for item in results if item.level != "row" and not item.success]
     report = DayReport(
         date=day.date,
@@ -84,11 +111,20 @@ def validate_day(ticks: pa.Table, day: InstrumentDay, spec: ValidationSpec) -> D
         rows=ticks.num_rows,
         clean=clean.num_rows,
         quarantined=quarantined.num_rows,
+        repeated=int(repeat.sum()),
+        profile=bounds.profile,
+        first=_end(clean, 0),
+        last=_end(clean, -1),
+        notes=notes,
         faults=faults,
         expectations=results,
         passed=not failed,
         failures=tuple(f"{item.name}: {item.observed}, expected {item.limit}" for item in failed),
-        remedies=tuple(_remedy(item.name, faults, rules, fraction) for item in failed),
+        remedies=tuple(
+            _remedy(item.name, _counted(faults, bounds), rules, fraction)
+            for item in failed
+            if item.name != "minimum_rows" or clean.num_rows
+        ),
         minutes=minutes,
         samples=_samples(quarantined, faults),
     )
@@ -137,65 +173,187 @@ def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> Expectation
     )
 
 
+@dataclass(frozen=True)
+class _DayFigure:
+    """A figure of the whole day and its bound."""
+
+    name: str
+    meaning: str
+    columns: tuple[str, ...]
+    value: float | None
+    observed: str
+    limit: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
 def _day_results(
-    clean: pa.Table, quarantined: int, faults: dict[str, int], spec: ValidationSpec
+    clean: pa.Table,
+    rows: int,
+    at_fault: int,
+    faults: dict[str, int],
+    bounds: Limits,
+    notes: DayNotes,
+    silences: tuple[tuple[dt.datetime, dt.datetime], ...],
 ) -> list[ExpectationResult]:
-    rows = clean.num_rows + quarantined
-    fraction = quarantined / rows
-    gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())))
+    figures = [*_row_figures(clean, rows, at_fault, faults, bounds, silences)]
+    figures += [*_trade_figures(notes, bounds)]
     found = expectations.day_outcomes(
-        {"fault_fraction": fraction, "minimum_rows": clean.num_rows, "maximum_gap": gap_s}, spec
+        {figure.name: (figure.value, figure.minimum, figure.maximum) for figure in figures}
     )
-    counts = ", ".join(f"{name} {count:,}" for name, count in faults.items())
-    at_fault = f"{quarantined:,} of {rows:,} rows ({fraction:.2%}) at fault"
-    at_fault += f": {counts}" if faults else ""
-    table = [
-        ("fault_fraction", "few rows at fault", tuple(TICKS.names), at_fault,
-         f"at most {spec.max_fault_fraction * 100:g}%"),
-        ("minimum_rows", "enough clean rows", ("timestamp",), f"{clean.num_rows:,} clean rows",
-         f"at least {spec.minimum_rows:,}"),
-        ("maximum_gap", "no long silence between clean rows", ("timestamp",), silence,
-         f"at most {spec.maximum_gap_s:g} s"),
-    ]  # fmt: skip
     return [
         ExpectationResult(
-            name=name,
-            meaning=meaning,
+            name=figure.name,
+            meaning=figure.meaning,
             level="day",
-            columns=columns,
-            success=found[name].success,
-            unexpected=found[name].unexpected,
-            observed=observed,
-            limit=limit,
+            columns=figure.columns,
+            success=found[figure.name].success,
+            unexpected=found[figure.name].unexpected,
+            observed=figure.observed,
+            limit=figure.limit,
         )
-        for name, meaning, columns, observed, limit in table
+        for figure in figures
     ]
 
 
-def _longest_gap(clean_ns: pl.Series) -> tuple[float | None, str]:
-    """Return the longest gap in seconds and a text: `silent for 73.2 s from 13:05:11 UTC`."""
-    gaps = clean_ns.diff()
-    at = gaps.arg_max()
-    if at is None:
+def _row_figures(
+    clean: pa.Table,
+    rows: int,
+    at_fault: int,
+    faults: dict[str, int],
+    bounds: Limits,
+    silences: tuple[tuple[dt.datetime, dt.datetime], ...],
+) -> Iterator[_DayFigure]:
+    counts = ", ".join(f"{name} {count:,}" for name, count in _counted(faults, bounds).items())
+    yield _DayFigure(
+        "fault_fraction",
+        "few rows at fault",
+        tuple(TICKS.names),
+        at_fault / rows,
+        f"{at_fault:,} of {rows:,} rows ({at_fault / rows:.2%}) at fault"
+        + (f": {counts}" if counts else ""),
+        f"at most {bounds.max_fault_fraction * 100:g}%",
+        maximum=bounds.max_fault_fraction,
+    )
+    for name, share in bounds.tolerance.items():
+        count = faults.get(name, 0)
+        yield _DayFigure(
+            f"{name}{SHARE}",
+            f"no more rows with {name} than usual in this market",
+            tuple(TICKS.names),
+            count / rows,
+            f"{count:,} of {rows:,} rows ({count / rows:.2%})",
+            f"at most {share * 100:g}% (profile {bounds.profile})",
+            maximum=share,
+        )
+    yield _DayFigure(
+        "minimum_rows",
+        "enough clean rows",
+        ("timestamp",),
+        clean.num_rows,
+        f"{clean.num_rows:,} clean rows",
+        f"at least {bounds.minimum_rows:,}",
+        minimum=bounds.minimum_rows,
+    )
+    gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())), silences)
+    yield _DayFigure(
+        "maximum_gap",
+        "no long silence between clean rows",
+        ("timestamp",),
+        gap_s,
+        silence,
+        f"at most {duration(bounds.maximum_gap_s)}",
+        maximum=bounds.maximum_gap_s,
+    )
+
+
+def _trade_figures(notes: DayNotes, bounds: Limits) -> Iterator[_DayFigure]:
+    if notes.trades is None or not notes.trades.rows:
+        return
+    trades = notes.trades
+    wrong = trades.bad + trades.outside
+    yield _DayFigure(
+        "trade_faults",
+        "few trades that are bad or outside the quotes' hours",
+        ("last_trade", "vwap", *FLOW),
+        wrong / trades.rows,
+        f"{trades.outside:,} of {trades.rows:,} trades lie outside the quotes' hours, "
+        f"{trades.bad:,} are bad",
+        f"at most {bounds.max_trade_fault_fraction * 100:g}% of the trades",
+        maximum=bounds.max_trade_fault_fraction,
+    )
+
+
+def _counted(faults: dict[str, int], bounds: Limits) -> dict[str, int]:
+    """Faults of the rules without a tolerance of their own."""
+    return {name: count for name, count in faults.items() if name not in bounds.tolerance}
+
+
+def _at_fault(by_rule: pl.DataFrame, bounds: Limits) -> int:
+    """Rows that break a rule without a tolerance of its own."""
+    counted = [name for name in by_rule.columns if name not in bounds.tolerance]
+    return int(by_rule.select(pl.any_horizontal(counted).sum()).item())
+
+
+def _end(clean: pa.Table, place: int) -> dt.datetime | None:
+    if not clean.num_rows:
+        return None
+    return moment(int(clean["timestamp"].cast(pa.int64())[place].as_py()))
+
+
+def duration(seconds: float) -> str:
+    """`73.2 s`, `12 min 5 s`, `2 h 59 min`."""
+    if seconds < 120:
+        return f"{seconds:.4g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _longest_gap(
+    clean_ns: pl.Series, silences: tuple[tuple[dt.datetime, dt.datetime], ...]
+) -> tuple[float | None, str]:
+    """The longest gap in seconds, breaks left out, and a text: `silent for 73.2 s from ...`."""
+    time = clean_ns.to_numpy()
+    gaps = np.diff(time)
+    for start, end in silences:
+        begin, finish = (int(at.timestamp()) * 10**9 for at in (start, end))
+        gaps -= np.maximum(np.minimum(time[1:], finish) - np.maximum(time[:-1], begin), 0)
+    if not len(gaps):
         return None, "fewer than 2 clean rows"
-    gap_s = gaps[at] / 1e9
-    since = dt.datetime.fromtimestamp(clean_ns[at - 1] // 10**9, dt.UTC)
-    return gap_s, f"silent for {gap_s:,.4g} s from {since:%H:%M:%S} UTC"
+    at = int(np.argmax(gaps))
+    gap_s = float(gaps[at] / 1e9)
+    since = moment(int(time[at]))
+    return gap_s, f"silent for {duration(gap_s)} from {since:%H:%M:%S} UTC"
 
 
 def _remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fraction: float) -> str:
+    by_name = {rule.name: rule for rule in rules}
     if name == "fault_fraction":
         most = max(faults, key=lambda reason: faults[reason])
-        fix = next(rule.remedy for rule in rules if rule.name == most)
+        text = f"{most}: {by_name[most].remedy}"
+        if most == "price_not_positive" and fraction > UNSUPPORTED:
+            return (
+                "prices at or below zero are unsupported: leave this instrument out (--instrument)"
+            )
+        if fraction > ADVISED_FRACTION:
+            return text
         allowed = math.ceil(fraction * 1000) / 1000
         return (
-            f"{most}: {fix}; if such rows are expected here, raise --max-fault-fraction "
+            f"{text}; if such rows are expected here, raise --max-fault-fraction "
             f"to {allowed:g} (they are quarantined either way)"
         )
+    if name.endswith(SHARE):
+        rule = name.removesuffix(SHARE)
+        return f"{rule}: {by_name[rule].remedy}; or choose another --profile"
     return {
         "minimum_rows": "fetch the whole day, or lower validation.minimum_rows",
-        "maximum_gap": "fetch the day again; if this market is that quiet, raise "
-        "validation.maximum_gap_s",
+        "maximum_gap": "fetch the day again; if the market rests then, name its calendar "
+        "(spec.calendar); if it is that quiet, raise validation.maximum_gap_s",
+        "trade_faults": "check that trades and quotes are of one instrument, one day and one time "
+        "zone (UTC); fetch the day's trades again",
     }.get(name, "export the file again with the schema's columns and types")
 
 

@@ -20,7 +20,6 @@ import pyarrow as pa
 from model_code.errors import DataError
 from model_code.market.quality import RowRule
 from model_code.market.schema import TICKS
-from model_code.settings import ValidationSpec
 
 CHUNK_ROWS = 500_000  # rows of measures in pandas at once
 
@@ -137,24 +136,20 @@ def schema_outcomes(schema: pa.Schema) -> dict[str, Outcome]:
     return evaluate(pd.DataFrame(columns=schema.names), [columns]) | evaluate(table, [types])
 
 
-def day_outcomes(figures: Mapping[str, float | None], spec: ValidationSpec) -> dict[str, Outcome]:
-    """Evaluate the day's own figures: `fault_fraction`, `minimum_rows`, `maximum_gap`.
+def day_outcomes(
+    figures: Mapping[str, tuple[float | None, float | None, float | None]],
+) -> dict[str, Outcome]:
+    """Evaluate the day's own figures.
 
     Args:
-        figures: by expectation name: fraction of faulty rows, clean rows, longest gap in s
-            (None with fewer than 2 clean rows).
-        spec: thresholds.
+        figures: by expectation name: value (None if it cannot be computed), minimum, maximum.
     """
-    bounds: dict[str, dict[str, float]] = {
-        "fault_fraction": {"max_value": spec.max_fault_fraction},
-        "minimum_rows": {"min_value": spec.minimum_rows},
-        "maximum_gap": {"max_value": spec.maximum_gap_s},
-    }
     gxe = _great_expectations().expectations
     suite = [
-        gxe.ExpectColumnValuesToBeBetween(column=name, meta={"name": name}, **bound)
-        for name, bound in bounds.items()
+        gxe.ExpectColumnValuesToBeBetween(
+            column=name, meta={"name": name}, min_value=minimum, max_value=maximum
+        )
+        for name, (_, minimum, maximum) in figures.items()
     ]
-    return evaluate(
-        pd.DataFrame({name: [figures[name]] for name in bounds}, dtype="float64"), suite
-    )
+    values = {name: [value] for name, (value, _, _) in figures.items()}
+    return evaluate(pd.DataFrame(values, dtype="float64"), suite)

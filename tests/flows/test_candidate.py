@@ -56,6 +56,12 @@ def validated(day: SourceDay, failures: tuple[str, ...] = ()) -> ValidatedDay:
         symbol=day.symbol,
         rows=1,
         quarantined=0,
+        repeated=0,
+        profile="crypto",
+        first=None,
+        last=None,
+        trades=None,
+        notes=("a note",),
         faults={},
         failures=failures,
         remedies=(),
@@ -184,6 +190,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
         ],
     }
     assert made == Candidate(
+        notes=("A 2024-08-07, A 2024-08-08 and 1 more: a note",),
         table=TABLE,
         split=SPLIT,
         baseline=BASELINE,

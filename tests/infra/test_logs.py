@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from infra.logs import HIDDEN, json_log, log, secrets_of
+from infra.logs import HIDDEN, expected_errors_off_console, json_log, log, secrets_of
+from model_code.errors import DataError
 from model_code.settings import Settings
 
 
@@ -86,3 +87,27 @@ def test_two_runs_of_a_day_share_the_file(tmp_path: Path) -> None:
         with json_log(Settings(home=tmp_path), flow_run_name=name) as path:
             log("begun")
     assert [line["flow_run_name"] for line in lines(path)] == ["one", "two"]
+
+
+def test_our_own_errors_stay_off_prefects_console_and_others_are_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    handler = PrefectConsoleHandler()
+    logger = logging.getLogger("a logger of this test")
+    logger.addHandler(handler)
+    try:
+        with expected_errors_off_console():
+            for error in (DataError("expected"), ValueError("unexpected")):
+                try:
+                    raise error
+                except (DataError, ValueError):
+                    logger.exception("a flow failed")
+        printed = capsys.readouterr().err
+        assert "ValueError: unexpected" in printed
+        assert "DataError" not in printed
+        assert printed.count("a flow failed") == 1
+        assert handler.filters == []
+    finally:
+        logger.removeHandler(handler)

@@ -87,7 +87,6 @@ PLANTED: dict[str, tuple[pa.Table, int]] = {
         3,
     ),
     "clock_back": (put(ticks(ROWS), "timestamp", [40, 41], lambda ns: ns - 10**9), 2),
-    "duplicate": (repeat(ticks(ROWS), [10, 10, 700]), 3),
     "price_jump": (scale(ticks(ROWS), [0, 300, 301, 302, 1000], 1.2), 5),
     "trade_off_quotes": (put(ticks(ROWS), "last_trade", [60, 61], lambda price: price * 1.05), 2),
     "vwap_off_range": (put(ticks(ROWS), "vwap", [50], lambda vwap: vwap * 1.1), 1),

@@ -135,3 +135,56 @@ def desk_csv(
                 lines.append(",".join([*cells, str(int(move[i]))] if label else cells))
             (folder / f"{symbol}_{date}.csv").write_text("\n".join(lines) + "\n")
     return str(folder)
+
+
+def equities(folder: Path, n: int = 3000, dates: Sequence[dt.date] = DATES) -> str:
+    """A Hive store like a US-equity feed, profile stated; return its URI.
+
+    Millisecond stamps, 3% locked quotes, 0.5% one-sided ones, repeated rows, trades without an
+    aggressor flag but with sale conditions.
+    """
+    rng = np.random.default_rng(5)
+    for date in dates:
+        table = ticks(n, 1, "XYZ", date)
+        whole = quotes(table)
+        bid, ask = (whole[name].to_numpy().copy() for name in ("bid_price", "ask_price"))
+        locked = rng.random(n) < 0.03
+        ask[locked] = bid[locked]
+        bid[rng.random(n) < 0.005] = 0.0
+        time = pa.array(table["timestamp"].to_numpy(), pa.timestamp("ns", "UTC"))
+        time = pc.floor_temporal(time, unit="millisecond")
+        whole = whole.set_column(0, "timestamp", time)
+        whole = whole.set_column(2, "bid_price", pa.array(bid))
+        whole = whole.set_column(3, "ask_price", pa.array(ask))
+        repeats = np.sort(np.concatenate([np.arange(n), rng.integers(0, n, n // 10)]))
+        done = trades(table).drop_columns(["buyer_is_maker"])
+        done = done.append_column("conditions", pa.array(["@ F"] * done.num_rows))
+        for kind, part in (("quotes", whole.take(pa.array(repeats))), ("trades", done)):
+            path = folder / kind / "symbol=XYZ" / f"date={date}" / "part-0.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(part, path)
+    (folder / "tickline.yaml").write_text("profile: us-equities\n")
+    return str(folder)
+
+
+def fx(folder: Path, n: int = 3000, dates: Sequence[dt.date] = DATES) -> str:
+    """A Hive store like an indicative FX feed, no profile stated; return its URI.
+
+    Millisecond stamps, no sizes, no trades, 10% crossed rows.
+    """
+    rng = np.random.default_rng(6)
+    for date in dates:
+        table = ticks(n, 2, "EURUSD.test", date)
+        bid, ask = (table[name].to_numpy().copy() for name in ("bid_price", "ask_price"))
+        crossed = rng.random(n) < 0.1
+        bid[crossed], ask[crossed] = ask[crossed], bid[crossed]
+        time = pa.array(table["timestamp"].to_numpy(), pa.timestamp("ns", "UTC"))
+        path = folder / "quotes" / "symbol=EURUSD.test" / f"date={date}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = {
+            "timestamp": pc.floor_temporal(time, unit="millisecond"),
+            "bid_price": bid,
+            "ask_price": ask,
+        }
+        pq.write_table(pa.table(part), path)
+    return str(folder)

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 from typer.testing import CliRunner
 
-from flows.cli import __main__, benchmark
+from flows.cli import benchmark, data
 from flows.cli.__main__ import app
 from flows.cli.options import PANELS
 from flows.runs import local
@@ -221,15 +221,34 @@ def test_engines_lists_every_engine_as_available_or_with_the_reason(
     } | {TRITON_ROW: "available" if served else f"unavailable: {NOT_INSTALLED}"}
 
 
-def test_describe_prints_a_table_and_draws_a_picture(
+def test_describe_prints_tables_of_80_columns_and_draws_a_picture_where_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(__main__.out, "width", 200)
-    uri = hive(tmp_path / "store", n=200)
-    text = plain(invoke("data", "describe", "-d", uri, "--picture", str(tmp_path / "m.png")).output)
-    assert "AAA.test" in text
-    assert "2024-08-08" in text
-    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    home = tmp_path / "home"
+    monkeypatch.setenv("TICKLINE_HOME", str(home))
+    uri = hive(tmp_path / "s", n=200)
+    (tmp_path / "s" / "readme.txt").write_text("not ticks")
+    text = invoke("data", "describe", "-d", uri).output
+    tables, _, lines = text.partition("profile:")
+    assert max(map(len, tables.splitlines())) <= 80
+    assert len(re.findall(r"2024-08-08 +AAA\.test +200", tables)) == 1
+    assert len(re.findall("2024-08-08 +AAA", tables)) == 2
+    assert lines.startswith(" crypto (assumed; choose with --profile)")
+    assert "AAA.test: time resolution 1 ns; aggressor: flag" in lines
+    assert "1 file passed over, not below quotes/ or trades/: readme.txt" in lines
+    assert (home / "market.png").read_bytes().startswith(b"\x89PNG")
+
+    picture = tmp_path / "m.png"
+    monkeypatch.setattr(data.out, "width", 200)
+    wide = invoke("data", "describe", "-d", uri, "--wide", "--picture", str(picture)).output
+    assert len(re.findall("2024-08-08 +AAA", wide)) == 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_symbols_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    uri = hive(tmp_path / "s", n=50, symbols=("AB[bold]", "[1]CD"))
+    text = invoke("data", "describe", "-d", uri, "--picture", str(tmp_path / "m.png")).output
+    assert {"AB[bold]", "[1]CD"} <= set(text.split())
 
 
 def test_unreadable_market_is_a_market_error(tmp_path: Path) -> None:

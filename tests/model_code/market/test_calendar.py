@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from model_code.errors import ConfigError
-from model_code.market.calendar import ALWAYS_OPEN, due, known
+from model_code.market.calendar import ALWAYS_OPEN, due, early_close, known, silences
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -64,3 +64,40 @@ def test_unknown_calendars_and_times_without_zone_are_refused() -> None:
         ask("XNYS", "1990-01-02 01:00")
     with pytest.raises(ConfigError, match="now has no time zone"):
         due(ALWAYS_OPEN, dt.datetime(2026, 1, 1), at("2026-01-01 01:00"), max_age_h=1)
+
+
+def test_silences_are_the_lunch_break_of_the_session_in_utc() -> None:
+    assert silences("XTKS", dt.date(2024, 1, 10)) == (
+        (
+            dt.datetime(2024, 1, 10, 2, 30, tzinfo=dt.UTC),
+            dt.datetime(2024, 1, 10, 3, 30, tzinfo=dt.UTC),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("calendar", "date"),
+    [
+        ("XNYS", dt.date(2024, 1, 10)),  # no break
+        ("XTKS", dt.date(2024, 1, 13)),  # a Saturday
+        ("XTKS", dt.date(1980, 1, 10)),  # before the calendar begins
+        (ALWAYS_OPEN, dt.date(2024, 1, 10)),
+    ],
+)
+def test_no_silences_without_a_break_or_a_session(calendar: str, date: dt.date) -> None:
+    assert silences(calendar, date) == ()
+
+
+def test_early_close_is_the_closing_time_of_a_short_session_only() -> None:
+    closes = dt.datetime(2024, 11, 29, 18, tzinfo=dt.UTC)
+    assert early_close("XNYS", dt.date(2024, 11, 29)) == closes
+    assert early_close("XNYS", dt.date(2024, 11, 27)) is None
+    assert early_close("XNYS", dt.date(2024, 11, 28)) is None  # Thanksgiving
+    assert early_close("XNYS", dt.date(1980, 1, 10)) is None
+    assert early_close(ALWAYS_OPEN, dt.date(2024, 11, 29)) is None
+
+
+def test_silences_and_early_close_of_an_unknown_calendar_are_refused() -> None:
+    for function in (silences, early_close):
+        with pytest.raises(ConfigError, match="no trading calendar named 'XNIX'"):
+            function("XNIX", dt.date(2024, 1, 10))

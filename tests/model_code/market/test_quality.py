@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from model_code.errors import DataError
 from model_code.market import measures, quality
+from model_code.market.profiles import limits
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import ValidationSpec
-from tests.support.faults import PLANTED, ROWS, put
+from tests.support.faults import PLANTED, ROWS, put, repeat, scale
 from tests.support.market import DATES, SYMBOLS, epoch_ns, ticks
 
 DAY = InstrumentDay(DATES[0], SYMBOLS[0])
@@ -69,20 +70,92 @@ def test_one_stray_stamp_does_not_fail_the_rest_of_the_day() -> None:
     assert quality.quarantine(table, DAY, SPEC)[2] == {"outside_session": 1}
 
 
-def test_rows_behind_the_newest_stamp_are_faulty_until_the_clock_catches_up() -> None:
+def test_a_stamp_ahead_of_its_neighbours_is_faulty_and_the_rows_after_it_are_not() -> None:
     stamps = ticks(ROWS)["timestamp"].cast(pa.int64()).to_pylist()
     table = put(ticks(ROWS), "timestamp", [100], stamps[110] + 1)
     _, quarantined, counts = quality.quarantine(table, DAY, SPEC)
-    assert counts == {"clock_back": 10}
-    assert quarantined["row"].to_pylist() == list(range(101, 111))
+    assert counts == {"clock_back": 1}
+    assert quarantined["row"].to_pylist() == [100]
+    found = measures.derive(table, DAY)["clock_back_s"]
+    assert found[100] == pytest.approx((stamps[110] + 1 - stamps[101]) / 1e9)
+    assert found.sum() == found[100]
 
 
-def test_equal_rows_at_one_instant_are_duplicates_even_with_nulls() -> None:
+def test_a_stamp_100_ns_late_is_found_beside_a_row_without_a_stamp() -> None:
+    stamps = ticks(ROWS)["timestamp"].cast(pa.int64()).to_pylist()
+    table = put(put(ticks(ROWS), "timestamp", [0], None), "timestamp", [40], stamps[39] - 100)
+    found = measures.derive(table, DAY)["clock_back_s"]
+    assert found.sum() == pytest.approx(100e-9)
+    assert quality.quarantine(table, DAY, SPEC)[2] == {"missing_timestamp": 1, "clock_back": 1}
+
+
+def test_an_idle_row_equal_to_the_row_above_is_left_out_and_no_fault_even_with_nulls() -> None:
     table = put(ticks(ROWS), "bid_size", [5], None)
+    order = pa.array([*range(6), 5, 5, *range(6, ROWS)], pa.int64())
+    table = put(table.take(order), "trade_count", [6, 7], 0)
+    table = put(put(table, "buy_volume", [6, 7], 0.0), "sell_volume", [6, 7], 0.0)
+    clean, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    kept = pa.array([row for row in range(ROWS + 2) if row not in (6, 7)], pa.int64())
+    assert counts == {}
+    assert quarantined.num_rows == 0
+    assert clean.equals(table.take(kept))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ask_size", 9.0), ("trade_count", 1), ("timestamp", lambda ns: ns + 1)]
+)
+def test_a_row_that_differs_from_the_row_above_or_has_trades_is_no_repeat(
+    name: str, value: Any
+) -> None:
+    table = put(ticks(ROWS), "trade_count", [5], 0)
+    table = put(put(table, "buy_volume", [5], 0.0), "sell_volume", [5], 0.0)
     order = pa.array([*range(6), 5, *range(6, ROWS)], pa.int64())
-    assert quality.quarantine(table.take(order), DAY, SPEC)[2] == {"duplicate": 1}
-    changed = put(table.take(order), "ask_size", [6], 9.0)
-    assert quality.quarantine(changed, DAY, SPEC)[2] == {}
+    assert [i for i, found in enumerate(measures.repeats(table.take(order))) if found] == [6]
+    assert measures.repeats(put(table.take(order), name, [6], value)).sum() == 0
+
+
+def test_a_faulty_row_and_its_repeat_count_once() -> None:
+    table = put(repeat(put(ticks(ROWS), "label", [5], 3), [5]), "trade_count", [6], 0)
+    table = put(put(table, "buy_volume", [6], 0.0), "sell_volume", [6], 0.0)
+    clean, quarantined, counts = quality.quarantine(table, DAY, SPEC)
+    assert counts == {"bad_label": 1}
+    assert quarantined["row"].to_pylist() == [5]
+    assert clean.num_rows == ROWS - 1
+
+
+def with_spread(cents: float) -> pa.Table:
+    """Mids of `ticks`, one spread everywhere."""
+    table = ticks(ROWS)
+    middle = table["bid_price"].to_numpy()
+    for name, half in (("bid_price", -cents / 200), ("ask_price", cents / 200)):
+        place = TICKS.get_field_index(name)
+        table = table.set_column(place, TICKS.field(name), pa.array(middle + half))
+    return table
+
+
+@pytest.mark.parametrize("factor", [1.005, 0.995])
+def test_a_jump_is_measured_in_tightest_spreads_where_the_tick_is_coarse(factor: float) -> None:
+    """A move of about 50 bps: 50 volatilities of the floor, one spread of a coarse market."""
+    for cents, jumps in ((1.0, {"price_jump": 1}), (50.0, {})):
+        table = scale(with_spread(cents), [700], factor)
+        tight = dataclasses.replace(limits(SPEC), maximum_jump_sigma=10.0)
+        assert quality.quarantine(table, DAY, tight)[2] == jumps
+
+
+def test_distances_up_to_five_tightest_spreads_are_ignored() -> None:
+    spec = ValidationSpec(maximum_spread_bps=10.0, trade_band_bps=10.0, maximum_jump_sigma=1e6)
+    table = with_spread(50.0)  # 50 bps
+    bid, ask = table["bid_price"][700].as_py(), table["ask_price"][700].as_py()
+    for spreads, faults in ((4.9, {}), (5.1, {"spread_too_wide": 1})):
+        wide = put(table, "ask_price", [700], bid + spreads * 0.5)
+        assert quality.quarantine(wide, DAY, spec)[2] == faults
+    for spreads, faults in ((4.9, {}), (5.2, {"trade_off_quotes": 1})):
+        off = put(table, "last_trade", [700], ask + spreads * 0.5)
+        assert quality.quarantine(off, DAY, spec)[2] == faults
+    for spreads, faults in ((4.5, {}), (6.0, {"vwap_off_range": 1})):
+        highest = (table["bid_price"].to_numpy() + 0.25).max()
+        off = put(table, "vwap", [700], highest + spreads * 0.5)
+        assert quality.quarantine(off, DAY, spec)[2] == faults
 
 
 def test_a_lasting_move_is_faulty_only_until_it_is_the_new_price() -> None:
@@ -136,11 +209,11 @@ def test_short_tables_are_measured(n: int) -> None:
 
 
 def test_limits_are_written_with_the_measure() -> None:
-    limits = {rule.name: rule.limit for rule in RULES}
-    assert limits["missing_bid"] == "bid_price present"
-    assert limits["price_not_positive"] == "0 < lowest_price"
-    assert limits["spread_too_wide"] == "spread_bps <= 100"
-    assert limits["bad_label"] == "0 <= label <= 1"
+    texts = {rule.name: rule.limit for rule in RULES}
+    assert texts["missing_bid"] == "bid_price present"
+    assert texts["price_not_positive"] == "0 < lowest_price"
+    assert texts["spread_too_wide"] == "wide_spread_bps <= 100"
+    assert texts["bad_label"] == "0 <= label <= 1"
     strict = dataclasses.replace(RULES[0], required=False, maximum=2.0, strict=True)
     assert strict.limit == "timestamp < 2"
 
@@ -217,13 +290,13 @@ def report(**changes: Any) -> quality.DayReport:
         "rows": 10,
         "clean": 8,
         "quarantined": 2,
-        "faults": {"duplicate": 2},
+        "faults": {"bad_label": 2},
         "expectations": (),
         "passed": True,
         "failures": (),
         "remedies": (),
         "minutes": ((720, 10, 2),),
-        "samples": (quality.FaultSample(row=3, reason="duplicate", values={"bid_price": "1.5"}),),
+        "samples": (quality.FaultSample(row=3, reason="bad_label", values={"bid_price": "1.5"}),),
     }
     return quality.DayReport(**values | changes)
 

@@ -58,7 +58,15 @@ def test_models_dates_and_sequences_are_reduced_to_plain_values() -> None:
     day = SourceDay(market="m", date=dt.date(2024, 8, 8), symbol="A", digest="d", simulated=False)
     assert canonical({"days": (day,), "spec": FeatureSpec()}) == {
         "days": [
-            {"market": "m", "date": "2024-08-08", "symbol": "A", "digest": "d", "simulated": False}
+            {
+                "market": "m",
+                "date": "2024-08-08",
+                "symbol": "A",
+                "digest": "d",
+                "simulated": False,
+                "profile": None,
+                "silences": [],
+            }
         ],
         "spec": FeatureSpec().model_dump(),
     }

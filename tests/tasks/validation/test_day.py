@@ -1,4 +1,5 @@
 import datetime as dt
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -7,13 +8,15 @@ import pytest
 
 from model_code.errors import DataError, SchemaError
 from model_code.market import quality
-from model_code.market.hive import HiveStore
 from model_code.market.measures import derive
-from model_code.market.schema import TICKS, InstrumentDay
+from model_code.market.notes import DayNotes, TradeNotes
+from model_code.market.profiles import PROFILES
+from model_code.market.readers.hive import HiveStore
+from model_code.market.schema import TICKS, InstrumentDay, moment
 from model_code.settings import ValidationSpec
 from tasks.validation import expectations
-from tasks.validation.day import SAMPLES_PER_REASON, DayValidation, validate_day
-from tests.support.faults import PLANTED, ROWS, put, repeat, scale
+from tasks.validation.day import SAMPLES_PER_REASON, DayValidation, duration, validate_day
+from tests.support.faults import PLANTED, ROWS, edit, put, repeat, scale
 from tests.support.market import DATES, SYMBOLS, epoch_ns, ticks
 
 DAY = InstrumentDay(DATES[0], SYMBOLS[0])
@@ -24,6 +27,30 @@ def validate(table: pa.Table, spec: ValidationSpec = SPEC) -> DayValidation:
     return validate_day(table, DAY, spec)
 
 
+def locked(rows: list[int]) -> pa.Table:
+    """A day whose ask equals the bid in the given rows."""
+    bids = ticks(ROWS)["bid_price"].to_pylist()
+
+    def lock(asks: list[Any]) -> None:
+        for row in rows:
+            asks[row] = bids[row]
+
+    return edit(ticks(ROWS), "ask_price", lock)
+
+
+def idle(table: pa.Table, rows: list[int]) -> pa.Table:
+    for name in ("buy_volume", "sell_volume", "trade_count"):
+        table = put(table, name, rows, 0)
+    return table
+
+
+def trade_notes(**changes: int) -> DayNotes:
+    at = dt.datetime(2024, 8, 8, 12, tzinfo=dt.UTC)
+    values = {"rows": 1000, "repeated": 0, "empty": 0, "bad": 0, "outside": 0, "bought": 500}
+    counts = TradeNotes(first=at, last=at, sold=500, aggressor="flag", **values | changes)
+    return DayNotes(trades=counts)
+
+
 def test_a_good_day_passes_every_named_expectation() -> None:
     found = validate(ticks(ROWS))
     report = found.report
@@ -31,7 +58,7 @@ def test_a_good_day_passes_every_named_expectation() -> None:
     assert report.failures == report.remedies == ()
     assert all(item.success for item in report.expectations)
     names = [item.name for item in report.expectations]
-    assert len(names) == len(set(names)) == 24
+    assert len(names) == len(set(names)) == 23
     assert {item.level for item in report.expectations} == {"schema", "row", "day"}
     assert (report.rows, report.clean, report.quarantined) == (ROWS, ROWS, 0)
     assert sum(rows for _, rows, _ in report.minutes) == ROWS
@@ -98,7 +125,6 @@ MESSAGES = {
         lambda t: put(t, "timestamp", list(range(600, 620)), lambda ns: ns - 10**10),
         "clock_back 20",
     ),
-    "duplicate": (lambda t: repeat(t, list(range(0, 90, 3))), "30 of 1,530 rows (1.96%)"),
     "bad_label": (lambda t: put(t, "label", list(range(50)), 2), "bad_label 50"),
     "price_jump": (lambda t: scale(t, list(range(100, 1500, 60)), 1.3), "price_jump 24"),
     "outside_session": (
@@ -121,6 +147,158 @@ def test_too_many_faults_fail_the_day_with_counts_and_the_setting_to_change(reas
     assert raised.value.where == "AAA.test 2024-08-08"
     assert raised.value.remedy.startswith(f"{reason}: ")
     assert "raise --max-fault-fraction to 0." in raised.value.remedy
+
+
+def test_repeats_are_left_out_counted_and_no_fault() -> None:
+    rows = list(range(0, 90, 3))
+    table = repeat(idle(ticks(ROWS), rows), rows)
+    found = validate(table)
+    report = found.report
+    assert report.passed
+    assert (report.rows, report.clean, report.quarantined) == (ROWS + 30, ROWS, 0)
+    assert (report.repeated, report.faults) == (30, {})
+    assert found.clean.equals(idle(ticks(ROWS), rows))
+
+
+def test_a_faulty_row_and_its_repeat_count_once_in_every_part_of_the_report() -> None:
+    table = put(idle(ticks(ROWS), [5]), "label", [5], 2)
+    report = validate(repeat(table, [5])).report
+    item = next(item for item in report.expectations if item.name == "bad_label")
+    assert report.faults == {"bad_label": 1}
+    assert (item.unexpected, report.quarantined, report.repeated) == (1, 1, 1)
+    assert sum(faults for _, _, faults in report.minutes) == 1
+
+
+def test_a_day_with_3_percent_locked_quotes_passes_under_us_equities_and_fails_under_crypto() -> (
+    None
+):
+    table = locked(list(range(0, ROWS, 33))[:45])
+    crypto = validate(table, ValidationSpec(profile="crypto")).report
+    assert crypto.failures == (
+        "fault_fraction: 45 of 1,500 rows (3.00%) at fault: locked_quote 45, expected at most 1%",
+    )
+    for spec, stated in ((ValidationSpec(profile="us-equities"), None), (SPEC, "us-equities")):
+        found = validate_day(table, DAY, spec, stated=stated)  # type: ignore[arg-type]
+        report = found.report
+        assert report.passed
+        assert report.profile == "us-equities"
+        assert report.faults == {"locked_quote": 45}
+        assert (report.quarantined, report.clean) == (45, ROWS - 45)
+        item = next(item for item in report.expectations if item.name == "locked_quote_share")
+        assert (item.level, item.success) == ("day", True)
+        assert item.observed == "45 of 1,500 rows (3.00%)"
+        assert item.limit == "at most 10% (profile us-equities)"
+
+
+def test_a_rule_broken_beyond_its_tolerance_fails_the_day_and_is_no_fault_of_the_others() -> None:
+    report = validate(locked(list(range(0, ROWS, 9))), ValidationSpec(profile="us-equities")).report
+    assert report.failures == (
+        "locked_quote_share: 167 of 1,500 rows (11.13%), expected at most 10% "
+        "(profile us-equities)",
+    )
+    assert report.remedies[0].startswith("locked_quote: ")
+    assert report.remedies[0].endswith("or choose another --profile")
+
+
+def test_every_tolerance_of_a_profile_is_a_day_expectation() -> None:
+    for name, profile in PROFILES.items():
+        report = validate(ticks(ROWS), ValidationSpec(profile=name)).report
+        shares = {item.name for item in report.expectations if item.name.endswith("_share")}
+        assert shares == {f"{rule}_share" for rule in profile.tolerance}
+
+
+def test_the_remedy_names_the_rule_that_failed_the_day_not_a_more_frequent_tolerated_one() -> None:
+    table = put(locked(list(range(0, ROWS, 20))), "label", list(range(30)), 2)
+    report = validate(table, ValidationSpec(profile="us-equities")).report
+    assert report.faults == {"locked_quote": 75, "bad_label": 30}
+    assert report.failures == (
+        "fault_fraction: 30 of 1,500 rows (2.00%) at fault: bad_label 30, expected at most 1%",
+    )
+    assert report.remedies[0].startswith("bad_label: ")
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"), [(299, "raise --max-fault-fraction to 0.2 "), (300, "to 0.2 "), (301, "")]
+)
+def test_remedies_never_advise_to_accept_more_than_a_fifth_of_the_rows(
+    rows: int, advice: str
+) -> None:
+    report = validate(put(ticks(ROWS), "label", list(range(rows)), 2)).report
+    (remedy,) = report.remedies
+    assert remedy.startswith("bad_label: ")
+    assert advice in remedy
+    assert ("--max-fault-fraction" in remedy) == bool(advice)
+
+
+def test_mostly_prices_at_or_below_zero_are_named_as_unsupported() -> None:
+    table = ticks(ROWS)
+    for name in ("bid_price", "ask_price", "last_trade", "vwap"):
+        table = put(table, name, list(range(800)), lambda value: -value)
+    report = validate(table).report
+    assert "prices at or below zero are unsupported: leave this instrument out (--instrument)" in (
+        report.remedies
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.5, "0.5 s"),
+        (73.21, "73.21 s"),
+        (119.9, "119.9 s"),
+        (120.0, "2 min 0 s"),
+        (725.4, "12 min 5 s"),
+        (3599.0, "59 min 59 s"),
+        (3599.9, "1 h 0 min"),
+        (10_740.0, "2 h 59 min"),
+        (86_399.0, "24 h 0 min"),
+    ],
+)
+def test_duration_is_written_in_the_largest_useful_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("bad", "outside", "passed"), [(4, 6, True), (5, 6, False)])
+def test_too_many_bad_or_outside_trades_fail_the_day(bad: int, outside: int, passed: bool) -> None:
+    notes = trade_notes(bad=bad, outside=outside)
+    report = validate_day(ticks(ROWS), DAY, SPEC, notes=notes).report
+    assert report.passed == passed
+    assert report.notes == notes
+    if not passed:
+        assert report.failures == (
+            "trade_faults: 6 of 1,000 trades lie outside the quotes' hours, 5 are bad, "
+            "expected at most 1% of the trades",
+        )
+        assert report.remedies[0].startswith("check that trades and quotes are of one instrument")
+    tolerant = ValidationSpec(max_trade_fault_fraction=0.011)
+    assert validate_day(ticks(ROWS), DAY, tolerant, notes=notes).report.passed
+
+
+def test_a_day_without_trades_has_no_expectation_of_trades() -> None:
+    for notes in (DayNotes(), trade_notes(rows=0)):
+        report = validate_day(ticks(ROWS), DAY, SPEC, notes=notes).report
+        assert "trade_faults" not in {item.name for item in report.expectations}
+
+
+def test_the_report_has_the_first_and_last_clean_row() -> None:
+    table = put(ticks(ROWS), "label", [0, ROWS - 1], 2)
+    report = validate(table).report
+    stamps = table["timestamp"].cast(pa.timestamp("us", "UTC"), safe=False).to_pylist()
+    assert (report.first, report.last) == (stamps[1], stamps[-2])
+
+
+def test_a_break_of_the_session_is_no_gap() -> None:
+    table = put(ticks(ROWS), "timestamp", list(range(800, ROWS)), lambda ns: ns + 3600 * 10**9)
+    before, after = (moment(table["timestamp"].cast(pa.int64())[row].as_py()) for row in (799, 800))
+    edge = dt.timedelta(seconds=20)
+    for silence, passed in (
+        ((before + edge, after - edge), True),
+        ((before - edge, after + edge), True),
+        ((before + 4 * edge, after), False),
+    ):
+        report = validate_day(table, DAY, SPEC, silences=(silence,)).report
+        assert report.passed == passed, silence
+    assert not validate(table).report.passed
 
 
 def test_few_faults_are_quarantined_and_the_day_passes() -> None:
@@ -177,7 +355,7 @@ def test_samples_show_the_first_rows_of_each_reason_once() -> None:
 
 
 def test_an_expectation_that_cannot_be_evaluated_is_an_error() -> None:
-    frame = derive(ticks(20), DAY).drop("spread_bps").to_pandas()
+    frame = derive(ticks(20), DAY).drop("wide_spread_bps").to_pandas()
     rules = [rule for rule in quality.row_rules(SPEC) if rule.name == "spread_too_wide"]
     with pytest.raises(DataError, match="spread_too_wide could not be evaluated"):
         expectations.evaluate(frame, [expectations.row_expectation(rule) for rule in rules])

@@ -1,4 +1,5 @@
 import datetime as dt
+import gzip
 import math
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.errors import DataError, MarketError, SchemaError
-from model_code.market.desk_csv import DeskCsvStore, parse, symbol_of
+from model_code.market.readers.desk_csv import DeskCsvStore, parse, symbol_of
+from model_code.market.readers.files import PassedOver
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
 from tests.support.market import DESK_HEADER, desk_csv, epoch_ns, ticks
@@ -39,6 +41,9 @@ def epoch(year: int, month: int, day: int, hour: int = 0, minute: int = 0, secon
         ("2025-01-23T09:30:00.1Z", epoch(2025, 1, 23, 9, 30) + 100_000_000),
         ("2025-01-23T23:59:59.999999999Z", epoch(2025, 1, 24) - 1),
         ("2024-02-29T00:00:07.25Z", epoch(2024, 2, 29, 0, 0, 7) + 250_000_000),
+        ("2025-01-23 09:30:00.1+00:00", epoch(2025, 1, 23, 9, 30) + 100_000_000),
+        ("2025-01-23 09:30:00+0000", epoch(2025, 1, 23, 9, 30)),
+        ("2025-01-23 09:30Z", epoch(2025, 1, 23, 9, 30)),
     ],
 )
 def test_time_stamps_are_exact(stamp, expected):
@@ -49,7 +54,8 @@ def test_time_stamps_are_exact(stamp, expected):
     "stamp",
     [
         "2025-01-23T09:30",
-        "2025-01-23 09:30Z",
+        "2025-01-23  09:30Z",
+        "2025-01-23 09:30:00",
         "2025-02-30T09:30Z",
         "2025-01-23T24:00Z",
         "2025-01-23T09:60Z",
@@ -91,8 +97,8 @@ def test_no_text_is_read_as_another_time(text):
         (time,) = parse_times(text)
     except DataError:
         return
-    assert text.endswith("Z")
-    assert str(np.datetime64(time, "m"))[:16] == text[:16]
+    assert text.endswith(("Z", "+00:00", "+0000"))
+    assert str(np.datetime64(time, "m"))[:16] == text[:16].replace(" ", "T")
 
 
 def test_empty_cells_and_nan_reach_validation(tmp_path):
@@ -148,7 +154,10 @@ def test_a_blank_line_is_named_inside_and_ignored_at_the_end():
 
 def test_a_header_alone_is_an_empty_store(tmp_path):
     (tmp_path / "AAA.csv").write_bytes(rows())
-    assert open_market(str(tmp_path)).catalog() == ()
+    store = open_market(str(tmp_path))
+    with pytest.raises(MarketError, match=r"no instrument-day found; 1 files: AAA\.csv"):
+        store.catalog()
+    assert store.passed_over() == (PassedOver("AAA.csv", "a header without rows"),)
 
 
 def test_a_missing_column_is_named():
@@ -157,10 +166,41 @@ def test_a_missing_column_is_named():
         parse(rows(header=header), "a.csv")
 
 
-def test_another_order_of_columns_is_refused():
+def test_columns_are_read_by_name_in_any_order():
     header = DESK_HEADER.replace("bid_price,ask_price", "ask_price,bid_price")
-    with pytest.raises(SchemaError, match="the header differs"):
-        parse(rows(header=header), "a.csv")
+    out = parse(rows(f"2025-01-23T09:30Z,{ROW}", header=header), "a.csv")
+    assert out["ask_price"].to_list() == [100.12]
+    assert out["bid_price"].to_list() == [100.15]
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    with pytest.raises(SchemaError, match="column 'vwap' is there twice"):
+        parse(rows(header=f"{DESK_HEADER},vwap"), "a.csv")
+
+
+def test_columns_of_other_names_are_not_used_and_named(tmp_path):
+    text = rows(f"2025-01-23T09:30Z,{ROW},x,y", header=f"{DESK_HEADER},venue,note")
+    (tmp_path / "AAA.csv").write_bytes(text)
+    store = open_market(str(tmp_path))
+    found = store.load(store.catalog()[0])
+    assert found.notes.warnings == ("columns not used: venue, note",)
+    assert found.ticks.num_rows == 1
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_compressed_files_are_read(tmp_path, ending):
+    text = rows(f"2025-01-23T09:30Z,{ROW}")
+    zstd: bytes = pa.compress(text, codec="zstd", asbytes=True)
+    data = gzip.compress(text) if ending == ".gz" else zstd
+    path = tmp_path / f"AAA_2025-01-23.csv{ending}"
+    path.write_bytes(data)
+    store = open_market(str(tmp_path))
+    assert store.catalog() == (InstrumentDay(dt.date(2025, 1, 23), "AAA", 1),)
+    assert store.read(store.catalog()[0])["bid_price"].to_pylist() == [100.12]
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(MarketError, match="cannot decompress the file") as caught:
+        open_market(str(tmp_path)).catalog()
+    assert caught.value.where == str(path)
 
 
 def test_bytes_that_are_not_text_are_refused():
@@ -185,7 +225,7 @@ def test_a_file_of_two_days_is_split(tmp_path):
     assert [store.read(day)["label"].to_pylist() for day in days] == [[1], [1]]
 
 
-def test_a_day_of_two_files_is_joined_in_path_order(tmp_path):
+def test_a_day_of_two_files_is_joined_in_the_order_of_time(tmp_path):
     for part, hour in (("a", 10), ("b", 9)):
         (tmp_path / f"XYZ_2025-01-23_{part}.csv").write_bytes(
             rows(f"2025-01-23T{hour:02}:00Z,{ROW}")
@@ -197,7 +237,20 @@ def test_a_day_of_two_files_is_joined_in_path_order(tmp_path):
         time.hour
         for time in store.read(day)["timestamp"].cast(pa.timestamp("us", "UTC")).to_pylist()
     ]
-    assert hours == [10, 9]
+    assert hours == [9, 10]
+
+
+def test_two_files_of_the_same_time_are_refused(tmp_path):
+    names = [f"XYZ_2025-01-23_{part}.csv" for part in ("a", "b")]
+    for name, minutes in zip(names, ((0, 30), (10, 40)), strict=True):
+        stamps = [f"2025-01-23T09:{minute:02}Z" for minute in minutes]
+        (tmp_path / name).write_bytes(rows(*(f"{stamp},{ROW}" for stamp in stamps)))
+    store = open_market(str(tmp_path))
+    with pytest.raises(
+        MarketError, match="two files cover the same time of XYZ 2025-01-23"
+    ) as raised:
+        store.read(store.catalog()[0])
+    assert raised.value.where == f"{', '.join(names)} in {tmp_path}"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +260,14 @@ def test_a_day_of_two_files_is_joined_in_path_order(tmp_path):
         ("desk/BTCUSD_PERP.coinm_2024-08-08.csv", "BTCUSD_PERP.coinm"),
         ("desk/AAA_2024-08-08_morning.csv", "AAA"),
         ("desk/symbol=AAA.x/2024-08-08.csv", "AAA.x"),
+        ("desk/symbol=EUR%2FUSD/part-0.csv", "EUR/USD"),
+        ("AAA-20240808.csv.gz", "AAA"),
+        ("AAA.2024-08.csv.zst", "AAA"),
+        ("2024-08-08_AAA.csv", "AAA"),
+        ("AAA/2024-08-08.csv", "AAA"),
+        ("AAA_2024-08-08.csv/part-0.csv", "AAA"),
+        ("2024-08-08.csv", ""),
+        ("AAA_2024-13-01.csv", "AAA_2024-13-01"),
     ],
 )
 def test_symbol_of(path, symbol):

@@ -8,10 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from model_code.errors import DataError, MarketError, SchemaError
-from model_code.market.hive import HiveStore
+from model_code.market.readers.hive import HiveStore
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
 from tests.support.market import DATES, SYMBOLS, hive, quotes, ticks, write_hive
+
+FROM_TRADES = ("last_trade", "vwap", "buy_volume", "sell_volume", "trade_count")
 
 
 @pytest.fixture
@@ -42,7 +44,12 @@ def test_reads_back_what_was_written(root, scheme):
     out, written = store.read(first(root)), ticks(300)
     assert out.schema == TICKS
     for name in TICKS.names:
-        if name in ("buy_volume", "sell_volume", "vwap", "feature_ema_1min"):
+        if name in FROM_TRADES:
+            # the written trades have their rows' own stamps: the next row is the first to know them
+            before, found = written[name].to_numpy()[:-1], out[name]
+            np.testing.assert_allclose(found.to_numpy()[1:], before, atol=1e-12, err_msg=name)
+            assert found[0].as_py() in (None, 0)
+        elif name == "feature_ema_1min":
             np.testing.assert_allclose(out[name].to_numpy(), written[name].to_numpy(), atol=1e-12)
         else:
             assert out[name].equals(written[name]), name
@@ -111,7 +118,7 @@ def test_corrupt_pages_are_named(root):
 
 def test_trades_missing_on_one_day_only_are_an_error(root):
     (root / "trades" / f"symbol={SYMBOLS[0]}" / f"date={DATES[0]}.parquet").unlink()
-    with pytest.raises(MarketError, match="has trades on other days"):
+    with pytest.raises(MarketError, match="has no trades on 2024-08-08, but on 2024-08-09"):
         open_market(str(root)).read(first(root))
 
 
@@ -123,14 +130,79 @@ def test_a_file_in_the_wrong_folder_is_refused(root):
 
 def test_unknown_day_is_refused(root):
     day = InstrumentDay(dt.date(1999, 1, 1), "AAA.test")
-    with pytest.raises(MarketError, match=r"no file for AAA\.test"):
+    with pytest.raises(MarketError, match=r"no quotes of AAA\.test on 1999-01-01"):
         open_market(str(root)).read(day)
 
 
-def test_a_file_name_without_a_valid_date_is_refused(root):
-    quote_path(root).rename(quote_path(root).with_name("date=2024-13-01.parquet"))
-    with pytest.raises(MarketError, match="2024-13-01 is not a date"):
-        open_market(str(root)).catalog()
+def test_files_that_are_not_read_are_named_with_the_reason(root):
+    folder = quote_path(root).parent
+    quote_path(root).rename(folder / "date=2024-13-01.parquet")
+    (folder / "notes.txt").write_text("")
+    (folder / "old.parquet").write_text("")
+    (root / "readme.md").write_text("")
+    store = open_market(str(root))
+    assert len(store.catalog()) == 3
+    below = f"quotes/symbol={SYMBOLS[0]}"
+    found = {item.path: item.reason for item in store.passed_over()}
+    assert found == {
+        f"{below}/date=2024-13-01.parquet": "date=2024-13-01 is not a date (YYYY-MM-DD)",
+        f"{below}/notes.txt": "not a .parquet file",
+        f"{below}/old.parquet": "no date=<YYYY-MM-DD> in its path",
+        "readme.md": "not below quotes/ or trades/",
+        f"trades/symbol={SYMBOLS[0]}/date={DATES[0]}.parquet": "trades of a day without quotes",
+    }
+
+
+def test_a_store_without_an_instrument_day_is_an_error(tmp_path):
+    (tmp_path / "quotes").mkdir()
+    (tmp_path / "quotes" / "day.parquet").write_text("")
+    with pytest.raises(MarketError, match=r"no instrument-day found; 1 files: quotes/day\.parquet"):
+        open_market(str(tmp_path)).catalog()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "symbol=AAA.test/date=2024-08-08/part-0.parquet",
+        "venue=x/symbol=AAA.test/date=2024-08-08 00%3A00%3A00/part-0.parquet",
+        "symbol=AAA%2Etest/year=2024/month=8/day=08/part-0.parquet",
+        "date=20240808/symbol=AAA.test/0.snappy.parquet",
+    ],
+)
+def test_partitions_as_other_writers_name_them(tmp_path, name):
+    path = tmp_path / "quotes" / name
+    path.parent.mkdir(parents=True)
+    pq.write_table(quotes(ticks(10)), path)
+    store = open_market(str(tmp_path))
+    assert store.catalog() == (InstrumentDay(DATES[0], "AAA.test", 10),)
+    assert store.read(first(tmp_path)).num_rows == 10
+
+
+def test_parts_of_a_day_are_joined_in_the_order_of_time_and_must_not_overlap(tmp_path):
+    folder = tmp_path / "quotes" / "symbol=AAA.test" / "date=2024-08-08"
+    folder.mkdir(parents=True)
+    table = quotes(ticks(10))
+    pq.write_table(table.slice(6), folder / "part-0.parquet")
+    pq.write_table(table.slice(0, 6), folder / "part-1.parquet")
+    store = open_market(str(tmp_path))
+    assert store.catalog()[0].rows == 10
+    assert store.read(first(tmp_path))["timestamp"].equals(table["timestamp"])
+    pq.write_table(table.slice(0, 8), folder / "part-1.parquet")
+    with pytest.raises(MarketError, match=r"two files cover the same time of AAA\.test 2024-08-08"):
+        store.read(first(tmp_path))
+
+
+def test_columns_of_other_names_are_not_used_and_named(root):
+    table = quotes(ticks(10)).append_column("venue", pa.array(["x"] * 10))
+    pq.write_table(table, quote_path(root))
+    notes = open_market(str(root)).load(first(root)).notes
+    assert "columns not used (quotes): venue" in notes.warnings
+
+
+def test_one_size_without_the_other_is_a_schema_error(root):
+    pq.write_table(quotes(ticks(10)).drop_columns(["ask_size"]), quote_path(root))
+    with pytest.raises(SchemaError, match="'ask_size' is missing, the other size is there"):
+        open_market(str(root)).read(first(root))
 
 
 def test_digest_follows_the_bytes(root):

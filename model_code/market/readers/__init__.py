@@ -1,0 +1,1 @@
+"""Readers of market files: one module per layout."""

@@ -1,0 +1,435 @@
+"""Binance's public archives, as downloaded, at any depth below a folder (or any fsspec URI).
+
+`<SYMBOL>-bookTicker-<YYYY-MM-DD>.zip`: update_id, best_bid_price, best_bid_qty, best_ask_price,
+best_ask_qty, transaction_time, event_time. Trades are optional: `<SYMBOL>-trades-<D>.zip` (id,
+price, qty, quote_qty, time, is_buyer_maker), otherwise `<SYMBOL>-aggTrades-<D>.zip` (agg_trade_id,
+price, quantity, first_trade_id, last_trade_id, transact_time, is_buyer_maker). Spot files have one
+more column. Monthly files (`<YYYY-MM>`) are their days. A zip may be unpacked (`.csv`). Each has
+CSV with or without a header. Times are in milliseconds, in spot files from 2025 on in
+microseconds. Source: github.com/binance/binance-public-data.
+
+A row's time is `transaction_time`, the matching engine's clock, which also stamps trades
+(`event_time` is when the update was sent). Rows are put in the order of (time, update id); a row
+with an update id seen before is left out; both are counted. Symbols include the venue:
+`BTCUSDT.binance`.
+"""
+
+import calendar
+import datetime as dt
+import io
+import lzma
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import ClassVar
+from urllib.parse import unquote
+
+import fsspec
+import polars as pl
+import pyarrow as pa
+
+from model_code.errors import DataError, MarketError, SchemaError
+from model_code.market import join
+from model_code.market.notes import DayNotes, Loaded
+from model_code.market.order import in_order
+from model_code.market.readers.files import (
+    PassedOver,
+    digest_files,
+    natural,
+    read_bytes,
+    relative,
+    require_days,
+    spell_dates,
+    walk,
+)
+from model_code.market.readers.statement import Statement, read_statement
+from model_code.market.schema import InstrumentDay
+
+VENUE = "binance"
+LAYOUT = "<SYMBOL>-bookTicker-<YYYY-MM-DD>.zip (and -trades- or -aggTrades-)"
+BOOK_TICKER = {
+    "update_id": pl.Int64,
+    "bid_price": pl.Float64,
+    "bid_size": pl.Float64,
+    "ask_price": pl.Float64,
+    "ask_size": pl.Float64,
+    "time": pl.Int64,
+    "event_time": pl.Int64,
+}
+TRADES = {
+    "id": pl.Int64,
+    "price": pl.Float64,
+    "size": pl.Float64,
+    "quote_qty": pl.Float64,
+    "time": pl.Int64,
+    "buyer_is_maker": pl.Boolean,
+}
+AGGREGATE_TRADES = {
+    "id": pl.Int64,
+    "price": pl.Float64,
+    "size": pl.Float64,
+    "first_id": pl.Int64,
+    "last_id": pl.Int64,
+    "time": pl.Int64,
+    "buyer_is_maker": pl.Boolean,
+}
+KINDS: dict[str, Mapping[str, type[pl.DataType]]] = {
+    "bookTicker": BOOK_TICKER,
+    "trades": TRADES,
+    "aggTrades": AGGREGATE_TRADES,
+}
+_NAME = re.compile(
+    r"(?P<symbol>[^/]+)-(?P<kind>bookTicker|trades|aggTrades)-"
+    r"(?P<date>\d{4}-\d{2}(?:-\d{2})?)\.(?:zip|csv|csv\.gz)$"
+)
+_SIDE_FILES = (".CHECKSUM", ".part")
+_FLAGS = {"true": True, "false": False, "1": True, "0": False}
+_UNUSED = ("event_time", "quote_qty", "first_id", "last_id")
+_MICROSECONDS = 10**14  # 1973 in microseconds, 5138 in milliseconds
+_BOM = b"\xef\xbb\xbf"
+_AGAIN = "download the archive again, or check that its content matches its name"
+# what zipfile raises on damaged headers and data
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    RuntimeError,  # a password; NotImplementedError: another compression
+    ValueError,  # an offset outside the file, a name that is not text
+)
+
+Key = tuple[dt.date, str]
+
+
+class BinanceArchiveStore:
+    """A folder of daily or monthly archives."""
+
+    KIND: ClassVar[str] = "binance-archive"
+    simulated = False
+
+    def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
+        self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
+        self._newest: dict[str, tuple[str, pl.DataFrame]] = {}  # by kind
+
+    @staticmethod
+    def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
+        """Whether a bookTicker archive is below `root`."""
+        return any("-bookTicker-" in path and _NAME.search(path) for path in walk(fs, root))
+
+    @cached_property
+    def statement(self) -> Statement:
+        """What the store's `tickline.yaml` says."""
+        return read_statement(self._fs, self._root)
+
+    def catalog(self) -> tuple[InstrumentDay, ...]:
+        """Every instrument-day with a bookTicker archive, sorted; rows are unknown before reading.
+
+        A monthly archive is read to find its days.
+
+        Raises:
+            MarketError: there is none, or an archive cannot be read.
+            SchemaError: an archive has other columns or types.
+        """
+        days = [
+            InstrumentDay(date, f"{symbol}.{VENUE}") for date, symbol in self._days["bookTicker"]
+        ]
+        require_days(days, self._paths, self._root, LAYOUT)
+        return tuple(sorted(days, key=lambda day: (day.date, day.symbol)))
+
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """Files that are not read."""
+        passed = [
+            PassedOver(relative(path, self._root), "not a bookTicker, trades or aggTrades archive")
+            for path in self._paths
+            if not _NAME.search(path) and not path.endswith(_SIDE_FILES)
+        ]
+        passed += [
+            PassedOver(relative(path, self._root), "unpacked copy of an archive beside it")
+            for path in self._copies
+        ]
+        days = self._days
+        used = {
+            days[kind][key]
+            for key in days["bookTicker"]
+            for kind in ("trades", "aggTrades")
+            if key in days[kind] and (kind == "trades" or key not in days["trades"])
+        }
+        for kind in ("trades", "aggTrades"):
+            for key, path in days[kind].items():
+                if path not in used:
+                    with_quotes = key in days["bookTicker"]
+                    reason = "trades are used instead" if with_quotes else "trades without quotes"
+                    passed.append(PassedOver(relative(path, self._root), reason))
+        return tuple(dict.fromkeys(passed))
+
+    def read(self, day: InstrumentDay) -> pa.Table:
+        """One instrument-day as TICKS; see `load`."""
+        return self.load(day).ticks
+
+    def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
+        """One instrument-day as TICKS in the order of (time, update id), with notes.
+
+        Raises:
+            MarketError: an archive is missing, truncated or corrupt; trades are absent on this day
+                only.
+            SchemaError: the CSV inside has other columns or types.
+            DataError: the day's trades have no rows.
+        """
+        path = self._path("bookTicker", day)
+        quotes, moved, repeated = _ordered(self._frame(path, "bookTicker", day))
+        table, trades_where = None, ""
+        kind = self._trades_kind(day)
+        if kind:
+            trades_where = self._path(kind, day)
+            frame = self._frame(trades_where, kind, day)
+            if frame.is_empty():
+                raise DataError(
+                    f"the trades of {day.symbol} on {day.date} have no rows",
+                    where=trades_where,
+                    remedy="download them again, or exclude the day",
+                )
+            table = frame.sort("timestamp", "id").to_arrow()
+        notes = DayNotes(
+            files=tuple(relative(name, self._root) for name in (path, trades_where) if name),
+            moved=moved,
+            repeated=repeated,
+        )
+        return join.load(
+            quotes.drop("time", "update_id").to_arrow(),
+            table,
+            day.symbol,
+            notes,
+            where=path,
+            trades_where=trades_where,
+            trade_band_bps=trade_band_bps,
+        )
+
+    def digest(self, day: InstrumentDay) -> str:
+        """sha256 over the bytes of the day's archives and what the store states."""
+        kinds = ["bookTicker", *filter(None, [self._trades_kind(day)])]
+        paths = [self._path(kind, day) for kind in kinds]
+        return digest_files(self._fs, [*paths, *self.statement.paths])
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return walk(self._fs, self._root)
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str, str], list[str]]:
+        """Files by (kind, symbol, date or month as text)."""
+        named: dict[tuple[str, str, str], list[str]] = {}
+        for path in self._paths:
+            if found := _NAME.search(path.rsplit("/", 1)[-1]):
+                key = (found["kind"], unquote(found["symbol"]), found["date"])
+                named.setdefault(key, []).append(path)
+        return named
+
+    @property
+    def _copies(self) -> list[str]:
+        return [
+            path
+            for paths in self._named.values()
+            for path in paths
+            if not path.endswith(".zip") and any(other.endswith(".zip") for other in paths)
+        ]
+
+    @cached_property
+    def _days(self) -> dict[str, dict[Key, str]]:
+        """The file of each instrument-day, by kind."""
+        days: dict[str, dict[Key, str]] = {kind: {} for kind in KINDS}
+        copies = set(self._copies)
+        for (kind, symbol, text), paths in sorted(self._named.items()):
+            files = [path for path in paths if path not in copies]
+            for date in self._dates(kind, text, files[0]):
+                known = days[kind].get((date, symbol), files[0])
+                for other in (known, *files[1:]):
+                    if other != files[0]:
+                        raise MarketError(
+                            f"two archives hold the {kind} of {symbol} on {date}",
+                            where=f"{relative(other, self._root)}, "
+                            f"{relative(files[0], self._root)} in {self._root}",
+                            remedy="remove one of them, or name a folder with one market",
+                        )
+                days[kind][date, symbol] = files[0]
+        return days
+
+    def _dates(self, kind: str, text: str, path: str) -> list[dt.date]:
+        try:
+            if len(text) > len("2025-03"):
+                return [dt.date.fromisoformat(text)]
+            first = dt.date.fromisoformat(f"{text}-01")
+        except ValueError as error:
+            raise MarketError(
+                f"{text} is not a date", where=path, remedy=f"name the file {LAYOUT}"
+            ) from error
+        if kind == "bookTicker":
+            found = self._whole(path, kind)["timestamp"].dt.date().unique().sort().to_list()
+            return [date for date in found if (date.year, date.month) == (first.year, first.month)]
+        days = calendar.monthrange(first.year, first.month)[1]
+        return [first + dt.timedelta(days=i) for i in range(days)]
+
+    def _path(self, kind: str, day: InstrumentDay) -> str:
+        try:
+            return self._days[kind][day.date, day.symbol.removesuffix(f".{VENUE}")]
+        except KeyError as error:
+            raise MarketError(
+                f"no {kind} archive of {day.symbol} on {day.date}",
+                where=self._root,
+                remedy="download it: tickline data download --help",
+            ) from error
+
+    def _trades_kind(self, day: InstrumentDay) -> str | None:
+        """Which trades to fold in; an instrument without any trades archive has quotes only."""
+        symbol = day.symbol.removesuffix(f".{VENUE}")
+        for kind in ("trades", "aggTrades"):
+            if (day.date, symbol) in self._days[kind]:
+                return kind
+        dates = sorted(
+            date
+            for kind in ("trades", "aggTrades")
+            for date, other in self._days[kind]
+            if other == symbol
+        )
+        if dates:
+            raise MarketError(
+                f"{day.symbol} has no trades on {day.date}, but on {spell_dates(dates)}",
+                where=f"{self._root}/{symbol}-trades-{day.date}.zip",
+                remedy="download them: tickline data download --help; or exclude the day",
+            )
+        return None
+
+    def _frame(self, path: str, kind: str, day: InstrumentDay) -> pl.DataFrame:
+        frame = self._whole(path, kind)
+        if str(day.date) in path.rsplit("/", 1)[-1]:
+            return frame
+        return frame.filter(pl.col("timestamp").dt.date() == day.date)  # of a monthly file
+
+    def _whole(self, path: str, kind: str) -> pl.DataFrame:
+        """All rows of a file; the newest one is remembered, because a month is read day by day."""
+        if self._newest.get(kind, ("", None))[0] != path:
+            parts = [parse(data, KINDS[kind], where) for where, data in self._csvs(path)]
+            self._newest[kind] = (path, pl.concat(parts))
+        return self._newest[kind][1]
+
+    def _csvs(self, path: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each CSV file of an archive, in natural order."""
+        if not path.endswith(".zip"):
+            yield path, read_bytes(self._fs, path)
+            return
+        data = read_bytes(self._fs, path)
+        inner = ""
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = [name for name in archive.namelist() if _is_csv(name)]
+                if not names:
+                    raise MarketError(
+                        f"no CSV file in the archive: {', '.join(archive.namelist()) or 'empty'}",
+                        where=path,
+                        remedy=_AGAIN,
+                    )
+                for name in sorted(names, key=natural):
+                    inner = f" ({name})"
+                    yield f"{path}: {name}" if len(names) > 1 else path, archive.read(name)
+        except _UNREADABLE as error:
+            raise MarketError(
+                f"not readable as zip, truncated or corrupt{inner}: {error}",
+                where=path,
+                remedy="delete the file and download it again; archives need no password and are "
+                "compressed with deflate",
+            ) from error
+
+
+def _is_csv(name: str) -> bool:
+    return name.endswith(".csv") and not any(
+        part.startswith((".", "__")) for part in name.split("/")
+    )
+
+
+def _ordered(quotes: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
+    """Rows by (time, update id), each id once; how many were moved, and how many left out."""
+    once = quotes
+    if not (quotes["update_id"].diff().drop_nulls() > 0).all():
+        once = quotes.filter(pl.col("update_id").is_first_distinct())
+    moved = int((~in_order(once["timestamp"].cast(pl.Int64).to_numpy())).sum())
+    ordered = once if once is quotes and not moved else once.sort("timestamp", "update_id")
+    return ordered, moved, len(quotes) - len(once)
+
+
+def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> pl.DataFrame:
+    """Read one archive's CSV by column position and add `timestamp` (ns UTC).
+
+    Raises:
+        SchemaError: too few columns, or a cell of the wrong type; the message has line and text.
+    """
+    data = data.removeprefix(_BOM)
+    first = data[: data.find(b"\n") + 1 or None].decode("utf-8", "replace").strip()
+    if first.count(",") + 1 < len(columns):
+        raise SchemaError(
+            f"expected {len(columns)} columns ({', '.join(columns)}), found {first[:200]!r}",
+            where=where,
+            remedy=_AGAIN,
+        )
+    header = 0 if first.lstrip('"')[:1].isdigit() else 1
+    frame = _read(data, columns, header, typed=True)
+    if frame is None:  # something does not fit: read it as text and find out what
+        cells = _read(data, columns, header, typed=False)
+        if cells is None:
+            raise SchemaError("not readable as CSV", where=where, remedy=_AGAIN)
+        frame = cells.select(_cast(name, columns[name]) for name in cells.columns)
+        for name in cells.columns:
+            if frame[name].null_count():
+                _refuse(cells[name], columns[name], where, header)
+    time = pl.col("time")
+    scale = pl.when(time >= _MICROSECONDS).then(1_000).otherwise(1_000_000)
+    return frame.with_columns(timestamp=(time * scale).cast(pl.Datetime("ns", "UTC")))
+
+
+def _read(
+    data: bytes, columns: Mapping[str, type[pl.DataType]], header: int, *, typed: bool
+) -> pl.DataFrame | None:
+    """The columns that are used, as their types or as text; None if that fails or leaves a gap."""
+    places = {i: name for i, name in enumerate(columns) if name not in _UNUSED}
+    kinds = {f"column_{i}": columns[name] for i, name in places.items()}
+    try:
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            skip_rows=header,
+            infer_schema=False,
+            columns=list(places),
+            schema_overrides=kinds if typed else None,
+        )
+    except pl.exceptions.NoDataError:
+        frame = pl.DataFrame({name: pl.Series([], dtype=kind) for name, kind in kinds.items()})
+    except pl.exceptions.PolarsError:
+        return None
+    frame.columns = list(places.values())
+    return None if typed and any(column.null_count() for column in frame) else frame
+
+
+def _cast(name: str, kind: type[pl.DataType]) -> pl.Expr:
+    """The cells as `kind`; null where they are not."""
+    cells = pl.col(name)
+    if kind is pl.Boolean:
+        return cells.str.to_lowercase().replace_strict(_FLAGS, default=None, return_dtype=kind)
+    return cells.cast(kind, strict=False)
+
+
+def _refuse(cells: pl.Series, kind: type[pl.DataType], where: str, header: int) -> None:
+    """Raise at the first cell that is not of its kind; an empty price or size is only missing."""
+    frame = cells.to_frame()
+    bad = frame.select(_cast(cells.name, kind)).to_series().is_null()
+    if kind is pl.Float64:  # validation quarantines the row
+        bad &= cells.fill_null("").str.strip_chars() != ""
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        raise SchemaError(
+            f"column {cells.name!r}: expected {kind.__name__}, found {cells[row] or ''!r}",
+            where=f"{where}, line {row + header + 1}",
+            remedy=_AGAIN,
+        )

@@ -1,0 +1,324 @@
+"""Hive-partitioned Parquet below `quotes/` and, optionally, `trades/`, by fsspec URI.
+
+`<root>/<quotes|trades>/symbol=<S>/date=<D>.parquet`, or `.../symbol=<S>/date=<D>/*.parquet` as
+DuckDB, polars and Spark write it (`year=/month=/day=` too), at any depth. Values in folder names
+may be percent-encoded. A day's parts follow each other in time.
+
+quotes: timestamp, bid_price, ask_price and, if the venue provides them, both bid_size and
+ask_size; optional symbol, sequence and the desk's own last_trade, vwap, feature_ema_1min, label.
+trades: timestamp, price, size; optional buyer_is_maker, trade_id, sequence, symbol.
+"""
+
+import datetime as dt
+import re
+from functools import cached_property
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from model_code.errors import DataError, MarketError, SchemaError
+from model_code.market import join, trades
+from model_code.market.notes import DayNotes, Loaded
+from model_code.market.readers.files import (
+    PassedOver,
+    digest_files,
+    parse_date,
+    partitions,
+    refuse_overlap,
+    relative,
+    require_days,
+    spell_dates,
+    walk,
+)
+from model_code.market.readers.statement import Statement, read_statement
+from model_code.market.schema import InstrumentDay, require, stamps
+
+LAYOUT = "<root>/quotes/symbol=<S>/date=<YYYY-MM-DD>.parquet (or date=<D>/*.parquet)"
+SIZES = ("bid_size", "ask_size")
+KEYS = ("symbol", "date", "year", "month", "day")  # of partitions, repeated by some writers
+QUOTE_COLUMNS = frozenset((*join.QUOTES, *join.OWN, trades.SEQUENCE, *KEYS))
+TRADE_COLUMNS = frozenset((*trades.COLUMNS, trades.AGGRESSOR, *trades.IDS, trades.SEQUENCE, *KEYS))
+_CODEC = r"\.(?:snappy|zstd|zst|gzip|gz|lz4|brotli|br)"
+_SUFFIX = re.compile(rf"\.(parquet|pq)({_CODEC})?$|\.\w+\.parquet$")
+# of a damaged footer: pyarrow raises UnicodeDecodeError (a ValueError) for names
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)
+
+Key = tuple[dt.date, str]
+
+
+class HiveStore:
+    """A folder of Hive-partitioned quotes and trades."""
+
+    KIND: ClassVar[str] = "hive"
+    simulated = False
+
+    def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
+        self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
+
+    @staticmethod
+    def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
+        """Whether `root` has a folder `quotes`."""
+        return bool(fs.isdir(f"{root.rstrip('/')}/quotes"))
+
+    @cached_property
+    def statement(self) -> Statement:
+        """What the store's `tickline.yaml` says."""
+        return read_statement(self._fs, self._root)
+
+    def catalog(self) -> tuple[InstrumentDay, ...]:
+        """Every instrument-day of the quotes, sorted; rows is None if a footer is unreadable.
+
+        Raises:
+            MarketError: there is none.
+        """
+        days = []
+        for (date, symbol), paths in self._files["quotes"].items():
+            rows = [self._rows(path) for path in paths]
+            known = [count for count in rows if count is not None]
+            days.append(
+                InstrumentDay(date, symbol, sum(known) if len(known) == len(rows) else None)
+            )
+        require_days(days, self._paths, self._root, LAYOUT)
+        return tuple(sorted(days, key=lambda day: (day.date, day.symbol)))
+
+    def passed_over(self) -> tuple[PassedOver, ...]:
+        """Files that are not read."""
+        return tuple(self._passed)
+
+    def read(self, day: InstrumentDay) -> pa.Table:
+        """One instrument-day as TICKS; see `load`."""
+        return self.load(day).ticks
+
+    def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
+        """One instrument-day as TICKS, rows in source order, with notes.
+
+        Raises:
+            MarketError: a file is missing, truncated or not Parquet; parts overlap; trades are
+                absent on this day only.
+            SchemaError: a column is missing, there twice or of the wrong type.
+            DataError: the file contains another symbol than its folder's name.
+        """
+        where, quotes, warnings = self._table("quotes", day)
+        missing = [name for name in SIZES if name not in quotes.column_names]
+        if len(missing) == 1:
+            raise SchemaError(
+                f"column {missing[0]!r} is missing, the other size is there: "
+                f"found columns {quotes.column_names}",
+                where=where,
+                remedy="export both sizes, or neither",
+            )
+        for name in missing:
+            quotes = quotes.append_column(name, pa.nulls(quotes.num_rows, pa.float64()))
+        table, trades_where = None, ""
+        if self._has_trades(day):
+            trades_where, table, more = self._table("trades", day)
+            warnings += more
+            if not table.num_rows and any(map(self._rows, self._trade_files(day.symbol))):
+                raise DataError(
+                    f"the trades of {day.symbol} on {day.date} have no rows, other days have",
+                    where=trades_where,
+                    remedy="fetch the day's trades again, or exclude the day",
+                )
+            unused = [name for name in join.FROM_TRADES if name in quotes.column_names]
+            warnings += [f"columns not used, trades give them: {', '.join(unused)}"] * bool(unused)
+        kinds = ("quotes", "trades") if table is not None else ("quotes",)
+        files = [path for kind in kinds for path in self._files[kind][day.date, day.symbol]]
+        notes = DayNotes(
+            files=tuple(relative(path, self._root) for path in files), warnings=tuple(warnings)
+        )
+        return join.load(
+            quotes,
+            table,
+            day.symbol,
+            notes,
+            where=where,
+            trades_where=trades_where,
+            trade_band_bps=trade_band_bps,
+        )
+
+    def digest(self, day: InstrumentDay) -> str:
+        """sha256 over the bytes of the day's files and what the store states."""
+        kinds = ("quotes", "trades") if self._has_trades(day) else ("quotes",)
+        paths = [path for kind in kinds for path in self._of(kind, day)]
+        return digest_files(self._fs, [*paths, *self.statement.paths])
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return walk(self._fs, self._root)
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, dict[Key, list[str]]], list[PassedOver]]:
+        files: dict[str, dict[Key, list[str]]] = {"quotes": {}, "trades": {}}
+        passed = []
+        for path in self._paths:
+            below = relative(path, self._root)
+            kind, _, inner = below.partition("/")
+            if kind not in files or not inner:
+                passed.append(PassedOver(below, "not below quotes/ or trades/"))
+            elif not _SUFFIX.search(below):
+                passed.append(PassedOver(below, "not a .parquet file"))
+            elif isinstance(key := _key(inner), str):
+                passed.append(PassedOver(below, key))
+            else:
+                files[kind].setdefault(key, []).append(path)
+        for key in sorted(files["trades"].keys() - files["quotes"].keys()):
+            passed += [
+                PassedOver(relative(path, self._root), "trades of a day without quotes")
+                for path in files["trades"].pop(key)
+            ]
+        return files, passed
+
+    @property
+    def _files(self) -> dict[str, dict[Key, list[str]]]:
+        return self._found[0]
+
+    @property
+    def _passed(self) -> list[PassedOver]:
+        return self._found[1]
+
+    def _of(self, kind: str, day: InstrumentDay) -> list[str]:
+        try:
+            return self._files[kind][day.date, day.symbol]
+        except KeyError as error:
+            raise MarketError(
+                f"no {kind} of {day.symbol} on {day.date}",
+                where=self._root,
+                remedy="list the store's contents: tickline data describe",
+            ) from error
+
+    def _trade_files(self, symbol: str) -> list[str]:
+        return [
+            path
+            for (_, other), paths in self._files["trades"].items()
+            for path in paths
+            if other == symbol
+        ]
+
+    def _has_trades(self, day: InstrumentDay) -> bool:
+        """Whether to fold in trades; an instrument without any trades file has quotes only."""
+        if (day.date, day.symbol) in self._files["trades"]:
+            return True
+        dates = sorted(date for date, symbol in self._files["trades"] if symbol == day.symbol)
+        if dates:
+            raise MarketError(
+                f"{day.symbol} has no trades on {day.date}, but on {spell_dates(dates)}",
+                where=f"{self._root}/trades/symbol={day.symbol}/date={day.date}.parquet",
+                remedy="restore the file, or exclude the day",
+            )
+        return False
+
+    def _rows(self, path: str) -> int | None:
+        try:
+            with self._fs.open(path, "rb") as file:
+                return int(pq.ParquetFile(file).metadata.num_rows)
+        except _UNREADABLE:
+            return None  # load() reports the reason
+
+    def _table(self, kind: str, day: InstrumentDay) -> tuple[str, pa.Table, list[str]]:
+        """Where (the files as text), the rows of all parts, and warnings."""
+        paths = self._of(kind, day)
+        parts = {path: self._part(path, kind, day) for path in paths}
+        where = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more parts"
+        if len(paths) > 1:
+            spans = []
+            for path, (table, _) in parts.items():
+                stamped = require(table, {"timestamp": join.QUOTES["timestamp"]}, path)
+                if len(time := stamps(stamped, path)):
+                    spans.append((path, int(time.min()), int(time.max())))
+            ordered = refuse_overlap(spans, f"{day.symbol} {day.date}", self._root)
+            paths = [path for path, _, _ in ordered] or paths[:1]
+        warnings = list(dict.fromkeys(text for path in paths for text in parts[path][1]))
+        try:
+            whole = pa.concat_tables(
+                [parts[path][0] for path in paths], promote_options="permissive"
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise SchemaError(
+                f"the day's parts have different columns: {error}",
+                where=where,
+                remedy="write all parts of a day with the same columns and types",
+            ) from error
+        return where, whole, warnings
+
+    def _part(self, path: str, kind: str, day: InstrumentDay) -> tuple[pa.Table, list[str]]:
+        try:
+            with self._fs.open(path, "rb") as file:
+                table = pq.ParquetFile(file).read()
+        except _UNREADABLE as error:
+            raise MarketError(
+                f"not readable as Parquet, truncated or corrupt: {error}",
+                where=path,
+                remedy="copy or download this file again; it is incomplete",
+            ) from error
+        names = table.column_names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SchemaError(
+                f"column {twice[0]!r} is there {names.count(twice[0])} times",
+                where=path,
+                remedy="write each column once",
+            )
+        _require_symbol(table, path, day)
+        known = QUOTE_COLUMNS if kind == "quotes" else TRADE_COLUMNS
+        unknown = [name for name in names if name not in known]
+        warnings = [f"columns not used ({kind}): {', '.join(unknown)}"] * bool(unknown)
+        if kind == "quotes":
+            warnings += _coarse(table)
+        table = table.select([name for name in names if name in known and name not in KEYS])
+        return self.statement.with_stamps(table, path), warnings
+
+
+def _key(inner: str) -> Key | str:
+    """The instrument-day of a path below quotes/ or trades/, or why it has none."""
+    values = {key: _SUFFIX.sub("", value) for key, value in partitions(inner).items()}
+    symbol = values.get("symbol", "")
+    if not symbol:
+        return "no folder symbol=<S> in its path"
+    if "date" in values:
+        date = parse_date(values["date"])
+        return (date, symbol) if date else f"date={values['date']} is not a date (YYYY-MM-DD)"
+    try:
+        parts = [int(values[name]) for name in ("year", "month", "day")]
+        return dt.date(*parts), symbol
+    except (KeyError, ValueError):
+        return "no date=<YYYY-MM-DD> in its path"
+
+
+def _require_symbol(table: pa.Table, path: str, day: InstrumentDay) -> None:
+    if "symbol" not in table.column_names:
+        return
+    others = [text for text in pc.unique(table["symbol"]).to_pylist() if text != day.symbol]
+    if others:
+        found = "a null symbol" if others[0] is None else f"rows of {others[0]!r}"
+        raise DataError(
+            f"the file contains {found} in the folder of {day.symbol!r}",
+            where=path,
+            remedy="write each symbol to its own folder symbol=<S>",
+        )
+
+
+def _coarse(table: pa.Table) -> list[str]:
+    """A warning where float32 prices are so large that their spacing hides ticks."""
+    names = [
+        name
+        for name in ("bid_price", "ask_price")
+        if name in table.column_names and pa.types.is_float32(table[name].type)
+    ]
+    if not names or not table.num_rows:
+        return []
+    price = np.abs(np.asarray(table[names[0]].drop_null().to_numpy(), np.float32))
+    price = price[np.isfinite(price)]
+    if not len(price):
+        return []
+    steps = np.diff(np.unique(price))
+    spacing = float(np.spacing(np.float32(np.median(price))))
+    if len(steps) and float(np.median(steps)) > 8 * spacing:
+        return []
+    return [
+        f"{' and '.join(names)} are float32: near {np.median(price):,.2f} their spacing is "
+        f"{spacing:.4f}, most of a tick; write them as float64"
+    ]
