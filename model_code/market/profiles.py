@@ -3,7 +3,8 @@
 Rows that break a rule are set aside in every market, counted by reason. A rule with a tolerance
 does not count as a fault: it fails a day only beyond its own share of the rows. Shares are of real
 days: US equities have locked quotes on 0.2 to 4% of the rows of a day and one-sided books around
-the opening cross; indicative FX venues cross themselves on about 10% of theirs.
+the opening cross; the indicative quotes of one FX venue cross themselves on 9 to 13% of theirs and
+lock on 10 to 16%.
 """
 
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ PROFILES: dict[ProfileName, Profile] = {
         maximum_gap_s=300.0,
         maximum_spread_bps=100.0,
         max_trade_fault_fraction=0.01,
-        tolerance={"locked_quote": 0.10, "crossed_quote": 0.20},
+        tolerance={"locked_quote": 0.25, "crossed_quote": 0.20},
     ),
 }
 

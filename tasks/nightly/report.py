@@ -14,6 +14,7 @@ from tasks.nightly.records import (
     Plan,
     ValidatedDay,
 )
+from tasks.nightly.validate import day_notes
 from tasks.runs import mlflow_runs
 
 SIMULATED_NOTE = "> **SIMULATED DATA.** The ticks are simulated. The model is not promotable.\n\n"
@@ -44,6 +45,8 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
     html = render(reports, source=plan.days[0].market, simulated=plan.simulated)
     mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
     mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
+    notes = {"notes": [*plan.warnings, *day_notes(days)]}
+    mlflow.log_dict(run.mlflow_run_id, notes, "validation/notes.json")
     mlflow_runs.log_metrics(
         mlflow,
         run.mlflow_run_id,

@@ -32,6 +32,7 @@ class Evidence(BaseModel):
         benchmark: engines side by side.
         engine: name of the staged engine.
         days: validated instrument-days.
+        notes: on the ticks: what was left out, moved, assumed or missing.
         drift: PSI by feature.
         pictures: PNG files by name.
         champion: serving version; None before the first promotion.
@@ -45,6 +46,7 @@ class Evidence(BaseModel):
     benchmark: BenchmarkResult | None
     engine: str
     days: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
     drift: dict[str, float]
     pictures: dict[str, Path]
     champion: int | None
@@ -86,6 +88,7 @@ def gather(
     run_id = manifest.mlflow_run_id
     found = {part: _download(mlflow, run_id, part, scratch) for part in ("gate", "benchmark")}
     days = _download(mlflow, run_id, "validation/days.json", scratch)
+    notes = _download(mlflow, run_id, "validation/notes.json", scratch)
     verdict = found["gate"] / "verdict.json" if found["gate"] else None
     if verdict is None or not verdict.is_file():
         raise PromotionError(
@@ -101,6 +104,7 @@ def gather(
         benchmark=_benchmark(folder),
         engine=engine,
         days=_rows(days),
+        notes=tuple(json.loads(notes.read_text())["notes"]) if notes else (),
         drift=json.loads(drift.read_text()) if drift.is_file() else {},
         pictures={path.stem: path for path in sorted(folder.glob("*.png"))} if folder else {},
         champion=champion,

@@ -1,8 +1,10 @@
 """A nightly in each market profile ends in a verdict; what the profile set aside is said."""
 
+import json
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from model_code.errors import DataError
 from model_code.settings import Settings, ValidationSpec
@@ -22,7 +24,6 @@ def easy(tmp_path: Path) -> str:
 def test_a_night_on_equities_states_its_profile_and_says_what_was_left_out(
     home: Settings, tmp_path: Path, easy: str
 ) -> None:
-    assert home.tracking_uri
     found = nightly_outcome(tiny(equities(tmp_path / "ticks"), goals=easy))
     assert found.verdict.verdict in VERDICTS
     notes = "\n".join(found.warnings)
@@ -31,6 +32,10 @@ def test_a_night_on_equities_states_its_profile_and_says_what_was_left_out(
     assert "rows repeat the row above, left out" in notes
     assert "classified by Lee and Ready" in notes
     assert "columns not used (trades): conditions" in notes
+
+    mlflow = MlflowClient(home.tracking_uri)
+    kept = mlflow.download_artifacts(found.mlflow_run_id, "validation/notes.json")
+    assert tuple(json.loads(Path(kept).read_text())["notes"]) == found.warnings
 
 
 def test_a_night_on_fx_passes_only_under_its_profile(

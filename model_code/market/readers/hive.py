@@ -291,7 +291,8 @@ def _key(inner: str) -> Key | str:
 def _require_symbol(table: pa.Table, path: str, day: InstrumentDay) -> None:
     if "symbol" not in table.column_names:
         return
-    others = [text for text in pc.unique(table["symbol"]).to_pylist() if text != day.symbol]
+    symbols = require(table, {"symbol": pa.string()}, path)["symbol"]
+    others = [text for text in pc.unique(symbols).to_pylist() if text != day.symbol]
     if others:
         found = "a null symbol" if others[0] is None else f"rows of {others[0]!r}"
         raise DataError(

@@ -46,13 +46,15 @@ def test_a_comparison_with_another_than_the_serving_version_is_outdated(
         verdict=verdict("no baseline" if compared is None else "pass"),
         benchmark=measured(compared),
         engine="onnxruntime-fp32",
-        days=[],
+        days=[{"instrument": "A"}],
+        notes=("A has no ticks on 2024-08-09",),
         drift={},
         pictures={},
         champion=serves,
         links={},
     )
     page, form = render(found), summary(found, "http://127.0.0.1")
+    assert "A has no ticks on 2024-08-09" in page
     assert ("Outdated comparison" in page) == ("outdated comparison" in form) == bool(words)
     assert words in found.outdated
     assert words in form

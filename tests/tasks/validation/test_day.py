@@ -397,3 +397,18 @@ def test_a_venue_with_crossed_quotes_fails_with_counts(fx: str) -> None:
     tolerant = validate_day(store.read(day), day, ValidationSpec(max_fault_fraction=0.198))
     assert tolerant.report.passed
     assert tolerant.clean.num_rows == 17_428 - 3_442
+
+
+def test_every_real_fx_day_passes_under_the_fx_profile_with_its_crossed_rows_set_aside(
+    fx: str,
+) -> None:
+    store = hive(fx)
+    for day in store.catalog():
+        loaded = store.load(day)
+        report = validate_day(
+            loaded.ticks, day, ValidationSpec(profile="fx"), notes=loaded.notes
+        ).report
+        assert report.passed, report.failures
+        crossed = report.faults.get("crossed_quote", 0)
+        assert (crossed > 0) == (day.symbol == "EURUSD.fxcm")
+        assert report.rows == report.clean + report.quarantined + report.repeated
