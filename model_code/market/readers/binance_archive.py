@@ -11,7 +11,7 @@ microseconds. Source: github.com/binance/binance-public-data.
 A row's time is `transaction_time`, the matching engine's clock, which also stamps trades
 (`event_time` is when the update was sent). Rows are put in the order of (time, update id); a row
 with an update id seen before is left out; both are counted. Symbols include the venue:
-`BTCUSDT.binance`.
+`BTCUSDT.binance`. A percent-encoded symbol in a file name is decoded.
 """
 
 import calendar

@@ -265,7 +265,7 @@ def test_trades_that_cover_less_than_half_of_the_quotes_hours_are_a_warning() ->
 
 def test_a_flag_of_0_and_1_is_read_and_other_integers_are_refused() -> None:
     flag = {"buyer_is_maker": pa.array([1, 0, None], pa.int64())}
-    found, notes = usable(make_trades([11, 12, 13], [100.0] * 3, **flag))  # type: ignore[arg-type]
+    found, notes = usable(make_trades([11, 12, 13], [100.0] * 3, **flag))
     assert found.sell.tolist() == [True, False]
     assert (notes.aggressor, notes.bad) == ("flag", 1)
     with pytest.raises(SchemaError, match="buyer_is_maker"):
