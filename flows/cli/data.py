@@ -100,9 +100,7 @@ def _description(uri: str, picture: Path, *, wide: bool) -> Iterator[RenderableT
             table.add_column(heading, justify="right", no_wrap=True)
         for day in description.days:
             cells = _cells(day)
-            table.add_row(
-                str(day.date), escape(day.symbol), *(cells[name] for name in headings)
-            )
+            table.add_row(str(day.date), escape(day.symbol), *(cells[name] for name in headings))
         yield table
     yield from map(escape, _assumed(description))
     yield f"picture: {escape(str(picture))}"
