@@ -11,9 +11,11 @@ from flows.cli.options import (
     PANELS,
     Data,
     Engines,
+    Network,
     SpecFile,
     default_of,
     market_uri,
+    preset,
     read_spec,
     settings_from_environment,
 )
@@ -44,6 +46,7 @@ def bench(
     repeat: Annotated[
         int, typer.Option(min=1, help="Measure this many times; report how well they agree.")
     ] = 1,
+    network: Network = None,
     spec: SpecFile = None,
 ) -> None:
     """Measure all engines of this machine side by side: latency, throughput, answers.
@@ -63,7 +66,7 @@ def bench(
             "open_loop_hz": open_loop_hz,
         },
     }
-    wanted = read_spec(NightlySpec, spec, changes)
+    wanted = read_spec(NightlySpec, spec, changes, preset(network))
     if "engines" not in wanted.benchmark.model_fields_set:  # set neither here nor in the file
         every = wanted.benchmark.model_copy(update={"engines": ENGINE_NAMES})
         wanted = wanted.model_copy(update={"benchmark": every})

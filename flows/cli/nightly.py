@@ -12,9 +12,11 @@ from flows.cli.options import (
     PANELS,
     Data,
     Engines,
+    Network,
     SpecFile,
     default_of,
     market_uri,
+    preset,
     read_spec,
     settings_from_environment,
 )
@@ -71,6 +73,7 @@ def nightly(
             show_default=default_of(NightlySpec, "validation.max_fault_fraction"),
         ),
     ] = None,
+    network: Network = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -175,7 +178,9 @@ def nightly(
     }
     from flows.runs.local import run_nightly
 
-    outcome = run_nightly(read_spec(NightlySpec, spec, changes), settings, refresh=refresh)
+    outcome = run_nightly(
+        read_spec(NightlySpec, spec, changes, preset(network)), settings, refresh=refresh
+    )
     from flows.cli.tables import outcome_tables  # imports Prefect: after its environment is set
 
     out.print(outcome_tables(outcome))

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from model_code.errors import ConfigError
-from model_code.settings import ENGINE_NAMES, Settings, Spec
+from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec
 
 
 class _Panels(NamedTuple):
@@ -52,6 +52,15 @@ Engines = Annotated[
 ]
 
 
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Network and training that suit it: {', '.join(PRESETS)} (docs/models.md).",
+        show_default="design",
+    ),
+]
+
+
 def default_of(kind: type[BaseModel], field: str) -> str:
     """Return a field's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
     name, _, rest = field.partition(".")
@@ -83,8 +92,34 @@ def market_uri(data: str | None, settings: Settings) -> str | None:
     return str(Path(uri).expanduser().resolve())
 
 
-def read_spec(kind: type[S], path: Path | None, changes: dict[str, Any]) -> S:
+def preset(network: str | None) -> dict[str, Any]:
+    """The named starting point, or none.
+
+    Raises:
+        ConfigError: there is no preset of this name.
+    """
+    if network is None:
+        return {}
+    if network not in PRESETS:
+        raise ConfigError(
+            f"no network named {network!r}", remedy=f"choose one of {', '.join(PRESETS)}"
+        )
+    return PRESETS[network]
+
+
+def read_spec(
+    kind: type[S],
+    path: Path | None,
+    changes: dict[str, Any],
+    start: dict[str, Any] | None = None,
+) -> S:
     """Read a specification from a YAML file and change some values; None keeps a value.
+
+    Args:
+        kind: of specification.
+        path: YAML file; None: the defaults.
+        changes: override the file.
+        start: values that the file overrides, e.g. a preset.
 
     Raises:
         ConfigError: it cannot be read, or a value is wrong.
@@ -93,7 +128,7 @@ def read_spec(kind: type[S], path: Path | None, changes: dict[str, Any]) -> S:
         document = yaml.safe_load(path.read_text()) if path else {}
         if not isinstance(document, dict):
             raise ConfigError("a specification must be a mapping", where=str(path))
-        return kind.model_validate(_merged(document, changes))
+        return kind.model_validate(_merged(_merged(start or {}, document), changes))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the specification: {error}", where=str(path)) from error
     except ValidationError as error:

@@ -18,17 +18,19 @@ from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32, open_graph
 from model_code.engines.openvino_engine import OpenVinoEngine
 from model_code.engines.packaged import EngineFile
 from model_code.engines.protocol import EngineSource, Predictor
-from model_code.errors import IntegrityError
+from model_code.errors import EngineUnavailableError, IntegrityError
 from model_code.export import graph, pruning
 from model_code.models import network
+from model_code.models.predictor import WindowModel
 
 _CODE = hash_path(Path(pruning.__file__))
 
 
-def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, EngineFile]:
+def narrow_network(source: EngineSource) -> tuple[WindowModel, EngineFile]:
     """The pruned network of `source`, from the cache if it is there.
 
     Raises:
+        EngineUnavailableError: the network has no feed-forward layers.
         EngineError: calibration windows are missing, invalid or too few.
         StorageError: the cache cannot be written.
     """
@@ -39,10 +41,15 @@ def narrow_network(source: EngineSource) -> tuple[network.FinancialPredictor, En
     path, facts = folder / f"{stem}.pt", folder / f"{stem}.json"
     with FileLock(folder / f"{stem}.lock"):
         try:
-            narrow = network.load(path)
+            narrow: WindowModel = network.load(path)
             recipe = json.loads(facts.read_text())
         except (IntegrityError, OSError, ValueError):  # missing or damaged: pruned again
-            found = pruning.choose(network.load(source.model), windows)
+            model = network.load(source.model)
+            if not isinstance(model, network.FinancialPredictor):
+                raise EngineUnavailableError(
+                    f"a network of kind {model.spec.KIND} has no feed-forward layers to prune"
+                ) from None
+            found = pruning.choose(model, windows)
             narrow = found.model
             recipe = {
                 "feed_forward": found.width,

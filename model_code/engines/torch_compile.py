@@ -25,6 +25,7 @@ from model_code.engines.protocol import Predictor, check_windows
 from model_code.engines.torch_engines import TorchFloat32
 from model_code.errors import EngineError
 from model_code.models import network
+from model_code.models.predictor import WindowModel
 from model_code.settings import (
     FEATURE_COUNT,
     MAX_BATCH_SIZE,
@@ -70,7 +71,7 @@ class TorchCompiled(TorchFloat32):
 
 
 class _CompiledPredictor:
-    def __init__(self, model: network.FinancialPredictor, device: str) -> None:
+    def __init__(self, model: WindowModel, device: str) -> None:
         self._device = device
         torch.compiler.reset()  # graphs of an earlier network count against the recompile limit
         forward: dict[int, Callable[[Tensor], Tensor]] = {}
@@ -110,7 +111,7 @@ class _CompiledPredictor:
 class _Several(torch.nn.Module):
     """The same network in another module, because torch caches compiled graphs by their code."""
 
-    def __init__(self, model: network.FinancialPredictor) -> None:
+    def __init__(self, model: WindowModel) -> None:
         super().__init__()
         self.model = model
 

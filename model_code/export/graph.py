@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model_code.artifacts import atomic_file
 from model_code.errors import ExportError
-from model_code.models.network import FinancialPredictor
+from model_code.models.predictor import WindowModel
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,
@@ -52,9 +52,7 @@ class ExportReport:
     file_bytes: int
 
 
-def export_torchscript(
-    model: FinancialPredictor, example_BTF: np.ndarray, path: Path
-) -> ExportReport:
+def export_torchscript(model: WindowModel, example_BTF: np.ndarray, path: Path) -> ExportReport:
     """Trace the network in evaluation mode, on the CPU.
 
     Args:
@@ -90,7 +88,7 @@ def export_torchscript(
     return ExportReport("torchscript", None, error, PARITY_BATCHES, path.stat().st_size)
 
 
-def export_onnx(model: FinancialPredictor, example_BTF: np.ndarray, path: Path) -> ExportReport:
+def export_onnx(model: WindowModel, example_BTF: np.ndarray, path: Path) -> ExportReport:
     """Write `input__0` float32 [batch, 64, 16] -> `output__0` float32 [batch, 2], one file.
 
     Args:
@@ -178,7 +176,7 @@ def check_onnx(path: Path) -> int:
     return ONNX_OPSET
 
 
-def _check(model: FinancialPredictor, example_BTF: np.ndarray) -> None:
+def _check(model: WindowModel, example_BTF: np.ndarray) -> None:
     if model.training:
         raise ExportError(
             "the network is in training mode, so dropout would be exported",
@@ -195,7 +193,7 @@ def _check(model: FinancialPredictor, example_BTF: np.ndarray) -> None:
 
 
 def _parity(
-    model: FinancialPredictor,
+    model: WindowModel,
     answer: Callable[[np.ndarray], np.ndarray],
     example_BTF: np.ndarray,
     path: Path,

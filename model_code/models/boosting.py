@@ -12,12 +12,9 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from model_code.features.windows import gather
+from model_code.models.summaries import summaries
 from model_code.training.metrics import classification
 
-LAGS = (1, 2, 4)  # steps before the last
-SPANS = (4, 16, 64)  # trailing steps averaged
-CHUNK = 4096
 SETTINGS = {
     "max_iter": 400,
     "learning_rate": 0.1,
@@ -82,15 +79,3 @@ def fit_baseline(
         iterations=int(model.n_iter_),
         fit_seconds=seconds,
     )
-
-
-def summaries(features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
-    """Float32 (B, 112): each window's last row, lagged rows, and means over trailing spans."""
-    parts = []
-    for start in range(0, len(ends_B), CHUNK):
-        x_BTF = gather(features_NF, ends_B[start : start + CHUNK])
-        rows = [x_BTF[:, -1 - lag] for lag in (0, *LAGS)]
-        means = [x_BTF[:, -span:].mean(axis=1) for span in SPANS]
-        parts.append(np.concatenate(rows + means, axis=1))
-    x_BG: np.ndarray = np.concatenate(parts)
-    return x_BG

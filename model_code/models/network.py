@@ -10,29 +10,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from model_code.artifacts import atomic_file
-from model_code.errors import DataError, IntegrityError
+from model_code.errors import IntegrityError
 from model_code.models.dropout import BitDropout
-from model_code.settings import CLASS_COUNT, FEATURE_COUNT, SEQUENCE_LENGTH, NetworkSpec
+from model_code.models.mlp import SummaryMlp, mlp_flops
+from model_code.models.predictor import WindowModel
+from model_code.settings import (
+    CLASS_COUNT,
+    FEATURE_COUNT,
+    SEQUENCE_LENGTH,
+    AnyNetworkSpec,
+    MlpSpec,
+    NetworkSpec,
+)
 
 FORMAT = "tickline-network-1"
-CLAMP = 10.0  # standard deviations; one outlier must not saturate the network or FP16
+NETWORK_SPECS: TypeAdapter[NetworkSpec | MlpSpec] = TypeAdapter(AnyNetworkSpec)
 SHIFT = 3.0  # standard deviations; zero, the convolution's padding, then means "no row"
-ROWS_PER_CHUNK = 1 << 20
 
 
-class FinancialPredictor(nn.Module):
-    """Raw features of one window -> logits of (no opportunity, opportunity) within the horizon.
+class FinancialPredictor(WindowModel):
+    """The design's network.
 
-    Standardisation is part of the graph, so callers pass raw features. There is no positional
-    encoding: the encoder can identify the newest row only by the zeros of the convolution's
-    padding. Standardised features are therefore shifted, so that no row looks like a zero. Without
-    the shift the network learns several times more slowly to attend to the end of the window.
+    There is no positional encoding: the encoder can identify the newest row only by the zeros of
+    the convolution's padding. Standardised features are therefore shifted, so that no row looks
+    like a zero. Without the shift the network learns several times more slowly to attend to the end
+    of the window.
     Layers follow Vaswani et al. (2017), "Attention Is All You Need", post-norm, with torch's
     defaults.
 
@@ -40,14 +47,11 @@ class FinancialPredictor(nn.Module):
         spec: sizes; heads must divide d_model.
     """
 
-    feature_mean_F: Tensor
-    feature_std_F: Tensor
+    spec: NetworkSpec
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.register_buffer("feature_mean_F", torch.zeros(FEATURE_COUNT))
-        self.register_buffer("feature_std_F", torch.ones(FEATURE_COUNT))
         self.convolution = nn.Conv1d(FEATURE_COUNT, spec.d_model, kernel_size=3, padding=1)
         layer = nn.TransformerEncoderLayer(
             spec.d_model, spec.heads, spec.feed_forward, spec.dropout, batch_first=True
@@ -65,54 +69,7 @@ class FinancialPredictor(nn.Module):
 
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped and shifted."""
-        z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
-        return z_BTF.clamp(-CLAMP, CLAMP) + SHIFT
-
-    def fit_standardisation(
-        self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
-    ) -> None:
-        """Set the graph's mean and standard deviation from training rows only.
-
-        A constant feature gets deviation 1, so that it cannot explode later.
-
-        Args:
-            features_NF: feature table, possibly memory-mapped; read in chunks.
-            rows_N: boolean, the rows to use; None means all.
-
-        Raises:
-            DataError: no rows, the wrong number of features, or a non-finite value.
-        """
-        if features_NF.ndim != 2 or features_NF.shape[1] != FEATURE_COUNT:
-            raise DataError(
-                f"features have shape {features_NF.shape}, expected (rows, {FEATURE_COUNT})",
-                remedy="build the feature table again with this version",
-            )
-        count, mean_F, square_F = 0, np.zeros(FEATURE_COUNT), np.zeros(FEATURE_COUNT)
-        for start in range(0, len(features_NF), ROWS_PER_CHUNK):
-            rows = slice(start, start + ROWS_PER_CHUNK)
-            chunk_NF = features_NF[rows] if rows_N is None else features_NF[rows][rows_N[rows]]
-            chunk_NF = chunk_NF.astype(np.float64)
-            if len(chunk_NF) == 0:
-                continue
-            if not np.isfinite(chunk_NF).all():
-                column = int(np.flatnonzero(~np.isfinite(chunk_NF).all(axis=0))[0])
-                raise DataError(
-                    "a feature of a training row is not finite",
-                    where=f"feature {column}, rows {start} to {start + len(features_NF[rows])}",
-                    remedy="quarantine its tick (validation), then build the features again",
-                )
-            # merge means and squared deviations by chunks (Chan, Golub, LeVeque 1983)
-            total, delta_F = count + len(chunk_NF), chunk_NF.mean(axis=0) - mean_F
-            square_F += chunk_NF.var(axis=0) * len(chunk_NF)
-            square_F += delta_F**2 * (count * len(chunk_NF) / total)
-            mean_F += delta_F * (len(chunk_NF) / total)
-            count = total
-        if count == 0:
-            raise DataError("no training row to fit the standardisation on")
-        std_F = np.sqrt(square_F / count)
-        std_F[std_F <= 1e-6 * np.maximum(np.abs(mean_F), 1e-6)] = 1.0
-        self.feature_mean_F.copy_(torch.from_numpy(mean_F))
-        self.feature_std_F.copy_(torch.from_numpy(std_F))
+        return super().standardise(x_BTF) + SHIFT
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -120,11 +77,18 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops_per_window(spec: NetworkSpec) -> int:
+def build(spec: NetworkSpec | MlpSpec) -> WindowModel:
+    """A network of this kind and these sizes, with fresh weights."""
+    return SummaryMlp(spec) if isinstance(spec, MlpSpec) else FinancialPredictor(spec)
+
+
+def flops_per_window(spec: NetworkSpec | MlpSpec) -> int:
     """Floating-point operations of one window's forward pass (a multiply-add counts as two).
 
-    Counts the matrix products only: 147.2 million for the default sizes.
+    Counts the matrix products only: 147.2 million for the design's default sizes.
     """
+    if isinstance(spec, MlpSpec):
+        return mlp_flops(spec)
     steps, width = SEQUENCE_LENGTH, spec.d_model
     convolution = steps * FEATURE_COUNT * 3 * width
     projections = steps * width * 4 * width  # query, key, value, out
@@ -144,7 +108,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(model: FinancialPredictor, path: Path) -> None:
+def save(model: WindowModel, path: Path) -> None:
     """Write the network, its sizes and a digest of its weights, atomically.
 
     Raises:
@@ -163,7 +127,7 @@ def save(model: FinancialPredictor, path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path) -> FinancialPredictor:
+def load(path: Path) -> WindowModel:
     """Read a network in evaluation mode, on the CPU, without executing any code from the file.
 
     Raises:
@@ -175,7 +139,7 @@ def load(path: Path) -> FinancialPredictor:
             raise ValueError(f"format {payload['format']!r}, expected {FORMAT!r}")
         if payload["sha256"] != state_digest(payload["state"]):
             raise ValueError("the weights differ from those that were saved")
-        model = FinancialPredictor(NetworkSpec.model_validate(payload["spec"]))
+        model = build(NETWORK_SPECS.validate_python(payload["spec"]))
         model.load_state_dict(payload["state"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise _unusable(path, error) from error

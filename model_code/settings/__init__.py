@@ -25,11 +25,14 @@ from model_code.settings.contract import (
 from model_code.settings.environment import (
     Settings,
 )
+from model_code.settings.presets import PRESETS
 from model_code.settings.specs import (
+    AnyNetworkSpec,
     Batches,
     BenchmarkSpec,
     FeatureSpec,
     Fraction,
+    MlpSpec,
     Names,
     NetworkSpec,
     NightlySpec,
@@ -59,15 +62,18 @@ __all__ = [
     "ONNX_OPSET",
     "OUTPUT_NAME",
     "PREFERRED_BATCH_SIZES",
+    "PRESETS",
     "PREVIOUS_ALIAS",
     "REFERENCE_ENGINE",
     "SEQUENCE_LENGTH",
     "TENSORRT_WORKSPACE_BYTES",
     "TRITON_ROW",
+    "AnyNetworkSpec",
     "Batches",
     "BenchmarkSpec",
     "FeatureSpec",
     "Fraction",
+    "MlpSpec",
     "Names",
     "NetworkSpec",
     "NightlySpec",

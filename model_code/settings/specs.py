@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from model_code.settings.contract import (
     ENGINE_NAMES,
@@ -75,6 +83,26 @@ class NetworkSpec(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
 
+class MlpSpec(Spec):
+    """A multi-layer perceptron's sizes; it sees summaries of the window, as boosting does."""
+
+    KIND: Literal["mlp"] = "mlp"
+    hidden: PositiveInt = 256
+    layers: PositiveInt = 2  # hidden layers
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+
+
+def _network_kind(value: object) -> str:
+    kind = value.get("KIND") if isinstance(value, dict) else getattr(value, "KIND", None)
+    return str(kind or NetworkSpec.model_fields["KIND"].default)
+
+
+AnyNetworkSpec = Annotated[
+    Annotated[NetworkSpec, Tag("conv-transformer")] | Annotated[MlpSpec, Tag("mlp")],
+    Discriminator(_network_kind),
+]
+
+
 class TrainingSpec(Spec):
     """AdamW, cosine annealing with warm-up, mixed precision.
 
@@ -144,7 +172,7 @@ class NightlySpec(Spec):
     validation: ValidationSpec = ValidationSpec()
     features: FeatureSpec = FeatureSpec()
     split: SplitSpec = SplitSpec()
-    network: NetworkSpec = NetworkSpec()
+    network: AnyNetworkSpec = NetworkSpec()
     training: TrainingSpec = TrainingSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate

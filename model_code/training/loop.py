@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_code.errors import ConfigError, DataError
-from model_code.models.network import FinancialPredictor
-from model_code.settings import NetworkSpec, TrainingSpec
+from model_code.models import network
+from model_code.models.predictor import WindowModel
+from model_code.settings import MlpSpec, NetworkSpec, TrainingSpec
 from model_code.training import checkpoint, ranks, sampling
 from model_code.training.evaluation import evaluate
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
@@ -41,7 +42,7 @@ class TrainingResult:
         samples_per_s: training windows per second over the whole history.
     """
 
-    model: FinancialPredictor
+    model: WindowModel
     history: tuple[EpochMetrics, ...]
     best_epoch: int
     resumed_from: int | None
@@ -58,7 +59,7 @@ def train(
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
     *,
-    network_spec: NetworkSpec,
+    network_spec: NetworkSpec | MlpSpec,
     training_spec: TrainingSpec,
     checkpoints: Path,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
@@ -94,7 +95,7 @@ def train(
         precision, reason = resolve_precision(spec.precision, group.device)
 
         torch.manual_seed(spec.seed)
-        model = FinancialPredictor(network_spec)
+        model = network.build(network_spec)
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
         labels = (labels_N[train_ends], labels_N[validation_ends])
         key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
@@ -159,7 +160,7 @@ def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
 
 
 def _key(
-    model: FinancialPredictor, spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
+    model: WindowModel, spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
 ) -> str:
     """Key of the inputs; mean and deviation represent the training features."""
     return checkpoint.key(

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model_code.errors import DataError
 from model_code.features.windows import gather
-from model_code.models.network import FinancialPredictor
+from model_code.models.predictor import WindowModel
 from model_code.settings import TrainingSpec
 from model_code.training import ranks
 from model_code.training.sampling import seed_of
@@ -49,7 +49,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        model: FinancialPredictor,
+        model: WindowModel,
         spec: TrainingSpec,
         group: ranks.Ranks,
         precision: str,

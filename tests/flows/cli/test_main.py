@@ -17,7 +17,14 @@ from flows.runs import local
 from infra.triton.benchmark_row import NOT_INSTALLED
 from model_code import __version__
 from model_code.errors import ConfigError, MarketError
-from model_code.settings import ENGINE_NAMES, TRITON_ROW, NightlySpec, Settings
+from model_code.settings import (
+    ENGINE_NAMES,
+    TRITON_ROW,
+    MlpSpec,
+    NetworkSpec,
+    NightlySpec,
+    Settings,
+)
 from tests.support.market import hive
 
 runner = CliRunner()
@@ -140,6 +147,25 @@ def test_options_become_the_specification(asked: list[tuple[NightlySpec, bool]])
     assert spec.features.horizon_ms == 50
     assert spec.validation.max_fault_fraction == 0.2
     assert spec.benchmark.measured == ("torch-fp32", "openvino-fp32")
+
+
+def test_a_named_network_is_a_preset_that_file_and_options_override(
+    asked: list[tuple[NightlySpec, bool]], tmp_path: Path
+) -> None:
+    invoke("nightly", "--network", "mlp")
+    invoke("nightly", "--network", "design")
+    sizes = tmp_path / "sizes.yaml"
+    sizes.write_text("network: {hidden: 32}\ntraining: {epochs: 9}\n")
+    invoke("nightly", "--network", "mlp", "--spec", str(sizes), "--learning-rate", "0.002")
+    plain_mlp, design, changed = (spec for spec, _ in asked)
+    assert plain_mlp.network == MlpSpec()
+    assert plain_mlp.training.windows_per_epoch == plain_mlp.split.train_windows == 65536
+    assert design.network == NetworkSpec()
+    assert design.training == NightlySpec().training
+    assert changed.network == MlpSpec(hidden=32)
+    assert (changed.training.epochs, changed.training.learning_rate) == (9, 0.002)
+    with pytest.raises(ConfigError, match="no network named 'lstm'"):
+        invoke("nightly", "--network", "lstm")
 
 
 def test_without_options_the_specification_is_the_default(

@@ -5,6 +5,7 @@ import pytest
 
 from model_code.errors import DataError
 from model_code.models import boosting
+from model_code.models.summaries import summaries
 
 
 @pytest.fixture(scope="module", name="table")
@@ -18,7 +19,7 @@ def learnable_table():
 
 def test_summaries_are_last_row_lags_and_trailing_means(table):
     features_NF, _, ends = table
-    x_BG = boosting.summaries(features_NF, ends[[0, 100]])
+    x_BG = summaries(features_NF, ends[[0, 100]])
     assert x_BG.shape == (2, 16 * 7)
     assert x_BG.dtype == np.float32
     np.testing.assert_array_equal(x_BG[1, :16], features_NF[163])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from model_code.errors import DataError, IntegrityError
-from model_code.models import network
+from model_code.models import network, predictor
 from model_code.models.dropout import BitDropout
 from model_code.settings import NetworkSpec
 
@@ -80,7 +80,7 @@ def test_standardisation_does_not_depend_on_the_chunks(monkeypatch):
     features_NF = np.random.default_rng(1).normal(1e4, 1.0, (1000, 16)).astype(np.float32)
     whole, chunked = perturbed(), perturbed()
     whole.fit_standardisation(features_NF)
-    monkeypatch.setattr(network, "ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr(predictor, "ROWS_PER_CHUNK", 7)
     chunked.fit_standardisation(features_NF)
     torch.testing.assert_close(chunked.feature_mean_F, whole.feature_mean_F)
     torch.testing.assert_close(chunked.feature_std_F, whole.feature_std_F, rtol=1e-5, atol=0)

@@ -1,0 +1,83 @@
+"""The multi-layer perceptron: the same interface as the design's network."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from model_code.models import network
+from model_code.models.mlp import SummaryMlp, mlp_flops
+from model_code.models.summaries import COUNT, summaries, summarise
+from model_code.settings import (
+    FEATURE_COUNT,
+    SEQUENCE_LENGTH,
+    MlpSpec,
+    NetworkSpec,
+    NightlySpec,
+)
+
+SPEC = MlpSpec(hidden=24, layers=2)
+
+
+@pytest.fixture(scope="module", name="x_BTF")
+def windows() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return rng.normal(1.0, 2.0, (96, SEQUENCE_LENGTH, FEATURE_COUNT)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(x_BTF: np.ndarray) -> SummaryMlp:
+    torch.manual_seed(5)
+    made = SummaryMlp(SPEC)
+    made.fit_standardisation(x_BTF.reshape(-1, FEATURE_COUNT))
+    return made.eval()
+
+
+def test_the_graph_sees_the_columns_that_boosting_sees(x_BTF: np.ndarray) -> None:
+    rows_NF = x_BTF.reshape(-1, FEATURE_COUNT)
+    ends_B = np.arange(len(x_BTF)) * SEQUENCE_LENGTH + SEQUENCE_LENGTH - 1
+    found_BG = summarise(torch.from_numpy(x_BTF)).numpy()
+    assert found_BG.shape == (len(x_BTF), COUNT)
+    np.testing.assert_allclose(found_BG, summaries(rows_NF, ends_B), rtol=1e-5, atol=1e-5)
+
+
+def test_logits_depend_on_the_summaries_alone(model: SummaryMlp, x_BTF: np.ndarray) -> None:
+    swapped = x_BTF.copy()
+    swapped[:, [20, 30]] = swapped[:, [30, 20]]  # in the same trailing means, no lagged row
+    with torch.inference_mode():
+        before, after = (model(torch.from_numpy(x)) for x in (x_BTF, swapped))
+    np.testing.assert_allclose(before, after, atol=1e-5)
+    assert before.shape == (len(x_BTF), 2)
+
+
+def test_it_is_saved_and_read_back_as_its_own_kind(
+    model: SummaryMlp, x_BTF: np.ndarray, tmp_path: Path
+) -> None:
+    network.save(model, tmp_path / "model.pt")
+    found = network.load(tmp_path / "model.pt")
+    assert isinstance(found, SummaryMlp)
+    assert found.spec == SPEC
+    with torch.inference_mode():
+        x = torch.from_numpy(x_BTF)
+        assert torch.equal(found(x), model(x))
+
+
+def test_flops_count_the_products() -> None:
+    assert mlp_flops(MlpSpec(hidden=10, layers=1)) == 2 * (COUNT * 10 + 10 * 2)
+    assert mlp_flops(MlpSpec(hidden=10, layers=3)) == 2 * (COUNT * 10 + 2 * 100 + 10 * 2)
+    assert network.flops_per_window(SPEC) == mlp_flops(SPEC)
+
+
+def test_a_specification_without_a_kind_is_of_the_designs_network() -> None:
+    assert NightlySpec.model_validate({"network": {"d_model": 16}}).network == NetworkSpec(
+        d_model=16
+    )
+    found = NightlySpec.model_validate({"network": {"KIND": "mlp", "hidden": 8}}).network
+    assert found == MlpSpec(hidden=8)
+    assert NightlySpec.model_validate_json(NightlySpec(network=found).model_dump_json()) == (
+        NightlySpec(network=found)
+    )
+    with pytest.raises(ValidationError, match="d_model"):
+        NightlySpec.model_validate({"network": {"KIND": "mlp", "d_model": 8}})
