@@ -1,7 +1,7 @@
 """From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
 from model_code.benchmark.goals import Goals
-from model_code.engines.registry import ENGINES
+from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
 from model_code.settings import REFERENCE_ENGINE, NightlySpec
 from tasks.caching.stage import RunRef
@@ -44,7 +44,7 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     boosting = baseline(run, table, windows, spec.training.seed)
     network = train(run, table, windows, spec.network, spec.training)
     exported = export(run, table, windows, network.model)
-    engines = tuple(_build(run, name, network, exported) for name in spec.benchmark.measured)
+    engines = tuple(_build(run, name, spec, network, exported) for name in spec.benchmark.measured)
     return Candidate(
         notes=day_notes(days),
         table=table,
@@ -80,14 +80,18 @@ def judge_candidate(
 
 
 def _build(
-    run: RunRef, name: str, network: TrainedNetwork, exported: ExportedNetwork
+    run: RunRef,
+    name: str,
+    spec: NightlySpec,
+    network: TrainedNetwork,
+    exported: ExportedNetwork,
 ) -> BuiltEngine:
     """Build one engine; if that fails, the run continues with the others and reports it.
 
     Raises:
         EngineError: it is the reference engine.
     """
-    reason = ENGINES[name].availability()
+    reason = ENGINES[name].availability() or unsuitable(name, spec.network)
     try:
         return build_engine(run, name, network.model, exported, reason)
     except EngineError as error:

@@ -12,6 +12,7 @@ from model_code.engines.pruned_engines import (
 from model_code.engines.tensorrt_engine import TensorRTEngine
 from model_code.engines.torch_compile import TorchCompiled
 from model_code.engines.torch_engines import TorchFloat32, TorchMixed
+from model_code.settings import MlpSpec, NetworkSpec
 
 _ALL: tuple[Engine, ...] = (
     TorchFloat32(),
@@ -37,3 +38,10 @@ ENGINES: dict[str, Engine] = {engine.name: engine for engine in _ALL}
 def available() -> dict[str, str | None]:
     """Every engine's name, with None or the reason why it cannot run on this machine."""
     return {name: engine.availability() for name, engine in ENGINES.items()}
+
+
+def unsuitable(name: str, spec: NetworkSpec | MlpSpec) -> str | None:
+    """Why an engine cannot be built from a network of this kind, on any machine; else None."""
+    if name.split("-")[1] in ("pruned", "sparse") and not isinstance(spec, NetworkSpec):
+        return f"a network of kind {spec.KIND} has no feed-forward layers to prune"
+    return None

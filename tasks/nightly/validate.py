@@ -85,10 +85,18 @@ def _sentences(report: DayReport, notes: DayNotes) -> Iterator[str]:
             (trades.empty, "trades of size 0 left out"),
             (trades.outside, "trades outside the quotes' hours"),
         ]
-    yield from (f"{count:,} {text}" for count, text in counts if count)
+    yield from (_spelled(count, text) for count, text in counts if count)
     if notes.aggressor == "Lee-Ready":
         yield "trades without an aggressor flag: classified by Lee and Ready"
     yield from notes.warnings
+
+
+def _spelled(count: int, text: str) -> str:
+    """`5 rows quarantined`, `1 row quarantined`."""
+    if count == 1:
+        noun, _, rest = text.partition(" ")
+        text = f"{noun.removesuffix('s')} {rest.replace('repeat ', 'repeats ', 1)}"
+    return f"{count:,} {text}"
 
 
 def judge_coverage(

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from model_code.engines.protocol import EngineSource
-from model_code.engines.registry import ENGINES
+from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineUnavailableError
 from model_code.export.graph import export_onnx, export_torchscript
 from model_code.models import network
 from model_code.models.mlp import SummaryMlp, mlp_flops
-from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, MlpSpec
+from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, MlpSpec, NetworkSpec
 
 SPEC = MlpSpec(hidden=24, layers=2)
 PRUNED = ("onnxruntime-pruned", "openvino-pruned", "openvino-pruned-bf16")
@@ -65,6 +65,12 @@ def test_every_engine_of_this_machine_answers_as_the_network(
         expected_BC = model(torch.from_numpy(x_BTF)).numpy()
     found_BC = engine.load(tmp_path).predict(x_BTF)
     np.testing.assert_allclose(found_BC, expected_BC, atol=TOLERANCE[sidecar.precision])
+
+
+def test_only_engines_that_prune_are_unsuitable_and_only_for_the_perceptron() -> None:
+    assert [name for name in ENGINES if unsuitable(name, SPEC)] == [*PRUNED, "tensorrt-sparse"]
+    assert not any(unsuitable(name, NetworkSpec()) for name in ENGINES)
+    assert "kind mlp has no feed-forward layers" in str(unsuitable(PRUNED[0], SPEC))
 
 
 @pytest.mark.parametrize("name", PRUNED)
