@@ -94,8 +94,8 @@ def _sentences(report: DayReport, notes: DayNotes) -> Iterator[str]:
 def _spelled(count: int, text: str) -> str:
     """`5 rows quarantined`, `1 row quarantined`."""
     if count == 1:
-        noun, _, rest = text.partition(" ")
-        text = f"{noun.removesuffix('s')} {rest.replace('repeat ', 'repeats ', 1)}"
+        for plural, one in (("rows ", "row "), ("trades ", "trade "), ("repeat ", "repeats ")):
+            text = text.replace(plural, one, 1)
     return f"{count:,} {text}"
 
 

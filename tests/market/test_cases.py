@@ -229,7 +229,7 @@ def test_h12b_a_trade_at_price_0_is_counted_and_left_out(cases):
     for day in (first, second):
         assert day.report.passed
         assert day.counts == (3000, 3000, 0, 0)
-        assert day.summary == ("1 bad trades left out",)
+        assert day.summary == ("1 bad trade left out",)
 
 
 def test_h12c_trades_of_size_0_are_counted_and_left_out(cases):
@@ -282,7 +282,7 @@ def test_h30_only_the_row_that_is_stamped_ahead_is_quarantined(cases):
         assert day.counts == (3000, 2999, 1, 0)
         assert day.report.faults == {"clock_back": 1}
         assert [sample.row for sample in day.report.samples] == [100]
-        assert day.summary == ("1 rows quarantined (clock_back)",)
+        assert day.summary == ("1 row quarantined (clock_back)",)
 
 
 def test_h32_symbols_with_brackets_are_printed_as_they_are(cases, tmp_path):

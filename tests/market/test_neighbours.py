@@ -116,7 +116,7 @@ def test_a_row_that_equals_the_row_above_is_dropped_and_counted(tmp_path, reader
     found = judge(root, day_of(root, date), SPEC)
     assert found.counts == (ROWS + 1, ROWS, 0, 1)
     assert found.report.passed
-    assert found.summary == ("1 rows repeat the row above, left out",)
+    assert found.summary == ("1 row repeats the row above, left out",)
 
 
 @each_date
@@ -127,7 +127,7 @@ def test_a_repeated_update_id_of_an_archive_is_dropped_and_counted(tmp_path, dat
     root = binance(tmp_path, quotes)
     found = judge(root, day_of(root, date), SPEC)
     assert found.counts == (ROWS, ROWS, 0, 0)
-    assert found.summary == ("1 rows repeat an update id, left out",)
+    assert found.summary == ("1 row repeats an update id, left out",)
 
 
 @each_reader
@@ -173,7 +173,7 @@ def test_one_stamp_of_an_archive_ahead_or_behind_is_moved_and_counted(tmp_path, 
     found = judge(root, day_of(root, date), SPEC)
     assert found.notes.moved == 1
     assert found.report.rows == ROWS
-    assert "1 rows put in order by update id" in found.summary
+    assert "1 row put in order by update id" in found.summary
 
 
 @each_trades

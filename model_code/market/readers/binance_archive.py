@@ -150,7 +150,7 @@ class BinanceArchiveStore:
         ]
         passed += [
             PassedOver(relative(path, self._root), "unpacked copy of an archive beside it")
-            for path in self._copies
+            for path in sorted(self._copies)
         ]
         days = self._days
         used = {
@@ -229,34 +229,51 @@ class BinanceArchiveStore:
                 named.setdefault(key, []).append(path)
         return named
 
-    @property
-    def _copies(self) -> list[str]:
-        return [
+    @cached_property
+    def _copies(self) -> frozenset[str]:
+        return frozenset(
             path
             for paths in self._named.values()
             for path in paths
             if not path.endswith(".zip") and any(other.endswith(".zip") for other in paths)
-        ]
+        )
 
     @cached_property
     def _days(self) -> dict[str, dict[Key, str]]:
         """The file of each instrument-day, by kind."""
         days: dict[str, dict[Key, str]] = {kind: {} for kind in KINDS}
-        copies = set(self._copies)
         for (kind, symbol, text), paths in sorted(self._named.items()):
-            files = [path for path in paths if path not in copies]
-            for date in self._dates(kind, text, files[0]):
-                known = days[kind].get((date, symbol), files[0])
-                for other in (known, *files[1:]):
-                    if other != files[0]:
-                        raise MarketError(
-                            f"two archives hold the {kind} of {symbol} on {date}",
-                            where=f"{relative(other, self._root)}, "
-                            f"{relative(files[0], self._root)} in {self._root}",
-                            remedy="remove one of them, or name a folder with one market",
-                        )
-                days[kind][date, symbol] = files[0]
+            path = next(path for path in paths if path not in self._copies)
+            for date in self._dates(kind, text, path):
+                days[kind][date, symbol] = self._only(kind, symbol, date) or path
         return days
+
+    def _only(self, kind: str, symbol: str, date: dt.date) -> str | None:
+        """The daily or monthly file of an instrument-day, found by name; None if there is none.
+
+        Raises:
+            MarketError: two files hold it.
+        """
+        found = [
+            path
+            for text in (str(date), f"{date:%Y-%m}")
+            for path in self._named.get((kind, symbol, text), [])
+            if path not in self._copies
+        ]
+        if len(found) < 2:
+            return found[0] if found else None
+        with_rows = [path for path in found if self._has_rows(path, kind, date)]
+        if len(with_rows) > 1:
+            raise MarketError(
+                f"two archives hold the {kind} of {symbol} on {date}",
+                where=f"{relative(with_rows[0], self._root)}, "
+                f"{relative(with_rows[1], self._root)} in {self._root}",
+                remedy="remove one of them, or name a folder with one market",
+            )
+        return (with_rows or found)[0]
+
+    def _has_rows(self, path: str, kind: str, date: dt.date) -> bool:
+        return bool((self._whole(path, kind)["timestamp"].dt.date() == date).any())
 
     def _dates(self, kind: str, text: str, path: str) -> list[dt.date]:
         try:
@@ -274,20 +291,21 @@ class BinanceArchiveStore:
         return [first + dt.timedelta(days=i) for i in range(days)]
 
     def _path(self, kind: str, day: InstrumentDay) -> str:
-        try:
-            return self._days[kind][day.date, day.symbol.removesuffix(f".{VENUE}")]
-        except KeyError as error:
+        # by name: the catalogue reads monthly archives, one day must not
+        path = self._only(kind, day.symbol.removesuffix(f".{VENUE}"), day.date)
+        if path is None:
             raise MarketError(
                 f"no {kind} archive of {day.symbol} on {day.date}",
                 where=self._root,
                 remedy="download it: tickline data download --help",
-            ) from error
+            )
+        return path
 
     def _trades_kind(self, day: InstrumentDay) -> str | None:
         """Which trades to fold in; an instrument without any trades archive has quotes only."""
         symbol = day.symbol.removesuffix(f".{VENUE}")
         for kind in ("trades", "aggTrades"):
-            if (day.date, symbol) in self._days[kind]:
+            if self._only(kind, symbol, day.date):
                 return kind
         dates = sorted(
             date
