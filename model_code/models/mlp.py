@@ -1,18 +1,20 @@
 """A multi-layer perceptron on summaries of the window.
 
 A plain perceptron on hand-made columns is hard to beat on order-book data: Berti and Kasneci 2025,
-"TLOB", arXiv 2502.15757. This one sees gradient boosting's columns (`summaries`), standardised
+"TLOB", arXiv 2502.15757. This one sees gradient boosting's columns (`summaries`), each standardised
 inside the graph, and needs a thousandth of the design network's arithmetic.
 
 Shapes: B windows, T steps (64), F features (16), G summary columns (112), H hidden units,
 C classes (2).
 """
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from model_code.models.dropout import BitDropout
-from model_code.models.predictor import WindowModel
-from model_code.models.summaries import COUNT, summarise
+from model_code.models.predictor import CLAMP, WindowModel
+from model_code.models.summaries import COUNT, summaries, summarise
 from model_code.settings import CLASS_COUNT, MlpSpec
 
 
@@ -24,10 +26,14 @@ class SummaryMlp(WindowModel):
     """
 
     spec: MlpSpec
+    summary_mean_G: Tensor
+    summary_std_G: Tensor
 
     def __init__(self, spec: MlpSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.register_buffer("summary_mean_G", torch.zeros(COUNT))
+        self.register_buffer("summary_std_G", torch.ones(COUNT))
         layers: list[nn.Module] = []
         width = COUNT
         for _ in range(spec.layers):
@@ -38,8 +44,21 @@ class SummaryMlp(WindowModel):
 
     def forward(self, x_BTF: Tensor) -> Tensor:
         """Return logits_BC for raw features x_BTF (float32, batch first)."""
-        logits_BC: Tensor = self.head(self.hidden(summarise(self.standardise(x_BTF))))
+        z_BG = (summarise(x_BTF) - self.summary_mean_G) / self.summary_std_G
+        logits_BC: Tensor = self.head(self.hidden(z_BG.clamp(-CLAMP, CLAMP)))
         return logits_BC
+
+    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+        """Set the graph's mean and deviation of each summary from the training windows.
+
+        A mean over 64 rows varies less than a single row: each summary has its own deviation. A
+        constant one gets deviation 1.
+        """
+        x_BG = summaries(features_NF, ends_B).astype(np.float64)
+        mean_G, std_G = x_BG.mean(axis=0), x_BG.std(axis=0)
+        std_G[std_G <= 1e-6 * np.maximum(np.abs(mean_G), 1e-6)] = 1.0
+        self.summary_mean_G.copy_(torch.from_numpy(mean_G))
+        self.summary_std_G.copy_(torch.from_numpy(std_G))
 
 
 def mlp_flops(spec: MlpSpec) -> int:

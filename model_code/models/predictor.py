@@ -44,6 +44,14 @@ class WindowModel(nn.Module, ABC):
         z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
         return z_BTF.clamp(-CLAMP, CLAMP)
 
+    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+        """Set what the graph needs to know of whole training windows; most networks nothing.
+
+        Args:
+            features_NF: feature table, possibly memory-mapped.
+            ends_B: row index of each training window's last step.
+        """
+
     def fit_standardisation(
         self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
     ) -> None:

@@ -97,6 +97,7 @@ def train(
         torch.manual_seed(spec.seed)
         model = network.build(network_spec)
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
+        model.fit_windows(features_NF, train_ends)
         labels = (labels_N[train_ends], labels_N[validation_ends])
         key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
         run = TrainingRun(model.to(group.device), spec, group, precision, steps)

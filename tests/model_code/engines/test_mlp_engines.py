@@ -29,7 +29,8 @@ def windows() -> np.ndarray:
 def model(x_BTF: np.ndarray) -> SummaryMlp:
     torch.manual_seed(5)
     made = SummaryMlp(SPEC)
-    made.fit_standardisation(x_BTF.reshape(-1, FEATURE_COUNT))
+    ends_B = np.arange(len(x_BTF)) * SEQUENCE_LENGTH + SEQUENCE_LENGTH - 1
+    made.fit_windows(x_BTF.reshape(-1, FEATURE_COUNT), ends_B)
     return made.eval()
 
 

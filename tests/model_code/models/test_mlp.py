@@ -31,7 +31,8 @@ def windows() -> np.ndarray:
 def model(x_BTF: np.ndarray) -> SummaryMlp:
     torch.manual_seed(5)
     made = SummaryMlp(SPEC)
-    made.fit_standardisation(x_BTF.reshape(-1, FEATURE_COUNT))
+    ends_B = np.arange(len(x_BTF)) * SEQUENCE_LENGTH + SEQUENCE_LENGTH - 1
+    made.fit_windows(x_BTF.reshape(-1, FEATURE_COUNT), ends_B)
     return made.eval()
 
 
@@ -41,6 +42,18 @@ def test_the_graph_sees_the_columns_that_boosting_sees(x_BTF: np.ndarray) -> Non
     found_BG = summarise(torch.from_numpy(x_BTF)).numpy()
     assert found_BG.shape == (len(x_BTF), COUNT)
     np.testing.assert_allclose(found_BG, summaries(rows_NF, ends_B), rtol=1e-5, atol=1e-5)
+
+
+def test_each_summary_of_the_training_windows_is_standardised(
+    model: SummaryMlp, x_BTF: np.ndarray
+) -> None:
+    s_BG = summarise(torch.from_numpy(x_BTF))
+    z_BG = (s_BG - model.summary_mean_G) / model.summary_std_G
+    np.testing.assert_allclose(z_BG.mean(dim=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(z_BG.std(dim=0, unbiased=False), 1.0, atol=1e-3)
+    constant = SummaryMlp(SPEC)
+    constant.fit_windows(np.ones((200, FEATURE_COUNT), np.float32), np.arange(63, 200))
+    assert constant.summary_std_G.eq(1.0).all()
 
 
 def test_logits_depend_on_the_summaries_alone(model: SummaryMlp, x_BTF: np.ndarray) -> None:
