@@ -34,6 +34,28 @@ class BaselineResult:
     fit_seconds: float
 
 
+def fit_boosting(
+    features_NF: np.ndarray,
+    labels_N: np.ndarray,
+    train_ends: np.ndarray,
+    validation_ends: np.ndarray,
+    seed: int,
+) -> HistGradientBoostingClassifier:
+    """Fit on the summaries of the training windows, with early stopping on validation."""
+    model = HistGradientBoostingClassifier(
+        **SETTINGS, early_stopping=True, n_iter_no_change=10, random_state=seed
+    )
+    # one thread takes seconds; several wait for each other on a busy machine
+    with threadpool_limits(1, user_api="openmp"):
+        model.fit(
+            summaries(features_NF, train_ends),
+            labels_N[train_ends],
+            X_val=summaries(features_NF, validation_ends),
+            y_val=labels_N[validation_ends],
+        )
+    return model
+
+
 def fit_baseline(
     features_NF: np.ndarray,
     labels_N: np.ndarray,
@@ -55,18 +77,8 @@ def fit_baseline(
     Raises:
         DataError: validation or test has one class only.
     """
-    model = HistGradientBoostingClassifier(
-        **SETTINGS, early_stopping=True, n_iter_no_change=10, random_state=seed
-    )
     started = time.perf_counter()
-    # one thread takes seconds; several wait for each other on a busy machine
-    with threadpool_limits(1, user_api="openmp"):
-        model.fit(
-            summaries(features_NF, train_ends),
-            labels_N[train_ends],
-            X_val=summaries(features_NF, validation_ends),
-            y_val=labels_N[validation_ends],
-        )
+    model = fit_boosting(features_NF, labels_N, train_ends, validation_ends, seed)
     seconds = time.perf_counter() - started
 
     def measured(ends_B: np.ndarray) -> dict[str, float]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model_code.artifacts import atomic_file
 from model_code.errors import IntegrityError
+from model_code.models.blend import Blend
 from model_code.models.dropout import BitDropout
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
@@ -24,6 +25,7 @@ from model_code.settings import (
     FEATURE_COUNT,
     SEQUENCE_LENGTH,
     AnyNetworkSpec,
+    BlendSpec,
     MlpSpec,
     NetworkSpec,
 )
@@ -79,13 +81,16 @@ def parameter_count(model: nn.Module) -> int:
 
 def build(spec: NetworkSpec | MlpSpec) -> WindowModel:
     """A network of this kind and these sizes, with fresh weights."""
+    if isinstance(spec, BlendSpec):
+        return Blend(spec)
     return SummaryMlp(spec) if isinstance(spec, MlpSpec) else FinancialPredictor(spec)
 
 
 def flops_per_window(spec: NetworkSpec | MlpSpec) -> int:
     """Floating-point operations of one window's forward pass (a multiply-add counts as two).
 
-    Counts the matrix products only: 147.2 million for the design's default sizes.
+    Counts the matrix products only, no comparison of a tree: 147.2 million for the design's
+    default sizes.
     """
     if isinstance(spec, MlpSpec):
         return mlp_flops(spec)

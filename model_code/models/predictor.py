@@ -52,6 +52,16 @@ class WindowModel(nn.Module, ABC):
             ends_B: row index of each training window's last step.
         """
 
+    def finish(
+        self,
+        features_NF: np.ndarray,
+        labels_N: np.ndarray,
+        train_ends: np.ndarray,
+        validation_ends: np.ndarray,
+        seed: int,
+    ) -> None:
+        """Fit what gradient descent does not, after the best epoch is chosen; mostly nothing."""
+
     def fit_standardisation(
         self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
     ) -> None:

@@ -92,13 +92,22 @@ class MlpSpec(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 
+class BlendSpec(MlpSpec):
+    """A perceptron and gradient boosting on the same summaries, log-odds averaged."""
+
+    KIND: Literal["blend"] = "blend"  # type: ignore[assignment]
+    weight: Fraction = 0.5  # of the perceptron
+
+
 def _network_kind(value: object) -> str:
     kind = value.get("KIND") if isinstance(value, dict) else getattr(value, "KIND", None)
     return str(kind or NetworkSpec.model_fields["KIND"].default)
 
 
 AnyNetworkSpec = Annotated[
-    Annotated[NetworkSpec, Tag("conv-transformer")] | Annotated[MlpSpec, Tag("mlp")],
+    Annotated[NetworkSpec, Tag("conv-transformer")]
+    | Annotated[MlpSpec, Tag("mlp")]
+    | Annotated[BlendSpec, Tag("blend")],
     Discriminator(_network_kind),
 ]
 

@@ -125,8 +125,10 @@ def train(
                         on_epoch(run.history[-1])
 
         model.load_state_dict(run.best_state)
+        model.cpu().eval()
+        model.finish(features_NF, labels_N, train_ends, validation_ends, spec.seed)
         return TrainingResult(
-            model=model.cpu().eval(),
+            model=model,
             history=tuple(run.history),
             best_epoch=run.best.epoch,
             resumed_from=None if state is None else int(state["epoch"]),

@@ -20,6 +20,7 @@ from model_code.errors import ConfigError, MarketError
 from model_code.settings import (
     ENGINE_NAMES,
     TRITON_ROW,
+    BlendSpec,
     MlpSpec,
     NetworkSpec,
     NightlySpec,
@@ -157,7 +158,10 @@ def test_a_named_network_is_a_preset_that_file_and_options_override(
     sizes = tmp_path / "sizes.yaml"
     sizes.write_text("network: {hidden: 32}\ntraining: {epochs: 9}\n")
     invoke("nightly", "--network", "mlp", "--spec", str(sizes), "--learning-rate", "0.002")
-    plain_mlp, design, changed = (spec for spec, _ in asked)
+    invoke("nightly", "--network", "blend")
+    plain_mlp, design, changed, blend = (spec for spec, _ in asked)
+    assert blend.network == BlendSpec()
+    assert blend.training == plain_mlp.training
     assert plain_mlp.network == MlpSpec()
     assert plain_mlp.training.windows_per_epoch == plain_mlp.split.train_windows == 65536
     assert design.network == NetworkSpec()
