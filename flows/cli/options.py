@@ -128,7 +128,7 @@ def read_spec(
         document = yaml.safe_load(path.read_text()) if path else {}
         if not isinstance(document, dict):
             raise ConfigError("a specification must be a mapping", where=str(path))
-        return kind.model_validate(_merged(_merged(start or {}, document), changes))
+        return kind.model_validate(_merged(_over(start or {}, document), changes))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the specification: {error}", where=str(path)) from error
     except ValidationError as error:
@@ -137,6 +137,18 @@ def read_spec(
             where=str(path or "command line"),
             remedy="docs/settings.md lists every field",
         ) from error
+
+
+def _over(start: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The document's values over those of `start`; a null of the document counts."""
+    merged = dict(start)
+    for name, value in document.items():
+        below = merged.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[name] = _over(below, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
