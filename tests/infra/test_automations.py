@@ -1,11 +1,10 @@
 """Alerts, raised by a real Prefect server to a real HTTP receiver on loopback."""
 
 import datetime as dt
-import itertools
 import json
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -32,6 +31,8 @@ from model_code.settings import Settings
 
 FLOW = "watched"
 WAIT_S = 90
+SHORT = dt.timedelta(seconds=40)  # a busy server needs some seconds to process an end
+PAUSE_S = 0.7  # between states: Prefect evaluates two events at a time
 
 
 @pytest.fixture
@@ -89,76 +90,95 @@ def begin(flow: UUID, name: str, *states: State[Any], tags: tuple[str, ...] = ()
 def set_state(run: UUID, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, state, force=True)
+    time.sleep(PAUSE_S)
 
 
-@pytest.mark.slow
-def test_each_failure_calls_the_webhook(
-    deployed: UUID,
-    receiver: tuple[str, "queue.Queue[dict[str, Any]]"],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    url, calls = receiver
-    short = dt.timedelta(seconds=20)  # a busy server needs some seconds to process an end
-    monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: short)
-    others = ("watched too",)
-    names = install_alerts(url, stuck_after=short, deadline=dt.time(5), flow=FLOW, others=others)
-    assert len(names) == 5
-    with get_client(sync_client=True) as client:
-        other, unwatched = (client.create_flow_from_name(name) for name in (*others, "unwatched"))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    deadline = time.monotonic() + WAIT_S
-    while not found and time.monotonic() < deadline:
-        # repeated, because new automations become active after a moment
-        begin(other, "a promotion", Running(), Failed(message="no"))
-        with suppress(queue.Empty):
-            call = calls.get(timeout=3)
-            found[call["alert"], call["flow_run"]] = call
-    probes = itertools.count()
+Call = dict[str, Any]
+Calls = dict[tuple[str, str], Call]
 
-    def settle() -> None:
-        """Wait until the server has processed the events so far; it handles two at a time."""
-        probe = f"probe {next(probes)}"
-        begin(other, probe, Failed(message="no"))
-        while ("other flow failed", probe) not in found:
-            call = calls.get(timeout=WAIT_S)
-            found[call["alert"], call["flow_run"]] = call
-        time.sleep(1)
 
-    completed = begin(other, "a completed one", Running())
-    somebodys = begin(unwatched, "somebody else's", Running())
-    failed = begin(deployed, 'a "quoted" one', Running())
-    by_hand = begin(deployed, "by hand", Pending())
-    in_time = begin(deployed, "done in time", Pending(), tags=("auto-scheduled",))
-    not_due = begin(deployed, "not due", Pending(), tags=("auto-scheduled",))
-    settle()
-    set_state(by_hand, Running())
-    settle()
-    begin(deployed, "waits", Scheduled(name="Late"))
-    begin(deployed, "hangs", Running())
-    begin(deployed, "by schedule", Pending(), tags=("auto-scheduled",))
+def collect(calls: "queue.Queue[Call]", found: Calls, done: Callable[[], bool]) -> None:
+    """Receive calls until `done`, each under its alert and its run's name."""
+    while not done():
+        call = calls.get(timeout=WAIT_S)
+        found[call["alert"], call["flow_run"]] = call
+
+
+def play(flows: tuple[UUID, UUID, UUID], calls: "queue.Queue[Call]", turn: int) -> Calls:
+    """Let runs begin and end in every way, their names ending with the turn; return the calls."""
+    watched, other, unwatched = flows
+    found: Calls = {}
+
+    def settle(name: str) -> None:
+        """Wait until the server has evaluated what came before."""
+        begin(other, f"{name} {turn}", Running(), Failed(message="no"))
+        collect(calls, found, lambda: ("other flow failed", f"{name} {turn}") in found)
+
+    completed = begin(other, f"a completed one {turn}", Running())
+    somebodys = begin(unwatched, f"somebody else's {turn}", Running())
+    failed = begin(watched, f'a "quoted" one {turn}', Running())
+    by_hand = begin(watched, f"by hand {turn}", Pending(), Running())
+    in_time = begin(watched, f"done in time {turn}", Pending(), tags=("auto-scheduled",))
+    not_due = begin(watched, f"not due {turn}", Pending(), tags=("auto-scheduled",))
+    settle("a promotion")
     set_state(completed, Completed())
     set_state(somebodys, Failed(message="no"))
     set_state(failed, Failed(message="no"))
     set_state(by_hand, Completed())
     set_state(in_time, Completed())
     set_state(not_due, Cancelled())
-    expected = {
-        ("failed", 'a "quoted" one'),
-        ("other flow failed", "a promotion"),
-        ("late", "waits"),
-        ("stuck", "hangs"),
-        ("deadline missed", "by schedule"),
+    begin(watched, f"waits {turn}", Scheduled(name="Late"))
+    begin(watched, f"hangs {turn}", Running())
+    begin(watched, f"by schedule {turn}", Pending(), tags=("auto-scheduled",))
+    collect(calls, found, lambda: expected(turn) <= set(found))
+    return {key: call for key, call in found.items() if key[1].endswith(f" {turn}")}
+
+
+def expected(turn: int) -> set[tuple[str, str]]:
+    return {
+        ("failed", f'a "quoted" one {turn}'),
+        ("other flow failed", f"a promotion {turn}"),
+        ("late", f"waits {turn}"),
+        ("stuck", f"hangs {turn}"),
+        ("deadline missed", f"by schedule {turn}"),
     }
-    while expected - set(found):
-        call = calls.get(timeout=WAIT_S)
-        found[call["alert"], call["flow_run"]] = call
-    assert {key for key in found if not key[1].startswith("probe")} == expected
-    alert = found["failed", 'a "quoted" one']
-    assert alert["flow_run_id"] == str(failed)
+
+
+@pytest.mark.slow
+def test_each_failure_calls_the_webhook_and_nothing_else_does(
+    deployed: UUID,
+    receiver: tuple[str, "queue.Queue[Call]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, calls = receiver
+    monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: SHORT)
+    others = ("watched too",)
+    names = install_alerts(url, stuck_after=SHORT, deadline=dt.time(5), flow=FLOW, others=others)
+    assert len(names) == 5
+    with get_client(sync_client=True) as client:
+        other, unwatched = (client.create_flow_from_name(name) for name in (*others, "unwatched"))
+    found: Calls = {}
+    deadline = time.monotonic() + WAIT_S
+    while not found and time.monotonic() < deadline:
+        # repeated, because new automations become active after a moment
+        begin(other, "a first one", Running(), Failed(message="no"))
+        with suppress(queue.Empty):
+            call = calls.get(timeout=3)
+            found[call["alert"], call["flow_run"]] = call
+    # Prefect on SQLite loses an event now and then while another is written. A lost end makes a
+    # false alert, so the runs are played a second time if the first time shows one
+    for turn in (1, 2):
+        found = play((deployed, other, unwatched), calls, turn)
+        if set(found) == expected(turn):
+            break
+    assert set(found) == expected(turn)
+    alert = found["failed", f'a "quoted" one {turn}']
     assert alert["state"] == "Failed"
-    assert alert["do"] == 'tickline rerun a "quoted" one'
-    other_alert = found["other flow failed", "a promotion"]
-    assert other_alert["text"] == "watched too a promotion: other flow failed"
+    assert alert["do"] == f'tickline rerun a "quoted" one {turn}'
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(UUID(alert["flow_run_id"])).name == f'a "quoted" one {turn}'
+    other_alert = found["other flow failed", f"a promotion {turn}"]
+    assert other_alert["text"] == f"watched too a promotion {turn}: other flow failed"
     assert "watched too" in other_alert["do"]
 
 
