@@ -8,7 +8,7 @@ import torch
 
 from model_code.engines.protocol import EngineSource
 from model_code.engines.registry import ENGINES, unsuitable
-from model_code.errors import EngineUnavailableError
+from model_code.errors import EngineError, EngineUnavailableError
 from model_code.export.graph import export_onnx, export_torchscript
 from model_code.models import network
 from model_code.models.mlp import mlp_flops
@@ -65,7 +65,13 @@ def test_every_engine_of_this_machine_answers_as_the_network(
     name: str, source: EngineSource, model: WindowModel, x_BTF: np.ndarray, tmp_path: Path
 ) -> None:
     engine = ENGINES[name]
-    sidecar = engine.build(source, tmp_path)
+    try:
+        sidecar = engine.build(source, tmp_path)
+    except EngineError as error:
+        # some processors compute layers this small in another precision, which is refused
+        assert name == "openvino-int8"
+        assert "matrix products of an int8 graph" in error.what
+        return
     assert sidecar.flops == mlp_flops(model.spec)
     with torch.inference_mode():
         expected_BC = model(torch.from_numpy(x_BTF)).numpy()
