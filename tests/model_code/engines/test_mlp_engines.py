@@ -25,6 +25,7 @@ SPECS = (MlpSpec(hidden=24, layers=2), BlendSpec(hidden=24, layers=2))
 WINDOWS = 400
 PRUNED = ("onnxruntime-pruned", "openvino-pruned", "openvino-pruned-bf16")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}  # of a logit
+MAY_BE_REFUSED = ("openvino-bf16", "openvino-int8")
 HERE = [name for name, engine in ENGINES.items() if engine.availability() is None]
 
 
@@ -69,8 +70,8 @@ def test_every_engine_of_this_machine_answers_as_the_network(
         sidecar = engine.build(source, tmp_path)
     except EngineError as error:
         # some processors compute layers this small in another precision, which is refused
-        assert name == "openvino-int8"
-        assert "matrix products of an int8 graph" in error.what
+        if name not in MAY_BE_REFUSED or "matrix products" not in error.what:
+            raise
         return
     assert sidecar.flops == mlp_flops(model.spec)
     with torch.inference_mode():
