@@ -165,8 +165,8 @@ def test_each_failure_calls_the_webhook_and_nothing_else_does(
         with suppress(queue.Empty):
             call = calls.get(timeout=3)
             found[call["alert"], call["flow_run"]] = call
-    # Prefect on SQLite loses an event now and then while another is written. A lost end makes a
-    # false alert, so the runs are played a second time if the first time shows one
+    # now and then Prefect says `stuck` of a run that has ended, perhaps because two events are
+    # evaluated at a time; the runs are played a second time if the first time shows that
     for turn in (1, 2):
         found = play((deployed, other, unwatched), calls, turn)
         if set(found) == expected(turn):
