@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _POINTS = 600  # plotted per day and instrument
 _PLOTTED = 12  # instruments plotted
-MANY = 1_000_000  # files named: all of them
 
 
 class DayDescription(BaseModel):
@@ -118,7 +117,7 @@ def describe(store: "MarketStore") -> Description:
         simulated=store.simulated,
         profile=store.statement.profile or DEFAULT,
         stated=store.statement.profile is not None,
-        passed_over=summarize(store.passed_over(), shown=MANY),
+        passed_over=summarize(store.passed_over(), shown=None),
         days=tuple(days),
         curves=tuple(curves),
     )

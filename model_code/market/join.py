@@ -1,9 +1,12 @@
 """Fold trades into quotes: one row per quote, every trade value known before the row's own time.
 
-Shapes: N quote rows, M trades. There is no look-ahead: a row depends only on earlier rows and on
-trades that are known to be earlier. That is a trade with an earlier stamp or, if both files have a
-column `sequence`, with the same stamp and a smaller number. With stamps of 1 ms a trade of the same
-stamp may come after the quote, most often in bursts, where labels are 1.
+Shapes: N quote rows, M trades. There is no look-ahead: a row's values come from earlier rows and
+from trades that are known to be earlier. A trade is known to be earlier if its stamp is or, if both
+files have a column `sequence`, if it has the same stamp and a smaller number. With stamps of 1 ms a
+trade of the same stamp may come after the quote, most often in bursts, where labels are 1.
+
+Only which rows and trades are usable at all (a clock contradicts its neighbours, a price is far off
+the quotes) is decided with the whole day in view, as all validation is.
 """
 
 import math

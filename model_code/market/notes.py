@@ -1,6 +1,7 @@
 """What a reader did to one instrument-day, in numbers: nothing is left out without a count."""
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
@@ -66,8 +67,9 @@ class DayNotes(BaseModel):
         return self.trades.aggressor if self.trades else "no trades"
 
 
+@dataclass(frozen=True)
 class Loaded:
     """One instrument-day: `ticks` in the schema `TICKS`, and `notes` on how they were read."""
 
-    def __init__(self, ticks: pa.Table, notes: DayNotes) -> None:
-        self.ticks, self.notes = ticks, notes
+    ticks: pa.Table
+    notes: DayNotes

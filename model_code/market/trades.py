@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model_code.errors import SchemaError
+from model_code.market.measures import BAND_IN_SPREADS
 from model_code.market.notes import Aggressor, TradeNotes
 from model_code.market.order import count_before, in_order
 from model_code.market.schema import moment, require, stamps
@@ -29,7 +30,6 @@ SEQUENCE = "sequence"
 ONE_SIDED = 30  # trades; fewer on one side may be chance
 COVERED = 0.5  # share of the quotes' span
 ROUNDING = 1e-12  # of a mid; far below half a tick
-BAND_IN_SPREADS = 5.0  # a coarse tick makes real one-tick moves wider than any band in bps
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -99,7 +99,8 @@ def prepare(
     """Return the usable trades and the count of the others.
 
     A trade is bad if its price or size is not positive and finite, or if its price lies further
-    outside the newest quote than `band_bps` and five of the day's tightest spreads. Without
+    outside the quotes just before and after it than `band_bps` and five of the day's tightest
+    spreads: this judges the feed and sees the whole day, as all validation does. Without
     the column `buyer_is_maker` (true: the aggressor sold) trades are classified by Lee and Ready
     1991, "Inferring Trade Direction from Intraday Data": above the mid of the quote strictly
     before, bought; below, sold; at the mid, as the last change of price (up: bought).

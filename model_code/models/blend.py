@@ -1,7 +1,7 @@
 """The perceptron and gradient boosting, their log-odds averaged, in one graph.
 
-The two err differently, so their average is better than either. Source: Breiman 1996, "Stacked
-Regressions", for averages of unlike models.
+The two err differently: on the reference ticks their average is better than either
+(docs/models.md). Source: Breiman 1996, "Stacked Regressions", on averages of unlike models.
 
 Shapes: B windows, T steps (64), F features (16), C classes (2).
 """
@@ -56,6 +56,12 @@ class Blend(WindowModel):
         validation_ends: np.ndarray,
         seed: int,
     ) -> None:
-        """Fit the trees on the training windows, with early stopping on validation."""
+        """Fit the trees on the training windows, with early stopping on validation.
+
+        The epochs' validation figures, and the choice of the best one, are the perceptron's alone.
+
+        Raises:
+            ExportError: the trees as tensors differ from scikit-learn's.
+        """
         boosting = fit_boosting(features_NF, labels_N, train_ends, validation_ends, seed)
         self.trees.copy_from(boosting, summaries(features_NF, validation_ends[:CHECKED]))

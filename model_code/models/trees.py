@@ -1,8 +1,9 @@
 """Gradient boosting as part of a network's graph: fitted trees as tensors.
 
 Every tree is walked from its root, all windows and trees at once, one level per step. That needs
-gathers and comparisons only, which every engine has. Source: Nakandala et al. 2020, "A Tensor
-Compiler for Unified Machine Learning Prediction Serving" (perfect tree traversal).
+gathers and comparisons only; the CPU engines have them, TensorRT was not run. Why our own:
+docs/decisions/trees-as-tensors.md. Source: Nakandala et al. 2020, "A Tensor Compiler for Unified
+Machine Learning Prediction Serving" (perfect tree traversal).
 
 Shapes: B windows, G summary columns, K trees, P nodes of the largest tree.
 """

@@ -271,13 +271,14 @@ def _trade_figures(notes: DayNotes, bounds: Limits) -> Iterator[_DayFigure]:
     if notes.trades is None or not notes.trades.rows:
         return
     trades = notes.trades
+    once = trades.rows - trades.repeated
     wrong = trades.bad + trades.outside
     yield _DayFigure(
         "trade_faults",
         "few trades that are bad or outside the quotes' hours",
         ("last_trade", "vwap", *FLOW),
-        wrong / trades.rows,
-        f"{trades.outside:,} of {trades.rows:,} trades lie outside the quotes' hours, "
+        wrong / once,
+        f"{trades.outside:,} of {once:,} trades lie outside the quotes' hours, "
         f"{trades.bad:,} are bad",
         f"at most {bounds.max_trade_fault_fraction * 100:g}% of the trades",
         maximum=bounds.max_trade_fault_fraction,

@@ -1,7 +1,8 @@
 """Rows a second of each market reader: `python -m tests.bench.bench_readers [--rounds N]`.
 
 The same day of ticks in each layout, read whole, trades folded in where the layout has them.
-Medians of interleaved rounds. To compare two versions, run it in turns in both checkouts.
+Processor time, medians of interleaved rounds. To compare two versions, run it in turns in both
+checkouts.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def binance(folder: Path, table: pa.Table) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -70,9 +71,9 @@ def main() -> None:
             for kind, store in stores.items():
                 fresh = open_market(store.uri)
                 fresh.catalog()
-                started = time.perf_counter()
+                started = time.process_time()
                 fresh.read(days[kind])
-                seconds[kind].append(time.perf_counter() - started)
+                seconds[kind].append(time.process_time() - started)
     table = Table("reader", "rows/s", "ms", title=f"{ROWS:,} rows of one day")
     for kind, found in seconds.items():
         median = statistics.median(found[1:])  # the first round compiles

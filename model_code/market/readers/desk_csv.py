@@ -24,7 +24,7 @@ import io
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from urllib.parse import unquote
 
 import fsspec
@@ -72,11 +72,13 @@ _LINE_END = re.compile(rb"[\r\n]")
 _DATED = re.compile(r"(?:^|[_\-. ]|(?<=[A-Za-z]))(\d{4}-\d{2}(?:-\d{2})?|\d{8})(?=$|[_\-. T])")
 
 
-class _Span:
-    """Rows of one instrument-day in one file."""
+class _Span(NamedTuple):
+    """Rows of one instrument-day in one file; its first and last stamp in ns."""
 
-    def __init__(self, path: str, rows: int, first: int, last: int) -> None:
-        self.path, self.rows, self.first, self.last = path, rows, first, last
+    path: str
+    rows: int
+    first: int
+    last: int
 
 
 class DeskCsvStore:

@@ -31,15 +31,15 @@ class PassedOver:
     reason: str
 
 
-def summarize(passed: Iterable[PassedOver], shown: int = SHOWN) -> tuple[str, ...]:
-    """A sentence for each reason, with the first `shown` files that have it."""
+def summarize(passed: Iterable[PassedOver], shown: int | None = SHOWN) -> tuple[str, ...]:
+    """A sentence for each reason, with the first `shown` files that have it; None: all."""
     by_reason: dict[str, list[str]] = {}
     for item in passed:
         by_reason.setdefault(item.reason, []).append(item.path)
     return tuple(
         f"{len(paths):,} file{'s' * (len(paths) > 1)} passed over, {reason}: "
         f"{', '.join(paths[:shown])}"
-        + (" (all: tickline data describe)" if len(paths) > shown else "")
+        + (" (all: tickline data describe)" if shown and len(paths) > shown else "")
         for reason, paths in by_reason.items()
     )
 

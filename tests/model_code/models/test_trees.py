@@ -13,7 +13,8 @@ from model_code.models.blend import Blend
 from model_code.models.mlp import mlp_flops
 from model_code.models.summaries import COUNT, summaries, summarise
 from model_code.models.trees import TreeEnsemble
-from model_code.settings import BlendSpec
+from model_code.settings import BlendSpec, TrainingSpec
+from model_code.training.loop import TrainingResult, train
 
 SPEC = BlendSpec(hidden=16, layers=1, dropout=0.0, weight=0.25)
 Fitted = tuple[HistGradientBoostingClassifier, np.ndarray]
@@ -103,3 +104,28 @@ def test_a_blend_averages_both_log_odds_once_its_trees_are_fitted(
     with torch.inference_mode():
         assert torch.equal(found(x_BTF), logits_BC)
     assert network.flops_per_window(SPEC) == mlp_flops(SPEC)
+
+
+def test_training_a_blend_ends_with_its_trees_and_resumes_to_the_same_weights(
+    table: tuple[np.ndarray, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    features_NF, labels_N, ends = table
+    spec = TrainingSpec(epochs=2, windows_per_epoch=256, batch_size=64, precision="fp32")
+
+    def run() -> TrainingResult:
+        return train(
+            features_NF,
+            labels_N,
+            ends[:2000],
+            ends[2000:3000],
+            network_spec=SPEC,
+            training_spec=spec,
+            checkpoints=tmp_path,
+        )
+
+    first, again = run(), run()
+    assert isinstance(first.model, Blend)
+    assert first.model.trees.levels > 0
+    assert again.resumed_from == 2
+    digests = [network.state_digest(done.model.state_dict()) for done in (first, again)]
+    assert digests[0] == digests[1]
