@@ -157,14 +157,14 @@ def _trade_columns(row_time: Stamps, sequence: Stamps, trades: Trades | None) ->
     traded = high > 0
     total = _running(trades.size)[high]
     value = _running(trades.price * trades.size)[high]
-    bought, sold = (_running(trades.size * (trades.sell == side)) for side in (False, True))
+    bought, sold = _volumes(low, high, trades.size, trades.sell)
     with np.errstate(invalid="ignore", divide="ignore"):
         vwap = (value / total).astype(np.float64)
     return {
         "last_trade": pa.array(np.append(trades.price, np.nan)[high - 1], mask=~traded),
         "vwap": pa.array(vwap, mask=~(total > 0)),
-        "buy_volume": (bought[high] - bought[low]).astype(np.float64),
-        "sell_volume": (sold[high] - sold[low]).astype(np.float64),
+        "buy_volume": bought,
+        "sell_volume": sold,
         "trade_count": (high - low).astype(np.int32),
     }
 
@@ -183,8 +183,21 @@ def _earlier(row_time: Stamps, sequence: Stamps, trades: Trades) -> Stamps:
     return np.searchsorted(rank[len(row_time) :], rank[: len(row_time)], side="left")
 
 
+@njit(cache=True)
+def _volumes(low_N, high_N, size_M, sell_M):  # type: ignore[no-untyped-def]
+    """Bought and sold size of the trades [low, high) of each row."""
+    bought_N, sold_N = np.zeros(len(low_N)), np.zeros(len(low_N))
+    for i in range(len(low_N)):
+        for k in range(low_N[i], high_N[i]):
+            if sell_M[k]:
+                sold_N[i] += size_M[k]
+            else:
+                bought_N[i] += size_M[k]
+    return bought_N, sold_N
+
+
 def _running(values: Floats) -> npt.NDArray[np.longdouble]:
-    """Sum of the first k values, k = 0..M; in long double, so that differences stay accurate."""
+    """Sum of the first k values, k = 0..M; in long double, so that a long day stays accurate."""
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.longdouble)])
 
 
