@@ -7,17 +7,14 @@ bad or outside the quotes' hours.
 """
 
 import datetime as dt
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from model_code.errors import DataError
-from model_code.market.measures import FLOW, derive
+from model_code.market.measures import derive
 from model_code.market.notes import DayNotes
 from model_code.market.profiles import Limits, limits
 from model_code.market.quality import (
@@ -34,11 +31,9 @@ from model_code.market.schema import TICKS, InstrumentDay, conform, moment
 from model_code.settings import ProfileName, ValidationSpec
 from tasks.validation import expectations
 from tasks.validation.expectations import Outcome
+from tasks.validation.figures import counted, remedy, row_figures, rows_at_fault, trade_figures
 
 SAMPLES_PER_REASON = 20
-UNSUPPORTED = 0.5  # of the rows with prices at or below zero: not a fault but the market
-ADVISED_FRACTION = 0.2  # no advice to accept more rows at fault than this
-SHARE = "_share"
 NO_NOTES = DayNotes()
 _DAY_NS = 86_400 * 10**9
 _MINUTE_NS = 60 * 10**9
@@ -100,9 +95,9 @@ def validate_day(
     del measures  # as large as the ticks: free it before the clean rows are copied
     clean, quarantined = divide(ticks, by_rule, repeat)
     faults = count_faults(by_rule)
-    at_fault = _at_fault(by_rule, bounds)
-    fraction = at_fault / ticks.num_rows
-    days = _day_results(clean, ticks.num_rows, at_fault, faults, bounds, notes, silences)
+    wrong = rows_at_fault(by_rule, bounds)
+    fraction = wrong / ticks.num_rows
+    days = _day_results(clean, ticks.num_rows, wrong, faults, bounds, notes, silences)
     results = (*schema, *rows, *days)
     failed = [item for item in results if item.level != "row" and not item.success]
     report = DayReport(
@@ -121,7 +116,7 @@ def validate_day(
         passed=not failed,
         failures=tuple(f"{item.name}: {item.observed}, expected {item.limit}" for item in failed),
         remedies=tuple(
-            _remedy(item.name, _counted(faults, bounds), rules, fraction)
+            remedy(item.name, counted(faults, bounds), rules, fraction)
             for item in failed
             if item.name != "minimum_rows" or clean.num_rows
         ),
@@ -173,20 +168,6 @@ def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> Expectation
     )
 
 
-@dataclass(frozen=True)
-class _DayFigure:
-    """A figure of the whole day and its bound."""
-
-    name: str
-    meaning: str
-    columns: tuple[str, ...]
-    value: float | None
-    observed: str
-    limit: str
-    minimum: float | None = None
-    maximum: float | None = None
-
-
 def _day_results(
     clean: pa.Table,
     rows: int,
@@ -196,8 +177,8 @@ def _day_results(
     notes: DayNotes,
     silences: tuple[tuple[dt.datetime, dt.datetime], ...],
 ) -> list[ExpectationResult]:
-    figures = [*_row_figures(clean, rows, at_fault, faults, bounds, silences)]
-    figures += [*_trade_figures(notes, bounds)]
+    figures = [*row_figures(clean, rows, at_fault, faults, bounds, silences)]
+    figures += [*trade_figures(notes, bounds)]
     found = expectations.day_outcomes(
         {figure.name: (figure.value, figure.minimum, figure.maximum) for figure in figures}
     )
@@ -216,146 +197,10 @@ def _day_results(
     ]
 
 
-def _row_figures(
-    clean: pa.Table,
-    rows: int,
-    at_fault: int,
-    faults: dict[str, int],
-    bounds: Limits,
-    silences: tuple[tuple[dt.datetime, dt.datetime], ...],
-) -> Iterator[_DayFigure]:
-    counts = ", ".join(f"{name} {count:,}" for name, count in _counted(faults, bounds).items())
-    yield _DayFigure(
-        "fault_fraction",
-        "few rows at fault",
-        tuple(TICKS.names),
-        at_fault / rows,
-        f"{at_fault:,} of {rows:,} rows ({at_fault / rows:.2%}) at fault"
-        + (f": {counts}" if counts else ""),
-        f"at most {bounds.max_fault_fraction * 100:g}%",
-        maximum=bounds.max_fault_fraction,
-    )
-    for name, share in bounds.tolerance.items():
-        count = faults.get(name, 0)
-        yield _DayFigure(
-            f"{name}{SHARE}",
-            f"no more rows with {name} than usual in this market",
-            tuple(TICKS.names),
-            count / rows,
-            f"{count:,} of {rows:,} rows ({count / rows:.2%})",
-            f"at most {share * 100:g}% (profile {bounds.profile})",
-            maximum=share,
-        )
-    yield _DayFigure(
-        "minimum_rows",
-        "enough clean rows",
-        ("timestamp",),
-        clean.num_rows,
-        f"{clean.num_rows:,} clean rows",
-        f"at least {bounds.minimum_rows:,}",
-        minimum=bounds.minimum_rows,
-    )
-    gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())), silences)
-    yield _DayFigure(
-        "maximum_gap",
-        "no long silence between clean rows",
-        ("timestamp",),
-        gap_s,
-        silence,
-        f"at most {duration(bounds.maximum_gap_s)}",
-        maximum=bounds.maximum_gap_s,
-    )
-
-
-def _trade_figures(notes: DayNotes, bounds: Limits) -> Iterator[_DayFigure]:
-    if notes.trades is None or not notes.trades.rows:
-        return
-    trades = notes.trades
-    once = trades.rows - trades.repeated
-    wrong = trades.bad + trades.outside
-    yield _DayFigure(
-        "trade_faults",
-        "few trades that are bad or outside the quotes' hours",
-        ("last_trade", "vwap", *FLOW),
-        wrong / once,
-        f"{trades.outside:,} of {once:,} trades lie outside the quotes' hours, "
-        f"{trades.bad:,} are bad",
-        f"at most {bounds.max_trade_fault_fraction * 100:g}% of the trades",
-        maximum=bounds.max_trade_fault_fraction,
-    )
-
-
-def _counted(faults: dict[str, int], bounds: Limits) -> dict[str, int]:
-    """Faults of the rules without a tolerance of their own."""
-    return {name: count for name, count in faults.items() if name not in bounds.tolerance}
-
-
-def _at_fault(by_rule: pl.DataFrame, bounds: Limits) -> int:
-    """Rows that break a rule without a tolerance of its own."""
-    counted = [name for name in by_rule.columns if name not in bounds.tolerance]
-    return int(by_rule.select(pl.any_horizontal(counted).sum()).item())
-
-
 def _end(clean: pa.Table, place: int) -> dt.datetime | None:
     if not clean.num_rows:
         return None
     return moment(int(clean["timestamp"].cast(pa.int64())[place].as_py()))
-
-
-def duration(seconds: float) -> str:
-    """`73.2 s`, `12 min 5 s`, `2 h 59 min`."""
-    if seconds < 120:
-        return f"{seconds:.4g} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _longest_gap(
-    clean_ns: pl.Series, silences: tuple[tuple[dt.datetime, dt.datetime], ...]
-) -> tuple[float | None, str]:
-    """The longest gap in seconds, breaks left out, and a text: `silent for 73.2 s from ...`."""
-    time = clean_ns.to_numpy()
-    gaps = np.diff(time)
-    for start, end in silences:
-        begin, finish = (int(at.timestamp()) * 10**9 for at in (start, end))
-        gaps -= np.maximum(np.minimum(time[1:], finish) - np.maximum(time[:-1], begin), 0)
-    if not len(gaps):
-        return None, "fewer than 2 clean rows"
-    at = int(np.argmax(gaps))
-    gap_s = float(gaps[at] / 1e9)
-    since = moment(int(time[at]))
-    return gap_s, f"silent for {duration(gap_s)} from {since:%H:%M:%S} UTC"
-
-
-def _remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fraction: float) -> str:
-    by_name = {rule.name: rule for rule in rules}
-    if name == "fault_fraction":
-        most = max(faults, key=lambda reason: faults[reason])
-        text = f"{most}: {by_name[most].remedy}"
-        if most == "price_not_positive" and fraction > UNSUPPORTED:
-            return (
-                "prices at or below zero are unsupported: leave this instrument out (--instrument)"
-            )
-        if fraction > ADVISED_FRACTION:
-            return text
-        allowed = math.ceil(fraction * 1000) / 1000
-        return (
-            f"{text}; if such rows are expected here, raise --max-fault-fraction "
-            f"to {allowed:g} (they are quarantined either way)"
-        )
-    if name.endswith(SHARE):
-        rule = name.removesuffix(SHARE)
-        return f"{rule}: {by_name[rule].remedy}; or choose another --profile"
-    return {
-        "minimum_rows": "fetch the whole day, or lower validation.minimum_rows",
-        "maximum_gap": "fetch the day again; if the market rests then, name its calendar "
-        "(spec.calendar); if it is that quiet, raise validation.maximum_gap_s",
-        "trade_faults": "check that trades and quotes are of one instrument, one day and one time "
-        "zone (UTC); fetch the day's trades again",
-    }.get(name, "export the file again with the schema's columns and types")
 
 
 def _minutes(measures: pl.DataFrame, by_rule: pl.DataFrame) -> tuple[tuple[int, int, int], ...]:

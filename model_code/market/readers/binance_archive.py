@@ -22,19 +22,20 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
 from urllib.parse import unquote
 
 import fsspec
 import polars as pl
-import pyarrow as pa
 
-from model_code.errors import DataError, MarketError, SchemaError
+from model_code.errors import DataError, MarketError
 from model_code.market import join
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.order import in_order
+from model_code.market.readers.base import FileStore
+from model_code.market.readers.binance_csv import AGAIN, KINDS, parse
 from model_code.market.readers.files import (
     PassedOver,
     digest_files,
@@ -45,52 +46,15 @@ from model_code.market.readers.files import (
     spell_dates,
     walk,
 )
-from model_code.market.readers.statement import Statement, read_statement
 from model_code.market.schema import InstrumentDay
 
 VENUE = "binance"
 LAYOUT = "<SYMBOL>-bookTicker-<YYYY-MM-DD>.zip (and -trades- or -aggTrades-)"
-BOOK_TICKER = {
-    "update_id": pl.Int64,
-    "bid_price": pl.Float64,
-    "bid_size": pl.Float64,
-    "ask_price": pl.Float64,
-    "ask_size": pl.Float64,
-    "time": pl.Int64,
-    "event_time": pl.Int64,
-}
-TRADES = {
-    "id": pl.Int64,
-    "price": pl.Float64,
-    "size": pl.Float64,
-    "quote_qty": pl.Float64,
-    "time": pl.Int64,
-    "buyer_is_maker": pl.Boolean,
-}
-AGGREGATE_TRADES = {
-    "id": pl.Int64,
-    "price": pl.Float64,
-    "size": pl.Float64,
-    "first_id": pl.Int64,
-    "last_id": pl.Int64,
-    "time": pl.Int64,
-    "buyer_is_maker": pl.Boolean,
-}
-KINDS: dict[str, Mapping[str, type[pl.DataType]]] = {
-    "bookTicker": BOOK_TICKER,
-    "trades": TRADES,
-    "aggTrades": AGGREGATE_TRADES,
-}
 _NAME = re.compile(
     r"(?P<symbol>[^/]+)-(?P<kind>bookTicker|trades|aggTrades)-"
     r"(?P<date>\d{4}-\d{2}(?:-\d{2})?)\.(?:zip|csv|csv\.gz)$"
 )
 _SIDE_FILES = (".CHECKSUM", ".part")
-_FLAGS = {"true": True, "false": False, "1": True, "0": False}
-_UNUSED = ("event_time", "quote_qty", "first_id", "last_id")
-_MICROSECONDS = 10**14  # 1973 in microseconds, 5138 in milliseconds
-_BOM = b"\xef\xbb\xbf"
-_AGAIN = "download the archive again, or check that its content matches its name"
 # what zipfile raises on damaged headers and data
 _UNREADABLE = (
     zipfile.BadZipFile,
@@ -106,25 +70,19 @@ _UNREADABLE = (
 Key = tuple[dt.date, str]
 
 
-class BinanceArchiveStore:
+class BinanceArchiveStore(FileStore):
     """A folder of daily or monthly archives."""
 
     KIND: ClassVar[str] = "binance-archive"
-    simulated = False
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
-        self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
+        super().__init__(uri, fs, root)
         self._newest: dict[str, tuple[str, pl.DataFrame]] = {}  # by kind
 
     @staticmethod
     def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
         """Whether a bookTicker archive is below `root`."""
         return any("-bookTicker-" in path and _NAME.search(path) for path in walk(fs, root))
-
-    @cached_property
-    def statement(self) -> Statement:
-        """What the store's `tickline.yaml` says."""
-        return read_statement(self._fs, self._root)
 
     def catalog(self) -> tuple[InstrumentDay, ...]:
         """Every instrument-day with a bookTicker archive, sorted; rows are unknown before reading.
@@ -166,10 +124,6 @@ class BinanceArchiveStore:
                     reason = "trades are used instead" if with_quotes else "trades without quotes"
                     passed.append(PassedOver(relative(path, self._root), reason))
         return tuple(dict.fromkeys(passed))
-
-    def read(self, day: InstrumentDay) -> pa.Table:
-        """One instrument-day as TICKS; see `load`."""
-        return self.load(day).ticks
 
     def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
         """One instrument-day as TICKS in the order of (time, update id), with notes.
@@ -214,10 +168,6 @@ class BinanceArchiveStore:
         kinds = ["bookTicker", *filter(None, [self._trades_kind(day)])]
         paths = [self._path(kind, day) for kind in kinds]
         return digest_files(self._fs, [*paths, *self.statement.paths])
-
-    @cached_property
-    def _paths(self) -> list[str]:
-        return walk(self._fs, self._root)
 
     @cached_property
     def _named(self) -> dict[tuple[str, str, str], list[str]]:
@@ -348,7 +298,7 @@ class BinanceArchiveStore:
                     raise MarketError(
                         f"no CSV file in the archive: {', '.join(archive.namelist()) or 'empty'}",
                         where=path,
-                        remedy=_AGAIN,
+                        remedy=AGAIN,
                     )
                 for name in sorted(names, key=natural):
                     inner = f" ({name})"
@@ -376,78 +326,3 @@ def _ordered(quotes: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
     moved = int((~in_order(once["timestamp"].cast(pl.Int64).to_numpy())).sum())
     ordered = once if once is quotes and not moved else once.sort("timestamp", "update_id")
     return ordered, moved, len(quotes) - len(once)
-
-
-def parse(data: bytes, columns: Mapping[str, type[pl.DataType]], where: str) -> pl.DataFrame:
-    """Read one archive's CSV by column position and add `timestamp` (ns UTC).
-
-    Raises:
-        SchemaError: too few columns, or a cell of the wrong type; the message has line and text.
-    """
-    data = data.removeprefix(_BOM)
-    first = data[: data.find(b"\n") + 1 or None].decode("utf-8", "replace").strip()
-    if first.count(",") + 1 < len(columns):
-        raise SchemaError(
-            f"expected {len(columns)} columns ({', '.join(columns)}), found {first[:200]!r}",
-            where=where,
-            remedy=_AGAIN,
-        )
-    header = 0 if first.lstrip('"')[:1].isdigit() else 1
-    frame = _read(data, columns, header, typed=True)
-    if frame is None:  # something does not fit: read it as text and find out what
-        cells = _read(data, columns, header, typed=False)
-        if cells is None:
-            raise SchemaError("not readable as CSV", where=where, remedy=_AGAIN)
-        frame = cells.select(_cast(name, columns[name]) for name in cells.columns)
-        for name in cells.columns:
-            if frame[name].null_count():
-                _refuse(cells[name], columns[name], where, header)
-    time = pl.col("time")
-    scale = pl.when(time >= _MICROSECONDS).then(1_000).otherwise(1_000_000)
-    return frame.with_columns(timestamp=(time * scale).cast(pl.Datetime("ns", "UTC")))
-
-
-def _read(
-    data: bytes, columns: Mapping[str, type[pl.DataType]], header: int, *, typed: bool
-) -> pl.DataFrame | None:
-    """The columns that are used, as their types or as text; None if that fails or leaves a gap."""
-    places = {i: name for i, name in enumerate(columns) if name not in _UNUSED}
-    kinds = {f"column_{i}": columns[name] for i, name in places.items()}
-    try:
-        frame = pl.read_csv(
-            data,
-            has_header=False,
-            skip_rows=header,
-            infer_schema=False,
-            columns=list(places),
-            schema_overrides=kinds if typed else None,
-        )
-    except pl.exceptions.NoDataError:
-        frame = pl.DataFrame({name: pl.Series([], dtype=kind) for name, kind in kinds.items()})
-    except pl.exceptions.PolarsError:
-        return None
-    frame.columns = list(places.values())
-    return None if typed and any(column.null_count() for column in frame) else frame
-
-
-def _cast(name: str, kind: type[pl.DataType]) -> pl.Expr:
-    """The cells as `kind`; null where they are not."""
-    cells = pl.col(name)
-    if kind is pl.Boolean:
-        return cells.str.to_lowercase().replace_strict(_FLAGS, default=None, return_dtype=kind)
-    return cells.cast(kind, strict=False)
-
-
-def _refuse(cells: pl.Series, kind: type[pl.DataType], where: str, header: int) -> None:
-    """Raise at the first cell that is not of its kind; an empty price or size is only missing."""
-    frame = cells.to_frame()
-    bad = frame.select(_cast(cells.name, kind)).to_series().is_null()
-    if kind is pl.Float64:  # validation quarantines the row
-        bad &= cells.fill_null("").str.strip_chars() != ""
-    if bad.any():
-        row = int(bad.arg_max() or 0)
-        raise SchemaError(
-            f"column {cells.name!r}: expected {kind.__name__}, found {cells[row] or ''!r}",
-            where=f"{where}, line {row + header + 1}",
-            remedy=_AGAIN,
-        )

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from model_code.errors import DataError, MarketError, SchemaError
 from model_code.market import join, trades
 from model_code.market.notes import DayNotes, Loaded
+from model_code.market.readers.base import FileStore
 from model_code.market.readers.files import (
     PassedOver,
     digest_files,
@@ -32,9 +33,7 @@ from model_code.market.readers.files import (
     relative,
     require_days,
     spell_dates,
-    walk,
 )
-from model_code.market.readers.statement import Statement, read_statement
 from model_code.market.schema import InstrumentDay, require, stamps
 
 LAYOUT = "<root>/quotes/symbol=<S>/date=<YYYY-MM-DD>.parquet (or date=<D>/*.parquet)"
@@ -50,24 +49,15 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 Key = tuple[dt.date, str]
 
 
-class HiveStore:
+class HiveStore(FileStore):
     """A folder of Hive-partitioned quotes and trades."""
 
     KIND: ClassVar[str] = "hive"
-    simulated = False
-
-    def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
-        self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
 
     @staticmethod
     def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
         """Whether `root` has a folder `quotes`."""
         return bool(fs.isdir(f"{root.rstrip('/')}/quotes"))
-
-    @cached_property
-    def statement(self) -> Statement:
-        """What the store's `tickline.yaml` says."""
-        return read_statement(self._fs, self._root)
 
     def catalog(self) -> tuple[InstrumentDay, ...]:
         """Every instrument-day of the quotes, sorted; rows is None if a footer is unreadable.
@@ -88,10 +78,6 @@ class HiveStore:
     def passed_over(self) -> tuple[PassedOver, ...]:
         """Files that are not read."""
         return tuple(self._passed)
-
-    def read(self, day: InstrumentDay) -> pa.Table:
-        """One instrument-day as TICKS; see `load`."""
-        return self.load(day).ticks
 
     def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
         """One instrument-day as TICKS, rows in source order, with notes.
@@ -145,10 +131,6 @@ class HiveStore:
         kinds = ("quotes", "trades") if self._has_trades(day) else ("quotes",)
         paths = [path for kind in kinds for path in self._of(kind, day)]
         return digest_files(self._fs, [*paths, *self.statement.paths])
-
-    @cached_property
-    def _paths(self) -> list[str]:
-        return walk(self._fs, self._root)
 
     @cached_property
     def _found(self) -> tuple[dict[str, dict[Key, list[str]]], list[PassedOver]]:

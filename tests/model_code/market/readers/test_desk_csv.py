@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.errors import DataError, MarketError, SchemaError
-from model_code.market.readers.desk_csv import DeskCsvStore, parse, symbol_of
+from model_code.market.readers.desk_cells import parse
+from model_code.market.readers.desk_csv import DeskCsvStore, symbol_of
 from model_code.market.readers.files import PassedOver
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
