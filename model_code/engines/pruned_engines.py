@@ -46,9 +46,7 @@ def narrow_network(source: EngineSource) -> tuple[WindowModel, EngineFile]:
         except (IntegrityError, OSError, ValueError):  # missing or damaged: pruned again
             model = network.load(source.model)
             if not isinstance(model, network.FinancialPredictor):
-                raise EngineUnavailableError(
-                    f"a network of kind {model.spec.KIND} has no feed-forward layers to prune"
-                ) from None
+                raise EngineUnavailableError(str(pruning.not_prunable(model.spec))) from None
             found = pruning.choose(model, windows)
             narrow = found.model
             recipe = {

@@ -12,7 +12,8 @@ from model_code.engines.pruned_engines import (
 from model_code.engines.tensorrt_engine import TensorRTEngine
 from model_code.engines.torch_compile import TorchCompiled
 from model_code.engines.torch_engines import TorchFloat32, TorchMixed
-from model_code.settings import MlpSpec, NetworkSpec
+from model_code.export.pruning import not_prunable
+from model_code.settings import AnyNetworkSpec
 
 _ALL: tuple[Engine, ...] = (
     TorchFloat32(),
@@ -40,8 +41,6 @@ def available() -> dict[str, str | None]:
     return {name: engine.availability() for name, engine in ENGINES.items()}
 
 
-def unsuitable(name: str, spec: NetworkSpec | MlpSpec) -> str | None:
+def unsuitable(name: str, spec: AnyNetworkSpec) -> str | None:
     """Why an engine cannot be built from a network of this kind, on any machine; else None."""
-    if name.split("-")[1] in ("pruned", "sparse") and not isinstance(spec, NetworkSpec):
-        return f"a network of kind {spec.KIND} has no feed-forward layers to prune"
-    return None
+    return not_prunable(spec) if name.split("-")[1] in ("pruned", "sparse") else None

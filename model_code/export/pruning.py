@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model_code.errors import EngineError
 from model_code.models.network import FinancialPredictor
 from model_code.models.probability import probability
+from model_code.settings import AnyNetworkSpec, NetworkSpec
 
 FRACTIONS = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # of the hidden units to keep; the first in budget wins
 MAX_ABS_DP = 0.0125  # largest probability difference allowed on windows held out of the fit
@@ -47,6 +48,13 @@ class Pruned:
     max_abs_dp: float
     flip_fraction: float
     within_budget: bool
+
+
+def not_prunable(spec: AnyNetworkSpec) -> str | None:
+    """Why a network of this kind cannot be pruned; None if it can."""
+    if isinstance(spec, NetworkSpec):
+        return None
+    return f"a network of kind {spec.KIND} has no feed-forward layers to prune"
 
 
 def choose(model: FinancialPredictor, x_BTF: np.ndarray) -> Pruned:

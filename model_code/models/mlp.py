@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model_code.models.dropout import BitDropout
 from model_code.models.predictor import CLAMP, WindowModel
 from model_code.models.summaries import COUNT, summaries, summarise
-from model_code.settings import CLASS_COUNT, MlpSpec
+from model_code.settings import CLASS_COUNT, MlpSpec, PerceptronSpec
 
 
 class SummaryMlp(WindowModel):
@@ -61,7 +61,7 @@ class SummaryMlp(WindowModel):
         self.summary_std_G.copy_(torch.from_numpy(std_G))
 
 
-def mlp_flops(spec: MlpSpec) -> int:
+def mlp_flops(spec: PerceptronSpec) -> int:
     """Floating-point operations of one window's matrix products; a multiply-add counts as two."""
     inner = (spec.layers - 1) * spec.hidden * spec.hidden
     return 2 * (COUNT * spec.hidden + inner + spec.hidden * CLASS_COUNT)

@@ -28,10 +28,11 @@ from model_code.settings import (
     BlendSpec,
     MlpSpec,
     NetworkSpec,
+    PerceptronSpec,
 )
 
 FORMAT = "tickline-network-1"
-NETWORK_SPECS: TypeAdapter[NetworkSpec | MlpSpec] = TypeAdapter(AnyNetworkSpec)
+NETWORK_SPECS: TypeAdapter[AnyNetworkSpec] = TypeAdapter(AnyNetworkSpec)
 SHIFT = 3.0  # standard deviations; zero, the convolution's padding, then means "no row"
 
 
@@ -79,20 +80,20 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def build(spec: NetworkSpec | MlpSpec) -> WindowModel:
+def build(spec: AnyNetworkSpec) -> WindowModel:
     """A network of this kind and these sizes, with fresh weights."""
     if isinstance(spec, BlendSpec):
         return Blend(spec)
     return SummaryMlp(spec) if isinstance(spec, MlpSpec) else FinancialPredictor(spec)
 
 
-def flops_per_window(spec: NetworkSpec | MlpSpec) -> int:
+def flops_per_window(spec: AnyNetworkSpec) -> int:
     """Floating-point operations of one window's forward pass (a multiply-add counts as two).
 
     Counts the matrix products only, no comparison of a tree: 147.2 million for the design's
     default sizes.
     """
-    if isinstance(spec, MlpSpec):
+    if isinstance(spec, PerceptronSpec):
         return mlp_flops(spec)
     steps, width = SEQUENCE_LENGTH, spec.d_model
     convolution = steps * FEATURE_COUNT * 3 * width

@@ -83,19 +83,24 @@ class NetworkSpec(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
 
-class MlpSpec(Spec):
-    """A multi-layer perceptron's sizes; it sees summaries of the window, as boosting does."""
+class PerceptronSpec(Spec):
+    """A multi-layer perceptron's sizes."""
 
-    KIND: Literal["mlp"] = "mlp"
     hidden: PositiveInt = 256
     layers: PositiveInt = 2  # hidden layers
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 
-class BlendSpec(MlpSpec):
+class MlpSpec(PerceptronSpec):
+    """A multi-layer perceptron; it sees summaries of the window, as boosting does."""
+
+    KIND: Literal["mlp"] = "mlp"
+
+
+class BlendSpec(PerceptronSpec):
     """A perceptron and gradient boosting on the same summaries, log-odds averaged."""
 
-    KIND: Literal["blend"] = "blend"  # type: ignore[assignment]
+    KIND: Literal["blend"] = "blend"
     weight: Fraction = 0.5  # of the perceptron
 
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from model_code.errors import ConfigError, DataError
 from model_code.models import network
 from model_code.models.predictor import WindowModel
-from model_code.settings import MlpSpec, NetworkSpec, TrainingSpec
+from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, ranks, sampling
 from model_code.training.evaluation import evaluate
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
@@ -59,7 +59,7 @@ def train(
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
     *,
-    network_spec: NetworkSpec | MlpSpec,
+    network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
     checkpoints: Path,
     on_epoch: Callable[[EpochMetrics], None] | None = None,

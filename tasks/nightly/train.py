@@ -7,7 +7,7 @@ from model_code.benchmark import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network
-from model_code.settings import MlpSpec, NetworkSpec, TrainingSpec
+from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, loop
 from model_code.training.run import EpochMetrics
 from tasks.caching.fingerprint import stage_key
@@ -22,7 +22,7 @@ def train(
     run: RunRef,
     table: ArtifactRef,
     split: SplitWindows,
-    network_spec: NetworkSpec | MlpSpec,
+    network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
 ) -> TrainedNetwork:
     """Train the network; after an interruption, resume from the last finished epoch."""

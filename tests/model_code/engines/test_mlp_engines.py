@@ -84,7 +84,9 @@ def test_every_engine_of_this_machine_answers_as_the_network(
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=[spec.KIND for spec in SPECS])
-def test_only_engines_that_prune_are_unsuitable_and_only_for_the_perceptron(spec: MlpSpec) -> None:
+def test_only_engines_that_prune_are_unsuitable_and_only_for_the_perceptron(
+    spec: MlpSpec | BlendSpec,
+) -> None:
     assert [name for name in ENGINES if unsuitable(name, spec)] == [*PRUNED, "tensorrt-sparse"]
     assert not any(unsuitable(name, NetworkSpec()) for name in ENGINES)
     assert f"kind {spec.KIND} has no feed-forward layers" in str(unsuitable(PRUNED[0], spec))
