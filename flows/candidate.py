@@ -10,6 +10,7 @@ from tasks.nightly.benchmark import benchmark
 from tasks.nightly.build_engine import build_engine
 from tasks.nightly.export import export
 from tasks.nightly.features import features
+from tasks.nightly.find_leaders import find_leaders
 from tasks.nightly.gate import gate
 from tasks.nightly.records import (
     BuiltEngine,
@@ -39,14 +40,16 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     publish_validation(run, plan, days)
     ticks = require_passed(days)
 
-    table = features(run, ticks, spec.features, plan.simulated)
+    leading = find_leaders(run, ticks, spec.features, plan.test_date)
+    table = features(run, ticks, spec.features, leading.leaders, plan.simulated)
     windows = split(run, table, spec.split, plan.test_date)
     boosting = baseline(run, table, windows, spec.training.seed)
     network = train(run, table, windows, spec.network, spec.training)
     exported = export(run, table, windows, network.model)
     engines = tuple(_build(run, name, spec, network, exported) for name in spec.benchmark.measured)
     return Candidate(
-        notes=day_notes(days),
+        notes=(*day_notes(days), leading.note),
+        leading=leading,
         table=table,
         split=windows,
         baseline=boosting,

@@ -1,9 +1,10 @@
 """The nightly retraining: from ticks to a judged, staged candidate. Nothing goes live here.
 
-find days ─ validate ─ features ─ split ─┬─ baseline ────────────────────────────────┐
-                                         └─ train ─ export ─ build engine ─ benchmark ─ gate
-                                                          find champion ───┘           │
-                    announce ─ stage candidate ─ record requests ─ register ───────────┘
+find days ─ validate ─ find leaders ─ features ─ split ─┬─ baseline ─────────┐
+                                                        └─ train ─ export ─ choose model ─┐
+   ┌──────────────────────────────────────────────────────────────────────────────────────┘
+   └─ build engine ─ benchmark ─ gate ─ register ─ record requests ─ stage candidate ─ announce
+     find champion ──┘
 """
 
 import time

@@ -1,8 +1,9 @@
 """Features of many rows at once: chunks of one instrument's ticks in, chunks of features out.
 
-Shapes: N rows, F features (16).
+Shapes: N rows, F features (16), K columns before the set's are chosen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model_code.errors import DataError
-from model_code.features import kernel
+from model_code.features import kernel, pairs
+from model_code.features.definition import OWN, columns
 from model_code.settings import FEATURE_COUNT, FeatureSpec
 
 CHUNK_ROWS = 1 << 17
@@ -21,24 +23,33 @@ class FeatureRows:
     """Features of consecutive rows of one instrument.
 
     Attributes:
-        features_NF: float32, columns as in `definition.FEATURES`.
+        features_NF: float32, columns as in `definition.FEATURE_SETS`.
         timestamp_N: int64, ns UTC.
         segment_N: int32, non-decreasing; a window may only span rows of one segment.
+        states_N: the kernel's state after each row: what other instruments may see.
     """
 
     features_NF: npt.NDArray[np.float32]
     timestamp_N: npt.NDArray[np.int64]
     segment_N: npt.NDArray[np.int32]
+    states_N: npt.NDArray[np.void]
 
 
 class FeatureStream:
     """One instrument's features, chunk by chunk, with the state carried between chunks.
 
     The features are bit-identical for any division of the rows into chunks.
+
+    Args:
+        spec: names the feature set.
+        others: states of the instruments it looks at, whole days, the first leader first; fewer
+            than the set names, or none, leaves their features 0.
     """
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(self, spec: FeatureSpec, others: Sequence[npt.NDArray[np.void]] = ()) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
+        self._columns_F = columns(spec.feature_set)
+        self._others = [(states_M, pairs.new_pair()) for states_M in others]
         self._state_1 = kernel.new_state()
         self._done = 0
         self.symbol: str | None = None
@@ -59,22 +70,45 @@ class FeatureStream:
                 remedy="pass each instrument's ticks separately",
             )
         ticks_N = tick_records(batch)
-        features_NF = np.empty((len(ticks_N), FEATURE_COUNT), np.float32)
+        own_NK = np.empty((len(ticks_N), len(OWN)), np.float32)
         segment_N = np.empty(len(ticks_N), np.int32)
-        taken = kernel.run(self._state_1, ticks_N, self._reset_gap_ns, features_NF, segment_N)
+        states_N = np.empty(len(ticks_N), kernel.STATE)
+        taken = kernel.run(self._state_1, ticks_N, self._reset_gap_ns, own_NK, segment_N, states_N)
         if taken < len(ticks_N):
             raise invalid_tick(ticks_N[taken], f"{self.symbol}, row {self._done + taken}")
         self._done += taken
-        return FeatureRows(features_NF, ticks_N["timestamp"].copy(), segment_N)
+        return FeatureRows(
+            self._chosen(own_NK, states_N), ticks_N["timestamp"].copy(), segment_N, states_N
+        )
+
+    def _chosen(
+        self, own_NK: npt.NDArray[np.float32], states_N: npt.NDArray[np.void]
+    ) -> npt.NDArray[np.float32]:
+        """The set's columns of the instrument's own and of what it sees of others."""
+        all_NK = np.zeros((len(own_NK), len(OWN) + 2 * pairs.WIDTH), np.float32)
+        all_NK[:, : len(OWN)] = own_NK
+        for place, (other_M, basis_1) in enumerate(self._others):
+            first = len(OWN) + place * pairs.WIDTH
+            seen_NP = np.empty((len(own_NK), pairs.WIDTH), np.float32)
+            pairs.look_all(states_N, basis_1, other_M, len(other_M), self._reset_gap_ns, seen_NP)
+            all_NK[:, first : first + pairs.WIDTH] = seen_NP
+        return np.ascontiguousarray(all_NK[:, self._columns_F])
 
 
-def compute(ticks: pa.Table, spec: FeatureSpec) -> FeatureRows:
+def compute(
+    ticks: pa.Table, spec: FeatureSpec, others: Sequence[npt.NDArray[np.void]] = ()
+) -> FeatureRows:
     """Features of all of `ticks` (schema `TICKS`, one instrument, any number of rows).
+
+    Args:
+        ticks: of one instrument.
+        spec: names the feature set.
+        others: as for `FeatureStream`.
 
     Raises:
         DataError: more than one instrument, or a row that validation should have quarantined.
     """
-    stream = FeatureStream(spec)
+    stream = FeatureStream(spec, others)
     chunks = [stream.update(batch) for batch in ticks.to_batches(max_chunksize=CHUNK_ROWS)]
     return FeatureRows(
         np.concatenate(
@@ -82,6 +116,7 @@ def compute(ticks: pa.Table, spec: FeatureSpec) -> FeatureRows:
         ),
         np.concatenate([np.empty(0, np.int64), *(c.timestamp_N for c in chunks)]),
         np.concatenate([np.empty(0, np.int32), *(c.segment_N for c in chunks)]),
+        np.concatenate([np.empty(0, kernel.STATE), *(c.states_N for c in chunks)]),
     )
 
 

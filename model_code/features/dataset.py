@@ -1,13 +1,14 @@
 """One table of features and labels over many instrument-days, built by streaming Parquet.
 
 A folder of plain `.npy` columns, opened as memory maps, and `meta.json`. Building needs memory for
-one chunk of rows and one label horizon, not for a whole file.
+one chunk of rows and one label horizon, not for a whole file; of instruments that others look at,
+also for the states of one date (`shared.SharedDays`).
 
 Shapes: N rows of all instrument-days, concatenated, F features (16).
 """
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import storage_error
@@ -24,8 +23,9 @@ from model_code.errors import DataError
 from model_code.features.batch import CHUNK_ROWS, FeatureStream
 from model_code.features.definition import FEATURES_VERSION
 from model_code.features.labels import UNOBSERVED, LabelStream
-from model_code.market.schema import InstrumentDay, conform
-from model_code.settings import FEATURE_COUNT, FeatureSpec
+from model_code.features.shared import SharedDays, count, read
+from model_code.market.schema import InstrumentDay
+from model_code.settings import FEATURE_COUNT, FeatureSpec, Leaders
 
 # name: (type, shape of one row)
 COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -58,6 +58,7 @@ class TableMeta(BaseModel):
     dates: tuple[dt.date, ...]
     days: tuple[TableDay, ...]
     spec: FeatureSpec
+    leaders: Leaders = {}
     features_version: str
     simulated: bool
 
@@ -67,7 +68,7 @@ class FeatureTable:
     """The built table, columns memory-mapped.
 
     Attributes:
-        features_NF: float32, columns as in `definition.FEATURES`, not standardised.
+        features_NF: float32, columns as in `definition.FEATURE_SETS`, not standardised.
         timestamp_N: int64, ns UTC.
         label_N: int8, 1, 0 or -1 (not observed).
         segment_N: int32, non-decreasing over the whole table; a window stays within one segment.
@@ -112,11 +113,21 @@ def build(
     out: Path,
     *,
     simulated: bool,
+    leaders: Mapping[str, tuple[str, ...]] | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> TableMeta:
     """Write the table of `parquet_paths` (clean TICKS, one file each) into the new folder `out`.
 
     Days are sorted by (date, symbol). The source's own label is used where it is not null.
+
+    Args:
+        parquet_paths: one file for each instrument-day.
+        spec: feature set and label.
+        out: new folder.
+        simulated: the ticks are simulated.
+        leaders: whom each instrument looks at, the strongest first; the features of one without
+            leaders, or whose leader is absent that day, are 0.
+        chunk_rows: rows in memory at a time.
 
     Raises:
         DataError: no rows, an unreadable file, a file of another instrument, or rows that
@@ -129,7 +140,7 @@ def build(
     for day, path in inputs:
         if days and (days[-1].date, days[-1].symbol) == (day.date, day.symbol):
             raise DataError(f"{day.symbol} on {day.date} is given twice", where=str(path))
-        rows = _count(path)
+        rows = count(path)
         days.append(TableDay(date=day.date, symbol=day.symbol, first=first, rows=rows))
         first += rows
     if first == 0:
@@ -143,6 +154,7 @@ def build(
         dates=tuple(sorted({day.date for day in days})),
         days=tuple(days),
         spec=spec,
+        leaders=dict(leaders or {}),
         features_version=FEATURES_VERSION,
         simulated=simulated,
     )
@@ -155,9 +167,9 @@ def build(
             for name, (dtype, shape) in COLUMNS.items():
                 _write_header(files[name], dtype, (first, *shape))
             segments = 0
+            shared = SharedDays(inputs, spec, meta.leaders, chunk_rows)
             for table_day, (_, path) in zip(days, inputs, strict=True):
-                symbol = meta.symbols.index(table_day.symbol)
-                for columns in _day_columns(table_day, path, spec, symbol, segments, chunk_rows):
+                for columns in _day_columns(table_day, path, meta, shared, segments, chunk_rows):
                     for name, column in columns.items():
                         files[name].write(np.ascontiguousarray(column, COLUMNS[name][0]).data)
                     if "segment" in columns:
@@ -176,14 +188,16 @@ def _write_header(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) 
 def _day_columns(
     day: TableDay,
     path: Path,
-    spec: FeatureSpec,
-    symbol: int,
+    meta: TableMeta,
+    shared: SharedDays,
     first_segment: int,
     chunk_rows: int,
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The columns of one instrument-day, chunk by chunk; labels follow once they are known."""
-    features, labels = FeatureStream(spec), LabelStream(spec)
-    for ticks in _read(path, chunk_rows):
+    symbol = meta.symbols.index(day.symbol)
+    features = FeatureStream(meta.spec, shared.others(day.date, day.symbol))
+    labels = LabelStream(meta.spec, shared.crossings(day.date, day.symbol))
+    for ticks in read(path, chunk_rows):
         rows = features.update(ticks)
         if features.symbol != day.symbol:
             raise DataError(
@@ -200,28 +214,3 @@ def _day_columns(
             "label": labels.update(rows.timestamp_N, bid, ask, rows.segment_N, own),
         }
     yield {"label": labels.finish()}
-
-
-def _count(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(path, error) from error
-
-
-def _read(path: Path, chunk_rows: int) -> Iterator[pa.RecordBatch]:
-    """Non-empty batches of `path`, with exactly the columns of TICKS."""
-    try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=chunk_rows):
-                yield from conform(pa.Table.from_batches([batch]), str(path)).to_batches()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"unreadable Parquet: {error}",
-        where=str(path),
-        remedy="delete it and run the stage again: tickline nightly --refresh",
-    )

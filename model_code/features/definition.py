@@ -1,16 +1,23 @@
-"""Definition of the 16 features: name, formula, unit and source, in column order.
+"""Definition of the features and of the sets of 16 that a network sees, in column order.
 
-`kernel.step` computes the formulas; this table documents them. Notation: `slog(x)` is
+`kernel.step` computes an instrument's own, `pairs.look` what it sees of another; this module
+documents them. Notation: `slog(x)` is
 sign(x) * ln(1 + |x|), `tick` the tightest spread so far, `size` the running mean of
 (bid_size + ask_size) / 2 and `sigma` the running deviation of mid moves, all within the segment;
 `mean_n` is an exponential mean over about n rows and `d` the change since the previous row.
 A feature with missing inputs is 0. On a segment's first row changes, flow and trades are 0.
+A name with `there` belongs to the other instrument, at its newest row that arrived strictly
+earlier; the feature is 0 where there is none within the reset gap.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from model_code.artifacts import hash_bytes
+from model_code.settings import FEATURE_COUNT, FeatureSetName
 
 _CONT = "Cont, Kukanov, Stoikov 2014, 'The Price Impact of Order Book Events'"
 _GOULD = "Gould, Bonart 2016, 'Queue Imbalance as a One-Tick-Ahead Price Predictor'"
@@ -19,6 +26,9 @@ _RISK = "RiskMetrics 1996 technical document, exponentially weighted volatility"
 _ACD = "Engle, Russell 1998, 'Autoregressive Conditional Duration'"
 _LEE = "Lee, Ready 1991, 'Inferring Trade Direction from Intraday Data'"
 _VWAP = "Berkowitz, Logue, Noser 1988, 'The Total Cost of Transactions on the NYSE'"
+_HUTH = "Huth, Abergel 2014, 'High Frequency Lead/Lag Relationships'"
+_ENGLE = "Engle, Granger 1987, 'Co-integration and Error Correction'"
+_HASB = "Hasbrouck 1995, 'One Security, Many Markets'"
 _BOOK = "Cartea, Jaimungal, Penalva 2015, 'Algorithmic and High-Frequency Trading', ch. 3-4"
 
 
@@ -32,7 +42,7 @@ class Feature:
     source: str
 
 
-FEATURES: tuple[Feature, ...] = (
+OWN: tuple[Feature, ...] = (
     Feature("spread", "slog((ask - bid) / tick)", "log ticks", _BOOK),
     Feature("queue_imbalance", "(bid_size - ask_size) / (bid_size + ask_size)", "fraction", _GOULD),
     Feature("bid_size", "ln(bid_size / size)", "log ratio", _BOOK),
@@ -59,7 +69,108 @@ FEATURES: tuple[Feature, ...] = (
     Feature("ema_1min", "x - mean_256 x, x = feature_ema_1min", "as the column", _GOULD),
 )
 
+
+def _seen(place: str) -> tuple[Feature, ...]:
+    """What is seen of another instrument, in the order of `pairs.CHANNELS`."""
+    return (
+        Feature(f"{place}_imbalance", "queue_imbalance there", "fraction", _GOULD),
+        Feature(
+            f"{place}_basis",
+            "slog(b - mean_512 b), b = ln(mid there / mid) * mid / tick",
+            "log ticks",
+            _ENGLE,
+        ),
+        Feature(f"{place}_age", "ln(1 + time since its row there)", "log us", _ACD),
+        *(
+            Feature(f"{place}_move_{ms}ms", f"slog(mid move there over {ms} ms / tick there)",
+                    "log ticks", _HUTH)
+            for ms in (20, 100, 500)
+        ),
+        Feature(f"{place}_flow_100ms", "slog(sum of e / size there over 100 ms)", "log ratio",
+                _CONT),
+        Feature(f"{place}_traded_100ms", "slog((bought - sold) / size there over 100 ms)",
+                "log ratio", _LEE),
+        Feature(f"{place}_rows_20ms", "ln(1 + rows there over 20 ms)", "log rows", _ACD),
+        Feature(f"{place}_rows_100ms", "ln(1 + rows there over 100 ms)", "log rows", _ACD),
+        Feature(f"{place}_spread", "slog((ask there - bid there) / tick)", "log ticks", _BOOK),
+        Feature(f"{place}_gap_buy_here", "slog((bid there - ask) / tick)", "log ticks", _HASB),
+        Feature(f"{place}_gap_buy_there", "slog((bid - ask there) / tick)", "log ticks", _HASB),
+    )  # fmt: skip
+
+
+_FIRST, _SECOND = _seen("leader"), _seen("second")
+ALL: tuple[Feature, ...] = OWN + _FIRST + _SECOND
+"""Every feature, in the order in which the kernels write them."""
+
+
+def _named(*names: str) -> tuple[Feature, ...]:
+    known = {feature.name: feature for feature in ALL}
+    return tuple(known[name] for name in names)
+
+
+FEATURE_SETS: dict[FeatureSetName, tuple[Feature, ...]] = {
+    "solo": OWN,
+    "paired": _named(
+        "queue_imbalance",
+        "bid_size",
+        "ask_size",
+        "mid_move",
+        "volatility",
+        "time_gap",
+        "order_flow_imbalance",
+        "trade_volume",
+        "leader_imbalance",
+        "leader_basis",
+        "leader_age",
+        "leader_move_100ms",
+        "leader_rows_100ms",
+        "second_imbalance",
+        "second_basis",
+        "second_move_100ms",
+    ),
+    "venues": _named(
+        "spread",
+        "bid_move",
+        "ask_move",
+        "mid_move",
+        "volatility",
+        "time_gap",
+        "leader_gap_buy_here",
+        "leader_gap_buy_there",
+        "leader_spread",
+        "leader_basis",
+        "leader_age",
+        "leader_move_20ms",
+        "leader_move_100ms",
+        "leader_move_500ms",
+        "leader_rows_20ms",
+        "leader_rows_100ms",
+    ),
+}
+"""The 16 features of each set, in column order."""
+
+
+def names(feature_set: FeatureSetName) -> list[str]:
+    """The names of a set's 16 features, in column order."""
+    return [feature.name for feature in FEATURE_SETS[feature_set]]
+
+
+def columns(feature_set: FeatureSetName) -> npt.NDArray[np.int64]:
+    """Where the set's 16 features stand among `ALL`."""
+    place = {feature.name: i for i, feature in enumerate(ALL)}
+    found = np.array([place[name] for name in names(feature_set)], np.int64)
+    assert len(found) == FEATURE_COUNT  # noqa: S101
+    return found
+
+
+def look_at(feature_set: FeatureSetName) -> int:
+    """How many other instruments the set looks at: 0, 1 or 2."""
+    chosen = set(names(feature_set))
+    return sum(not chosen.isdisjoint(f.name for f in seen) for seen in (_FIRST, _SECOND))
+
+
+_SOURCES = ("kernel.py", "pairs.py", "labels.py", "definition.py")
 FEATURES_VERSION = hash_bytes(
-    b"\0".join((Path(__file__).with_name(name)).read_bytes() for name in ("kernel.py", "labels.py"))
+    b"\0".join((Path(__file__).with_name(name)).read_bytes() for name in _SOURCES)
 )[:12]
 """Changes when the code that computes features or labels changes: part of every cache key."""

@@ -1,17 +1,43 @@
-"""Features of one tick at a time, for serving: the batch kernel run on one row.
+"""Features of one tick at a time, for serving: the batch kernels run on one row.
 
-Shapes: T steps of a window (64), F features (16).
+Shapes: T steps of a window (64), F features (16), K columns before the set's are chosen.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from model_code.errors import DataError
-from model_code.features import kernel
+from model_code.features import kernel, pairs
 from model_code.features.batch import invalid_tick, reset_gap_ns
+from model_code.features.definition import OWN, columns
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
+
+KEPT_NS = pairs.FAR_NS + 10_000_000_000  # of a leader's rows; a receiver's clock may lag so far
+FIRST_ROWS = 1024
+
+
+class Recent:
+    """A leader's newest states, for the instruments that look at it."""
+
+    def __init__(self) -> None:
+        self.states_N = np.empty(FIRST_ROWS, kernel.STATE)
+        self.count = 0
+
+    def append(self, state: np.void) -> None:
+        """Add the state after a new row; forget rows too old for anyone to need."""
+        if self.count == len(self.states_N):
+            old = self.states_N["timestamp"] < state["timestamp"] - KEPT_NS
+            first = max(0, int(old.sum()) - 1)  # one row before the oldest span is still needed
+            kept_M = self.states_N[first:]
+            room = FIRST_ROWS + 2 * len(kept_M)
+            self.states_N = np.empty(room, kernel.STATE)
+            self.count = len(kept_M)
+            self.states_N[: self.count] = kept_M
+        self.states_N[self.count] = state
+        self.count += 1
 
 
 class FeatureState:
@@ -19,13 +45,25 @@ class FeatureState:
 
     Each row is written twice, `SEQUENCE_LENGTH` apart, so that the newest window is always one
     contiguous slice.
+
+    Args:
+        spec: names the feature set.
+        others: the instruments it looks at, the first leader first.
+        own: where to keep the states that others may see; None if none looks at it.
     """
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(
+        self, spec: FeatureSpec, others: Sequence[Recent] = (), own: Recent | None = None
+    ) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
+        self._columns_F = columns(spec.feature_set)
+        self._others = [(recent, pairs.new_pair()) for recent in others]
+        self._own = own
         self._state_1 = kernel.new_state()
+        self._after_1 = np.empty(1, kernel.STATE)
         self._tick_1 = np.empty(1, kernel.TICK)
         self._segment_1 = np.empty(1, np.int32)
+        self._all_1K = np.zeros((1, len(OWN) + 2 * pairs.WIDTH), np.float32)
         self._ring_2TF = np.zeros((2 * SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
         self._newest = SEQUENCE_LENGTH - 1
 
@@ -65,14 +103,34 @@ class FeatureState:
             sell_volume,
             trade_count,
         )
-        slot = (self._newest + 1) % SEQUENCE_LENGTH
-        row_1F = self._ring_2TF[slot : slot + 1]
-        taken = kernel.run(self._state_1, self._tick_1, self._reset_gap_ns, row_1F, self._segment_1)
+        own_1K = self._all_1K[:, : len(OWN)]
+        taken = kernel.run(
+            self._state_1,
+            self._tick_1,
+            self._reset_gap_ns,
+            own_1K,
+            self._segment_1,
+            self._after_1,
+        )
         if taken == 0:
             raise invalid_tick(self._tick_1[0], "live tick")
-        self._ring_2TF[slot + SEQUENCE_LENGTH] = row_1F[0]
+        for place, (recent, basis_1) in enumerate(self._others):
+            first = len(OWN) + place * pairs.WIDTH
+            pairs.look(
+                self._after_1[0],
+                basis_1,
+                recent.states_N,
+                recent.count,
+                self._reset_gap_ns,
+                self._all_1K[0, first : first + pairs.WIDTH],
+            )
+        if self._own is not None:
+            self._own.append(self._after_1[0])
+        slot = (self._newest + 1) % SEQUENCE_LENGTH
+        self._ring_2TF[slot] = self._all_1K[0, self._columns_F]
+        self._ring_2TF[slot + SEQUENCE_LENGTH] = self._ring_2TF[slot]
         self._newest = slot
-        features_F: npt.NDArray[np.float32] = row_1F[0]
+        features_F: npt.NDArray[np.float32] = self._ring_2TF[slot]
         return features_F
 
     @property
@@ -98,3 +156,32 @@ class FeatureState:
             )
         first = self._newest + 1
         return self._ring_2TF[first : first + SEQUENCE_LENGTH]
+
+
+def group(
+    spec: FeatureSpec, symbols: Sequence[str], leaders: Mapping[str, Sequence[str]]
+) -> dict[str, FeatureState]:
+    """The states of instruments that look at each other; feed all their ticks in arrival order.
+
+    Args:
+        spec: names the feature set.
+        symbols: instruments to compute features of; their leaders must be among them.
+        leaders: whom each instrument looks at; a missing instrument looks at nobody.
+
+    Raises:
+        DataError: a leader is not among the symbols.
+    """
+    missing = {name for symbol in symbols for name in leaders.get(symbol, ())} - set(symbols)
+    if missing:
+        raise DataError(
+            f"no ticks of {', '.join(sorted(missing))}, which other instruments look at",
+            remedy="subscribe to them too, or leave them out of features.leaders",
+        )
+    led = {name for symbol in symbols for name in leaders.get(symbol, ())}
+    recent = {name: Recent() for name in led}
+    return {
+        symbol: FeatureState(
+            spec, [recent[name] for name in leaders.get(symbol, ())], recent.get(symbol)
+        )
+        for symbol in symbols
+    }

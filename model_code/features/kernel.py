@@ -57,9 +57,12 @@ STATE = np.dtype(
         ("ask_price", np.float64),
         ("bid_size", np.float64),
         ("ask_size", np.float64),
+        ("since", np.int64),  # timestamp of the segment's first row
+        ("flow", np.float64),  # order flow since then, in running mean sizes
+        ("traded", np.float64),  # bought less sold since then, in running mean sizes
     ]
 )
-"""What one instrument's stream remembers between rows."""
+"""What one instrument's stream remembers between rows; what others may see of it (`pairs`)."""
 
 
 def new_state() -> np.ndarray:
@@ -102,6 +105,8 @@ def _begin_segment(state, tick):  # type: ignore[no-untyped-def]
     state["tick"] = spread
     state["size"] = state["vwap_offset"] = state["ema_1min"] = math.nan
     state["variance"] = (0.5 * spread) ** 2
+    state["since"] = tick["timestamp"]
+    state["flow"] = state["traded"] = 0.0
     _remember(state, tick)
 
 
@@ -140,9 +145,11 @@ def _sizes_and_trades(state, tick, fresh, feature_F):  # type: ignore[no-untyped
         feature_F[3] = math.log(ask_size / size)
     flow = _order_flow(state, tick)
     if sized and not math.isnan(flow):
+        state["flow"] += flow / size
         feature_F[9] = _slog(flow / size)
     bought, sold = tick["buy_volume"], tick["sell_volume"]
     if not fresh and not math.isnan(size):
+        state["traded"] += (bought - sold) / size
         feature_F[10] = _slog((bought - sold) / size)
         feature_F[11] = math.log1p((bought + sold) / size)
     if not fresh:
@@ -201,7 +208,7 @@ def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def run(state_1, ticks_N, reset_gap_ns, features_NF, segment_N):  # type: ignore[no-untyped-def]
+def run(state_1, ticks_N, reset_gap_ns, features_NF, segment_N, states_N):  # type: ignore[no-untyped-def]
     """Step through `ticks_N`; return how many rows were taken (fewer than N: that row is unfit).
 
     Args:
@@ -210,10 +217,12 @@ def run(state_1, ticks_N, reset_gap_ns, features_NF, segment_N):  # type: ignore
         reset_gap_ns: a longer gap begins a new segment.
         features_NF: float32, written.
         segment_N: int32, written: number of each row's segment, counted from 0.
+        states_N: dtype `STATE`, written: the state after each row.
     """
     for i in range(ticks_N.shape[0]):
         if not _usable(ticks_N[i], state_1[0]):
             return i
         step(state_1[0], ticks_N[i], reset_gap_ns, features_NF[i])
         segment_N[i] = state_1[0]["segment"]
+        states_N[i] = state_1[0]
     return ticks_N.shape[0]

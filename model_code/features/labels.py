@@ -1,6 +1,6 @@
-"""Labels: does an executable round trip open within the horizon?
+"""Labels: what counts as an opportunity within the horizon (`FeatureSpec.label`).
 
-Row i is labelled 1 if and only if some later row j of its segment, with
+`executable-roundtrip`: row i is 1 if and only if some later row j of its segment, with
 `t_i <= t_j <= t_i + horizon`, lets a taker close at a profit what was opened at row i's quotes:
 
 - long:  buy at `ask_i`, sell at `bid_j`:  `bid_j > ask_i * (1 + cost)`, or
@@ -9,10 +9,16 @@ Row i is labelled 1 if and only if some later row j of its segment, with
 The spread is paid by construction (both legs cross it). `cost` is everything else the whole round
 trip costs, both legs' fees together, as a fraction of the entry price, hence charged once, there.
 
+`cross-venue`: 1 if and only if a crossing of two venues (`venues.crossings`) begins at an instant c
+with `t_i < c <= t_i + horizon`.
+
+`mid-move`: 1 if and only if the mid of the segment's last row with `t_j <= t_i + horizon` is above
+`mid_i * (1 + cost)`. An unchanged or falling mid is 0.
+
 A row whose horizon ends after its segment's last row is -1 (not fully observed), even if an
 opportunity was already seen: keeping only the ones seen would favour 1s near every segment's end.
 
-Shapes: N rows.
+Shapes: N rows, E instants.
 """
 
 import numpy as np
@@ -46,6 +52,56 @@ def round_trip(
     Raises:
         DataError: lengths differ, or the clock goes back inside the rows.
     """
+    segment_N = _checked(timestamp_ns, bid, ask, segment_N)
+    label_N: npt.NDArray[np.int8] = _label(
+        timestamp_ns, bid, ask, segment_N, round(horizon_ms * 1e6), cost_bps / 1e4
+    )
+    return label_N
+
+
+def mid_move(
+    timestamp_ns: npt.NDArray[np.int64],
+    bid: npt.NDArray[np.float64],
+    ask: npt.NDArray[np.float64],
+    horizon_ms: float,
+    cost_bps: float,
+    segment_N: npt.NDArray[np.int32] | None = None,
+) -> npt.NDArray[np.int8]:
+    """Labels (N,) `mid-move` of one instrument's rows; arguments and errors as `round_trip`."""
+    segment_N = _checked(timestamp_ns, bid, ask, segment_N)
+    horizon_ns, mid_N = round(horizon_ms * 1e6), 0.5 * (bid + ask)
+    end_N = _segment_ends(segment_N)
+    last_N = np.minimum(np.searchsorted(timestamp_ns, timestamp_ns + horizon_ns, "right"), end_N)
+    rises_N = mid_N[last_N - 1] > mid_N * (1.0 + cost_bps / 1e4)
+    return _where_observed(rises_N, timestamp_ns, horizon_ns, end_N)
+
+
+def crossing_begins(
+    timestamp_ns: npt.NDArray[np.int64],
+    begins_E: npt.NDArray[np.int64],
+    horizon_ms: float,
+    segment_N: npt.NDArray[np.int32],
+) -> npt.NDArray[np.int8]:
+    """Labels (N,) `cross-venue` of one venue's rows: does a crossing begin within the horizon?
+
+    Args:
+        timestamp_ns: never falling.
+        begins_E: from `venues.crossings`, rising.
+        horizon_ms: how far to look ahead, inclusive.
+        segment_N: of the venue's rows; horizons end with their segment.
+    """
+    horizon_ns = round(horizon_ms * 1e6)
+    first_N = np.searchsorted(begins_E, timestamp_ns, "right")
+    seen_N = np.searchsorted(begins_E, timestamp_ns + horizon_ns, "right") > first_N
+    return _where_observed(seen_N, timestamp_ns, horizon_ns, _segment_ends(segment_N))
+
+
+def _checked(
+    timestamp_ns: npt.NDArray[np.int64],
+    bid: npt.NDArray[np.float64],
+    ask: npt.NDArray[np.float64],
+    segment_N: npt.NDArray[np.int32] | None,
+) -> npt.NDArray[np.int32]:
     if segment_N is None:
         segment_N = np.zeros(len(timestamp_ns), np.int32)
     lengths = {len(timestamp_ns), len(bid), len(ask), len(segment_N)}
@@ -58,21 +114,38 @@ def round_trip(
             where=f"row {back[0] + 1}",
             remedy="run validation on this day first",
         )
-    label_N: npt.NDArray[np.int8] = _label(
-        timestamp_ns, bid, ask, segment_N, round(horizon_ms * 1e6), cost_bps / 1e4
-    )
-    return label_N
+    return segment_N
+
+
+def _segment_ends(segment_N: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The row after the last one of each row's segment."""
+    return np.searchsorted(segment_N, segment_N, "right").astype(np.int64)
+
+
+def _where_observed(
+    seen_N: npt.NDArray[np.bool_],
+    timestamp_ns: npt.NDArray[np.int64],
+    horizon_ns: int,
+    end_N: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int8]:
+    whole_N = timestamp_ns[end_N - 1] - timestamp_ns >= horizon_ns
+    return np.where(whole_N, seen_N, UNOBSERVED).astype(np.int8)
 
 
 class LabelStream:
     """Labels of one instrument, chunk by chunk; rows wait until their horizon has been seen.
 
-    However the same rows are cut into chunks, the labels equal those of `round_trip`, except that
-    a label of the source's own is kept as it is.
+    However the same rows are cut into chunks, the labels equal those of the whole, except that a
+    label of the source's own is kept as it is.
+
+    Args:
+        spec: label, horizon and cost.
+        begins_E: for `cross-venue`: `venues.crossings` of the day.
     """
 
-    def __init__(self, spec: FeatureSpec) -> None:
+    def __init__(self, spec: FeatureSpec, begins_E: npt.NDArray[np.int64] | None = None) -> None:
         self._spec = spec
+        self._begins_E = np.empty(0, np.int64) if begins_E is None else begins_E
         self._time = np.empty(0, np.int64)
         self._bid, self._ask = np.empty(0, np.float64), np.empty(0, np.float64)
         self._segment, self._own = np.empty(0, np.int32), np.empty(0, np.int8)
@@ -107,9 +180,15 @@ class LabelStream:
 
     def _take(self, count: int | np.intp) -> npt.NDArray[np.int8]:
         spec = self._spec
-        label_N = round_trip(
-            self._time, self._bid, self._ask, spec.horizon_ms, spec.cost_bps, self._segment
-        )[:count]
+        if spec.label == "cross-venue":
+            label_N = crossing_begins(self._time, self._begins_E, spec.horizon_ms, self._segment)[
+                :count
+            ]
+        else:
+            rule = mid_move if spec.label == "mid-move" else round_trip
+            label_N = rule(
+                self._time, self._bid, self._ask, spec.horizon_ms, spec.cost_bps, self._segment
+            )[:count]
         label_N = np.where(self._own[:count] >= 0, self._own[:count], label_N)
         self._time, self._segment = self._time[count:], self._segment[count:]
         self._bid, self._ask = self._bid[count:], self._ask[count:]

@@ -81,12 +81,18 @@ class Limits:
     tolerance: Mapping[str, float]
 
 
+def presumed(*, sized: bool, traded: bool) -> ProfileName:
+    """The profile of a store that states none: `fx` for quotes without sizes and trades."""
+    return DEFAULT if sized or traded else "fx"
+
+
 def limits(spec: ValidationSpec, stated: ProfileName | None = None) -> Limits:
     """Resolve the thresholds.
 
     Args:
         spec: the specification; what it sets counts.
-        stated: the profile that the store states, for a specification without one.
+        stated: the profile that the store states, or what is presumed, for a specification
+            without one.
     """
     name = spec.profile or stated or DEFAULT
     profile = PROFILES[name]

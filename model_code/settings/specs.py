@@ -52,10 +52,28 @@ class ValidationSpec(Spec):
     minimum_row_share: Fraction = 0.25  # of the usual number of rows; fewer fail
 
 
+FeatureSetName = Literal["solo", "paired", "venues"]
+LabelName = Literal["executable-roundtrip", "cross-venue", "mid-move"]
+Leaders = dict[str, Annotated[tuple[str, ...], Field(strict=False)]]
+
+
 class FeatureSpec(Spec):
-    """Feature and label parameters (formulas: `model_code/features`)."""
+    """Feature and label parameters (formulas: `model_code/features`).
+
+    Attributes:
+        feature_set: the 16 features: an instrument's own (`solo`), or with those of others.
+        leaders: whom each instrument looks at, the strongest first; None: suggested by the
+            training days.
+        label: what counts as an opportunity.
+        horizon_ms: how far the label looks ahead.
+        cost_bps: of the round trip or move, in basis points of the price.
+        reset_gap_s: after a longer gap all state starts anew.
+    """
 
     KIND: Literal["level1-16"] = "level1-16"
+    feature_set: FeatureSetName = "paired"
+    leaders: Leaders | None = None
+    label: LabelName = "executable-roundtrip"
     horizon_ms: Positive = 100.0
     cost_bps: Annotated[float, Field(ge=0.0)] = 0.0
     reset_gap_s: Positive = 10.0

@@ -25,7 +25,7 @@ from model_code.engines.protocol import Engine, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
 from model_code.features.dataset import FeatureTable
-from model_code.features.definition import FEATURES
+from model_code.features.definition import names
 from model_code.features.split import Split
 from model_code.features.windows import gather
 from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, TRITON_ROW, BenchmarkSpec
@@ -37,8 +37,6 @@ from tasks.nightly.records import (
     SplitWindows,
 )
 from tasks.runs import mlflow_runs
-
-VOLATILITY = [feature.name for feature in FEATURES].index("volatility")
 
 
 @stage("benchmark")
@@ -137,12 +135,13 @@ def _version(champion: Champion | None) -> str:
 
 
 def _context(rows: FeatureTable, ends: NDArray[np.int64]) -> WindowContext:
-    names = np.array(rows.meta.symbols)
+    symbols = np.array(rows.meta.symbols)
+    volatility = names(rows.meta.spec.feature_set).index("volatility")  # every set has it
     return WindowContext(
         timestamp_ns_N=np.asarray(rows.timestamp_N[ends]),
-        symbol_N=names[rows.symbol_N[ends]],
+        symbol_N=symbols[rows.symbol_N[ends]],
         spread_N=np.asarray(rows.spread_bps_N[ends]),
-        volatility_N=np.asarray(rows.features_NF[ends, VOLATILITY]),
+        volatility_N=np.asarray(rows.features_NF[ends, volatility]),
     )
 
 

@@ -3,18 +3,22 @@
 from model_code.artifacts import ArtifactRef
 from model_code.features import dataset
 from model_code.market.schema import InstrumentDay
-from model_code.settings import FeatureSpec
+from model_code.settings import FeatureSpec, Leaders
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay
 
 
 @stage("features")
 def features(
-    run: RunRef, days: tuple[CleanDay, ...], spec: FeatureSpec, simulated: bool
+    run: RunRef,
+    days: tuple[CleanDay, ...],
+    spec: FeatureSpec,
+    leaders: Leaders,
+    simulated: bool,
 ) -> ArtifactRef:
     """Compute the 16 features and the label of every clean row into one (N, 16) array."""
     paths = [(InstrumentDay(day.date, day.symbol), day.ticks.open()) for day in days]
     with run.store.scratch() as scratch:
         out = scratch / "features"
-        dataset.build(paths, spec, out, simulated=simulated)
+        dataset.build(paths, spec, out, simulated=simulated, leaders=leaders)
         return run.store.put(out)

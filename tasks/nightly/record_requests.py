@@ -13,7 +13,7 @@ from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import GateError
 from model_code.features.dataset import FeatureTable
-from model_code.features.definition import FEATURES
+from model_code.features.definition import names
 from model_code.features.drift import drift
 from model_code.features.split import Split
 from model_code.features.windows import gather, spread
@@ -59,11 +59,10 @@ def record_requests(
     golden = GoldenSet.record(
         predictor.predict, x_RTF[spread(np.arange(len(x_RTF)), GOLDEN)], tolerance
     )
-    names = [feature.name for feature in FEATURES]
     psi_by_feature = drift(
         np.asarray(rows.features_NF[parts.train_ends]),
         np.asarray(rows.features_NF[parts.test_ends]),
-        names,
+        names(rows.meta.spec.feature_set),
     )
     with run.store.scratch() as scratch:
         out = scratch / "requests"

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.verdict import Verdict
+from model_code.features.leaders import LeadTable
 from model_code.market.coverage import DaySpan
-from model_code.settings import ProfileName
+from model_code.settings import Leaders, ProfileName
 
 SUNDAY = 7  # an FX market opens in its evening
 
@@ -121,6 +122,26 @@ class ValidatedDay(Record):
         return CleanDay(date=self.date, symbol=self.symbol, ticks=self.clean)
 
 
+class Leading(Record):
+    """Which other instruments each instrument looks at.
+
+    Attributes:
+        leaders: the strongest first; instruments without leaders are left out.
+        source: what named them.
+        table: the measurement; None if nothing was measured.
+    """
+
+    leaders: Leaders
+    source: str
+    table: LeadTable | None = None
+
+    @property
+    def note(self) -> str:
+        """Who looks at whom, for the night's notes."""
+        seen = "; ".join(f"{name} at {', '.join(others)}" for name, others in self.leaders.items())
+        return f"leaders ({self.source}): {seen or 'nobody looks at another'}"
+
+
 class SplitWindows(Record):
     """Window ends of training, validation and test, with a summary of each part."""
 
@@ -228,10 +249,12 @@ class Candidate(Record):
 
     Attributes:
         notes: about the ticks, for the night's summary.
+        leading: which other instruments each instrument looks at.
         baseline: metrics of gradient boosting on the same windows.
     """
 
     notes: tuple[str, ...]
+    leading: Leading
     table: ArtifactRef
     split: SplitWindows
     baseline: dict[str, float]

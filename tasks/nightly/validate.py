@@ -9,6 +9,7 @@ from model_code.errors import DataError
 from model_code.market.calendar import early_close
 from model_code.market.coverage import shortfalls
 from model_code.market.notes import DayNotes
+from model_code.market.profiles import DEFAULT
 from model_code.market.quality import DayReport
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market
@@ -59,13 +60,24 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
             first=found.report.first,
             last=found.report.last,
             trades=trades.rows - trades.repeated if trades else None,
-            notes=tuple(_sentences(found.report, loaded.notes)),
+            notes=(
+                *_presumption(found.report, spec.profile or source.profile),
+                *_sentences(found.report, loaded.notes),
+            ),
             faults=found.report.faults,
             failures=found.report.failures,
             remedies=found.report.remedies,
             clean=run.store.put(clean),
             quarantine=quarantine,
             report=run.store.put(report),
+        )
+
+
+def _presumption(report: DayReport, named: str | None) -> Iterator[str]:
+    if named is None and report.profile != DEFAULT:
+        yield (
+            f"profile {report.profile} presumed: quotes without sizes, no trades "
+            "(state it in tickline.yaml or with --profile)"
         )
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from model_code.errors import DataError
 from model_code.market.measures import derive
 from model_code.market.notes import DayNotes
-from model_code.market.profiles import Limits, limits
+from model_code.market.profiles import Limits, limits, presumed
 from model_code.market.quality import (
     DayReport,
     ExpectationResult,
@@ -37,6 +37,11 @@ SAMPLES_PER_REASON = 20
 NO_NOTES = DayNotes()
 _DAY_NS = 86_400 * 10**9
 _MINUTE_NS = 60 * 10**9
+
+
+def _presumed(ticks: pa.Table, notes: DayNotes) -> ProfileName:
+    sized = any(ticks.column(name).null_count < ticks.num_rows for name in ("bid_size", "ask_size"))
+    return presumed(sized=sized, traded=notes.trades is not None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def validate_day(
         ticks: rows of the day in source order.
         day: their expected instrument and session date.
         spec: thresholds.
-        stated: the profile that the store states.
+        stated: the profile that the store states; None: presumed from sizes and trades.
         notes: of the reader; counts of trades are judged too.
         silences: breaks of the session, start and end in UTC, which are no gaps.
 
@@ -81,7 +86,7 @@ def validate_day(
             where=", ".join(notes.files) or where,
             remedy="fetch the day again, or remove it from the store",
         )
-    bounds = limits(spec, stated)
+    bounds = limits(spec, stated or _presumed(ticks, notes))
     rules = row_rules(bounds)
     schema = _schema_results(expectations.schema_outcomes(ticks.schema))
     measures = derive(ticks, day)

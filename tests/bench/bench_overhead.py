@@ -125,6 +125,7 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
     from tasks.nightly.export import export
     from tasks.nightly.features import features
     from tasks.nightly.find_days import find_days
+    from tasks.nightly.find_leaders import find_leaders
     from tasks.nightly.split import split
     from tasks.nightly.train import train  # orchestration's, not counted here
     from tasks.nightly.validate import require_passed, validate
@@ -137,7 +138,8 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
         days = tuple(validate.fn(run, day, spec.validation) for day in plan.days)
         ticks = require_passed(days)
         clock.lap("validate")
-        table = features.fn(run, ticks, spec.features, plan.simulated)
+        leading = find_leaders.fn(run, ticks, spec.features, plan.test_date)
+        table = features.fn(run, ticks, spec.features, leading.leaders, plan.simulated)
         clock.lap("features")
         windows = split.fn(run, table, spec.split, plan.test_date)
         clock.lap("split")

@@ -21,6 +21,7 @@ from tasks.nightly.records import (
     CleanDay,
     ExportedNetwork,
     Judged,
+    Leading,
     Measured,
     Plan,
     SourceDay,
@@ -79,6 +80,7 @@ def engine(name: str) -> BuiltEngine:
     return BuiltEngine(name=name, folder=file(name), unavailable=None, mlflow_run_id=name)
 
 
+LEADING = Leading(leaders={"A": ("B",)}, source="measured")
 TABLE, BASELINE = file("features"), {"auc": 0.6}
 SPLIT = SplitWindows(windows=file("split"), summary={})
 NETWORK = TrainedNetwork(
@@ -114,6 +116,7 @@ class Stages:
         results: dict[str, Callable[[Inputs], object]] = {
             "validate": self._validate,
             "publish_validation": lambda _: None,
+            "find_leaders": lambda _: LEADING,
             "features": lambda _: TABLE,
             "split": lambda _: SPLIT,
             "baseline": lambda _: BASELINE,
@@ -164,11 +167,20 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
     assert stages.inputs == {
         "validate": [{"run": RUN, "source": day, "spec": SPEC.validation} for day in PLAN.days],
         "publish_validation": [{"run": RUN, "plan": PLAN, "days": days}],
+        "find_leaders": [
+            {
+                "run": RUN,
+                "days": tuple(clean(day) for day in PLAN.days),
+                "spec": SPEC.features,
+                "test_date": dt.date(2024, 8, 9),
+            }
+        ],
         "features": [
             {
                 "run": RUN,
                 "days": tuple(clean(day) for day in PLAN.days),
                 "spec": SPEC.features,
+                "leaders": LEADING.leaders,
                 "simulated": True,
             }
         ],
@@ -190,7 +202,11 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
         ],
     }
     assert made == Candidate(
-        notes=("A 2024-08-07, A 2024-08-08 and 1 more: a note",),
+        notes=(
+            "A 2024-08-07, A 2024-08-08 and 1 more: a note",
+            "leaders (measured): A at B",
+        ),
+        leading=LEADING,
         table=TABLE,
         split=SPLIT,
         baseline=BASELINE,

@@ -17,7 +17,7 @@ from model_code.market.store import open_market
 from model_code.settings import SEQUENCE_LENGTH, FeatureSpec
 from tests.support.market import SYMBOLS, ticks
 
-SPEC = FeatureSpec()
+SPEC = FeatureSpec(feature_set="solo")
 TABLE = ticks(400, seed=3)
 WHOLE = batch.compute(TABLE, SPEC)
 

@@ -15,6 +15,7 @@ from model_code.errors import DataError, SchemaError, StorageError
 from model_code.features import batch, dataset, labels
 from model_code.features.dataset import FeatureTable
 from model_code.features.definition import FEATURES_VERSION
+from model_code.features.venues import Quotes, crossings
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import FeatureSpec
 from tests.support.market import DATES, SYMBOLS, ticks
@@ -174,3 +175,60 @@ def test_an_invalid_table_is_not_loaded(tmp_path: Path, name: str) -> None:
     (tmp_path / "o" / name).write_text("{}")
     with pytest.raises(DataError, match="not a feature table"):
         FeatureTable.load(tmp_path / "o")
+
+
+def test_a_follower_sees_its_leader_on_the_same_date_only(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    leader, follower = SYMBOLS
+    del tables[DATES[1], leader]
+    meta = dataset.build(
+        write(tmp_path, tables),
+        SPEC,
+        tmp_path / "out",
+        simulated=False,
+        leaders={follower: (leader,)},
+        chunk_rows=100,
+    )
+    assert meta.leaders == {follower: (leader,)}
+    table = FeatureTable.load(tmp_path / "out")
+    there = batch.compute(tables[DATES[0], leader], SPEC).states_N
+    for day in meta.days:
+        others = [there] if (day.date, day.symbol) == (DATES[0], follower) else []
+        expected = batch.compute(tables[day.date, day.symbol], SPEC, others).features_NF
+        rows = slice(day.first, day.first + day.rows)
+        assert np.array_equal(table.features_NF[rows], expected)
+
+
+def test_labels_of_two_venues(tmp_path: Path) -> None:
+    venues = {
+        (DATES[0], f"E.{venue}"): ticks(300, seed, f"E.{venue}") for seed, venue in enumerate("xy")
+    }
+    spec = FeatureSpec(feature_set="venues", label="cross-venue", horizon_ms=500.0)
+    meta = dataset.build(write(tmp_path, venues), spec, tmp_path / "out", simulated=False)
+    table = FeatureTable.load(tmp_path / "out")
+    quotes = {
+        symbol: Quotes(
+            part["timestamp"].to_numpy().astype(np.int64),
+            part["bid_price"].to_numpy(),
+            part["ask_price"].to_numpy(),
+        )
+        for (_, symbol), part in venues.items()
+    }
+    begins_E = crossings(quotes, 0.0, 10_000_000_000)
+    assert len(begins_E) > 0
+    for day in meta.days:
+        rows = slice(day.first, day.first + day.rows)
+        expected = labels.crossing_begins(
+            table.timestamp_N[rows], begins_E, 500.0, table.segment_N[rows]
+        )
+        assert np.array_equal(table.label_N[rows], expected)
+
+
+def test_the_label_of_venues_needs_two(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    spec = FeatureSpec(label="cross-venue")
+    one = {key: table for key, table in tables.items() if key[1] == SYMBOLS[0]}
+    with pytest.raises(DataError, match="two venues"):
+        dataset.build(write(tmp_path, one), spec, tmp_path / "out", simulated=False)

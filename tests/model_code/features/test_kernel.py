@@ -10,11 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.features import kernel
-from model_code.features.definition import FEATURES, FEATURES_VERSION
+from model_code.features.definition import (
+    ALL,
+    FEATURE_SETS,
+    FEATURES_VERSION,
+    OWN,
+    columns,
+    look_at,
+    names,
+)
+from model_code.features.pairs import CHANNELS
 from model_code.settings import FEATURE_COUNT
 
 Runner = Callable[..., int]
-NAMES = [feature.name for feature in FEATURES]
+NAMES = names("solo")
 GAP_NS = 10_000_000_000
 NOON = 1_723_118_400_000_000_000
 DEFAULTS = {"bid_size": 3.0, "ask_size": 1.0, "last_trade": 100.0, "vwap": 100.0}
@@ -54,7 +63,8 @@ def run(
 ) -> tuple[list[dict[str, float]], list[int], int]:
     features = np.full((len(ticks), FEATURE_COUNT), np.nan, np.float32)
     segment = np.full(len(ticks), -9, np.int32)
-    taken = runner(kernel.new_state(), ticks, GAP_NS, features, segment)
+    states = np.empty(len(ticks), kernel.STATE)
+    taken = runner(kernel.new_state(), ticks, GAP_NS, features, segment, states)
     named = [dict(zip(NAMES, row.tolist(), strict=True)) for row in features]
     return named, segment.tolist(), taken
 
@@ -63,10 +73,25 @@ def slog(x: float) -> float:
     return math.copysign(math.log1p(abs(x)), x)
 
 
-def test_sixteen_features_are_named_and_explained() -> None:
-    assert len(FEATURES) == FEATURE_COUNT == len(set(NAMES))
-    assert all(f.name and f.formula and f.unit and f.source for f in FEATURES)
+def test_every_set_has_sixteen_features_named_and_explained() -> None:
+    assert FEATURE_SETS["solo"] == OWN
+    for chosen in FEATURE_SETS:
+        assert len(set(names(chosen))) == FEATURE_COUNT
+        assert [ALL[place].name for place in columns(chosen)] == names(chosen)
+        assert "volatility" in names(chosen)  # the benchmark's slices need it
+    assert all(f.name and f.formula and f.unit and f.source for f in ALL)
     assert len(FEATURES_VERSION) == 12
+
+
+def test_what_is_seen_of_others_is_named_in_the_kernels_order() -> None:
+    seen = [feature.name for feature in ALL[len(OWN) :]]
+    expected = [f"{place}_{channel}" for place in ("leader", "second") for channel in CHANNELS]
+    assert seen == expected
+    assert {chosen: look_at(chosen) for chosen in FEATURE_SETS} == {
+        "solo": 0,
+        "paired": 2,
+        "venues": 1,
+    }
 
 
 def test_every_formula_on_a_bid_that_moves_up(runner: Runner) -> None:
@@ -179,9 +204,10 @@ def test_missing_inputs_are_neutral(runner: Runner) -> None:
 def test_invalid_rows_are_refused_and_change_nothing(bad: dict[str, float], runner: Runner) -> None:
     assert run(rows({}, bad, {}), runner)[2] == 1
     state, features, segment = kernel.new_state(), np.empty((1, 16), np.float32), np.empty(1, "i4")
-    runner(state, rows({}), GAP_NS, features, segment)
+    states = np.empty(1, kernel.STATE)
+    runner(state, rows({}), GAP_NS, features, segment, states)
     before = state.copy()
-    assert runner(state, rows(bad), GAP_NS, features, segment) == 0
+    assert runner(state, rows(bad), GAP_NS, features, segment, states) == 0
     assert state == before
 
 

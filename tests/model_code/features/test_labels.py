@@ -92,6 +92,45 @@ def test_streamed_labels_equal_whole_ones(
     assert found.dtype == np.int8
 
 
+@settings(max_examples=300, deadline=None)
+@given(markets(), st.sampled_from([10.0, 100.0, 1000.0]), COSTS)
+def test_mid_moves_equal_brute_force(rows: Rows, horizon_ms: float, cost_bps: float) -> None:
+    time, bid, ask, segment = rows
+    mid, horizon = 0.5 * (bid + ask), round(horizon_ms * MS)
+    found = labels.mid_move(time, bid, ask, horizon_ms, cost_bps, segment)
+    for i, label in enumerate(found):
+        own = segment == segment[i]
+        if time[i] + horizon > time[own].max():
+            assert label == -1
+        else:
+            last = mid[own & (time <= time[i] + horizon)][-1]
+            assert label == int(last > mid[i] * (1 + cost_bps / 1e4))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    markets(),
+    st.sampled_from(["mid-move", "cross-venue"]),
+    st.lists(st.integers(0, 40), max_size=5),
+)
+def test_every_label_streams(rows: Rows, label: str, cuts: list[int]) -> None:
+    spec = FeatureSpec(label=label)  # type: ignore[arg-type]
+    time, bid, ask, segment = rows
+    begins_E = np.unique(time[::3])
+    n, none_N = len(time), np.full(len(time), -1, np.int8)
+    stream = labels.LabelStream(spec, begins_E)
+    edges = [0, *sorted(min(cut, n) for cut in cuts), n]
+    parts = [
+        stream.update(time[part], bid[part], ask[part], segment[part], none_N[part])
+        for part in (slice(first, end) for first, end in pairwise(edges))
+    ]
+    whole = {
+        "mid-move": labels.mid_move(time, bid, ask, spec.horizon_ms, 0.0, segment),
+        "cross-venue": labels.crossing_begins(time, begins_E, spec.horizon_ms, segment),
+    }
+    assert np.concatenate([*parts, stream.finish()]).tolist() == whole[label].tolist()
+
+
 def test_equal_to_brute_force_on_real_rows(binance: str) -> None:
     market = open_market(binance)
     day = next(day for day in market.catalog() if day.symbol == "BTCUSDT.spot")

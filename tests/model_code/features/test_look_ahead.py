@@ -16,7 +16,7 @@ from model_code.market.store import open_market
 from model_code.settings import SEQUENCE_LENGTH, FeatureSpec, SplitSpec
 from tests.support.market import DATES, SYMBOLS, ticks
 
-SPEC = FeatureSpec()
+SPEC = FeatureSpec(feature_set="solo")
 SPLIT = SplitSpec(train_windows=800, validation_windows=200, test_windows=200)
 Compute = Callable[[pa.Table], npt.NDArray[np.float32]]
 
