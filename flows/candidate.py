@@ -3,6 +3,7 @@
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
+from model_code.features.market import settled
 from model_code.settings import REFERENCE_ENGINE, NightlySpec
 from tasks.caching.stage import RunRef
 from tasks.nightly.baseline import baseline
@@ -40,15 +41,16 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     publish_validation(run, plan, days)
     ticks = require_passed(days)
 
-    leading = find_leaders(run, ticks, spec.features, plan.test_date)
-    table = features(run, ticks, spec.features, leading.leaders, plan.simulated)
+    wanted, why = settled(spec.features, {day.profile for day in days}, {d.symbol for d in days})
+    leading = find_leaders(run, ticks, wanted, plan.test_date)
+    table = features(run, ticks, wanted, leading.leaders, plan.simulated)
     windows = split(run, table, spec.split, plan.test_date)
     boosting = baseline(run, table, windows, spec.training.seed)
     network = train(run, table, windows, spec.network, spec.training)
     exported = export(run, table, windows, network.model)
     engines = tuple(_build(run, name, spec, network, exported) for name in spec.benchmark.measured)
     return Candidate(
-        notes=(*day_notes(days), leading.note),
+        notes=(*day_notes(days), *([why] if why else []), leading.note),
         leading=leading,
         table=table,
         split=windows,

@@ -48,7 +48,7 @@ class FeatureStream:
 
     def __init__(self, spec: FeatureSpec, others: Sequence[npt.NDArray[np.void]] = ()) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
-        self._columns_F = columns(spec.feature_set)
+        self._columns_F = columns(spec.chosen_set)
         self._others = [(states_M, pairs.new_pair()) for states_M in others]
         self._state_1 = kernel.new_state()
         self._done = 0

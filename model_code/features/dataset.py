@@ -35,6 +35,8 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "segment": (np.int32, ()),
     "symbol": (np.int16, ()),
     "spread_bps": (np.float32, ()),
+    "bid": (np.float64, ()),
+    "ask": (np.float64, ()),
 }
 
 
@@ -74,6 +76,8 @@ class FeatureTable:
         segment_N: int32, non-decreasing over the whole table; a window stays within one segment.
         symbol_N: int16, index into `meta.symbols`.
         spread_bps_N: float32, spread over mid.
+        bid_N: float64, best bid.
+        ask_N: float64, best ask.
         meta: inputs of the table.
     """
 
@@ -83,6 +87,8 @@ class FeatureTable:
     segment_N: npt.NDArray[np.int32]
     symbol_N: npt.NDArray[np.int16]
     spread_bps_N: npt.NDArray[np.float32]
+    bid_N: npt.NDArray[np.float64]
+    ask_N: npt.NDArray[np.float64]
     meta: TableMeta
 
     @classmethod
@@ -211,6 +217,8 @@ def _day_columns(
             "segment": rows.segment_N + first_segment,
             "symbol": np.full(len(bid), symbol),
             "spread_bps": 2e4 * (ask - bid) / (ask + bid),
+            "bid": bid,
+            "ask": ask,
             "label": labels.update(rows.timestamp_N, bid, ask, rows.segment_N, own),
         }
     yield {"label": labels.finish()}

@@ -56,7 +56,7 @@ class FeatureState:
         self, spec: FeatureSpec, others: Sequence[Recent] = (), own: Recent | None = None
     ) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
-        self._columns_F = columns(spec.feature_set)
+        self._columns_F = columns(spec.chosen_set)
         self._others = [(recent, pairs.new_pair()) for recent in others]
         self._own = own
         self._state_1 = kernel.new_state()

@@ -180,12 +180,12 @@ class LabelStream:
 
     def _take(self, count: int | np.intp) -> npt.NDArray[np.int8]:
         spec = self._spec
-        if spec.label == "cross-venue":
+        if spec.chosen_label == "cross-venue":
             label_N = crossing_begins(self._time, self._begins_E, spec.horizon_ms, self._segment)[
                 :count
             ]
         else:
-            rule = mid_move if spec.label == "mid-move" else round_trip
+            rule = mid_move if spec.chosen_label == "mid-move" else round_trip
             label_N = rule(
                 self._time, self._bid, self._ask, spec.horizon_ms, spec.cost_bps, self._segment
             )[:count]

@@ -49,7 +49,7 @@ class SharedDays:
     def others(self, date: dt.date, symbol: str) -> list[npt.NDArray[np.void]]:
         """States (N,) of the instruments that `symbol` looks at; empty for an absent one."""
         self._turn_to(date)
-        wanted = self._leaders.get(symbol, ())[: look_at(self._spec.feature_set)]
+        wanted = self._leaders.get(symbol, ())[: look_at(self._spec.chosen_set)]
         for name in wanted:
             if name not in self._states:
                 path = self._paths.get((date, name))
@@ -62,7 +62,7 @@ class SharedDays:
         Raises:
             DataError: the label is `cross-venue` and the instrument has one venue on this date.
         """
-        if self._spec.label != "cross-venue":
+        if self._spec.chosen_label != "cross-venue":
             return None
         self._turn_to(date)
         if symbol not in self._begins:

@@ -61,22 +61,33 @@ class FeatureSpec(Spec):
     """Feature and label parameters (formulas: `model_code/features`).
 
     Attributes:
-        feature_set: the 16 features: an instrument's own (`solo`), or with those of others.
+        feature_set: the 16 features: an instrument's own (`solo`), or with those of others
+            (`paired`, `venues`); None: what suits the market (`features.market.settled`).
         leaders: whom each instrument looks at, the strongest first; None: suggested by the
             training days.
-        label: what counts as an opportunity.
+        label: what counts as an opportunity; None: what suits the market.
         horizon_ms: how far the label looks ahead.
         cost_bps: of the round trip or move, in basis points of the price.
         reset_gap_s: after a longer gap all state starts anew.
     """
 
     KIND: Literal["level1-16"] = "level1-16"
-    feature_set: FeatureSetName = "paired"
+    feature_set: FeatureSetName | None = None
     leaders: Leaders | None = None
-    label: LabelName = "executable-roundtrip"
+    label: LabelName | None = None
     horizon_ms: Positive = 100.0
     cost_bps: Annotated[float, Field(ge=0.0)] = 0.0
     reset_gap_s: Positive = 10.0
+
+    @property
+    def chosen_set(self) -> FeatureSetName:
+        """The feature set, `paired` unless another is named."""
+        return self.feature_set or "paired"
+
+    @property
+    def chosen_label(self) -> LabelName:
+        """The label, `executable-roundtrip` unless another is named."""
+        return self.label or "executable-roundtrip"
 
 
 class SplitSpec(Spec):

@@ -136,7 +136,7 @@ def _version(champion: Champion | None) -> str:
 
 def _context(rows: FeatureTable, ends: NDArray[np.int64]) -> WindowContext:
     symbols = np.array(rows.meta.symbols)
-    volatility = names(rows.meta.spec.feature_set).index("volatility")  # every set has it
+    volatility = names(rows.meta.spec.chosen_set).index("volatility")  # every set has it
     return WindowContext(
         timestamp_ns_N=np.asarray(rows.timestamp_N[ends]),
         symbol_N=symbols[rows.symbol_N[ends]],

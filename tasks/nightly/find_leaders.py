@@ -28,7 +28,7 @@ def find_leaders(
     symbols = tuple(sorted({day.symbol for day in days}))
     if spec.leaders is not None:
         return Leading(leaders=_known(spec.leaders, symbols), source="the specification")
-    named = by_name(spec.feature_set, symbols)
+    named = by_name(spec.chosen_set, symbols)
     if named is not None:
         return Leading(leaders=named, source="the instruments' names")
     newest = max(day.date for day in days if day.date < test_date)

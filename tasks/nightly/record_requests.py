@@ -62,7 +62,7 @@ def record_requests(
     psi_by_feature = drift(
         np.asarray(rows.features_NF[parts.train_ends]),
         np.asarray(rows.features_NF[parts.test_ends]),
-        names(rows.meta.spec.feature_set),
+        names(rows.meta.spec.chosen_set),
     )
     with run.store.scratch() as scratch:
         out = scratch / "requests"

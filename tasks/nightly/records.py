@@ -91,7 +91,7 @@ class ValidatedDay(Record):
     rows: int
     quarantined: int
     repeated: int
-    profile: str
+    profile: ProfileName
     first: dt.datetime | None
     last: dt.datetime | None
     trades: int | None

@@ -128,6 +128,8 @@ def table() -> FeatureTable:
         segment_N=segment_N,
         symbol_N=np.zeros(len(label_N), np.int16),
         spread_bps_N=np.zeros(len(label_N), np.float32),
+        bid_N=np.ones(len(label_N)),
+        ask_N=np.ones(len(label_N)),
         meta=TableMeta(
             symbols=SYMBOLS,
             dates=DATES,

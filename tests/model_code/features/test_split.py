@@ -53,6 +53,8 @@ def table(
         segment_N=np.concatenate(segments),
         symbol_N=np.zeros(n, np.int16),
         spread_bps_N=np.zeros(n, np.float32),
+        bid_N=np.ones(n),
+        ask_N=np.ones(n),
         meta=meta,
     )
 

@@ -1,0 +1,125 @@
+"""What acting on a decision could have earned: the best case of one late, executable trade.
+
+The decision falls at a window's last row. The trade is made `delay` later, at the quotes of that
+moment, and closed within the label's horizon. Direction and exit are the best ones in hindsight,
+so the figure bounds what any rule for them could earn. Without a profitable exit the least loss
+counts: both legs cross the spread.
+
+Shapes: N rows of one instrument and date, M of another, B decisions.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from model_code.features.venues import Quotes
+
+BPS = 1e4
+
+
+def round_trips(
+    quotes: Quotes,
+    segment_N: npt.NDArray[np.int32],
+    rows_B: npt.NDArray[np.int64],
+    *,
+    delay_ns: int,
+    horizon_ns: int,
+    cost_bps: float,
+    long_only: bool = False,
+) -> npt.NDArray[np.float64]:
+    """Best case (B,) of a round trip, in basis points of the mid, after cost.
+
+    Args:
+        quotes: of one instrument and date.
+        segment_N: a trade stays within its segment.
+        rows_B: rows of `quotes` on which decisions fall.
+        delay_ns: from the decision to the trade.
+        horizon_ns: from the decision to the latest exit.
+        cost_bps: of the round trip, besides the spread.
+        long_only: buy first, as the label `mid-move` means.
+    """
+    earned_B: npt.NDArray[np.float64] = _round_trips(
+        *quotes, segment_N, rows_B, delay_ns, horizon_ns, long_only
+    )
+    return earned_B - cost_bps
+
+
+def crossings(
+    here: Quotes,
+    there: Quotes,
+    rows_B: npt.NDArray[np.int64],
+    *,
+    delay_ns: int,
+    horizon_ns: int,
+    cost_bps: float,
+) -> npt.NDArray[np.float64]:
+    """Best case (B,) of buying on one venue and selling on the other at the same moment.
+
+    Args:
+        here: quotes of the venue whose rows decide.
+        there: quotes of the other venue.
+        rows_B: rows of `here` on which decisions fall.
+        delay_ns: from the decision to the earliest trade.
+        horizon_ns: from the decision to the latest trade.
+        cost_bps: of both legs together, besides the spread.
+    """
+    earned_B: npt.NDArray[np.float64] = _crossings(*here, *there, rows_B, delay_ns, horizon_ns)
+    return earned_B - cost_bps
+
+
+@njit(cache=True)
+def _round_trips(  # type: ignore[no-untyped-def]
+    time_N, bid_N, ask_N, segment_N, rows_B, delay_ns, horizon_ns, long_only
+):
+    earned_B = np.empty(rows_B.shape[0])
+    for b in range(rows_B.shape[0]):
+        row = rows_B[b]
+        entry, start = row, time_N[row] + delay_ns
+        while (
+            entry + 1 < time_N.shape[0]
+            and segment_N[entry + 1] == segment_N[row]
+            and time_N[entry + 1] <= start
+        ):
+            entry += 1
+        best = bid_N[entry] - ask_N[entry]
+        last = entry + 1
+        while (
+            last < time_N.shape[0]
+            and segment_N[last] == segment_N[row]
+            and time_N[last] <= time_N[row] + horizon_ns
+        ):
+            best = max(best, bid_N[last] - ask_N[entry])
+            if not long_only:
+                best = max(best, bid_N[entry] - ask_N[last])
+            last += 1
+        earned_B[b] = BPS * best / (0.5 * (bid_N[entry] + ask_N[entry]))
+    return earned_B
+
+
+@njit(cache=True)
+def _crossings(  # type: ignore[no-untyped-def]
+    time_N, bid_N, ask_N, time_M, bid_M, ask_M, rows_B, delay_ns, horizon_ns
+):
+    earned_B = np.empty(rows_B.shape[0])
+    for b in range(rows_B.shape[0]):
+        row = rows_B[b]
+        now, end = time_N[row] + delay_ns, time_N[row] + horizon_ns
+        here = np.searchsorted(time_N, now, "right") - 1
+        there = np.searchsorted(time_M, now, "right") - 1
+        best = -np.inf
+        while True:
+            if there >= 0:
+                best = max(best, bid_N[here] - ask_M[there], bid_M[there] - ask_N[here])
+            next_here = time_N[here + 1] if here + 1 < time_N.shape[0] else end + 1
+            next_there = time_M[there + 1] if there + 1 < time_M.shape[0] else end + 1
+            if min(next_here, next_there) > end:
+                break
+            # rows of one instant of a venue are applied one after another, the two venues together
+            if next_here <= next_there:
+                here += 1
+            if next_there <= next_here:
+                there += 1
+        spread = ask_N[row] - bid_N[row]
+        mid = 0.5 * (bid_N[row] + ask_N[row])
+        earned_B[b] = BPS * (best if best > -np.inf else -spread) / mid
+    return earned_B
