@@ -13,6 +13,7 @@ from model_code.settings.contract import (
     MAX_QUEUE_DELAY_US,
     MODEL_NAME,
     NIGHTLY_ENGINES,
+    ONNX_ML_OPSET,
     ONNX_OPSET,
     OUTPUT_NAME,
     PREFERRED_BATCH_SIZES,
@@ -31,6 +32,7 @@ from model_code.settings.specs import (
     Batches,
     BenchmarkSpec,
     BlendSpec,
+    BoostingSpec,
     FeatureSpec,
     Fraction,
     MlpSpec,
@@ -45,6 +47,7 @@ from model_code.settings.specs import (
     Spec,
     SplitSpec,
     TrainingSpec,
+    TreesSpec,
     ValidationSpec,
 )
 
@@ -61,6 +64,7 @@ __all__ = [
     "MAX_QUEUE_DELAY_US",
     "MODEL_NAME",
     "NIGHTLY_ENGINES",
+    "ONNX_ML_OPSET",
     "ONNX_OPSET",
     "OUTPUT_NAME",
     "PREFERRED_BATCH_SIZES",
@@ -74,6 +78,7 @@ __all__ = [
     "Batches",
     "BenchmarkSpec",
     "BlendSpec",
+    "BoostingSpec",
     "FeatureSpec",
     "Fraction",
     "MlpSpec",
@@ -89,5 +94,6 @@ __all__ = [
     "Spec",
     "SplitSpec",
     "TrainingSpec",
+    "TreesSpec",
     "ValidationSpec",
 ]
