@@ -57,7 +57,7 @@ class Outcome(Record):
         """A warning if gradient boosting has the higher test AUC; empty if it has not."""
         row = self.benchmark.row(self.engine)
         auc, boosting = row.quality.auc if row else None, self.baseline["auc"]
-        if auc is None or auc >= boosting:
+        if auc is None or round(auc, 4) >= round(boosting, 4):  # as it is shown
             return ""
         return f"gradient boosting is ahead on the test day: AUC {boosting:.4f}, network {auc:.4f}"
 

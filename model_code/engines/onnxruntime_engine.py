@@ -6,6 +6,7 @@ computed at run time become constants, and binds its buffers once.
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from model_code import machine
-from model_code.engines.packaged import PackagedEngine
+from model_code.engines.packaged import EngineFile, PackagedEngine
 from model_code.engines.protocol import EngineSource, Predictor, check_windows
 from model_code.errors import EngineError
+from model_code.export.trees import TREE_NODE
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,
@@ -101,7 +103,11 @@ class _OnnxPredictor:
 
 
 class OnnxRuntimeFloat32(PackagedEngine):
-    """The unmodified export; on the GPU if ONNX Runtime's CUDA provider is installed."""
+    """The unmodified export; on the GPU if ONNX Runtime's CUDA provider is installed.
+
+    On a CPU it takes the form with trees as one node, if there is one; `recipe` then names the
+    operator. The CUDA provider does not have it.
+    """
 
     name, precision = "onnxruntime-fp32", "fp32"
     library, file = "onnxruntime", "model.onnx"
@@ -115,7 +121,13 @@ class OnnxRuntimeFloat32(PackagedEngine):
         return None
 
     def _export(self, source: EngineSource) -> Path:
-        return source.onnx
+        native = source.onnx_trees if self.device == "cpu" else None
+        return native or source.onnx
+
+    def _make(self, source: EngineSource, path: Path) -> EngineFile:
+        made = super()._make(source, path)
+        native = self._export(source) == source.onnx_trees
+        return replace(made, recipe={"trees": TREE_NODE}) if native else made
 
     def _open(self, path: Path, threads: int) -> Predictor:
         return _OnnxPredictor(path, threads, CUDA if self.device == "cuda" else CPU)

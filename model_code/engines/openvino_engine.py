@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import openvino as ov
 from numpy.typing import NDArray
 
@@ -68,12 +69,14 @@ def matrix_precisions(compiled: Any) -> dict[str, str]:
 
 
 def require_precision(compiled: Any, hint: str, path: Path) -> None:
-    """Raise if a matrix product is computed in another precision.
+    """Raise if a matrix product is computed in another precision; a graph of trees has none.
 
     Raises:
         EngineError: names the precisions found.
     """
     found = set(matrix_precisions(compiled).values())
+    if not found and not _has_products(path):
+        return
     if found != {hint}:
         raise EngineError(
             f"OpenVINO computes matrix products in "
@@ -81,6 +84,11 @@ def require_precision(compiled: Any, hint: str, path: Path) -> None:
             where=str(path),
             remedy="use openvino-fp32 on this processor",
         )
+
+
+def _has_products(path: Path) -> bool:
+    kinds = {node.op_type for node in onnx.load(path, load_external_data=False).graph.node}
+    return bool(kinds & {"Conv", "Gemm", "MatMul"})
 
 
 class OpenVinoPredictor:

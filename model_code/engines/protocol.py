@@ -32,12 +32,15 @@ class EngineSource:
         torchscript: traced module.
         calibration: `.npy` of float32 training windows (N, 64, 16); None if there are none, and
             then no engine that needs them is built.
+        onnx_trees: the same network with its trees as one ONNX node, for ONNX Runtime alone; None
+            if it has no trees.
     """
 
     model: Path
     onnx: Path
     torchscript: Path
     calibration: Path | None = None
+    onnx_trees: Path | None = None
 
     def windows(self) -> NDArray[np.float32]:
         """The calibration windows.

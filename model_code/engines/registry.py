@@ -13,7 +13,7 @@ from model_code.engines.tensorrt_engine import TensorRTEngine
 from model_code.engines.torch_compile import TorchCompiled
 from model_code.engines.torch_engines import TorchFloat32, TorchMixed
 from model_code.export.pruning import not_prunable
-from model_code.settings import AnyNetworkSpec
+from model_code.settings import AnyNetworkSpec, BoostingSpec
 
 _ALL: tuple[Engine, ...] = (
     TorchFloat32(),
@@ -43,4 +43,9 @@ def available() -> dict[str, str | None]:
 
 def unsuitable(name: str, spec: AnyNetworkSpec) -> str | None:
     """Why an engine cannot be built from a network of this kind, on any machine; else None."""
-    return not_prunable(spec) if name.split("-")[1] in ("pruned", "sparse") else None
+    if name.split("-")[1] in ("pruned", "sparse"):
+        return not_prunable(spec)
+    precision = ENGINES[name].precision
+    if isinstance(spec, BoostingSpec) and precision != "fp32":
+        return f"a model of kind {spec.KIND} has no matrix product to compute in {precision}"
+    return None

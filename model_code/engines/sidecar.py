@@ -1,11 +1,12 @@
 """`engine.json`: what an engine is, what it was built from, and where it may run."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     FiniteFloat,
     PositiveInt,
     ValidationError,
@@ -75,13 +76,14 @@ class EngineSidecar(_Frozen):
         device: device name it was built on.
         file: file name beside the sidecar.
         sha256: of that file.
-        onnx_sha256: of the ONNX graph it came from; for torch engines, of the sibling export.
+        onnx_sha256: of the ONNX graph it came from; for engines of another form (torch, or trees as
+            one node), of the sibling export, which is the one registered.
         inputs: names, types, shapes.
         outputs: names, types, shapes.
         max_batch: largest batch a caller may send.
         threads: intra-operator threads used while building.
         system: operating system and architecture.
-        flops: floating-point operations of one window, matrix products only.
+        flops: floating-point operations of one window, matrix products only; 0 for trees alone.
         recipe: how the file was derived from the export, for engines that change the network.
         build_seconds: wall time of the build, including compilation.
         parity_error: largest |logit difference| to eager FP32 on sampled windows.
@@ -102,7 +104,7 @@ class EngineSidecar(_Frozen):
     max_batch: PositiveInt
     threads: PositiveInt
     system: str
-    flops: PositiveInt
+    flops: Annotated[int, Field(ge=0)]
     recipe: dict[str, str | int | FiniteFloat] = {}
     build_seconds: FiniteFloat
     parity_error: FiniteFloat

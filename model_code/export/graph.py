@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_code.artifacts import atomic_file
 from model_code.errors import ExportError
@@ -23,6 +23,7 @@ from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,
     INPUT_NAME,
+    ONNX_ML_OPSET,
     ONNX_OPSET,
     OUTPUT_NAME,
     SEQUENCE_LENGTH,
@@ -88,7 +89,9 @@ def export_torchscript(model: WindowModel, example_BTF: np.ndarray, path: Path) 
     return ExportReport("torchscript", None, error, PARITY_BATCHES, path.stat().st_size)
 
 
-def export_onnx(model: WindowModel, example_BTF: np.ndarray, path: Path) -> ExportReport:
+def export_onnx(
+    model: WindowModel, example_BTF: np.ndarray, path: Path, *, form: nn.Module | None = None
+) -> ExportReport:
     """Write `input__0` float32 [batch, 64, 16] -> `output__0` float32 [batch, 2], one file.
 
     Args:
@@ -96,6 +99,8 @@ def export_onnx(model: WindowModel, example_BTF: np.ndarray, path: Path) -> Expo
         example_BTF: real raw windows, two or more: from a single one, the exporter silently
             writes a fixed batch.
         path: file to write, atomically.
+        form: another module of the same logits, written in the network's place; its file too is
+            compared with the network.
 
     Raises:
         ExportError: names, types, dynamic batch or opset differ from the contract, ONNX's checker
@@ -109,7 +114,7 @@ def export_onnx(model: WindowModel, example_BTF: np.ndarray, path: Path) -> Expo
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             torch.onnx.export(
-                model,
+                model if form is None else form,
                 (torch.from_numpy(example_BTF[:2]),),
                 temporary,
                 dynamo=True,
@@ -171,8 +176,8 @@ def check_onnx(path: Path) -> int:
         if found != [(name, shape)] or len(values) != 1:
             raise _refused(f"{side}: expected float32 {(name, shape)}, found {found}", path)
     opsets = {item.domain: item.version for item in graph.opset_import}
-    if opsets.get("") != ONNX_OPSET:
-        raise _refused(f"opset {opsets}, expected {ONNX_OPSET}", path)
+    if {"ai.onnx.ml": ONNX_ML_OPSET} | opsets != {"": ONNX_OPSET, "ai.onnx.ml": ONNX_ML_OPSET}:
+        raise _refused(f"opset {opsets}, expected {ONNX_OPSET} (ai.onnx.ml {ONNX_ML_OPSET})", path)
     return ONNX_OPSET
 
 

@@ -5,12 +5,13 @@ A plain perceptron on hand-made columns is hard to beat on order-book data: Bert
 inside the graph, and needs a thousandth of the design network's arithmetic.
 
 Shapes: B windows, T steps (64), F features (16), G summary columns (112), H hidden units,
-C classes (2).
+C classes (2), M members.
 """
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_code.models.dropout import BitDropout
 from model_code.models.predictor import CLAMP, WindowModel
@@ -19,34 +20,46 @@ from model_code.settings import CLASS_COUNT, MlpSpec, PerceptronSpec
 
 
 class SummaryMlp(WindowModel):
-    """Summaries -> hidden layers with ReLU and dropout -> logits.
+    """Summaries -> hidden layers with ReLU and dropout -> logits, averaged over the members.
+
+    All members are trained in the same steps, with their own initialisation and dropout. Their
+    losses share no weight, so each member's gradient is the one it would have alone; the gradient's
+    norm, which `clip_norm` limits, is that of all. Source: Lakshminarayanan et al. 2017, "Simple
+    and Scalable Predictive Uncertainty Estimation using Deep Ensembles".
 
     Args:
-        spec: sizes.
+        spec: sizes of each member.
+        members: how many.
     """
 
     spec: MlpSpec
     summary_mean_G: Tensor
     summary_std_G: Tensor
 
-    def __init__(self, spec: MlpSpec) -> None:
+    def __init__(self, spec: MlpSpec, members: int = 1) -> None:
         super().__init__()
         self.spec = spec
         self.register_buffer("summary_mean_G", torch.zeros(COUNT))
         self.register_buffer("summary_std_G", torch.ones(COUNT))
-        layers: list[nn.Module] = []
-        width = COUNT
-        for _ in range(spec.layers):
-            layers += [nn.Linear(width, spec.hidden), nn.ReLU(), BitDropout(spec.dropout)]
-            width = spec.hidden
-        self.hidden = nn.Sequential(*layers)
-        self.head = nn.Linear(width, CLASS_COUNT)
+        self.members = nn.ModuleList(_perceptron(spec) for _ in range(members))
 
     def forward(self, x_BTF: Tensor) -> Tensor:
-        """Return logits_BC for raw features x_BTF (float32, batch first)."""
-        z_BG = (summarise(x_BTF) - self.summary_mean_G) / self.summary_std_G
-        logits_BC: Tensor = self.head(self.hidden(z_BG.clamp(-CLAMP, CLAMP)))
-        return logits_BC
+        """Return logits_BC for raw features x_BTF; in training logits_MBC of several members."""
+        return self.of_summaries(summarise(x_BTF))
+
+    def of_summaries(self, x_BG: Tensor) -> Tensor:
+        """The same of the windows' summaries."""
+        z_BG = (x_BG - self.summary_mean_G) / self.summary_std_G
+        z_BG = z_BG.clamp(-CLAMP, CLAMP)
+        logits: list[Tensor] = [member(z_BG) for member in self.members]
+        if self.training and len(logits) > 1:
+            return torch.stack(logits)
+        return sum(logits[1:], logits[0]) / len(logits) if len(logits) > 1 else logits[0]
+
+    def loss(self, logits: Tensor, label_B: Tensor) -> Tensor:
+        """Mean of the members' own cross-entropies: AdamW's steps do not depend on its scale."""
+        label = label_B.repeat(len(self.members))
+        return functional.cross_entropy(logits.float().reshape(len(label), CLASS_COUNT), label)
 
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the graph's mean and deviation of each summary from the training windows.
@@ -61,7 +74,19 @@ class SummaryMlp(WindowModel):
         self.summary_std_G.copy_(torch.from_numpy(std_G))
 
 
+def _perceptron(spec: MlpSpec) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = COUNT
+    for _ in range(spec.layers):
+        layers += [nn.Linear(width, spec.hidden), nn.ReLU(), BitDropout(spec.dropout)]
+        width = spec.hidden
+    return nn.Sequential(*layers, nn.Linear(width, CLASS_COUNT))
+
+
 def mlp_flops(spec: PerceptronSpec) -> int:
-    """Floating-point operations of one window's matrix products; a multiply-add counts as two."""
+    """Floating-point operations of one window's matrix products; a multiply-add counts as two.
+
+    Of one member.
+    """
     inner = (spec.layers - 1) * spec.hidden * spec.hidden
     return 2 * (COUNT * spec.hidden + inner + spec.hidden * CLASS_COUNT)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model_code.artifacts import atomic_file
 from model_code.errors import IntegrityError
 from model_code.models.blend import Blend
+from model_code.models.boosting import Boosting
 from model_code.models.dropout import BitDropout
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
@@ -26,6 +27,7 @@ from model_code.settings import (
     SEQUENCE_LENGTH,
     AnyNetworkSpec,
     BlendSpec,
+    BoostingSpec,
     MlpSpec,
     NetworkSpec,
     PerceptronSpec,
@@ -76,12 +78,14 @@ class FinancialPredictor(WindowModel):
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of trainable parameters; 1.128 million for the default sizes."""
+    """Number of trainable parameters; 1.128 million for the default sizes, none for boosting."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def build(spec: AnyNetworkSpec) -> WindowModel:
     """A network of this kind and these sizes, with fresh weights."""
+    if isinstance(spec, BoostingSpec):
+        return Boosting(spec)
     if isinstance(spec, BlendSpec):
         return Blend(spec)
     return SummaryMlp(spec) if isinstance(spec, MlpSpec) else FinancialPredictor(spec)
@@ -91,10 +95,12 @@ def flops_per_window(spec: AnyNetworkSpec) -> int:
     """Floating-point operations of one window's forward pass (a multiply-add counts as two).
 
     Counts the matrix products only, no comparison of a tree: 147.2 million for the design's
-    default sizes.
+    default sizes, 0 for boosting.
     """
+    if isinstance(spec, BoostingSpec):
+        return 0
     if isinstance(spec, PerceptronSpec):
-        return mlp_flops(spec)
+        return mlp_flops(spec) * (spec.members if isinstance(spec, BlendSpec) else 1)
     steps, width = SEQUENCE_LENGTH, spec.d_model
     convolution = steps * FEATURE_COUNT * 3 * width
     projections = steps * width * 4 * width  # query, key, value, out

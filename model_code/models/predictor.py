@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_code.errors import DataError
 from model_code.settings import FEATURE_COUNT
@@ -38,6 +39,10 @@ class WindowModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, x_BTF: Tensor) -> Tensor:
         """Return logits_BC for raw features x_BTF (float32, batch first)."""
+
+    def loss(self, logits: Tensor, label_B: Tensor) -> Tensor:
+        """What training minimises, in nats: cross-entropy of `forward`'s logits in training."""
+        return functional.cross_entropy(logits.float(), label_B)
 
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped."""

@@ -19,12 +19,14 @@ CHUNK = 4096
 
 
 def summaries(features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
-    """Float32 (B, G) of the windows that end at these rows."""
+    """Float32 (B, G) of the windows that end at these rows; sums in FP64, so exact if constant."""
     parts = []
     for start in range(0, len(ends_B), CHUNK):
         x_BTF = gather(features_NF, ends_B[start : start + CHUNK])
         rows = [x_BTF[:, -1 - lag] for lag in (0, *LAGS)]
-        means = [x_BTF[:, -span:].mean(axis=1) for span in SPANS]
+        means = [
+            x_BTF[:, -span:].mean(axis=1, dtype=np.float64).astype(np.float32) for span in SPANS
+        ]
         parts.append(np.concatenate(rows + means, axis=1))
     x_BG: np.ndarray = np.concatenate(parts)
     return x_BG

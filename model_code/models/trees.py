@@ -54,6 +54,11 @@ class TreeEnsemble(nn.Module):
         found_B: Tensor = self.start + self.value_KP[tree_K, node_BK].sum(dim=1)
         return found_B
 
+    def logits(self, x_BG: Tensor) -> Tensor:
+        """The log-odds as logits_BC (0, log-odds)."""
+        odds_B = self(x_BG)
+        return torch.stack([torch.zeros_like(odds_B), odds_B], dim=1)
+
     def copy_from(self, model: HistGradientBoostingClassifier, x_BG: np.ndarray) -> None:
         """Take the trees of a fitted model.
 

@@ -13,6 +13,7 @@ from model_code.settings.contract import (
     MAX_QUEUE_DELAY_US,
     MODEL_NAME,
     NIGHTLY_ENGINES,
+    ONNX_ML_OPSET,
     ONNX_OPSET,
     OUTPUT_NAME,
     PREFERRED_BATCH_SIZES,
@@ -31,6 +32,7 @@ from model_code.settings.specs import (
     Batches,
     BenchmarkSpec,
     BlendSpec,
+    BoostingSpec,
     FeatureSetName,
     FeatureSpec,
     Fraction,
@@ -48,6 +50,7 @@ from model_code.settings.specs import (
     Spec,
     SplitSpec,
     TrainingSpec,
+    TreesSpec,
     ValidationSpec,
 )
 
@@ -64,6 +67,7 @@ __all__ = [
     "MAX_QUEUE_DELAY_US",
     "MODEL_NAME",
     "NIGHTLY_ENGINES",
+    "ONNX_ML_OPSET",
     "ONNX_OPSET",
     "OUTPUT_NAME",
     "PREFERRED_BATCH_SIZES",
@@ -77,6 +81,7 @@ __all__ = [
     "Batches",
     "BenchmarkSpec",
     "BlendSpec",
+    "BoostingSpec",
     "FeatureSetName",
     "FeatureSpec",
     "Fraction",
@@ -95,5 +100,6 @@ __all__ = [
     "Spec",
     "SplitSpec",
     "TrainingSpec",
+    "TreesSpec",
     "ValidationSpec",
 ]

@@ -10,6 +10,7 @@ MAX_BATCH_SIZE = 64
 PREFERRED_BATCH_SIZES = (8, 16, 32)
 MAX_QUEUE_DELAY_US = 100
 ONNX_OPSET = 18
+ONNX_ML_OPSET = 3  # of domain ai.onnx.ml, which has the tree node
 TENSORRT_WORKSPACE_BYTES = 4 << 30
 
 ENGINE_NAMES = (

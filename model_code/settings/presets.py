@@ -21,5 +21,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the design's Conv1d and Transformer encoder, with the defaults of every section
     "design": {"network": {"KIND": "conv-transformer"}},
     "mlp": {"network": {"KIND": "mlp"}} | _CHEAP,
+    "boosting": {"network": {"KIND": "boosting"}, "split": _CHEAP["split"]},
     "blend": {"network": {"KIND": "blend"}} | _CHEAP,
 }

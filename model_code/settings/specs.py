@@ -126,11 +126,31 @@ class MlpSpec(PerceptronSpec):
     KIND: Literal["mlp"] = "mlp"
 
 
+class TreesSpec(Spec):
+    """Gradient-boosted trees of `boosting` and `blend`; the baseline has these defaults."""
+
+    KIND: Literal["histogram-boosting"] = "histogram-boosting"
+    max_iter: PositiveInt = 400  # trees at most; fitting stops early on the validation windows
+    learning_rate: Positive = 0.1
+    max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
+    min_samples_leaf: PositiveInt = 40
+    l2_regularization: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class BoostingSpec(Spec):
+    """Gradient boosting alone, on summaries of the window."""
+
+    KIND: Literal["boosting"] = "boosting"
+    trees: TreesSpec = TreesSpec()
+
+
 class BlendSpec(PerceptronSpec):
-    """A perceptron and gradient boosting on the same summaries, log-odds averaged."""
+    """Perceptrons and gradient boosting on the same summaries, log-odds averaged."""
 
     KIND: Literal["blend"] = "blend"
-    weight: Fraction = 0.5  # of the perceptron
+    members: PositiveInt = 1  # perceptrons; their logits are averaged first
+    weight: Fraction = 0.5  # of the perceptrons
+    trees: TreesSpec = TreesSpec()
 
 
 def _network_kind(value: object) -> str:
@@ -141,6 +161,7 @@ def _network_kind(value: object) -> str:
 AnyNetworkSpec = Annotated[
     Annotated[NetworkSpec, Tag("conv-transformer")]
     | Annotated[MlpSpec, Tag("mlp")]
+    | Annotated[BoostingSpec, Tag("boosting")]
     | Annotated[BlendSpec, Tag("blend")],
     Discriminator(_network_kind),
 ]

@@ -1,5 +1,7 @@
 """Predictions of a network for many windows of one feature table. B windows, N table rows."""
 
+from itertools import chain
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,7 +16,7 @@ BATCH = 64  # larger batches exceed a CPU's cache and are not faster
 def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
     """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device."""
     model.eval()
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers())).device
     with torch.inference_mode():
         chunks = [
             model(torch.from_numpy(gather(features_NF, ends_B[i : i + BATCH])).to(device))

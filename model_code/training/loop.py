@@ -3,11 +3,13 @@
 The randomness of an epoch (order, dropout) depends only on (seed, epoch, rank). A checkpoint
 therefore needs no generator states, and a resumed training is bit-identical. The loss is plain
 cross-entropy without class weights, so that probabilities stay calibrated. AdamW: Loshchilov and
-Hutter 2019, "Decoupled Weight Decay Regularization".
+Hutter 2019, "Decoupled Weight Decay Regularization". A model without weights, gradient boosting, is
+fitted in one step instead.
 
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from model_code.errors import ConfigError, DataError
+from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
 from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, ranks, sampling
 from model_code.training.evaluation import evaluate
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
+
+FITTED = 4096  # training windows whose loss is measured after a fit without gradient descent
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ def train(
     """Train until the epochs are done or validation AUC has not improved for `patience` epochs.
 
     Under torchrun every rank takes its share of each batch. Rank 0 validates, writes checkpoints
-    and calls `on_epoch`. All ranks return the same weights.
+    and calls `on_epoch`. All ranks return the same weights. A model without weights is fitted once:
+    one row of history, no checkpoint.
 
     Args:
         features_NF: raw features, possibly memory-mapped.
@@ -90,14 +96,18 @@ def train(
     spec = training_spec
     _check(labels_N, train_ends, validation_ends)
     with ranks.launched() as group, torch.random.fork_rng(_cuda_devices(group.device)):
-        batch = _batch(spec, len(train_ends), group.world)
-        steps = min(spec.windows_per_epoch, len(train_ends)) // batch
-        precision, reason = resolve_precision(spec.precision, group.device)
-
         torch.manual_seed(spec.seed)
         model = network.build(network_spec)
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
         model.fit_windows(features_NF, train_ends)
+        if network.parameter_count(model) == 0:
+            result = _fit(model, features_NF, labels_N, train_ends, validation_ends, spec.seed)
+            if group.first and on_epoch is not None:
+                on_epoch(result.history[0])
+            return result
+        batch = _batch(spec, len(train_ends), group.world)
+        steps = min(spec.windows_per_epoch, len(train_ends)) // batch
+        precision, reason = resolve_precision(spec.precision, group.device)
         labels = (labels_N[train_ends], labels_N[validation_ends])
         key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
         run = TrainingRun(model.to(group.device), spec, group, precision, steps)
@@ -138,6 +148,43 @@ def train(
             device=group.device.type,
             samples_per_s=run.samples_per_s,
         )
+
+
+def _fit(
+    model: WindowModel,
+    features_NF: np.ndarray,
+    labels_N: np.ndarray,
+    train_ends: np.ndarray,
+    validation_ends: np.ndarray,
+    seed: int,
+) -> TrainingResult:
+    """The model after `WindowModel.finish`, which is all of its training."""
+    started = time.perf_counter()
+    model.eval().finish(features_NF, labels_N, train_ends, validation_ends, seed)
+    seconds = time.perf_counter() - started
+    found = evaluate(model, features_NF, labels_N, validation_ends)
+    row = EpochMetrics(
+        epoch=1,
+        train_loss=evaluate(model, features_NF, labels_N, spread(train_ends, FITTED))["log_loss"],
+        validation_loss=found["log_loss"],
+        validation_auc=found["auc"],
+        validation_accuracy=found["accuracy"],
+        learning_rate=0.0,
+        grad_norm=0.0,
+        samples_per_s=len(train_ends) / seconds,
+        seconds=seconds,
+    )
+    return TrainingResult(
+        model=model,
+        history=(row,),
+        best_epoch=1,
+        resumed_from=None,
+        resume_note="",
+        precision="fp32",
+        precision_reason="fitted without gradient descent",
+        device="cpu",
+        samples_per_s=row.samples_per_s,
+    )
 
 
 def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.ndarray) -> None:

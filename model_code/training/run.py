@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from model_code.errors import DataError
@@ -30,7 +29,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class EpochMetrics:
     """One epoch: losses in nats, gradient norm before clipping, windows/s and seconds of training.
 
-    The learning rate is that of the epoch's first step.
+    The learning rate is that of the epoch's first step. A model without gradient descent has one
+    row, with learning rate and gradient norm 0.
     """
 
     epoch: int
@@ -111,8 +111,8 @@ class TrainingRun:
             label_B = torch.from_numpy(labels_N[ends_B].astype(np.int64)).to(group.device)
 
             with self._autocast():
-                logits_BC = self.parallel(x_BTF)
-            loss = functional.cross_entropy(logits_BC.float(), label_B)
+                logits = self.parallel(x_BTF)
+            loss = self.model.loss(logits, label_B)
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimizer)

@@ -29,6 +29,7 @@ def build_engine(
         onnx=exported.onnx.open(),
         torchscript=exported.torchscript.open(),
         calibration=exported.calibration.open(),
+        onnx_trees=exported.onnx_trees.open() if exported.onnx_trees else None,
     )
     mlflow = mlflow_runs.client(run.settings)
     with run.store.scratch() as scratch:

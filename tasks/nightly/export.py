@@ -1,9 +1,12 @@
-"""Stage `export`: the trained network as TorchScript and ONNX, each verified against it."""
+"""Stage `export`: the trained network as TorchScript and ONNX, each verified against it.
+
+A model with trees gets a second ONNX file, with its trees as one node.
+"""
 
 import numpy as np
 
 from model_code.artifacts import ArtifactRef
-from model_code.export import graph
+from model_code.export import graph, trees
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather, spread
@@ -24,11 +27,12 @@ def export(
     example_BTF = gather(rows.features_NF, spread(windows.test_ends, PARITY_WINDOWS))
     trained = network.load(model.open())
     with run.store.scratch() as scratch:
-        script, onnx = scratch / "model.ts", scratch / "model.onnx"
+        script, onnx, native = (scratch / f"model{end}" for end in (".ts", ".onnx", "-trees.onnx"))
         calibration = scratch / "calibration.npy"
         np.save(calibration, gather(rows.features_NF, spread(windows.train_ends, CALIBRATION)))
         script_report = graph.export_torchscript(trained, example_BTF, script)
         onnx_report = graph.export_onnx(trained, example_BTF, onnx)
+        trees_report = trees.export_native(trained, example_BTF, native)
         return ExportedNetwork(
             torchscript=run.store.put(script),
             onnx=run.store.put(onnx),
@@ -36,4 +40,6 @@ def export(
             opset=onnx_report.opset or 0,
             torchscript_error=script_report.parity_error,
             onnx_error=onnx_report.parity_error,
+            onnx_trees=run.store.put(native) if trees_report else None,
+            onnx_trees_error=trees_report.parity_error if trees_report else None,
         )

@@ -165,6 +165,8 @@ class ExportedNetwork(Record):
     """TorchScript and ONNX of the trained network, each verified against it.
 
     Attributes:
+        onnx: the form that is registered, and that every engine but one is built from.
+        onnx_trees: the form with trees as one node, for ONNX Runtime; None without trees.
         calibration: training windows (.npy) that calibrate int8 and pruned engines.
     """
 
@@ -174,6 +176,8 @@ class ExportedNetwork(Record):
     opset: int
     torchscript_error: float
     onnx_error: float
+    onnx_trees: ArtifactRef | None = None
+    onnx_trees_error: float | None = None
 
 
 class BuiltEngine(Record):

@@ -1,4 +1,4 @@
-"""Every engine of this machine on the perceptron and on its blend with gradient boosting."""
+"""Every engine of this machine on the perceptron, on gradient boosting and on their blends."""
 
 from pathlib import Path
 
@@ -6,22 +6,32 @@ import numpy as np
 import pytest
 import torch
 
+from model_code.artifacts import hash_path
 from model_code.engines.protocol import EngineSource
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError, EngineUnavailableError
 from model_code.export.graph import export_onnx, export_torchscript
+from model_code.export.trees import TREE_NODE, export_native
 from model_code.models import network
-from model_code.models.mlp import mlp_flops
+from model_code.models.boosting import Boosting
 from model_code.models.predictor import WindowModel
 from model_code.settings import (
     FEATURE_COUNT,
     SEQUENCE_LENGTH,
+    AnyNetworkSpec,
     BlendSpec,
+    BoostingSpec,
     MlpSpec,
     NetworkSpec,
 )
 
-SPECS = (MlpSpec(hidden=24, layers=2), BlendSpec(hidden=24, layers=2))
+SPECS = (
+    MlpSpec(hidden=24, layers=2),
+    BlendSpec(hidden=24, layers=2),
+    BlendSpec(hidden=24, layers=2, members=3),
+    BoostingSpec(),
+)
+IDS = ("mlp", "blend", "blend of three", "boosting")
 WINDOWS = 400
 PRUNED = ("onnxruntime-pruned", "openvino-pruned", "openvino-pruned-bf16")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}  # of a logit
@@ -35,7 +45,7 @@ def windows() -> np.ndarray:
     return rng.normal(1.0, 2.0, (WINDOWS, SEQUENCE_LENGTH, FEATURE_COUNT)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=SPECS, ids=[spec.KIND for spec in SPECS])
+@pytest.fixture(scope="module", params=SPECS, ids=IDS)
 def model(request: pytest.FixtureRequest, x_BTF: np.ndarray) -> WindowModel:
     torch.manual_seed(5)
     made = network.build(request.param)
@@ -55,9 +65,14 @@ def source(
     network.save(model, folder / "model.pt")
     export_torchscript(model, x_BTF, folder / "model.ts")
     export_onnx(model, x_BTF, folder / "model.onnx")
+    native = export_native(model, x_BTF, folder / "trees.onnx")
     np.save(folder / "calibration.npy", x_BTF)
     return EngineSource(
-        folder / "model.pt", folder / "model.onnx", folder / "model.ts", folder / "calibration.npy"
+        folder / "model.pt",
+        folder / "model.onnx",
+        folder / "model.ts",
+        folder / "calibration.npy",
+        folder / "trees.onnx" if native else None,
     )
 
 
@@ -66,6 +81,9 @@ def test_every_engine_of_this_machine_answers_as_the_network(
     name: str, source: EngineSource, model: WindowModel, x_BTF: np.ndarray, tmp_path: Path
 ) -> None:
     engine = ENGINES[name]
+    if unsuitable(name, model.spec):
+        assert isinstance(model, Boosting)
+        return
     try:
         sidecar = engine.build(source, tmp_path)
     except EngineError as error:
@@ -73,7 +91,12 @@ def test_every_engine_of_this_machine_answers_as_the_network(
         if name not in MAY_BE_REFUSED or "matrix products" not in error.what:
             raise
         return
-    assert sidecar.flops == mlp_flops(model.spec)
+    assert sidecar.flops == network.flops_per_window(model.spec)
+    assert sidecar.onnx_sha256 == hash_path(source.onnx), "what is registered"
+    native = name == "onnxruntime-fp32" and source.onnx_trees is not None
+    assert sidecar.recipe.get("trees") == (TREE_NODE if native else None)
+    if native:
+        assert sidecar.sha256 == hash_path(source.onnx_trees)
     with torch.inference_mode():
         expected_BC = model(torch.from_numpy(x_BTF)).numpy()
     found_BC = engine.load(tmp_path).predict(x_BTF)
@@ -83,11 +106,13 @@ def test_every_engine_of_this_machine_answers_as_the_network(
     assert error_B.max() < 1.0
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=[spec.KIND for spec in SPECS])
-def test_only_engines_that_prune_are_unsuitable_and_only_for_the_perceptron(
-    spec: MlpSpec | BlendSpec,
+@pytest.mark.parametrize("spec", SPECS, ids=IDS)
+def test_engines_that_prune_are_unsuitable_and_those_of_low_precision_for_trees_alone(
+    spec: AnyNetworkSpec,
 ) -> None:
-    assert [name for name in ENGINES if unsuitable(name, spec)] == [*PRUNED, "tensorrt-sparse"]
+    low = [name for name, engine in ENGINES.items() if engine.precision != "fp32"]
+    refused = {*PRUNED, "tensorrt-sparse"} | set(low if spec.KIND == "boosting" else ())
+    assert {name for name in ENGINES if unsuitable(name, spec)} == refused
     assert not any(unsuitable(name, NetworkSpec()) for name in ENGINES)
     assert f"kind {spec.KIND} has no feed-forward layers" in str(unsuitable(PRUNED[0], spec))
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from model_code.errors import DataError
-from model_code.models import boosting
-from model_code.models.summaries import summaries
+from model_code.models import boosting, network
+from model_code.models.summaries import COUNT, summaries
+from model_code.settings import BoostingSpec, TrainingSpec, TreesSpec
+from model_code.training.loop import train
 
 
 @pytest.fixture(scope="module", name="table")
@@ -27,11 +30,16 @@ def test_summaries_are_last_row_lags_and_trailing_means(table):
     np.testing.assert_allclose(x_BG[0, -16:], features_NF[:64].mean(axis=0), atol=1e-6)
 
 
-def test_it_learns_and_stops_on_the_validation_windows(table, monkeypatch):
+def test_it_learns_and_stops_on_the_validation_windows(table):
     features_NF, labels_N, ends = table
-    monkeypatch.setitem(boosting.SETTINGS, "max_iter", 60)
     result = boosting.fit_baseline(
-        features_NF, labels_N, ends[:2000], ends[2100:2900], ends[3000:], seed=1
+        features_NF,
+        labels_N,
+        ends[:2000],
+        ends[2100:2900],
+        ends[3000:],
+        seed=1,
+        trees=TreesSpec(max_iter=60),
     )
     assert result.test["auc"] > 0.97
     assert result.validation["auc"] > 0.97
@@ -53,3 +61,60 @@ def test_one_class_is_refused(table):
         boosting.fit_baseline(
             features_NF, labels_N, ends[:500], ends[600:700], ends[labels_N[ends] == 1][-50:]
         )
+
+
+def test_a_constant_column_has_its_own_value_as_its_mean():
+    features_NF = np.full((64, 16), 0.1, np.float32)
+    np.testing.assert_array_equal(summaries(features_NF, np.array([63])), np.float32(0.1))
+
+
+def test_centred_thresholds_change_no_training_windows_path():
+    rng = np.random.default_rng(4)
+    x_BG = (rng.integers(-400, 400, (3000, COUNT)) / 10).astype(np.float32)
+    y_B = (x_BG[:, 3] + 0.1 * x_BG[:, 60] * x_BG[:, 7] > 0).astype(int)
+    model = HistGradientBoostingClassifier(max_iter=12, max_leaf_nodes=15).fit(x_BG, y_B)
+    before_B, shaken_BG = model.decision_function(x_BG), np.nextafter(x_BG, np.float32(1e9))
+    assert (model.decision_function(shaken_BG) != before_B).any(), "thresholds on training values"
+    boosting.centre_thresholds(model, x_BG)
+    np.testing.assert_array_equal(model.decision_function(x_BG), before_B)
+    np.testing.assert_array_equal(model.decision_function(shaken_BG), before_B)
+
+
+def test_boosting_is_trained_in_one_step_to_the_baselines_figures(table, tmp_path):
+    features_NF, labels_N, ends = table
+    parts = ends[:2000], ends[2100:2900]
+    spec, epochs = BoostingSpec(trees=TreesSpec(max_iter=30)), []
+
+    def fit():
+        return train(
+            features_NF,
+            labels_N,
+            *parts,
+            network_spec=spec,
+            training_spec=TrainingSpec(seed=1),
+            checkpoints=tmp_path / "checkpoints",
+            on_epoch=epochs.append,
+        )
+
+    result, again = fit(), fit()
+    (row,) = result.history
+    assert epochs == [row, *again.history]
+    assert not (tmp_path / "checkpoints").exists()
+    assert (result.best_epoch, result.resumed_from, result.precision) == (1, None, "fp32")
+    baseline = boosting.fit_baseline(
+        features_NF, labels_N, *parts, ends[3000:], seed=1, trees=spec.trees
+    )
+    assert row.validation_auc == pytest.approx(baseline.validation["auc"], abs=1e-4)
+    assert row.validation_loss == pytest.approx(baseline.validation["log_loss"], abs=1e-4)
+    assert 0.0 < row.train_loss < 0.2
+    assert (row.learning_rate, row.grad_norm) == (0.0, 0.0)
+    assert row.seconds > 0.0
+    digests = {network.state_digest(done.model.state_dict()) for done in (result, again)}
+    assert len(digests) == 1
+
+    network.save(result.model, tmp_path / "model.pt")
+    found = network.load(tmp_path / "model.pt")
+    assert isinstance(found, boosting.Boosting)
+    assert found.spec == spec
+    assert network.state_digest(found.state_dict()) in digests
+    assert (network.parameter_count(found), network.flops_per_window(spec)) == (0, 0)

@@ -1,5 +1,6 @@
 """The multi-layer perceptron: the same interface as the design's network."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from model_code.models.summaries import COUNT, summaries, summarise
 from model_code.settings import (
     FEATURE_COUNT,
     SEQUENCE_LENGTH,
+    BlendSpec,
     MlpSpec,
     NetworkSpec,
     NightlySpec,
@@ -94,3 +96,35 @@ def test_a_specification_without_a_kind_is_of_the_designs_network() -> None:
     )
     with pytest.raises(ValidationError, match="d_model"):
         NightlySpec.model_validate({"network": {"KIND": "mlp", "d_model": 8}})
+
+
+def member(model: SummaryMlp, index: int) -> SummaryMlp:
+    """One member as a model of its own."""
+    alone = SummaryMlp(model.spec)
+    alone.members[0] = copy.deepcopy(model.members[index])
+    return alone.eval()
+
+
+def test_members_logits_are_averaged_and_their_losses_are_their_own(x_BTF: np.ndarray) -> None:
+    torch.manual_seed(2)
+    model = SummaryMlp(MlpSpec(hidden=8, layers=2, dropout=0.0), members=3).eval()
+    x, label_B = torch.from_numpy(x_BTF), torch.arange(len(x_BTF)) % 2
+    each = [member(model, index) for index in range(3)]
+    with torch.inference_mode():
+        logits = [one(x) for one in each]
+        torch.testing.assert_close(model(x), torch.stack(logits).mean(dim=0))
+    assert not torch.allclose(logits[0], logits[1]), "members start alike"
+
+    model.loss(model.train()(x), label_B).backward()
+    losses = [one.loss(one.train()(x), label_B) for one in each]
+    torch.testing.assert_close(model.loss(model(x), label_B), torch.stack(losses).mean())
+    losses[1].backward()
+    for joint, own in zip(
+        model.members[1].parameters(), each[1].members[0].parameters(), strict=True
+    ):
+        torch.testing.assert_close(joint.grad * 3, own.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_flops_count_every_member() -> None:
+    spec = BlendSpec(hidden=8, layers=1, members=5)
+    assert network.flops_per_window(spec) == 5 * mlp_flops(spec)
