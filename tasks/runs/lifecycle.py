@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from infra.logs import json_log
 from model_code import __version__
 from model_code.settings import NightlySpec, Settings
+from model_code.settings.changes import to_yaml
 from tasks.caching.stage import RunRef, console
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up
@@ -73,6 +74,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
                 description="Parameters, curves, plots, engines and the model of this run.",
             )
             mlflow_runs.log_params(mlflow, run_id, mlflow_runs.flatten(spec))
+            mlflow.log_text(run_id, to_yaml(spec), mlflow_runs.SPEC_FILE)
             mlflow_runs.log_environment(mlflow, run_id)
             yield run
     except Pause:

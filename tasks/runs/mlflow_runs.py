@@ -24,6 +24,7 @@ FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 ERROR_TAG = "tickline.error"
 PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run may outlast the parent run
+SPEC_FILE = "spec.yaml"  # artifact: the run's whole specification
 FAULT_TAG = "tickline.fault"  # JSON of `tasks.runs.faults.Fault`
 MAX_PARAM = 6000
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or alias
