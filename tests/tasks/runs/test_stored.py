@@ -8,6 +8,7 @@ from model_code.settings import NightlySpec, Settings, TrainingSpec
 from model_code.settings.changes import to_yaml
 from tasks.runs import mlflow_runs
 from tasks.runs.stored import specification, stored_run
+from tasks.runs.tick_source import TickSource
 
 SPEC = NightlySpec(market="simulated:", training=TrainingSpec(epochs=9))
 
@@ -26,8 +27,12 @@ def run_of(settings: Settings, name: str, text: str | None, dates: tuple[str, ..
     run_id = mlflow_runs.continue_or_start(mlflow, settings, name=name, identity=identity, tags={})
     if text is not None:
         mlflow.log_text(run_id, text, mlflow_runs.SPEC_FILE)
-    given = [(f"A/B/{date}", "0" * 64, "simulated:", "test", 1) for date in dates]
-    given.append(("A/B/2000-01-03", "1" * 64, "simulated:", "training", 1))
+    fed = [(date, "test") for date in dates] + [("2000-01-03", "training")]
+    source = TickSource("simulated:", ())
+    given = [
+        mlflow_runs.DatasetEntry(f"A/B/{date}", date * 7, source, context, {"rows": 1})
+        for date, context in fed
+    ]
     mlflow_runs.log_datasets(mlflow, run_id, given)
     return run_id
 
