@@ -11,7 +11,7 @@ from rich.markup import escape
 from flows.cli.options import preset, problems, read_spec
 from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings
-from model_code.settings.changes import assign, differences, shown
+from model_code.settings.changes import assign, differences, leaves, shown
 
 out = Console()
 
@@ -54,7 +54,7 @@ def night_spec(
     wanted = _assigned(read_spec(NightlySpec, None, changes, start), assignments or (), None)
     changed = [
         f"{name} {shown(old)} -> {shown(new)}"
-        for name, (old, new) in differences(before, wanted).items()
+        for name, (old, new) in differences(leaves(before), leaves(wanted)).items()
     ]
     text = f"changed: {', '.join(changed)}" if changed else "nothing changed"
     out.print(f"from {escape(from_run)}, {escape(text)}", soft_wrap=True, highlight=False)

@@ -22,7 +22,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
@@ -45,16 +45,25 @@ def to_yaml(spec: Spec) -> str:
 
 def leaves(spec: Spec) -> dict[str, Any]:
     """Every value by its dotted path, e.g. `training.learning_rate`; lists are values."""
-    return dict(_leaves(spec.model_dump(mode="json"), ""))
+    return flat(spec.model_dump(mode="json"))
 
 
-def differences(old: Spec, new: Spec) -> dict[str, tuple[Any, Any]]:
-    """(old, new) of every key whose value differs; None where one side has no such key."""
-    before, after = leaves(old), leaves(new)
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of a nested mapping by its dotted path."""
+    return dict(_leaves(document, ""))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(old, new) of every key whose value differs; None where one side has no such key.
+
+    Args:
+        old: values by dotted path (`leaves`).
+        new: the same.
+    """
     return {
-        name: (before.get(name), after.get(name))
-        for name in before | after
-        if before.get(name) != after.get(name)
+        name: (old.get(name), new.get(name))
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
     }
 
 

@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from infra.logs import json_log
 from model_code import __version__
+from model_code.features.definition import FEATURES_VERSION
 from model_code.settings import NightlySpec, Settings
 from model_code.settings.changes import to_yaml
 from tasks.caching.stage import RunRef, console
@@ -58,7 +59,8 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
             "tickline.market": str(spec.market),
-            "mlflow.source.git.commit": mlflow_runs.code_commit(),
+            mlflow_runs.COMMIT_TAG: mlflow_runs.code_commit(),
+            mlflow_runs.FEATURES_TAG: FEATURES_VERSION,
         },
         marks=heartbeat_tags(),
     )

@@ -24,6 +24,8 @@ from tasks.runs.tick_source import TickSource
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
+COMMIT_TAG = "mlflow.source.git.commit"
+FEATURES_TAG = "tickline.features_version"
 ERROR_TAG = "tickline.error"
 PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run may outlast the parent run
 SPEC_FILE = "spec.yaml"  # artifact: the run's whole specification

@@ -54,7 +54,7 @@ def specification(settings: Settings, name: str) -> NightlySpec:
             remedy="pass the name or the id of a nightly or bench run in MLflow",
         ) from error
     spec = specification_of(mlflow, run.info.run_id)
-    tested = _test_dates(run)
+    tested = {date for date, _ in instrument_days(run, "test")}
     if spec.test_date is None and len(tested) == 1:
         return spec.model_copy(update={"test_date": tested.pop()})
     return spec
@@ -67,16 +67,13 @@ def specification_of(mlflow: MlflowClient, run_id: str) -> NightlySpec:
         ConfigError: it logged none, or one of another version of Tickline.
     """
     where = f"MLflow run {run_id}, {mlflow_runs.SPEC_FILE}"
-    try:
-        with TemporaryDirectory() as folder:
-            path = mlflow.download_artifacts(run_id, mlflow_runs.SPEC_FILE, folder)
-            text = Path(path).read_text(encoding="utf-8")
-    except (MlflowException, OSError) as error:
+    text = spec_text(mlflow, run_id)
+    if text is None:
         raise ConfigError(
             "the run has no specification",
             where=where,
             remedy="choose a nightly or bench run; older ones and nested runs have none",
-        ) from error
+        )
     try:
         return NightlySpec.model_validate(from_yaml(text))
     except (YAMLError, ValidationError) as error:
@@ -87,11 +84,22 @@ def specification_of(mlflow: MlflowClient, run_id: str) -> NightlySpec:
         ) from error
 
 
-def _test_dates(run: Run) -> set[str]:
-    """Dates of the run's test datasets, which are named `SYMBOL/DATE`."""
+def spec_text(mlflow: MlflowClient, run_id: str) -> str | None:
+    """The YAML of the specification that a run logged; None if it logged none."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = mlflow.download_artifacts(run_id, mlflow_runs.SPEC_FILE, folder)
+            return Path(path).read_text(encoding="utf-8")
+    except (MlflowException, OSError):
+        return None
+
+
+def instrument_days(run: Run, context: str) -> list[tuple[str, str]]:
+    """(date, symbol) of the run's datasets of a context, `training` or `test`, sorted."""
     given = run.inputs.dataset_inputs if run.inputs else []
-    return {
-        entry.dataset.name.rpartition("/")[2]
+    names = [
+        entry.dataset.name.rpartition("/")  # SYMBOL/DATE; a symbol may hold "/"
         for entry in given
-        if any(tag.value == "test" for tag in entry.tags)
-    }
+        if any(tag.value == context for tag in entry.tags)
+    ]
+    return sorted((date, symbol) for symbol, _, date in names)

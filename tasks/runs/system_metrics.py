@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow.system_metrics import system_metrics_monitor
 
@@ -24,9 +25,8 @@ def system_metrics(
     before = logger.level
     logger.setLevel(logging.WARNING)  # it announces itself on the console
     try:
-        monitor = system_metrics_monitor.SystemMetricsMonitor(
-            run_id, interval_s, resume_logging=True, tracking_uri=tracking_uri
-        )
+        made: Any = system_metrics_monitor.SystemMetricsMonitor  # it has no types
+        monitor = made(run_id, interval_s, resume_logging=True, tracking_uri=tracking_uri)
         monitor.start()
         try:
             yield

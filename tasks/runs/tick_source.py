@@ -24,7 +24,7 @@ class TickDay:
     sha256: str
 
 
-class TickSource(DatasetSource):  # type: ignore[misc]
+class TickSource(DatasetSource):
     """Instrument-days of one market store.
 
     Attributes:

@@ -9,16 +9,17 @@ import mlflow
 import numpy as np
 import onnxruntime
 import pytest
-from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc import PyFuncModel, scoring_server
 from mlflow.tracking import MlflowClient
 
 from model_code.market.store import open_market
 from model_code.settings import INPUT_NAME, MODEL_NAME, OUTPUT_NAME, Settings
+from tasks.runs.tick_source import TickSource
 from tests.support.benchmark import row_of
 from tests.support.flow import EASY, SIMULATED, children, dataset_inputs, nightly_outcome, tiny
 
 
-async def invoke(model: mlflow.pyfunc.PyFuncModel, payload: object) -> httpx.Response:
+async def invoke(model: PyFuncModel, payload: object) -> httpx.Response:
     """What `mlflow models serve` answers; its application runs here."""
     transport = httpx.ASGITransport(scoring_server.init(model))
     async with httpx.AsyncClient(transport=transport, base_url="http://served") as server:
@@ -39,6 +40,7 @@ def test_a_registered_version_has_figures_data_and_an_example_and_predicts(
     # figures, parameters and data on the version's page
     logged = client.get_logged_model(model_id)
     row = row_of(outcome.benchmark, outcome.engine)
+    assert logged.metrics is not None
     figures = {metric.key: metric.value for metric in logged.metrics}
     assert figures["auc"] == pytest.approx(row.quality.auc)
     assert figures["p99_ms"] == pytest.approx(row.p99_ms)
@@ -55,6 +57,7 @@ def test_a_registered_version_has_figures_data_and_an_example_and_predicts(
     for run in (parent, client.get_run(registration.info.run_id)):
         for given in dataset_inputs(run):
             source = mlflow.data.get_source(given)
+            assert isinstance(source, TickSource)
             (day,) = source.days
             expected = next(
                 found for found in store.catalog() if (str(found.date), found.symbol)

@@ -50,6 +50,6 @@ def test_a_source_of_an_earlier_version_says_that_it_cannot_reload() -> None:
 
 def test_no_bare_uri_is_taken_for_ticks() -> None:
     with pytest.raises(MlflowException, match="Could not find a source"):
-        resolve_dataset_source(MARKET, [TickSource])
+        resolve_dataset_source(MARKET, [TickSource])  # type: ignore[list-item]
     with pytest.raises(NotImplementedError, match="no instrument-days given"):
         TickSource._resolve(MARKET)
