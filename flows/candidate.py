@@ -1,5 +1,6 @@
 """From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
+from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
@@ -20,6 +21,7 @@ from tasks.nightly.records import (
     Measured,
     Plan,
     TrainedNetwork,
+    ValidatedDay,
 )
 from tasks.nightly.report import publish_validation
 from tasks.nightly.split import split
@@ -34,12 +36,7 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         DataError: a day failed validation.
         EngineError: the reference engine cannot be built.
     """
-    days = tuple(validate(run, day, spec.validation) for day in plan.days)
-    days = judge_coverage(days, spec.validation, spec.calendar)
-    publish_validation(run, plan, days)
-    ticks = require_passed(days)
-
-    table = features(run, ticks, spec.features, plan.simulated)
+    days, table = _validated_table(run, spec, plan)
     windows = split(run, table, spec.split, plan.test_date)
     boosting = baseline(run, table, windows, spec.training.seed)
     network = train(run, table, windows, spec.network, spec.training)
@@ -54,6 +51,24 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         exported=exported,
         engines=engines,
     )
+
+
+def training_table(run: RunRef, spec: NightlySpec, plan: Plan) -> ArtifactRef:
+    """Validate the plan's days and compute their features, as a nightly does.
+
+    Raises:
+        DataError: a day failed validation.
+    """
+    return _validated_table(run, spec, plan)[1]
+
+
+def _validated_table(
+    run: RunRef, spec: NightlySpec, plan: Plan
+) -> tuple[tuple[ValidatedDay, ...], ArtifactRef]:
+    days = tuple(validate(run, day, spec.validation) for day in plan.days)
+    days = judge_coverage(days, spec.validation, spec.calendar)
+    publish_validation(run, plan, days)
+    return days, features(run, require_passed(days), spec.features, plan.simulated)
 
 
 def judge_candidate(
