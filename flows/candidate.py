@@ -1,5 +1,7 @@
 """From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
+import datetime as dt
+
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
@@ -21,6 +23,7 @@ from tasks.nightly.records import (
     Judged,
     Measured,
     Plan,
+    Prepared,
     TrainedNetwork,
 )
 from tasks.nightly.report import publish_validation
@@ -36,28 +39,48 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         DataError: a day failed validation.
         EngineError: the reference engine cannot be built.
     """
-    days = tuple(validate(run, day, spec.validation) for day in plan.days)
-    days = judge_coverage(days, spec.validation, spec.calendar)
-    publish_validation(run, plan, days)
-    ticks = require_passed(days)
-
-    wanted, why = settled(spec.features, {day.profile for day in days}, {d.symbol for d in days})
-    leading = find_leaders(run, ticks, wanted, plan.test_date)
-    table = features(run, ticks, wanted, leading.leaders, plan.simulated)
+    made = prepare(run, spec, plan, plan.test_date)
+    table = made.table
     windows = split(run, table, spec.split, plan.test_date)
     boosting = baseline(run, table, windows, spec.training.seed)
     network = train(run, table, windows, spec.network, spec.training)
     exported = export(run, table, windows, network.model)
     engines = tuple(_build(run, name, spec, network, exported) for name in spec.benchmark.measured)
     return Candidate(
-        notes=(*day_notes(days), *([why] if why else []), leading.note),
-        leading=leading,
+        notes=made.notes,
+        leading=made.leading,
         table=table,
         split=windows,
         baseline=boosting,
         network=network,
         exported=exported,
         engines=engines,
+    )
+
+
+def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | None) -> Prepared:
+    """Validate the plan's days, find leaders, compute features.
+
+    Args:
+        run: where it is logged.
+        spec: what to compute.
+        plan: the instrument-days.
+        test_date: leaders are measured before it; None: all days are for training.
+
+    Raises:
+        DataError: a day failed validation.
+    """
+    days = tuple(validate(run, day, spec.validation) for day in plan.days)
+    days = judge_coverage(days, spec.validation, spec.calendar)
+    publish_validation(run, plan, days)
+    ticks = require_passed(days)
+    profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
+    wanted, why = settled(spec.features, profiles, symbols)
+    leading = find_leaders(run, ticks, wanted, test_date)
+    return Prepared(
+        notes=(*day_notes(days), *([why] if why else []), leading.note),
+        leading=leading,
+        table=features(run, ticks, wanted, leading.leaders, plan.simulated),
     )
 
 

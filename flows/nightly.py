@@ -55,7 +55,9 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             champion = find_champion(run)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
 
-            version = register(run, plan, candidate.exported, judged)
+            version = register(
+                run, plan, candidate.exported, measured, judged, spec.network, spec.training
+            )
             requests = record_requests(
                 run,
                 candidate.table,

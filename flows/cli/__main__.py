@@ -21,6 +21,7 @@ from flows.cli import (
     promotion,
     stack,
     triton,
+    tune,
 )
 from flows.cli.options import PANELS
 from model_code import __version__
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 # the order of the groups in --help
 app.add_typer(nightly.app)
+app.add_typer(tune.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(predict.app)

@@ -11,14 +11,15 @@ from flows.cli.options import (
     PANELS,
     Data,
     Engines,
+    FromRun,
     Network,
+    Set,
     SpecFile,
     default_of,
     market_uri,
-    preset,
-    read_spec,
     settings_from_environment,
 )
+from flows.cli.start import night_spec
 from model_code.settings import ENGINE_NAMES, TRITON_ROW, NightlySpec
 
 app = typer.Typer()
@@ -48,6 +49,8 @@ def bench(
     ] = 1,
     network: Network = None,
     spec: SpecFile = None,
+    from_run: FromRun = None,
+    set_: Set = None,
 ) -> None:
     """Measure all engines of this machine side by side: latency, throughput, answers.
 
@@ -59,14 +62,16 @@ def bench(
     """
     settings = settings_from_environment()
     changes: dict[str, Any] = {
-        "market": market_uri(data, settings),
+        "market": market_uri(data, settings, from_run),
         "benchmark": {
             "engines": engine,
             "requests": requests,
             "open_loop_hz": open_loop_hz,
         },
     }
-    wanted = read_spec(NightlySpec, spec, changes, preset(network))
+    wanted = night_spec(
+        settings, path=spec, from_run=from_run, network=network, changes=changes, assignments=set_
+    )
     if "engines" not in wanted.benchmark.model_fields_set:  # set neither here nor in the file
         every = wanted.benchmark.model_copy(update={"engines": ENGINE_NAMES})
         wanted = wanted.model_copy(update={"benchmark": every})

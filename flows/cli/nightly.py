@@ -12,14 +12,16 @@ from flows.cli.options import (
     PANELS,
     Data,
     Engines,
+    FromRun,
     Network,
+    Set,
     SpecFile,
     default_of,
     market_uri,
-    preset,
     read_spec,
     settings_from_environment,
 )
+from flows.cli.start import night_spec
 from model_code.settings import NightlySpec
 
 app = typer.Typer()
@@ -142,6 +144,8 @@ def nightly(
         ),
     ] = None,
     spec: SpecFile = None,
+    from_run: FromRun = None,
+    set_: Set = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ignore cached results; compute every stage.")
     ] = False,
@@ -155,10 +159,14 @@ def nightly(
     Stages with unchanged inputs come back [bold]Cached[/]. Resume a failed run
     with [bold]tickline rerun[/]. Without data it uses a simulated market and labels
     all results as simulated.
+
+    One change to an earlier night, all else as it was:
+
+        tickline nightly --from-run RUN --set training.learning_rate=3e-4
     """
     settings = settings_from_environment()
     changes: dict[str, Any] = {
-        "market": market_uri(data, settings),
+        "market": market_uri(data, settings, from_run),
         "instruments": instrument,
         "test_date": test_date,
         "train_days": train_days,
@@ -176,11 +184,12 @@ def nightly(
         },
         "benchmark": {"engines": engine, "pin": pin},
     }
+    wanted = night_spec(
+        settings, path=spec, from_run=from_run, network=network, changes=changes, assignments=set_
+    )
     from flows.runs.local import run_nightly
 
-    outcome = run_nightly(
-        read_spec(NightlySpec, spec, changes, preset(network)), settings, refresh=refresh
-    )
+    outcome = run_nightly(wanted, settings, refresh=refresh)
     from flows.cli.tables import outcome_tables  # imports Prefect: after its environment is set
 
     out.print(outcome_tables(outcome))

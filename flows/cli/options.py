@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from model_code.errors import ConfigError
 from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec
+from model_code.settings.changes import from_yaml
 
 
 class _Panels(NamedTuple):
@@ -61,6 +62,23 @@ Network = Annotated[
 ]
 
 
+FromRun = Annotated[
+    str | None,
+    typer.Option(
+        help="Start from the specification of this earlier run (name or id), on its test date.",
+        show_default="built-in defaults",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one value, e.g. training.learning_rate=3e-4; repeat for several.",
+        show_default="none",
+    ),
+]
+
+
 def default_of(kind: type[BaseModel], field: str) -> str:
     """Return a field's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
     name, _, rest = field.partition(".")
@@ -84,9 +102,9 @@ def settings_from_environment() -> Settings:
         ) from error
 
 
-def market_uri(data: str | None, settings: Settings) -> str | None:
-    """Return the requested market, a path made absolute; None means simulated."""
-    uri = data or settings.market
+def market_uri(data: str | None, settings: Settings, from_run: str | None = None) -> str | None:
+    """Return the requested market, a path made absolute; None means simulated, or the run's."""
+    uri = data or (None if from_run else settings.market)
     if uri is None or ":" in uri:
         return uri
     return str(Path(uri).expanduser().resolve())
@@ -125,7 +143,7 @@ def read_spec(
         ConfigError: it cannot be read, or a value is wrong.
     """
     try:
-        document = yaml.safe_load(path.read_text()) if path else {}
+        document = from_yaml(path.read_text()) if path else {}
         if not isinstance(document, dict):
             raise ConfigError("a specification must be a mapping", where=str(path))
         return kind.model_validate(_merged(_over(start or {}, document), changes))

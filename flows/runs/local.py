@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from infra.servers import ServerError, environment, prefect_server
 from infra.triton.install import install
 from model_code.settings import TRITON_ROW, NightlySpec, Settings
+from model_code.settings.tuning import TuneSpec
 
 if TYPE_CHECKING:
     from flows.bench import Bench
     from flows.runs.outcome import Outcome
+    from flows.tune import Tuned
 
 
 LOGS_TIMEOUT_S = 5
@@ -80,6 +82,18 @@ def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Benc
         from flows.bench import bench
 
         return bench(spec, repeat=repeat)
+
+
+def run_tune(spec: NightlySpec, search: TuneSpec, settings: Settings) -> "Tuned":
+    """Run the search here and return what its study has found so far.
+
+    Raises:
+        TicklineError: a stage failed, or every trial did.
+    """
+    with connected(settings):
+        from flows.tune import tune
+
+        return tune(spec, search)
 
 
 def _install_triton(spec: NightlySpec, settings: Settings) -> None:

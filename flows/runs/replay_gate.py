@@ -18,6 +18,7 @@ from model_code.benchmark.verdict import Verdict
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
+from tasks.runs.stored import stored_run
 
 MARKS = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]no baseline[/]"}
 COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow"}
@@ -125,16 +126,8 @@ def _last(kept: Sequence[str]) -> str:
 def _download(settings: Settings, name: str, folder: str) -> tuple[Path, bool]:
     """Download the last benchmark of an MLflow run; of equally named runs, the newest's."""
     mlflow = mlflow_runs.client(settings)
-    experiments = [found.experiment_id for found in mlflow.search_experiments()]
     try:
-        quoted = name.replace("'", "")
-        runs = mlflow.search_runs(
-            experiments,
-            f"attributes.run_name = '{quoted}'",
-            max_results=1,
-            order_by=["attributes.start_time DESC"],
-        )
-        run = runs[0] if runs else mlflow.get_run(name)
+        run = stored_run(mlflow, name)
         kept = [entry.path for entry in mlflow.list_artifacts(run.info.run_id)]
         path = mlflow.download_artifacts(run.info.run_id, _last(kept), folder)
     except (MlflowException, OSError) as error:

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
         reviewers: names of those who may decide on a promotion, separated by commas.
         four_eyes: the person who started a promotion may not approve it.
+        tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
         audit: the audit file of promotions; None means under `home`.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     triton_url: str | None = None
     reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     four_eyes: bool = True
+    tune_storage: str | None = None
     audit: Path | None = None
     auth_username: str = "admin"
     auth_password: SecretStr | None = None
@@ -69,6 +71,11 @@ class Settings(BaseSettings):
     def tracking_uri(self) -> str:
         """MLflow tracking URI."""
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def tune_storage_url(self) -> str:
+        """Database of studies."""
+        return self.tune_storage or f"sqlite:///{self.home / 'tune.db'}"
 
     @property
     def staging_repository(self) -> Path:

@@ -18,12 +18,12 @@ def find_leaders(
     run: RunRef,  # noqa: ARG001
     days: tuple[CleanDay, ...],
     spec: FeatureSpec,
-    test_date: dt.date,
+    test_date: dt.date | None,
 ) -> Leading:
     """Name the leaders: from the specification, from the names, or measured.
 
     The measurement uses the newest date before the test date. Only instruments with ticks on the
-    test date may lead.
+    test date may lead. Without a test date the newest date stands for both.
     """
     symbols = tuple(sorted({day.symbol for day in days}))
     if spec.leaders is not None:
@@ -31,9 +31,9 @@ def find_leaders(
     named = by_name(spec.chosen_set, symbols)
     if named is not None:
         return Leading(leaders=named, source="the instruments' names")
-    newest = max(day.date for day in days if day.date < test_date)
+    newest = max(day.date for day in days if test_date is None or day.date < test_date)
     quotes = {day.symbol: _quotes(day) for day in days if day.date == newest}
-    present = frozenset(day.symbol for day in days if day.date == test_date)
+    present = frozenset(day.symbol for day in days if day.date == (test_date or newest))
     table = suggest(quotes, present)
     return Leading(leaders=table.leaders, source=f"measured on {newest}", table=table)
 

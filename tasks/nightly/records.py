@@ -142,6 +142,20 @@ class Leading(Record):
         return f"leaders ({self.source}): {seen or 'nobody looks at another'}"
 
 
+class Prepared(Record):
+    """The feature table of validated days.
+
+    Attributes:
+        notes: about the ticks, label, features and leaders, for the reader.
+        leading: which other instruments each instrument looks at.
+        table: features and labels.
+    """
+
+    notes: tuple[str, ...]
+    leading: Leading
+    table: ArtifactRef
+
+
 class SplitWindows(Record):
     """Window ends of training, validation and test, with a summary of each part."""
 

@@ -1,8 +1,10 @@
-"""Stage `register`: add the candidate to MLflow's model registry."""
+"""Stage `register`: add the candidate to MLflow's model registry, with its figures and data."""
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib.metadata import version
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -10,25 +12,44 @@ import onnx
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from model_code.artifacts import ArtifactRef
+from model_code.artifacts import ArtifactRef, hash_bytes
+from model_code.benchmark.result import BenchmarkRun
 from model_code.settings import (
     CHALLENGER_ALIAS,
     CHALLENGER_SIMULATED_ALIAS,
     CLASS_COUNT,
     FEATURE_COUNT,
-    INPUT_NAME,
     MODEL_NAME,
     OUTPUT_NAME,
     SEQUENCE_LENGTH,
+    AnyNetworkSpec,
+    TrainingSpec,
 )
 from tasks.caching.stage import RunRef, stage
-from tasks.nightly.records import ExportedNetwork, Judged, Plan, Registered
+from tasks.nightly.records import (
+    ExportedNetwork,
+    Judged,
+    Measured,
+    Plan,
+    Registered,
+    SourceDay,
+)
 from tasks.runs import mlflow_runs
+from tasks.runs.mlflow_runs import DatasetEntry
+from tasks.runs.tick_source import TickDay, TickSource
+
+EXAMPLES = 2  # windows; 2,048 numbers as JSON
 
 
 @stage("register")
 def register(
-    run: RunRef, plan: Plan, exported: ExportedNetwork, judged: Judged
+    run: RunRef,
+    plan: Plan,
+    exported: ExportedNetwork,
+    measured: Measured,
+    judged: Judged,
+    network_spec: AnyNetworkSpec,
+    training_spec: TrainingSpec,
 ) -> Registered | None:
     """Register the candidate under a challenger alias; None if the gate failed."""
     verdict = judged.verdict
@@ -36,7 +57,11 @@ def register(
         return None
     alias = CHALLENGER_SIMULATED_ALIAS if plan.simulated else CHALLENGER_ALIAS
     registry = mlflow_runs.client(run.settings)
-    version = _find_version(registry, run, exported.onnx) or _log_model(run, exported.onnx)
+    version = _find_version(registry, run, exported.onnx)
+    if version is None:
+        params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
+        params |= {"network": network_spec.KIND, "engine": judged.engine}
+        version = _log_model(run, plan, exported, _figures(measured, judged), params)
     tags = {
         "onnx_sha256": exported.onnx.sha256,
         "engine": judged.engine,
@@ -62,21 +87,60 @@ def _find_version(registry: mlflow.MlflowClient, run: RunRef, graph: ArtifactRef
     return str(found[0].version) if found else None
 
 
-def _log_model(run: RunRef, graph: ArtifactRef) -> str:
+def _log_model(
+    run: RunRef,
+    plan: Plan,
+    exported: ExportedNetwork,
+    figures: dict[str, float | None],
+    params: dict[str, Any],
+) -> str:
+    """Log the graph with an example, then its figures and the ticks it was trained and judged on.
+
+    The signature's input has no name: MLflow would refuse a bare array for a named one.
+    """
     client = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(client, run.settings, run.mlflow_run_id, "registration")
     mlflow.set_tracking_uri(run.settings.tracking_uri)
-    windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT), INPUT_NAME)
+    windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT))
     logits = TensorSpec(np.dtype(np.float32), (-1, CLASS_COUNT), OUTPUT_NAME)
+    example_BTF = np.load(exported.calibration.open(), mmap_mode="r")[:EXAMPLES]
     # MLflow announces the registration on stderr, in the middle of the night's own output
     with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=run_id):
         logged = mlflow.onnx.log_model(
-            onnx.load(str(graph.open())),
+            onnx.load(str(exported.onnx.open())),
             name="model",
             registered_model_name=MODEL_NAME,
             signature=ModelSignature(inputs=Schema([windows]), outputs=Schema([logits])),
+            input_example=np.array(example_BTF),
             pip_requirements=[f"onnxruntime=={version('onnxruntime')}"],
             save_as_external_data=False,
-            metadata={"onnx_sha256": graph.sha256},
+            metadata={"onnx_sha256": exported.onnx.sha256},
+            params={name: str(value) for name, value in params.items()},
         )
+    test = _dataset("test", plan.test)
+    mlflow_runs.log_datasets(client, run_id, [_dataset("training", plan.train), test])
+    mlflow_runs.log_metrics(
+        client,
+        run_id,
+        figures,
+        model_id=logged.model_id,
+        dataset_name=test.name,
+        dataset_digest=test.digest,
+    )
     return str(logged.registered_model_version)
+
+
+def _figures(measured: Measured, judged: Judged) -> dict[str, float | None]:
+    """What the benchmark measured of the engine to stage, on the test day."""
+    row = BenchmarkRun.load(measured.folder.open()).result.row(judged.engine)
+    return {} if row is None else dict(row.metrics())
+
+
+def _dataset(context: str, days: Sequence[SourceDay]) -> DatasetEntry:
+    """The instrument-days of one purpose as one dataset."""
+    ticks = [TickDay(str(day.date), day.symbol, day.digest) for day in days]
+    dates = sorted({entry.date for entry in ticks})
+    name = f"{context} {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
+    digest = hash_bytes("\n".join(f"{day.name} {day.digest}" for day in days).encode())
+    source = TickSource(days[0].market, ticks)
+    return DatasetEntry(name, digest, source, context, {"instrument_days": len(ticks)})

@@ -16,6 +16,7 @@ from tasks.nightly.records import (
 )
 from tasks.nightly.validate import day_notes
 from tasks.runs import mlflow_runs
+from tasks.runs.tick_source import TickDay, TickSource
 
 SIMULATED_NOTE = "> **SIMULATED DATA.** The ticks are simulated. The model is not promotable.\n\n"
 
@@ -61,12 +62,12 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
         mlflow,
         run.mlflow_run_id,
         [
-            (
+            mlflow_runs.DatasetEntry(
                 f"{day.symbol}/{day.date}",
                 day.digest,
-                day.market,
+                TickSource(day.market, [TickDay(str(day.date), day.symbol, day.digest)]),
                 purpose,
-                rows[day.symbol, day.date],
+                {"rows": rows[day.symbol, day.date]},
             )
             for purpose, chosen in context.items()
             for day in chosen

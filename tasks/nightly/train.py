@@ -15,6 +15,7 @@ from tasks.caching.refresh import is_stale
 from tasks.caching.stage import RunRef, console, stage
 from tasks.nightly.records import SplitWindows, TrainedNetwork
 from tasks.runs import mlflow_runs
+from tasks.runs.system_metrics import system_metrics
 
 
 @stage("train")
@@ -54,17 +55,18 @@ def train(
     if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
-    result = loop.train(
-        rows.features_NF,
-        rows.label_N,
-        windows.train_ends,
-        windows.validation_ends,
-        network_spec=network_spec,
-        training_spec=training_spec,
-        checkpoints=checkpoints,
-        on_epoch=log_epoch,
-        progress=True,
-    )
+    with system_metrics(run.settings.tracking_uri, run_id):
+        result = loop.train(
+            rows.features_NF,
+            rows.label_N,
+            windows.train_ends,
+            windows.validation_ends,
+            network_spec=network_spec,
+            training_spec=training_spec,
+            checkpoints=checkpoints,
+            on_epoch=log_epoch,
+            progress=True,
+        )
     # the process may have been killed between an epoch's checkpoint and its metrics
     logged = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
     for epoch in result.history:

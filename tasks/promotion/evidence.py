@@ -21,6 +21,7 @@ from model_code.features.drift import LARGE, MODERATE
 from model_code.repository.manifest import Manifest
 from model_code.repository.requests import DRIFT_FILE
 from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE
+from tasks.promotion.changes import Change, changes_since
 
 
 class Evidence(BaseModel):
@@ -36,6 +37,7 @@ class Evidence(BaseModel):
         drift: PSI by feature.
         pictures: PNG files by name.
         champion: serving version; None before the first promotion.
+        changes: what differs from the champion's night.
         links: URL by name.
     """
 
@@ -50,6 +52,7 @@ class Evidence(BaseModel):
     drift: dict[str, float]
     pictures: dict[str, Path]
     champion: int | None
+    changes: tuple[Change, ...] = ()
     links: dict[str, str]
 
     @property
@@ -108,6 +111,7 @@ def gather(
         drift=json.loads(drift.read_text()) if drift.is_file() else {},
         pictures={path.stem: path for path in sorted(folder.glob("*.png"))} if folder else {},
         champion=champion,
+        changes=() if champion is None else changes_since(mlflow, run_id, champion),
         links=dict(links),
     )
 

@@ -36,7 +36,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
 from tasks.runs.lock import read_owner
 
-FLOWS = ("nightly", "bench", "backfill", "backfill night", "promote", "rollback")
+FLOWS = ("nightly", "bench", "tune", "backfill", "backfill night", "promote", "rollback")
 ACTIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 START_S = 600.0  # a run that is Pending for longer, without a process, has lost its worker
 MESSAGE = "its process no longer exists"

@@ -10,7 +10,9 @@ from prefect.runtime import flow_run
 
 from infra.logs import json_log
 from model_code import __version__
+from model_code.features.definition import FEATURES_VERSION
 from model_code.settings import NightlySpec, Settings
+from model_code.settings.changes import to_yaml
 from tasks.caching.stage import RunRef, console
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up
@@ -57,7 +59,8 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
             "tickline.market": str(spec.market),
-            "mlflow.source.git.commit": mlflow_runs.code_commit(),
+            mlflow_runs.COMMIT_TAG: mlflow_runs.code_commit(),
+            mlflow_runs.FEATURES_TAG: FEATURES_VERSION,
         },
         marks=heartbeat_tags(),
     )
@@ -73,6 +76,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
                 description="Parameters, curves, plots, engines and the model of this run.",
             )
             mlflow_runs.log_params(mlflow, run_id, mlflow_runs.flatten(spec))
+            mlflow.log_text(run_id, to_yaml(spec), mlflow_runs.SPEC_FILE)
             mlflow_runs.log_environment(mlflow, run_id)
             yield run
     except Pause:

@@ -4,11 +4,12 @@ Everything uses `MlflowClient` with explicit run ids: no hidden active run, safe
 A retried flow run finds its parent run by tag and continues it.
 """
 
+import json
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -19,11 +20,15 @@ from pydantic import BaseModel
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
+from tasks.runs.tick_source import TickSource
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
+COMMIT_TAG = "mlflow.source.git.commit"
+FEATURES_TAG = "tickline.features_version"
 ERROR_TAG = "tickline.error"
 PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run may outlast the parent run
+SPEC_FILE = "spec.yaml"  # artifact: the run's whole specification
 FAULT_TAG = "tickline.fault"  # JSON of `tasks.runs.faults.Fault`
 MAX_PARAM = 6000
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or alias
@@ -124,32 +129,59 @@ def log_params(mlflow: MlflowClient, run_id: str, values: Mapping[str, Any]) -> 
 
 
 def log_metrics(
-    mlflow: MlflowClient, run_id: str, values: Mapping[str, float | None], step: int = 0
+    mlflow: MlflowClient,
+    run_id: str,
+    values: Mapping[str, float | None],
+    step: int = 0,
+    **of: str,
 ) -> None:
-    """Log metrics at a step; None values are skipped."""
+    """Log metrics at a step; None values are skipped.
+
+    Args:
+        mlflow: tracking client.
+        run_id: of the run.
+        values: by name.
+        step: of all of them.
+        of: `model_id` of a logged model, `dataset_name` and `dataset_digest`, to link them to.
+    """
     now = time.time_ns() // 1_000_000
     metrics = [
-        Metric(key, float(value), now, step) for key, value in values.items() if value is not None
+        Metric(key, float(value), now, step, **of)
+        for key, value in values.items()
+        if value is not None
     ]
     mlflow.log_batch(run_id, metrics=metrics)
 
 
-def log_datasets(
-    mlflow: MlflowClient, run_id: str, datasets: Sequence[tuple[str, str, str, str, int]]
-) -> None:
-    """Log dataset inputs: (name, sha256 of the source, source URI, context, rows)."""
+class DatasetEntry(NamedTuple):
+    """A dataset that a run was fed: its hash, where it can be read again, its context, its size."""
+
+    name: str
+    sha256: str
+    source: TickSource
+    context: str
+    profile: Mapping[str, int]
+
+    @property
+    def digest(self) -> str:
+        """The hash, as far as MLflow keeps it."""
+        return self.sha256[:36]
+
+
+def log_datasets(mlflow: MlflowClient, run_id: str, datasets: Sequence[DatasetEntry]) -> None:
+    """Log dataset inputs; `mlflow.data.get_source(input).load()` reads one again."""
     inputs = [
         DatasetInput(
             Dataset(
-                name=name,
-                digest=sha256[:36],
+                name=entry.name,
+                digest=entry.digest,
                 source_type="tickline",
-                source=f'{{"uri": "{source}"}}',
-                profile=f'{{"rows": {rows}}}',
+                source=entry.source.to_json(),
+                profile=json.dumps(dict(entry.profile)),
             ),
-            [InputTag("mlflow.data.context", context)],
+            [InputTag("mlflow.data.context", entry.context)],
         )
-        for name, sha256, source, context, rows in datasets
+        for entry in datasets
     ]
     mlflow.log_inputs(run_id, inputs)
 

@@ -22,6 +22,7 @@ from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
 from tasks.runs.lifecycle import exclusive
 from tasks.runs.lock import BusyError
+from tasks.runs.stored import specification
 from tests.support.benchmark import row_of
 from tests.support.flow import (
     EASY,
@@ -94,6 +95,8 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert parent.data.params["training.epochs"] == "2"
     assert parent.data.metrics["auc"] == pytest.approx(row_of(table, first.engine).quality.auc)
     assert "baseline_auc" in parent.data.metrics
+    judged_on = spec.model_copy(update={"test_date": first.test_date})
+    assert specification(home, first.flow_run_name) == judged_on
     contexts = [given.tags[0].value for given in dataset_inputs(parent)]
     assert sorted(contexts) == ["test", "training"]
     assert "validation/report.html" in paths(mlflow, first.mlflow_run_id, "validation")

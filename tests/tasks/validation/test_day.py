@@ -389,15 +389,24 @@ def test_every_real_binance_day_passes_without_quarantine(binance: str) -> None:
 
 def test_a_venue_with_crossed_quotes_fails_with_counts(fx: str) -> None:
     store, day = hive(fx), InstrumentDay(dt.date(2014, 5, 1), "EURUSD.fxcm")
-    found = validate_day(store.read(day), day, SPEC)
+    found = validate_day(store.read(day), day, SPEC, stated="crypto")
     assert found.report.failures == (
         "fault_fraction: 3,442 of 17,428 rows (19.75%) at fault: crossed_quote 1,538, "
         "locked_quote 1,904, expected at most 1%",
     )
     assert "raise --max-fault-fraction to 0.198" in found.report.remedies[0]
-    tolerant = validate_day(store.read(day), day, ValidationSpec(max_fault_fraction=0.198))
+    wider = ValidationSpec(max_fault_fraction=0.198)
+    tolerant = validate_day(store.read(day), day, wider, stated="crypto")
     assert tolerant.report.passed
     assert tolerant.clean.num_rows == 17_428 - 3_442
+
+
+def test_quotes_without_sizes_and_trades_are_presumed_fx(fx: str) -> None:
+    store, day = hive(fx), InstrumentDay(dt.date(2014, 5, 1), "EURUSD.fxcm")
+    loaded = store.load(day)
+    report = validate_day(loaded.ticks, day, SPEC, notes=loaded.notes).report
+    assert report.profile == "fx"
+    assert report.passed
 
 
 def test_every_real_fx_day_passes_under_the_fx_profile_with_its_crossed_rows_set_aside(

@@ -1,0 +1,105 @@
+"""Find a stored MLflow run by its name, its id or its flow run's id; read its specification."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from model_code.errors import ConfigError
+from model_code.settings import NightlySpec, Settings
+from model_code.settings.changes import from_yaml
+from tasks.runs import mlflow_runs
+
+
+def stored_run(mlflow: MlflowClient, name: str) -> Run:
+    """Find a run in any experiment; of equally named runs, the newest.
+
+    Args:
+        mlflow: tracking client.
+        name: of the run, which is its flow run's too; or the id of either.
+
+    Raises:
+        MlflowException: there is none.
+    """
+    experiments = [found.experiment_id for found in mlflow.search_experiments()]
+    quoted = name.replace("'", "")
+    for query in (
+        f"attributes.run_name = '{quoted}'",
+        f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{quoted}'",
+    ):
+        newest = ["attributes.start_time DESC"]
+        runs = mlflow.search_runs(experiments, query, max_results=1, order_by=newest)
+        if runs:
+            return runs[0]
+    return mlflow.get_run(name)
+
+
+def specification(settings: Settings, name: str) -> NightlySpec:
+    """The specification of a stored run, with the test date that it was judged on.
+
+    Raises:
+        ConfigError: there is no such run, or none with a usable specification.
+    """
+    mlflow = mlflow_runs.client(settings)
+    try:
+        run = stored_run(mlflow, name)
+    except MlflowException as error:
+        raise ConfigError(
+            f"no run is named {name!r}",
+            where=settings.tracking_uri,
+            remedy="pass the name or the id of a nightly or bench run in MLflow",
+        ) from error
+    spec = specification_of(mlflow, run.info.run_id)
+    tested = {date for date, _ in instrument_days(run, "test")}
+    if spec.test_date is None and len(tested) == 1:
+        return spec.model_copy(update={"test_date": tested.pop()})
+    return spec
+
+
+def specification_of(mlflow: MlflowClient, run_id: str) -> NightlySpec:
+    """The specification that a run logged.
+
+    Raises:
+        ConfigError: it logged none, or one of another version of Tickline.
+    """
+    where = f"MLflow run {run_id}, {mlflow_runs.SPEC_FILE}"
+    text = spec_text(mlflow, run_id)
+    if text is None:
+        raise ConfigError(
+            "the run has no specification",
+            where=where,
+            remedy="choose a nightly or bench run; older ones and nested runs have none",
+        )
+    try:
+        return NightlySpec.model_validate(from_yaml(text))
+    except (YAMLError, ValidationError) as error:
+        raise ConfigError(
+            f"the run's specification is not one of this version: {error}",
+            where=where,
+            remedy="download it, correct it, and pass it with --spec",
+        ) from error
+
+
+def spec_text(mlflow: MlflowClient, run_id: str) -> str | None:
+    """The YAML of the specification that a run logged; None if it logged none."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = mlflow.download_artifacts(run_id, mlflow_runs.SPEC_FILE, folder)
+            return Path(path).read_text(encoding="utf-8")
+    except (MlflowException, OSError):
+        return None
+
+
+def instrument_days(run: Run, context: str) -> list[tuple[str, str]]:
+    """(date, symbol) of the run's datasets of a context, `training` or `test`, sorted."""
+    given = run.inputs.dataset_inputs if run.inputs else []
+    names = [
+        entry.dataset.name.rpartition("/")  # SYMBOL/DATE; a symbol may hold "/"
+        for entry in given
+        if any(tag.value == context for tag in entry.tags)
+    ]
+    return sorted((date, symbol) for symbol, _, date in names)
