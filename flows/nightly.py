@@ -1,9 +1,9 @@
 """The nightly retraining: from ticks to a judged, staged candidate. Nothing goes live here.
 
-find days ─ validate ─ features ─ split ─┬─ baseline ────────────────────────────────┐
-                                         └─ train ─ export ─ build engine ─ benchmark ─ gate
-                                                          find champion ───┘           │
-                    announce ─ stage candidate ─ record requests ─ register ───────────┘
+find days ─ validate ─ features ─ split ─┬─ baseline ──────────────────────┐
+                                         └─ train ─ export ─ build engine ─┼─ benchmark ─ gate
+                                                            find champion ─┘              │
+                    announce ─ stage candidate ─ record requests ─ register ──────────────┘
 """
 
 import time
@@ -54,7 +54,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             champion = find_champion(run)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
 
-            version = register(run, plan, candidate.exported, judged)
+            version = register(run, plan, candidate.exported, candidate.network.threshold, judged)
             requests = record_requests(
                 run,
                 candidate.table,
@@ -66,7 +66,14 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             )
             repository = str(settings.staging_repository)
             staged = stage_candidate(
-                run, plan, candidate.engines, judged, version, requests, repository
+                run,
+                plan,
+                candidate.engines,
+                candidate.network.threshold,
+                judged,
+                version,
+                requests,
+                repository,
             )
             result = NightResult(
                 plan=plan,

@@ -16,6 +16,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
 from model_code.models import network
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -32,12 +33,15 @@ class EngineSource:
         torchscript: traced module.
         calibration: `.npy` of float32 training windows (N, 64, 16); None if there are none, and
             then no engine that needs them is built.
+        threshold: probability from which a window counts as class 1; pruning limits the share of
+            decisions that change.
     """
 
     model: Path
     onnx: Path
     torchscript: Path
     calibration: Path | None = None
+    threshold: float = DEFAULT_THRESHOLD
 
     def windows(self) -> NDArray[np.float32]:
         """The calibration windows.

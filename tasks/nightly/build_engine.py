@@ -13,7 +13,12 @@ from tasks.runs import mlflow_runs
 
 @stage("build engine", run_name="build {name}")
 def build_engine(
-    run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork, reason: str | None
+    run: RunRef,
+    name: str,
+    model: ArtifactRef,
+    exported: ExportedNetwork,
+    threshold: float,
+    reason: str | None,
 ) -> BuiltEngine:
     """Build one engine with its sidecar, or record why this machine cannot.
 
@@ -29,6 +34,7 @@ def build_engine(
         onnx=exported.onnx.open(),
         torchscript=exported.torchscript.open(),
         calibration=exported.calibration.open(),
+        threshold=threshold,
     )
     mlflow = mlflow_runs.client(run.settings)
     with run.store.scratch() as scratch:

@@ -22,23 +22,24 @@ from model_code.settings import (
     SEQUENCE_LENGTH,
 )
 from tasks.caching.stage import RunRef, stage
-from tasks.nightly.records import ExportedNetwork, Judged, Plan, Registered
+from tasks.nightly.records import THRESHOLD_TAG, ExportedNetwork, Judged, Plan, Registered
 from tasks.runs import mlflow_runs
 
 
 @stage("register")
 def register(
-    run: RunRef, plan: Plan, exported: ExportedNetwork, judged: Judged
+    run: RunRef, plan: Plan, exported: ExportedNetwork, threshold: float, judged: Judged
 ) -> Registered | None:
-    """Register the candidate under a challenger alias; None if the gate failed."""
+    """Register the candidate under a challenger alias; None if the gate does not accept it."""
     verdict = judged.verdict
-    if verdict.verdict == "fail":
+    if not verdict.accepted:
         return None
     alias = CHALLENGER_SIMULATED_ALIAS if plan.simulated else CHALLENGER_ALIAS
     registry = mlflow_runs.client(run.settings)
     version = _find_version(registry, run, exported.onnx) or _log_model(run, exported.onnx)
     tags = {
         "onnx_sha256": exported.onnx.sha256,
+        THRESHOLD_TAG: repr(threshold),
         "engine": judged.engine,
         "verdict": verdict.verdict,
         "promotable": str(verdict.promotable).lower(),
