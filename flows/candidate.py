@@ -102,7 +102,14 @@ def judge_candidate(
     """
     measure = benchmark.with_options(refresh_cache=True) if measure_again else benchmark
     measured = measure(
-        run, candidate.table, candidate.split, candidate.engines, champion, spec.benchmark
+        run,
+        candidate.table,
+        candidate.split,
+        candidate.engines,
+        champion,
+        candidate.baseline,
+        candidate.network.threshold,
+        spec.benchmark,
     )
     return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
 
@@ -121,7 +128,7 @@ def _build(
     """
     reason = ENGINES[name].availability() or unsuitable(name, spec.network)
     try:
-        return build_engine(run, name, network.model, exported, reason)
+        return build_engine(run, name, network.model, exported, network.threshold, reason)
     except EngineError as error:
         if name == REFERENCE_ENGINE:
             raise

@@ -56,7 +56,14 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
 
             version = register(
-                run, plan, candidate.exported, measured, judged, spec.network, spec.training
+                run,
+                plan,
+                candidate.exported,
+                candidate.network.threshold,
+                measured,
+                judged,
+                spec.network,
+                spec.training,
             )
             requests = record_requests(
                 run,
@@ -69,7 +76,14 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             )
             repository = str(settings.staging_repository)
             staged = stage_candidate(
-                run, plan, candidate.engines, judged, version, requests, repository
+                run,
+                plan,
+                candidate.engines,
+                candidate.network.threshold,
+                judged,
+                version,
+                requests,
+                repository,
             )
             result = NightResult(
                 plan=plan,

@@ -6,6 +6,7 @@ seconds. An unknown value is absent, never zero.
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import httpx
 from prometheus_client import CollectorRegistry, push_to_gateway, start_http_server
@@ -15,11 +16,12 @@ from prometheus_client.registry import Collector
 
 from infra.servers import HOST
 from model_code.artifacts import atomic_file
+from model_code.benchmark.verdict import Word
 from model_code.errors import TicklineError
 from model_code.monitoring.history import FINISHED, RUNNING, History, Night
 
 JOB = "tickline"
-VERDICTS = ("pass", "no baseline", "fail")
+VERDICTS = get_args(Word)
 STATUSES = (RUNNING, FINISHED, "FAILED", "KILLED")
 
 # name without the prefix `tickline_` -> help text, labels

@@ -14,9 +14,15 @@ from rich.table import Table
 from flows.cli.options import PANELS, settings_from_environment
 from model_code.artifacts import atomic_file
 from model_code.errors import ConfigError
-from model_code.settings import FEATURE_COUNT, MAX_BATCH_SIZE, MODEL_NAME, SEQUENCE_LENGTH
-
-DECISION = 0.5  # probability above which a desk would act, as in the metrics
+from model_code.repository.route import Target
+from model_code.settings import (
+    FEATURE_COUNT,
+    MAX_BATCH_SIZE,
+    MODEL_NAME,
+    SEQUENCE_LENGTH,
+    Settings,
+)
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 app = typer.Typer()
 out = Console()
@@ -61,6 +67,9 @@ def predict(
     Version: the champion, from the route file of the serving repository
     (TICKLINE_SERVING). Before the first promotion, and for another model: the
     newest loaded version.
+
+    Decision: yes from the version's own threshold, which its training chose; 0.5
+    for a version that is not in the serving or staging repository.
     """
     from infra.triton.daemon import serving_url
     from model_code.models.probability import probability
@@ -73,13 +82,23 @@ def predict(
     x_NTF, names = x_NTF[-last:], names[-last:]
     parts = [x_NTF[i : i + MAX_BATCH_SIZE] for i in range(0, len(x_NTF), MAX_BATCH_SIZE)]
     if version is None and model == MODEL_NAME and route_file.exists():
-        logits_NC, title = _by_route(url, route_file, parts)
+        answers, source = _by_route(url, route_file, parts), ", from the route file"
     else:
-        logits_NC, title = _by_name(url, model, version, parts)
-    p_N = probability(logits_NC)
-    table = Table("window", "p(opportunity)", "decision", title=title)
-    for name, p in zip(names, p_N, strict=True):
-        table.add_row(escape(name), f"{p:.4f}", "yes" if p >= DECISION else "no")
+        answers, source = _by_name(url, model, version, parts), ""
+    found = {target: _threshold(settings, target) for _, target in answers}
+    served = "; ".join(
+        f"{target.model}, version {target.version}, yes from {threshold:.4g}"
+        for target, threshold in sorted(
+            found.items(), key=lambda one: (one[0].model, one[0].version)
+        )
+    )
+    p_N = np.concatenate([probability(logits_BC) for logits_BC, _ in answers])
+    decided_N = np.concatenate(
+        [decide(probability(logits_BC), found[target]) for logits_BC, target in answers]
+    )
+    table = Table("window", "p(opportunity)", "decision", title=served + source)
+    for name, p, yes in zip(names, p_N, decided_N, strict=True):
+        table.add_row(escape(name), f"{p:.4f}", "yes" if yes else "no")
     out.print(table)
     if to is not None:
         rows = (f"{name},{p:.9g}" for name, p in zip(names, p_N, strict=True))
@@ -87,35 +106,45 @@ def predict(
             temporary.write_text("\n".join(["window,p_opportunity", *rows]) + "\n")
 
 
-def _by_route(
-    url: str, route_file: Path, parts: list[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], str]:
-    """Return logits by the route, a canary's share included, and the versions that answered."""
+Answer = tuple[NDArray[np.float32], Target]
+
+
+def _threshold(settings: Settings, target: Target) -> float:
+    """Return the threshold of a version's decisions; the default if its manifest is not here."""
+    from model_code.repository.manifest import MANIFEST_FILE, Manifest
+    from model_code.repository.serving import ServingRepository
+    from model_code.serving.candidate import CANDIDATE_NAME
+
+    serving = ServingRepository(settings.serving_repository)
+    folder = settings.staging_repository / MODEL_NAME / str(target.version)
+    if target.model == MODEL_NAME and target.version in serving.known():
+        folder = serving.folder(target.version)
+    known = target.model in (MODEL_NAME, CANDIDATE_NAME) and (folder / MANIFEST_FILE).exists()
+    return Manifest.load(folder).threshold if known else DEFAULT_THRESHOLD
+
+
+def _by_route(url: str, route_file: Path, parts: list[NDArray[np.float32]]) -> list[Answer]:
+    """Return logits by the route, a canary's share included, and the version of each answer."""
     from model_code.serving.client import TIMEOUT_S
     from model_code.serving.routed import RoutedClient
 
-    async def ask() -> tuple[NDArray[np.float32], str]:
+    async def ask() -> list[Answer]:
         async with RoutedClient(url, route_file) as client:
             answers = [await client.ask(x_BTF, TIMEOUT_S) for x_BTF in parts]
-        targets = {f"{one.target.model}, version {one.target.version}" for one in answers}
-        return (
-            np.concatenate([one.logits_BC for one in answers]),
-            f"{'; '.join(sorted(targets))}, from the route file",
-        )
+        return [(one.logits_BC, one.target) for one in answers]
 
     return asyncio.run(ask())
 
 
 def _by_name(
     url: str, model: str, version: int | None, parts: list[NDArray[np.float32]]
-) -> tuple[NDArray[np.float32], str]:
+) -> list[Answer]:
     """Return logits of a version, None for the newest loaded one, and which version answered."""
     from model_code.serving.client import TritonClient
 
     with TritonClient(url) as client:
         answers = [client.ask(x_BTF, model=model, version=version) for x_BTF in parts]
-    served = ", ".join(str(one) for one in sorted({one.version for one in answers}))
-    return np.concatenate([one.logits_BC for one in answers]), f"{model}, version {served}"
+    return [(one.logits_BC, Target(model=model, version=one.version)) for one in answers]
 
 
 def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:

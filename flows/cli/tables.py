@@ -15,7 +15,11 @@ from model_code.benchmark import gate
 from model_code.benchmark.report import Sheet, chosen_line, sheets
 from model_code.benchmark.verdict import Verdict
 
-COLOURS = {"pass": "green", "no baseline": "yellow", "fail": "red"}
+COLOURS = {"pass": "green", "no baseline": "yellow", "too few events": "yellow", "fail": "red"}
+MARKS = {
+    "pass": "[green]met", "fail": "[red]missed", "no baseline": "[yellow]no baseline",
+    "too few events": "[yellow]too few events",
+}  # fmt: skip
 
 
 def outcome_tables(outcome: Outcome) -> RenderableType:
@@ -79,10 +83,9 @@ def _engines(outcome: Outcome) -> Table:
 def goals_table(verdict: Verdict) -> Table:
     """Lay out the gate's goals, one per row."""
     table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
-    marks = {True: "[green]met", False: "[red]missed", None: "[yellow]no baseline"}
     for row in verdict.rows:
         value = "–" if row.value is None else f"{row.value:.4g}"
-        table.add_row(row.name, value, row.limit, marks[row.passed])
+        table.add_row(row.name, value, row.limit, MARKS[row.word])
     return table
 
 
@@ -93,7 +96,9 @@ def _next(outcome: Outcome) -> str:
         lines.append(f"registered as {version.name} version {version.version} ({version.alias})")
         lines.append(f"staged ({outcome.engine}): {outcome.staged.path}")
     else:
-        lines.append("not registered, not staged: the gate failed")
+        why = "the gate failed" if outcome.verdict.verdict == "fail" else outcome.verdict.verdict
+        lines.append(f"not registered, not staged: {why}")
+    lines += [outcome.verdict.resolution_line] if outcome.verdict.resolution_line else []
     lines.append(f"all results: [bold]tickline ui[/]   MLflow run {outcome.mlflow_run_id}")
     return "\n".join(lines)
 
@@ -108,6 +113,8 @@ def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     yield goals_table(verdict)
     yield f"{verdict.verdict}: {verdict.reason}"
     yield last.judged.reason
+    if verdict.resolution_line:
+        yield verdict.resolution_line
     yield f"raw numbers, plots and benchmark.html: {last.folder}"
     if last.result.simulated:
         yield "SIMULATED MARKET: the ticks are simulated, the figures describe no real market"

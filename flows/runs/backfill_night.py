@@ -75,7 +75,7 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
             verdict=judged.verdict.verdict,
             engine=judged.engine,
             auc=next(row.quality.auc for row in rows if row.engine == judged.engine),
-            baseline_auc=candidate.baseline["auc"],
+            baseline_auc=candidate.baseline.metrics["auc"],
             mlflow_run_id=run.mlflow_run_id,
         )
 

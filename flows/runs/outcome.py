@@ -75,7 +75,7 @@ class Outcome(Record):
             warnings=result.plan.warnings + candidate.notes,
             test_date=str(result.plan.test_date),
             windows=candidate.split.summary,
-            baseline=candidate.baseline,
+            baseline=candidate.baseline.metrics,
             precision=f"{network.precision}: {network.precision_reason}",
             epochs=len(network.history),
             best_epoch=network.best_epoch,

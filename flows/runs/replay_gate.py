@@ -1,6 +1,6 @@
 """Judge a stored benchmark run again, and lay out the gate's verdicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +14,17 @@ from rich.table import Table
 
 from model_code.benchmark.gate import choose, judge_run, load_goals
 from model_code.benchmark.result import BenchmarkRun
-from model_code.benchmark.verdict import Verdict
+from model_code.benchmark.verdict import NO_BOOSTING, Verdict
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.stored import stored_run
 
-MARKS = {True: "[green]pass[/]", False: "[bold red]FAIL[/]", None: "[yellow]no baseline[/]"}
-COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow"}
+MARKS = {
+    "pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "no baseline": "[yellow]no baseline[/]",
+    "too few events": "[yellow]too few events[/]",
+}  # fmt: skip
+COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow", "too few events": "yellow"}
 REMEDY = "pass a benchmark's folder, or the name or id of an MLflow run that has one"
 
 
@@ -67,7 +70,9 @@ def replay(
             escape(verdict.reason),
         )
     shown = [_goals_table(name, verdicts[name]) for name in engines or verdicts]
-    return Group(*shown, summary, f"{escape(choice.reason)} ({choice.verdict.verdict})")
+    lines = [choice.verdict.resolution_line] if choice.verdict.resolution_line else []
+    lines += _missing(verdicts)
+    return Group(*shown, summary, *lines, f"{escape(choice.reason)} ({choice.verdict.verdict})")
 
 
 def _goals_table(name: str, verdict: Verdict) -> Table:
@@ -81,9 +86,16 @@ def _goals_table(name: str, verdict: Verdict) -> Table:
             _number(row.reference),
             "" if bounds is None else f"{bounds.low:.3g} .. {bounds.high:.3g}",
             _number(row.margin),
-            MARKS[row.passed],
+            MARKS[row.word],
         )
     return table
+
+
+def _missing(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """What the stored run lacks, and what to do about it."""
+    rows = [row for verdict in verdicts.values() for row in verdict.rows]
+    found = {row.reason for row in rows if row.passed is False and row.reason == NO_BOOSTING}
+    return [f"[yellow]note[/] {escape(reason)}" for reason in found]
 
 
 def _number(value: float | None) -> str:

@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 
 from model_code.benchmark.slices import WindowContext
 from model_code.training.metrics import CALIBRATION_BINS, calibration_bin
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide, matthews
 
-QUALITY_METRICS = ("accuracy", "auc", "log_loss", "calibration_error", "flip_fraction")
+QUALITY_METRICS = (
+    "accuracy", "auc", "log_loss", "calibration_error", "flip_fraction", "average_precision",
+    "average_precision_lift", "balanced_accuracy", "mcc", "precision", "recall",
+)  # fmt: skip
+COLUMNS = 6  # sums that are not of calibration: see `_Engine`
 CHUNK_ELEMENTS = 1 << 20  # of a resamples-by-windows matrix: bounds memory, fits the caches
 MINIMUM_BLOCKS = 8
 CONSTANT = 1e-12  # of the mean: a series that varies less is constant but for rounding
-THRESHOLD = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +38,8 @@ def quality_samples(
     length: int,
     resamples: int,
     seed: int,
+    thresholds: Mapping[str, float] | None = None,
+    reference_threshold: float = DEFAULT_THRESHOLD,
 ) -> dict[str, dict[str, Floats]]:
     """`QUALITY_METRICS` of every engine in every resample, (S,) each.
 
@@ -45,11 +51,17 @@ def quality_samples(
         length: windows in a block.
         resamples: S.
         seed: of the draws.
+        thresholds: of the decisions, by engine; an engine that is absent has the reference's.
+        reference_threshold: of the reference's decisions.
     """
     order = context.time_order()
     truth_N, reference_N = np.asarray(label_N)[order].astype(np.float64), reference_N[order]
+    reference_decided_N = decide(reference_N, reference_threshold)
+    own = thresholds or {}
     engines = {
-        name: _Engine(truth_N, values[order], reference_N)
+        name: _Engine(
+            truth_N, values[order], reference_decided_N, own.get(name, reference_threshold)
+        )
         for name, values in probability_N.items()
         if np.isfinite(values).all()
     }
@@ -66,44 +78,78 @@ def quality_samples(
 class _Engine:
     """Values shared by all resamples, windows in time order."""
 
-    def __init__(self, label_N: Floats, probability_N: Floats, reference_N: Floats) -> None:
-        decided_N = probability_N >= THRESHOLD
+    def __init__(
+        self,
+        label_N: Floats,
+        probability_N: Floats,
+        reference_decided_N: NDArray[np.bool_],
+        threshold: float,
+    ) -> None:
+        decided_N = decide(probability_N, threshold)
         self.label_N = label_N
         tiny = np.finfo(np.float64).eps  # as in scikit-learn's log_loss
         clipped_N = np.clip(probability_N, tiny, 1.0 - tiny)
-        sums = np.zeros((len(label_N), 3 + CALIBRATION_BINS))
+        sums = np.zeros((len(label_N), COLUMNS + CALIBRATION_BINS))
         sums[:, 0] = decided_N == (label_N == 1)
         sums[:, 1] = -np.where(label_N == 1, np.log(clipped_N), np.log1p(-clipped_N))
-        sums[:, 2] = decided_N != (reference_N >= THRESHOLD)
-        sums[np.arange(len(label_N)), 3 + calibration_bin(probability_N)] = label_N - probability_N
+        sums[:, 2] = decided_N != reference_decided_N
+        sums[:, 3] = decided_N & (label_N == 1)
+        sums[:, 4] = decided_N
+        sums[:, 5] = label_N
+        bin_N = COLUMNS + calibration_bin(probability_N)
+        sums[np.arange(len(label_N)), bin_N] = label_N - probability_N
         self.sums_NX = sums
-        self.rank_N = np.argsort(probability_N, kind="stable")
+        self.rank_N = np.argsort(-probability_N, kind="stable")  # the largest first
         ranked_N = probability_N[self.rank_N]
         self.ties = np.flatnonzero(np.r_[True, ranked_N[1:] != ranked_N[:-1]])
 
     def figures(self, count_SN: Floats) -> Floats:
         """One row per metric of `QUALITY_METRICS`, one column per resample."""
         mean_SX = count_SN @ self.sums_NX / count_SN.shape[1]
-        gap_S = np.abs(mean_SX[:, 3:]).sum(axis=1)
-        return np.stack([mean_SX[:, 0], self._auc(count_SN), mean_SX[:, 1], gap_S, mean_SX[:, 2]])
+        gap_S = np.abs(mean_SX[:, COLUMNS:]).sum(axis=1)
+        accuracy_S, loss_S, flips_S, correct_S, predicted_S, rate_S = mean_SX[:, :COLUMNS].T
+        auc_S, average_precision_S = self._ranks(count_SN)
+        recall_S = _ratio(correct_S, rate_S)
+        rejected_S = _ratio(1.0 - rate_S - predicted_S + correct_S, 1.0 - rate_S)
+        precision_S = np.where(predicted_S > 0, _ratio(correct_S, predicted_S), 0.0)
+        return np.stack(
+            [
+                accuracy_S, auc_S, loss_S, gap_S, flips_S, average_precision_S,
+                _ratio(average_precision_S, rate_S), 0.5 * (recall_S + rejected_S),
+                matthews(correct_S, predicted_S, rate_S, 1.0), precision_S, recall_S,
+            ]
+        )  # fmt: skip
 
-    def _auc(self, count_SN: Floats) -> Floats:
-        """Mann-Whitney with counts as weights; ties count half. NaN if one class is missing."""
-        ranked_SN = count_SN[:, self.rank_N]
-        positive_SN = ranked_SN * self.label_N[self.rank_N]
-        negative_SN = ranked_SN - positive_SN
+    def _ranks(self, count_SN: Floats) -> tuple[Floats, Floats]:
+        """AUC and average precision with counts as weights; NaN if one class is missing.
+
+        AUC is Mann-Whitney's, ties count half. Average precision is the mean precision at the
+        windows of class 1, equal probabilities together, as in scikit-learn.
+        """
+        all_SN = count_SN[:, self.rank_N]
+        positive_SN = all_SN * self.label_N[self.rank_N]
         if len(self.ties) < len(self.rank_N):
             positive_SN = np.add.reduceat(positive_SN, self.ties, axis=1)
-            negative_SN = np.add.reduceat(negative_SN, self.ties, axis=1)
-        below_SN = np.cumsum(negative_SN, axis=1)
-        positives_S, negatives_S = positive_SN.sum(axis=1), below_SN[:, -1].copy()
-        below_SN -= 0.5 * negative_SN
-        wins_S = np.einsum("sn,sn->s", positive_SN, below_SN)
-        pairs_S = positives_S * negatives_S
-        auc_S: Floats = np.divide(
-            wins_S, pairs_S, out=np.full(len(pairs_S), np.nan), where=pairs_S > 0
-        )
-        return auc_S
+            all_SN = np.add.reduceat(all_SN, self.ties, axis=1)
+        # windows of class 1, then of both classes, with this probability or a larger one
+        above_SN, of_SN = np.cumsum(positive_SN, axis=1), np.cumsum(all_SN, axis=1)
+        positives_S, windows_S = above_SN[:, -1].copy(), of_SN[:, -1].copy()
+        negatives_S = windows_S - positives_S
+        all_SN -= positive_SN
+        all_SN *= -0.5
+        all_SN += of_SN
+        all_SN -= above_SN  # windows of class 0 that are ranked above; ties count half
+        losses_S = np.einsum("sn,sn->s", positive_SN, all_SN)
+        wins_S = positives_S * negatives_S - losses_S
+        precision_SN = np.divide(above_SN, of_SN, out=above_SN, where=of_SN > 0)
+        precision_S = np.einsum("sn,sn->s", positive_SN, precision_SN)
+        return _ratio(wins_S, positives_S * negatives_S), _ratio(precision_S, positives_S)
+
+
+def _ratio(value_S: Floats, of_S: Floats) -> Floats:
+    """Quotient; NaN where the divisor is 0."""
+    found_S: Floats = np.divide(value_S, of_S, out=np.full(len(of_S), np.nan), where=of_S > 0)
+    return found_S
 
 
 def draws(windows: int, length: int, resamples: int, seed: int) -> Iterator[Floats]:

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark import blocks, significance
-from model_code.benchmark.goals import Goals, load_goals
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.goals import OF_LABELS, Goals, load_goals
+from model_code.benchmark.regression import LATER, compare
+from model_code.benchmark.result import BenchmarkRun, EngineRow
 from model_code.benchmark.slices import sliced, worst_flip_fraction
 from model_code.benchmark.timing import STABLE_WITHIN
-from model_code.benchmark.verdict import Draws, Evidence, Verdict, decide
+from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict, decide
 from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
-from model_code.settings import CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
+from model_code.settings import BOOSTING_ROW, CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
 
 __all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals", "places"]
 
@@ -26,8 +27,8 @@ class Choice(BaseModel):
     """Which engine to stage.
 
     Attributes:
-        engine: the one to stage; if its verdict is "fail", the one that missed the fewest goals.
-        verdict: of that engine; "fail" if nothing may be staged.
+        engine: the one to stage; if none may be, the one that missed the fewest goals.
+        verdict: of that engine; "fail" or "too few events" if nothing may be staged.
         reason: why this engine, in one sentence.
     """
 
@@ -50,16 +51,24 @@ def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, 
             remedy=f"run the benchmark again with {REFERENCE_ENGINE}",
         )
     found = evidence(run, resample=any(goal.confidence is not None for goal in goals.goals))
-    champion = found.get(CHAMPION_ROW)
+    events = Events.of(run.label_N, run.context.days())
     return {
-        name: decide(candidate, found[REFERENCE_ENGINE], champion, goals, simulated=simulated)
+        name: decide(
+            candidate,
+            found[REFERENCE_ENGINE],
+            found.get(CHAMPION_ROW),
+            goals,
+            simulated=simulated,
+            events=events,
+            boosting=found.get(BOOSTING_ROW),
+        )
         for name, candidate in found.items()
         if name in SERVABLE
     }
 
 
 def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
-    """The metrics of FP32, of the champion and of every engine that Triton can serve.
+    """The metrics of FP32, the champion, gradient boosting and every engine Triton can serve.
 
     Args:
         run: with a row of the FP32 reference.
@@ -68,12 +77,19 @@ def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
     wanted = {REFERENCE_ENGINE, CHAMPION_ROW, *SERVABLE}
     rows = [row for row in run.result.rows if row.engine in wanted]
     draws = _draws(run, [row.engine for row in rows]) if resample else {}
-    return {
+    found = {
         row.engine: Evidence(
-            row.metrics() | _slice_metrics(run, row.engine), draws.get(row.engine, {})
+            row.metrics() | _later_metrics(run, row) | _slice_metrics(run, row.engine),
+            draws.get(row.engine, {}),
         )
         for row in rows
     }
+    if run.boosting_N is not None:
+        threshold = run.result.threshold_of(BOOSTING_ROW)
+        known = compare(run.label_N, run.boosting_N, run.boosting_N, threshold=threshold)
+        metrics = known.model_dump(include=set(OF_LABELS))
+        found[BOOSTING_ROW] = Evidence(metrics, draws.get(BOOSTING_ROW, {}))
+    return found
 
 
 def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None = None) -> Choice:
@@ -98,9 +114,15 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
         )
     if pin is not None:
         return _pinned(run, verdicts, pin)
-    fit = [name for name, verdict in verdicts.items() if verdict.verdict != "fail"]
+    fit = [name for name, verdict in verdicts.items() if verdict.accepted]
     if not fit:
         engine = _nearest(verdicts)
+        if verdicts[engine].verdict != "fail":
+            return Choice(
+                engine=engine,
+                verdict=verdicts[engine],
+                reason="no engine could be judged: too few events",
+            )
         return Choice(
             engine=engine,
             verdict=verdicts[engine],
@@ -139,6 +161,8 @@ def places(run: BenchmarkRun) -> tuple[tuple[str, ...], ...]:
 def _pinned(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str) -> Choice:
     if pin in verdicts:
         outcome = "failed the gate" if verdicts[pin].verdict == "fail" else "did not fail"
+        if verdicts[pin].verdict == "too few events":
+            outcome = "could not be judged: too few events"
         return Choice(engine=pin, verdict=verdicts[pin], reason=f"{pin} is pinned and {outcome}")
     why = run.result.unavailable.get(pin, "not measured")
     reason = f"{pin} is pinned, but cannot be judged: {why}"
@@ -168,25 +192,41 @@ def _preference(name: str) -> tuple[bool, int, int]:
     return not CHANGED.isdisjoint(parts), exactness, place
 
 
+def _later_metrics(run: BenchmarkRun, row: EngineRow) -> dict[str, float | None]:
+    """Metrics that a run of an earlier version did not store, from its predictions."""
+    if row.quality.base_rate is not None:
+        return {}
+    answers = run.probability_N
+    quality = compare(run.label_N, answers[row.engine], answers[REFERENCE_ENGINE])
+    return quality.model_dump(include={*LATER, "base_rate"})
+
+
 def _slice_metrics(run: BenchmarkRun, name: str) -> dict[str, float | None]:
     answers = run.probability_N
-    rows = sliced(run.context, run.label_N, answers[name], answers[REFERENCE_ENGINE])
+    thresholds = run.result.threshold_of(name), run.result.threshold
+    rows = sliced(run.context, run.label_N, answers[name], answers[REFERENCE_ENGINE], thresholds)
     return {"slice_flip_fraction": worst_flip_fraction(rows)}
 
 
 def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws]]:
     """Every resampled metric by engine; all engines share the draws, so they are paired."""
-    reference_N = run.probability_N[REFERENCE_ENGINE]
+    reference_N, boosting_N = run.probability_N[REFERENCE_ENGINE], run.boosting_N
     series = significance.loss_series(run.label_N, reference_N, run.probability_N.get(CHAMPION_ROW))
+    answers = {name: run.probability_N[name] for name in names}
+    if boosting_N is not None:
+        series += significance.loss_series(run.label_N, reference_N, boosting_N)[1:]
+        answers[BOOSTING_ROW] = boosting_N
     length = blocks.block_length(series, run.context)
     quality = blocks.quality_samples(
         run.label_N,
-        {name: run.probability_N[name] for name in names},
+        answers,
         reference_N,
         run.context,
         length=length,
         resamples=significance.RESAMPLES,
         seed=SEED,
+        thresholds={name: run.result.threshold_of(name) for name in answers},
+        reference_threshold=run.result.threshold,
     )
     rounds, pieces = significance.piece_count(run.round_R), len(run.label_N) // length
     found = {}
@@ -199,5 +239,9 @@ def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws
         }
         found[name] |= {
             metric: Draws(values, pieces) for metric, values in quality.get(name, {}).items()
+        }
+    if BOOSTING_ROW in quality:
+        found[BOOSTING_ROW] = {
+            metric: Draws(quality[BOOSTING_ROW][metric], pieces) for metric in OF_LABELS
         }
     return found

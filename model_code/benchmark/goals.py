@@ -34,9 +34,25 @@ Metric = Literal[
     "p99_abs_dp",
     "batch_dependence",
     "non_finite",
+    "average_precision",
+    "average_precision_lift",
+    "balanced_accuracy",
+    "mcc",
+    "precision",
+    "recall",
+    "base_rate",
 ]
-HIGHER_IS_BETTER = frozenset({"throughput", "accuracy", "auc"})
+HIGHER_IS_BETTER = frozenset(
+    {
+        "throughput", "accuracy", "auc", "average_precision", "average_precision_lift",
+        "balanced_accuracy", "mcc", "precision", "recall",
+    }
+)  # fmt: skip
 RESAMPLED = frozenset({*LATENCY_METRICS, *QUALITY_METRICS})  # the others have no interval
+OF_LABELS = frozenset(QUALITY_METRICS) - {"flip_fraction"}  # gradient boosting has these
+# of ranks or decisions: a few windows of the rarer class decide them
+NEED_EVENTS = frozenset({*QUALITY_METRICS, "flips", "slice_flip_fraction"})
+MINIMUM_EVENTS = 200  # of each class: the standard error of a recall is then at most 3.5 points
 
 
 class _Goal(BaseModel):
@@ -95,28 +111,41 @@ class MaxDegradation(_Goal):
 
 
 class MinImprovement(_Goal):
-    """A limit on how much better than the champion's, on the same windows, the metric must be.
+    """A limit on how much better than another model's, on the same windows, the metric must be.
 
     Attributes:
-        limit: in the metric's unit, or in percent of the champion's value; 0 means no worse, a
+        limit: in the metric's unit, or in percent of the other's value; 0 means no worse, a
             negative limit allows a degradation.
         unit: which of the two.
+        over: the other model: the champion, or gradient boosting on the same windows.
     """
 
     kind: Literal["min-improvement"]
     limit: float
     unit: Literal["absolute", "percent"]
+    over: Literal["champion", "boosting"] = "champion"
+
+    @model_validator(mode="after")
+    def _boosting_has_it(self) -> Self:
+        if self.over == "boosting" and self.metric not in OF_LABELS:
+            raise ValueError(f"gradient boosting has no {self.metric}")
+        return self
 
 
 Goal = Annotated[Threshold | MaxDegradation | MinImprovement, Field(discriminator="kind")]
 
 
 class Goals(BaseModel):
-    """All goals of a gate; at least one, names unique."""
+    """All goals of a gate; at least one, names unique.
+
+    Attributes:
+        minimum_events: windows of each class below which no goal on decisions or ranks is judged.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     goals: Annotated[tuple[Goal, ...], Field(min_length=1)]
+    minimum_events: Annotated[int, Field(ge=1)] = MINIMUM_EVENTS
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

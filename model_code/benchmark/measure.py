@@ -20,6 +20,7 @@ from model_code.benchmark.timing import Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
 from model_code.errors import EngineError
 from model_code.settings import CLASS_COUNT, MAX_BATCH_SIZE, REFERENCE_ENGINE, BenchmarkSpec
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 Windows = Callable[[int, int], NDArray[np.float32]]
 
@@ -38,6 +39,9 @@ def benchmark(
     facts: Mapping[str, EngineFacts] | None = None,
     unavailable: Mapping[str, str] | None = None,
     simulated: bool = False,
+    threshold: float = DEFAULT_THRESHOLD,
+    own_thresholds: Mapping[str, float] | None = None,
+    boosting_N: NDArray[np.float64] | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkRun:
     """Measure latency, throughput and predictions of all engines, interleaved.
@@ -51,17 +55,25 @@ def benchmark(
         facts: facts about each engine known before timing.
         unavailable: engines that cannot run here, with reasons, for the table.
         simulated: the windows are from a simulated market.
+        threshold: see `BenchmarkResult`.
+        own_thresholds: see `BenchmarkResult`.
+        boosting_N: gradient boosting's probabilities of class 1, for the gate.
         progress: called with (what, done, of).
 
     Raises:
-        EngineError: the FP32 reference is missing or not finite, there is no window, or an engine
-            returns another shape.
+        EngineError: the FP32 reference is missing or not finite, there is no window, an engine
+            returns another shape, or gradient boosting predicts other windows.
     """
     count = len(label_N)
     if REFERENCE_ENGINE not in predictors:
         raise EngineError(f"nothing to compare against: engine {REFERENCE_ENGINE} was not built")
     if count == 0:
         raise EngineError("no test window to measure on", remedy="choose a longer test day")
+    if boosting_N is not None and len(boosting_N) != count:
+        raise EngineError(
+            f"gradient boosting has {len(boosting_N)} predictions for {count} test windows",
+            remedy="fit the baseline again on this split: tickline nightly --refresh",
+        )
     report = progress or (lambda _what, _done, _of: None)
     known = {name: (facts or {}).get(name, EngineFacts()) for name in predictors}
     before = machine.facts()
@@ -84,6 +96,8 @@ def benchmark(
         for name in predictors
     }
     reference_N = probability_N[REFERENCE_ENGINE]
+    own = dict(own_thresholds or {})
+    of = {name: own.get(name, threshold) for name in predictors}
     rows = tuple(
         row(
             name,
@@ -91,10 +105,22 @@ def benchmark(
             timings,
             peak.get(f"{known[name].device} {known[name].precision}"),
             alone[name],
-            compare(label_N, probability_N[name], reference_N),
+            compare(
+                label_N,
+                probability_N[name],
+                reference_N,
+                threshold=of[name],
+                reference_threshold=threshold,
+            ),
             None
             if name == REFERENCE_ENGINE
-            else paired(label_N, probability_N[name], reference_N, context),
+            else paired(
+                label_N,
+                probability_N[name],
+                reference_N,
+                context,
+                thresholds=(of[name], threshold),
+            ),
         )
         for name in predictors
     )
@@ -108,9 +134,17 @@ def benchmark(
         ceilings=peak,
         machine=before | after | {name: metadata.version(name) for name in LIBRARIES},
         simulated=simulated,
+        threshold=threshold,
+        own_thresholds=own,
     )
     return BenchmarkRun(
-        result, label_N, context, timings.round_R, timings.latency_ms_R, probability_N
+        result,
+        label_N,
+        context,
+        timings.round_R,
+        timings.latency_ms_R,
+        probability_N,
+        boosting_N,
     )
 
 

@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from model_code.training import metrics
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
-THRESHOLD = 0.5
+LATER = (
+    "average_precision", "average_precision_lift", "balanced_accuracy", "mcc", "precision", "recall"
+)  # fmt: skip
 
 
 class Regression(BaseModel):
@@ -19,8 +22,15 @@ class Regression(BaseModel):
     on it.
 
     Attributes:
-        accuracy: of two classes at probability 0.5.
+        accuracy: of two classes at the decision threshold, like the next four.
+        balanced_accuracy: mean of both classes' recalls.
+        mcc: Matthews correlation.
+        precision: share of class 1 among the windows predicted as class 1; 0 if there are none.
+        recall: share of class 1 that is predicted as class 1.
         auc: area under the ROC curve.
+        average_precision: area under the precision-recall curve.
+        average_precision_lift: average precision over the base rate; 1 is guessing.
+        base_rate: share of class 1; None in a run of an earlier version.
         log_loss: natural logarithm, per window.
         calibration_error: expected, 15 bins: see `metrics.classification`.
         flips: windows whose decision differs from FP32's.
@@ -41,12 +51,22 @@ class Regression(BaseModel):
     max_abs_dp: float | None
     p99_abs_dp: float | None
     non_finite: int
+    average_precision: float | None = None
+    average_precision_lift: float | None = None
+    balanced_accuracy: float | None = None
+    mcc: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    base_rate: float | None = None
 
 
 def compare(
     label_N: NDArray[np.integer],
     probability_N: NDArray[np.float64],
     reference_N: NDArray[np.float64],
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    reference_threshold: float | None = None,
 ) -> Regression:
     """Compare one engine's probabilities with the labels and with FP32.
 
@@ -54,6 +74,8 @@ def compare(
         label_N: 0 or 1.
         probability_N: of class 1, by the engine under test; may contain NaN.
         reference_N: of class 1, by FP32.
+        threshold: probability from which the engine's window counts as class 1.
+        reference_threshold: the same for FP32; None: the engine's.
 
     Raises:
         DataError: labels other than 0 and 1, or of one class only.
@@ -61,10 +83,11 @@ def compare(
     finite_N = np.isfinite(probability_N)
     non_finite = int((~finite_N).sum())
     # a non-finite prediction is not a decision: it counts as a flip
-    same_N = finite_N & ((probability_N >= THRESHOLD) == (reference_N >= THRESHOLD))
+    other = threshold if reference_threshold is None else reference_threshold
+    same_N = finite_N & (decide(probability_N, threshold) == decide(reference_N, other))
     flips = int((~same_N).sum())
     difference_N = np.where(finite_N, np.abs(probability_N - reference_N), np.nan)
-    quality = {} if non_finite else metrics.classification(label_N, probability_N)
+    quality = {} if non_finite else metrics.classification(label_N, probability_N, threshold)
     return Regression(
         accuracy=number(quality.get("accuracy")),
         auc=number(quality.get("auc")),
@@ -75,6 +98,8 @@ def compare(
         max_abs_dp=number(difference_N.max()),
         p99_abs_dp=number(np.quantile(difference_N, 0.99)),
         non_finite=non_finite,
+        **{name: number(quality.get(name)) for name in LATER},
+        base_rate=float(np.mean(label_N)),
     )
 
 

@@ -38,6 +38,7 @@ class Sheet:
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
     """All tables; each fits a terminal of 80 columns."""
     found = [_latency(result), _load(result), _throughput(result), _predictions(result)]
+    found += [_decisions(result)]
     found += [_paired(result)] if any(row.paired for row in result.rows) else []
     found += [_served(result)] if result.served else []
     return tuple(found + ([_not_run(result)] if result.unavailable else []))
@@ -194,6 +195,31 @@ def _predictions(result: BenchmarkResult) -> Sheet:
     return Sheet("Predictions", columns, rows, note)
 
 
+def _decisions(result: BenchmarkResult) -> Sheet:
+    rows = tuple(
+        (
+            row.engine,
+            f"{result.threshold_of(row.engine):.3f}",
+            _number(row.quality.balanced_accuracy, "{:.4f}"),
+            _number(row.quality.mcc, "{:.4f}"),
+            _number(row.quality.precision, "{:.4f}"),
+            _number(row.quality.recall, "{:.4f}"),
+            _number(row.quality.average_precision, "{:.4f}"),
+            _number(row.quality.average_precision_lift, "{:.2f}x"),
+        )
+        for row in result.rows
+    )
+    columns = ("engine", "from", "balanced", "MCC", "precis.", "recall", "AP", "lift")
+    rate = result.rows[0].quality.base_rate
+    note = (
+        "From: probability from which a window counts as an opportunity, chosen on the validation "
+        "windows. Balanced: mean of both classes' recalls. MCC: Matthews correlation. AP: average "
+        "precision; lift: AP over the share of opportunities, "
+        f"{_number(rate, '{:.2%}')} of the windows."
+    )
+    return Sheet("Decisions and ranks", columns, rows, note)
+
+
 def _paired(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (
@@ -261,8 +287,11 @@ def _details(run: BenchmarkRun) -> list[tuple[str, list[Sheet]]]:
     for name, probability_N in run.probability_N.items():
         if name == REFERENCE_ENGINE:
             continue
-        slices = sliced(run.context, run.label_N, probability_N, reference_N)
-        rows = worst(run.context, run.label_N, probability_N, reference_N, count=10)
+        thresholds = run.result.threshold_of(name), run.result.threshold
+        slices = sliced(run.context, run.label_N, probability_N, reference_N, thresholds)
+        rows = worst(
+            run.context, run.label_N, probability_N, reference_N, 10, thresholds=thresholds
+        )
         found.append((name, [_sheet("Slices", slices), _sheet("Worst windows", rows)]))
     return found
 

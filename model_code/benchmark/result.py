@@ -17,7 +17,8 @@ from model_code.benchmark.regression import Regression
 from model_code.benchmark.significance import Interval, Paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import STABLE_WITHIN
-from model_code.settings import REFERENCE_ENGINE
+from model_code.settings import BOOSTING_ROW, REFERENCE_ENGINE
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 
 class _Frozen(BaseModel):
@@ -165,6 +166,9 @@ class BenchmarkResult(_Frozen):
         served: measurements through the server; None if none was used.
         machine: processor, cores, load, library versions.
         simulated: the windows are from a simulated market.
+        threshold: probability from which a window counts as class 1, chosen on the validation
+            windows of the newly trained network.
+        own_thresholds: of the champion and of gradient boosting, chosen on theirs.
     """
 
     rows: tuple[EngineRow, ...]
@@ -176,6 +180,12 @@ class BenchmarkResult(_Frozen):
     served: Served | None = None
     machine: dict[str, str]
     simulated: bool = False
+    threshold: float = DEFAULT_THRESHOLD
+    own_thresholds: dict[str, float] = {}
+
+    def threshold_of(self, engine: str) -> float:
+        """The threshold of an engine's decisions."""
+        return self.own_thresholds.get(engine, self.threshold)
 
     def row(self, engine: str) -> EngineRow | None:
         """The engine's row, or None if it was not measured."""
@@ -198,6 +208,7 @@ class BenchmarkRun:
         round_R: round of each timed request, the same for all engines.
         latency_ms_R: raw batch-1 latencies by engine.
         probability_N: probability of class 1 by engine.
+        boosting_N: gradient boosting's, on the same windows; None in a run of an earlier version.
     """
 
     result: BenchmarkResult
@@ -206,6 +217,7 @@ class BenchmarkRun:
     round_R: NDArray[np.integer]
     latency_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
     probability_N: dict[str, NDArray[np.float64]] = field(repr=False)
+    boosting_N: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def with_served(self, served: Served) -> Self:
         """The same run with the measurements through the server."""
@@ -225,6 +237,7 @@ class BenchmarkRun:
                 "spread": self.context.spread_N,
                 "volatility": self.context.volatility_N,
                 **self.probability_N,
+                **({} if self.boosting_N is None else {BOOSTING_ROW: self.boosting_N}),
             }
         )
         with atomic_file(folder / "benchmark.json") as path:
@@ -243,6 +256,8 @@ class BenchmarkRun:
             predictions.drop_in_place(name).to_numpy()
             for name in ("label", "timestamp_ns", "symbol", "spread", "volatility")
         )
+        boosting = BOOSTING_ROW in predictions.columns
+        boosting_N = predictions.drop_in_place(BOOSTING_ROW).to_numpy() if boosting else None
         return cls(
             result=BenchmarkResult.model_validate_json((folder / "benchmark.json").read_bytes()),
             label_N=label,
@@ -250,4 +265,5 @@ class BenchmarkRun:
             round_R=latencies.drop_in_place("round").to_numpy(),
             latency_ms_R={column.name: column.to_numpy() for column in latencies},
             probability_N={column.name: column.to_numpy() for column in predictions},
+            boosting_N=boosting_N,
         )

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import stats
 
 from model_code.benchmark import blocks
-from model_code.benchmark.slices import WindowContext
+from model_code.benchmark.slices import BOTH_DEFAULT, WindowContext
+from model_code.training.threshold import decide
 
 RESAMPLES = 1000
 QUANTILES = {"p50_ms": 0.50, "p90_ms": 0.90, "p99_ms": 0.99, "p999_ms": 0.999}
@@ -189,8 +190,8 @@ class Paired(BaseModel):
         better: windows that only the engine decides correctly.
         p_value: McNemar's exact test that both are equally likely (1947, Psychometrika 12:153);
             it assumes independent windows, the intervals do not.
-        differences: of accuracy, auc, log_loss and calibration_error, engine minus other, and
-            flip_fraction; a metric that cannot be resampled is absent.
+        differences: of `blocks.QUALITY_METRICS`, engine minus other; flip_fraction is the engine's
+            own. A metric that cannot be resampled is absent.
         block_length: windows in a block.
     """
 
@@ -209,6 +210,7 @@ def paired(
     other_N: NDArray[np.float64],
     context: WindowContext,
     *,
+    thresholds: tuple[float, float] = BOTH_DEFAULT,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -220,13 +222,14 @@ def paired(
         probability_N: of class 1, the engine's; a non-finite value counts as a wrong decision.
         other_N: of class 1, finite.
         context: time and instrument of the windows.
+        thresholds: of the engine's decisions and of the other's.
         confidence: of each interval.
         resamples: number of draws; the same seed gives the same intervals.
         seed: of the draws.
     """
     truth_N = np.asarray(label_N) == 1
-    right_N = np.isfinite(probability_N) & ((probability_N >= blocks.THRESHOLD) == truth_N)
-    other_right_N = (other_N >= blocks.THRESHOLD) == truth_N
+    right_N = np.isfinite(probability_N) & (decide(probability_N, thresholds[0]) == truth_N)
+    other_right_N = decide(other_N, thresholds[1]) == truth_N
     worse, better = int((other_right_N & ~right_N).sum()), int((right_N & ~other_right_N).sum())
     p_value = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
     length = blocks.block_length(loss_series(label_N, other_N, probability_N), context)
@@ -238,6 +241,8 @@ def paired(
         length=length,
         resamples=resamples,
         seed=seed,
+        thresholds={"engine": thresholds[0], "other": thresholds[1]},
+        reference_threshold=thresholds[1],
     )
     found = {
         name: interval(values - samples["other"][name], confidence, clusters=len(truth_N) // length)

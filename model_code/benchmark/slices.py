@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sklearn.metrics import roc_auc_score
 
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide
+
 DAY_NS = 86_400_000_000_000
 HOUR_NS = 3_600_000_000_000
-THRESHOLD = 0.5
 ONE_TICK = 1.5  # times the instrument's narrowest spread; in bps a tick varies with the mid
 JUDGED_WINDOWS = 100  # a smaller slice is shown, but no goal uses it
 
 Floats = NDArray[np.float64]
+Thresholds = tuple[float, float]  # of the engine's decisions, of FP32's
+BOTH_DEFAULT = (DEFAULT_THRESHOLD, DEFAULT_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class SliceRow(_Row):
         dimension: "volatility", "spread", "hour" or "symbol".
         name: of the slice.
         windows: number of windows.
-        accuracy: at probability 0.5; a non-finite prediction is wrong.
+        accuracy: at the decision threshold; a non-finite prediction is wrong.
         accuracy_change: accuracy minus FP32's, on the same windows.
         auc: None with one class only, or if a prediction is not finite.
         flips: windows whose decision differs from FP32's.
@@ -108,6 +111,7 @@ def sliced(
     label_N: NDArray[np.integer],
     probability_N: Floats,
     reference_N: Floats,
+    thresholds: Thresholds = BOTH_DEFAULT,
 ) -> tuple[SliceRow, ...]:
     """Every slice: quartiles of volatility and of spread, hours UTC, instruments.
 
@@ -115,7 +119,10 @@ def sliced(
     are one tick wide, the spread has two slices, "one tick" and "wider".
     """
     finite_N = np.isfinite(probability_N)
-    decided_N, reference_decided_N = probability_N >= THRESHOLD, reference_N >= THRESHOLD
+    decided_N, reference_decided_N = (
+        decide(values, threshold)
+        for values, threshold in zip((probability_N, reference_N), thresholds, strict=True)
+    )
     right_N = finite_N & (decided_N == (label_N == 1))
     reference_right_N = reference_decided_N == (label_N == 1)
     flip_N = ~finite_N | (decided_N != reference_decided_N)
@@ -153,10 +160,14 @@ def worst(
     probability_N: Floats,
     reference_N: Floats,
     count: int = 20,
+    thresholds: Thresholds = BOTH_DEFAULT,
 ) -> tuple[WorstRow, ...]:
     """The windows on which the engine differs most from FP32, NaN first, then by difference."""
     gap_N = np.abs(probability_N - reference_N)
     finite_N = np.isfinite(probability_N)
+    flip_N = ~finite_N | (
+        decide(probability_N, thresholds[0]) != decide(reference_N, thresholds[1])
+    )
     ranked = np.argsort(-np.where(finite_N, gap_N, np.inf), kind="stable")[:count]
     return tuple(
         WorstRow(
@@ -166,9 +177,7 @@ def worst(
             probability=float(probability_N[i]) if finite_N[i] else None,
             reference=float(reference_N[i]),
             abs_dp=float(gap_N[i]) if finite_N[i] else None,
-            flip=bool(
-                not finite_N[i] or (probability_N[i] >= THRESHOLD) != (reference_N[i] >= THRESHOLD)
-            ),
+            flip=bool(flip_N[i]),
         )
         for i in ranked
     )

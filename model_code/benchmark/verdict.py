@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark.goals import (
     HIGHER_IS_BETTER,
+    NEED_EVENTS,
     Goal,
     Goals,
     MaxDegradation,
@@ -19,6 +20,10 @@ from model_code.benchmark.goals import (
 )
 from model_code.benchmark.significance import Interval, interval, round_medians
 from model_code.errors import GateError
+
+Word = Literal["pass", "fail", "no baseline", "too few events"]
+ACCEPTED: frozenset[Word] = frozenset({"pass", "no baseline"})  # registered and staged
+TOO_FEW = "too few events"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,41 @@ class Evidence:
         return float(value) if value is not None and math.isfinite(value) else None
 
 
+@dataclass(frozen=True)
+class Events:
+    """How many windows of each class the engines are judged on.
+
+    Attributes:
+        positives: test windows with label 1.
+        negatives: test windows with label 0.
+        days: UTC days they are from.
+    """
+
+    positives: int
+    negatives: int
+    days: int
+
+    @classmethod
+    def of(cls, label_N: NDArray[np.integer], day_N: NDArray[np.integer]) -> Self:
+        """Count windows; `day_N` is the day of each."""
+        positives = int((label_N == 1).sum())
+        return cls(positives, len(label_N) - positives, len(np.unique(day_N)))
+
+    def too_few(self, minimum: int) -> str:
+        """Why goals on decisions and ranks cannot be judged; empty if they can."""
+        rarer = min(self.positives, self.negatives)
+        if rarer >= minimum:
+            return ""
+        enough = "no number of days like this would be enough"
+        if rarer:
+            days = math.ceil(minimum * self.days / rarer)
+            enough = f"{days} {'day' if days == 1 else 'days'} like this would be enough"
+        return (
+            f"{TOO_FEW}: {self.positives} positives and {self.negatives} negatives among the test "
+            f"windows, {minimum} of each are needed; {enough}"
+        )
+
+
 class GoalRow(BaseModel):
     """Result of one goal.
 
@@ -60,13 +100,14 @@ class GoalRow(BaseModel):
         metric: of the goal.
         kind: of the goal.
         value: the candidate's.
-        reference: the value it is compared with, FP32's or the champion's, or None.
+        reference: the value it is compared with, FP32's, the champion's or gradient boosting's, or
+            None.
         limit: as in the goal, for example "<= 10".
         interval: if the goal sets a confidence: of the value, or of its gain over the reference,
             in the limit's unit.
         margin: distance to the limit in the limit's unit, from the interval's worse bound if there
             is one; negative means missed.
-        passed: None if there is no champion to compare against.
+        passed: None if it is not judged: no champion to compare against, or too few events.
         reason: as text.
     """
 
@@ -83,23 +124,49 @@ class GoalRow(BaseModel):
     passed: bool | None
     reason: str
 
+    @property
+    def word(self) -> Word:
+        """The row's result in the words of a verdict."""
+        if self.passed is not None:
+            return "pass" if self.passed else "fail"
+        return "too few events" if self.reason.startswith(TOO_FEW) else "no baseline"
+
 
 class Verdict(BaseModel):
     """The gate's verdict on one candidate.
 
     Attributes:
-        verdict: "no baseline" if all other goals pass but there is no champion.
+        verdict: "too few events" if no goal is missed, but the goals on decisions and ranks cannot
+            be judged; "no baseline" if all other goals pass but there is no champion.
         promotable: whether it may become the champion by default.
         reason: in one sentence.
         rows: one per goal.
+        auc_resolution: half width of the 95% interval of the AUC difference to gradient boosting,
+            paired; None if it was not resampled.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    verdict: Literal["pass", "fail", "no baseline"]
+    verdict: Word
     promotable: bool
     reason: str
     rows: tuple[GoalRow, ...]
+    auc_resolution: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the model is registered and the engine staged."""
+        return self.verdict in ACCEPTED
+
+    @property
+    def resolution_line(self) -> str:
+        """The smallest AUC difference that could have been seen; empty if unknown."""
+        if self.auc_resolution is None:
+            return ""
+        return (
+            "smallest AUC difference from gradient boosting that could have been seen: "
+            f"{self.auc_resolution:.4f}"
+        )
 
     def markdown(self) -> str:
         """The goals as a Markdown table, with the verdict below."""
@@ -108,12 +175,15 @@ class Verdict(BaseModel):
             "|---" * 8 + "|",
         ]
         for row in self.rows:
-            mark = {True: "pass", False: "FAIL", None: "no baseline"}[row.passed]
+            mark = "FAIL" if row.word == "fail" else row.word
             lines.append(
                 f"| {row.name} | {row.metric} | {_text(row.value)} | {_text(row.reference)} "
                 f"| {row.limit} | {_interval_text(row.interval)} | {_text(row.margin)} | {mark} |"
             )
-        return "\n".join([*lines, "", f"**{self.verdict}**: {self.reason}"]) + "\n"
+        lines += ["", f"**{self.verdict}**: {self.reason}"]
+        if self.resolution_line:
+            lines += ["", f"{self.resolution_line[0].upper()}{self.resolution_line[1:]}."]
+        return "\n".join(lines) + "\n"
 
 
 def decide(
@@ -123,6 +193,8 @@ def decide(
     goals: Goals,
     *,
     simulated: bool,
+    events: Events,
+    boosting: Evidence | None = None,
 ) -> Verdict:
     """Judge one engine of one model.
 
@@ -132,17 +204,34 @@ def decide(
         champion: the serving model, in the same run; None if there is none.
         goals: from `load_goals`.
         simulated: the model was trained or measured on simulated data; it is never promotable.
+        events: windows of each class; below the goals' minimum no goal on decisions or ranks is
+            judged.
+        boosting: gradient boosting, on the same windows; None if its predictions are missing.
 
     Raises:
         GateError: there are no goals.
     """
     if not goals.goals:
         raise GateError("there are no goals, so nothing can pass")
-    rows = tuple(_judge(goal, candidate, reference, champion) for goal in goals.goals)
-    missed = [row.name for row in rows if row.passed is False]
-    verdict: Literal["pass", "fail", "no baseline"]
+    few = events.too_few(goals.minimum_events)
+    rows = tuple(
+        _judge(
+            goal,
+            candidate,
+            reference,
+            champion,
+            boosting,
+            few if goal.metric in NEED_EVENTS else "",
+        )
+        for goal in goals.goals
+    )
+    missed = [row.name for row in rows if row.word == "fail"]
+    verdict: Word
     if missed:
         verdict, reason = "fail", f"missed: {', '.join(missed)}"
+        reason += f"; {few}" if any(row.word == "too few events" for row in rows) else ""
+    elif any(row.word == "too few events" for row in rows):
+        verdict, reason = "too few events", few.removeprefix(f"{TOO_FEW}: ")
     elif champion is None:
         verdict, reason = "no baseline", "all other goals are met; no champion to compare against"
     else:
@@ -151,20 +240,53 @@ def decide(
         reason += "; not promotable: simulated data"
     return Verdict(
         verdict=verdict,
-        promotable=verdict != "fail" and not simulated,
+        promotable=verdict in ACCEPTED and not simulated,
         reason=reason,
         rows=rows,
+        auc_resolution=_resolution(candidate, boosting),
     )
 
 
+def _resolution(candidate: Evidence, boosting: Evidence | None) -> float | None:
+    """Half width of the 95% interval of the AUC difference, on the same draws."""
+    mine = candidate.draws.get("auc")
+    theirs = boosting.draws.get("auc") if boosting else None
+    if mine is None or theirs is None:
+        return None
+    bounds = interval(mine.values_S - theirs.values_S, 0.95, clusters=mine.clusters)
+    return None if bounds is None else 0.5 * (bounds.high - bounds.low)
+
+
 def _judge(
-    goal: Goal, candidate: Evidence, reference: Evidence, champion: Evidence | None
+    goal: Goal,
+    candidate: Evidence,
+    reference: Evidence,
+    champion: Evidence | None,
+    boosting: Evidence | None,
+    few: str,
+) -> GoalRow:
+    """Judge one goal; `few`: why it cannot be judged, or empty."""
+    row = _judged(goal, candidate, reference, champion, boosting)
+    return row.model_copy(update={"passed": None, "reason": few}) if few else row
+
+
+def _judged(
+    goal: Goal,
+    candidate: Evidence,
+    reference: Evidence,
+    champion: Evidence | None,
+    boosting: Evidence | None,
 ) -> GoalRow:
     value = candidate.number(goal.metric)
     if isinstance(goal, Threshold):
         return _judge_threshold(goal, candidate, value)
     if isinstance(goal, MaxDegradation):
         return _judge_gain(goal, candidate, reference, -goal.limit, "FP32")
+    if goal.over == "boosting":
+        if boosting is not None:
+            return _judge_gain(goal, candidate, boosting, goal.limit, "gradient boosting")
+        limit = _limit_text(goal, goal.limit, "gradient boosting")
+        return _row(goal, value, None, limit, None, NO_BOOSTING)
     if champion is not None:
         return _judge_gain(goal, candidate, champion, goal.limit, "the champion")
     limit = _limit_text(goal, goal.limit, "the champion")
@@ -230,6 +352,10 @@ def _judge_threshold(goal: Threshold, candidate: Evidence, value: float | None) 
     return _row(goal, value, None, limit, margin, "", bounds)
 
 
+NO_BOOSTING = (
+    "gradient boosting's predictions are not in this run: measure again with tickline nightly or "
+    "tickline bench"
+)
 _NO_INTERVAL = "no interval can be computed"
 
 

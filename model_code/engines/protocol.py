@@ -16,6 +16,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
 from model_code.models import network
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -34,6 +35,8 @@ class EngineSource:
             then no engine that needs them is built.
         onnx_trees: the same network with its trees as one ONNX node, for ONNX Runtime alone; None
             if it has no trees.
+        threshold: probability from which a window counts as class 1; pruning limits the share of
+            decisions that change.
     """
 
     model: Path
@@ -41,6 +44,7 @@ class EngineSource:
     torchscript: Path
     calibration: Path | None = None
     onnx_trees: Path | None = None
+    threshold: float = DEFAULT_THRESHOLD
 
     def windows(self) -> NDArray[np.float32]:
         """The calibration windows.

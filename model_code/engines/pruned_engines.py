@@ -35,7 +35,9 @@ def narrow_network(source: EngineSource) -> tuple[WindowModel, EngineFile]:
         StorageError: the cache cannot be written.
     """
     windows = source.windows()
-    inputs = (hash_path(source.model), hash_bytes(windows.tobytes()), _CODE)
+    inputs = (
+        hash_path(source.model), hash_bytes(windows.tobytes()), _CODE, repr(source.threshold)
+    )  # fmt: skip
     folder = cache_folder("pruned")
     stem = hash_bytes("\0".join(inputs).encode())[:32]
     path, facts = folder / f"{stem}.pt", folder / f"{stem}.json"
@@ -47,7 +49,7 @@ def narrow_network(source: EngineSource) -> tuple[WindowModel, EngineFile]:
             model = network.load(source.model)
             if not isinstance(model, network.FinancialPredictor):
                 raise EngineUnavailableError(str(pruning.not_prunable(model.spec))) from None
-            found = pruning.choose(model, windows)
+            found = pruning.choose(model, windows, source.threshold)
             narrow = found.model
             recipe = {
                 "feed_forward": found.width,

@@ -20,6 +20,7 @@ from model_code.errors import EngineError
 from model_code.models.network import FinancialPredictor
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, NetworkSpec
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 FRACTIONS = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # of the hidden units to keep; the first in budget wins
 MAX_ABS_DP = 0.0125  # largest probability difference allowed on windows held out of the fit
@@ -57,12 +58,15 @@ def not_prunable(spec: AnyNetworkSpec) -> str | None:
     return f"a network of kind {spec.KIND} has no feed-forward layers to prune"
 
 
-def choose(model: FinancialPredictor, x_BTF: np.ndarray) -> Pruned:
+def choose(
+    model: FinancialPredictor, x_BTF: np.ndarray, threshold: float = DEFAULT_THRESHOLD
+) -> Pruned:
     """The narrowest network within the budget, or the widest tried if none is.
 
     Args:
         model: in evaluation mode; not changed.
         x_BTF: raw training windows; three quarters are used for the fit, the others held out.
+        threshold: probability from which a window counts as class 1, for the flips.
 
     Raises:
         EngineError: the windows are too few.
@@ -74,7 +78,7 @@ def choose(model: FinancialPredictor, x_BTF: np.ndarray) -> Pruned:
     for width, narrow in prune(model, x_BTF[~held], tuple(widths)):
         answer_B = _probability(narrow, x_BTF[held])
         worst = float(np.abs(answer_B - expected_B).max())
-        flips = float(((answer_B > 0.5) != (expected_B > 0.5)).mean())
+        flips = float((decide(answer_B, threshold) != decide(expected_B, threshold)).mean())
         within = worst <= MAX_ABS_DP and flips <= MAX_FLIP_FRACTION
         found = Pruned(narrow, width, worst, flips, within)
         if within:

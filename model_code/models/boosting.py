@@ -18,6 +18,7 @@ from model_code.models.summaries import summaries, summarise
 from model_code.models.trees import TreeEnsemble
 from model_code.settings import BoostingSpec, TreesSpec
 from model_code.training.metrics import classification
+from model_code.training.threshold import choose_threshold
 
 CHECKED = 4096  # windows on which the trees as tensors must agree with scikit-learn
 DEFAULT = TreesSpec()
@@ -62,10 +63,21 @@ class Boosting(WindowModel):
 
 @dataclass(frozen=True)
 class BaselineResult:
-    """The baseline's metrics (`metrics.classification`), iterations and fitting time."""
+    """What the gate compares the network with.
+
+    Attributes:
+        validation: `metrics.classification` at the threshold.
+        test: the same.
+        test_probability_B: of class 1, float64, in the order of the test ends.
+        threshold: `choose_threshold` of the validation predictions.
+        iterations: trees.
+        fit_seconds: fitting time.
+    """
 
     validation: dict[str, float]
     test: dict[str, float]
+    test_probability_B: np.ndarray
+    threshold: float
     iterations: int
     fit_seconds: float
 
@@ -146,13 +158,16 @@ def fit_baseline(
     model = fit_boosting(features_NF, labels_N, train_ends, validation_ends, seed, trees)
     seconds = time.perf_counter() - started
 
-    def measured(ends_B: np.ndarray) -> dict[str, float]:
-        probability_B = model.predict_proba(summaries(features_NF, ends_B))[:, 1]
-        return classification(labels_N[ends_B], probability_B)
-
+    validation_B, test_B = (
+        model.predict_proba(summaries(features_NF, ends_B))[:, 1]
+        for ends_B in (validation_ends, test_ends)
+    )
+    threshold = choose_threshold(labels_N[validation_ends], validation_B)
     return BaselineResult(
-        validation=measured(validation_ends),
-        test=measured(test_ends),
+        validation=classification(labels_N[validation_ends], validation_B, threshold),
+        test=classification(labels_N[test_ends], test_B, threshold),
+        test_probability_B=test_B,
+        threshold=threshold,
         iterations=int(model.n_iter_),
         fit_seconds=seconds,
     )

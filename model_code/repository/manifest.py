@@ -1,15 +1,16 @@
 """`manifest.json`: provenance of a version, hashes of its files, and its approval."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_code.artifacts import hash_bytes, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import IntegrityError
 from model_code.repository.triton_config import model_config
 from model_code.settings import MODEL_NAME
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 MANIFEST_FILE = "manifest.json"
 CONFIG_FILE = "config.pbtxt"
@@ -51,6 +52,8 @@ class Manifest(BaseModel):
         verdict: the gate's verdict.
         promotable: may be promoted by default.
         simulated: trained or measured on simulated data.
+        threshold: probability from which an answer counts as class 1; 0.5 in a manifest of an
+            earlier version, which does not have it.
         mlflow_run_id: parent tracking run.
         flow_run_id: orchestrator's run.
         approval: None until a reviewer approves; set only in the serving repository.
@@ -71,6 +74,7 @@ class Manifest(BaseModel):
     simulated: bool
     mlflow_run_id: str
     flow_run_id: str
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DEFAULT_THRESHOLD
     approval: Approval | None = None
 
     @classmethod
@@ -86,6 +90,7 @@ class Manifest(BaseModel):
         simulated: bool,
         mlflow_run_id: str,
         flow_run_id: str,
+        threshold: float,
         files: dict[str, str] | None = None,
     ) -> Self:
         """The manifest of an engine, with the hashes of its sidecar."""
@@ -102,16 +107,21 @@ class Manifest(BaseModel):
             simulated=simulated,
             mlflow_run_id=mlflow_run_id,
             flow_run_id=flow_run_id,
+            threshold=threshold,
         )
 
     @property
     def identity(self) -> str:
         """sha256 over everything except the approval: identifies what is approved."""
-        return hash_bytes(self.model_dump_json(exclude={"approval"}).encode())
+        return hash_bytes(self.model_dump_json(exclude={"approval", *self._absent()}).encode())
 
     def text(self) -> bytes:
         """The file's bytes."""
-        return (self.model_dump_json(indent=2) + "\n").encode()
+        return (self.model_dump_json(indent=2, exclude=self._absent()) + "\n").encode()
+
+    def _absent(self) -> set[str]:
+        """Fields that a manifest of an earlier version lacks: its approval is of bytes without."""
+        return {"threshold"} - self.model_fields_set
 
     @classmethod
     def load(cls, folder: Path) -> Self:

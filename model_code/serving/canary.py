@@ -8,7 +8,7 @@ Shapes: R requests, T = 64 steps, F = 16 features.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from model_code.serving.observed import Observed, Tally
 from model_code.serving.routed import Routed, RoutedClient
 from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
 Report = Callable[[float, Observed], None]
 LONGEST = 20  # longest step, in multiples of its requests, until the candidate got enough of them
@@ -37,8 +38,11 @@ async def walk(
     candidate: Target,
     spec: PromotionSpec,
     report: Report,
+    thresholds: Mapping[Target, float] | None = None,
 ) -> list[Observed]:
     """Raise the candidate's share step by step; return one `Observed` per step.
+
+    Each answer is a decision at its model's own threshold; without `thresholds`, at the default.
 
     At the end, also after an error, the champion has all requests again.
 
@@ -49,8 +53,12 @@ async def walk(
     before = Route.load(route_file).champion
     if before is None:
         raise PromotionError("no champion to share requests with")
+    own = thresholds or {}
     agreed_R = [
-        decision(await client.ask_of(before, x_RTF[number][None])) for number in range(len(x_RTF))
+        decision(
+            await client.ask_of(before, x_RTF[number][None]), own.get(before, DEFAULT_THRESHOLD)
+        )
+        for number in range(len(x_RTF))
     ]
     steps: list[Observed] = []
     champion_ms: list[float] = []  # not extended at a share of 100%
@@ -58,7 +66,8 @@ async def walk(
         for share in spec.shares:
             lease = _Lease(route_file, before, candidate, share)
             client.refresh()
-            steps.append(await _step(client, x_RTF, agreed_R, lease, champion_ms, spec))
+            threshold = own.get(candidate, DEFAULT_THRESHOLD)
+            steps.append(await _step(client, x_RTF, agreed_R, threshold, lease, champion_ms, spec))
             report(share, steps[-1])
     finally:
         Route(champion=before).save(route_file)
@@ -89,6 +98,7 @@ async def _step(
     client: RoutedClient,
     x_RTF: NDArray[np.float32],
     agreed_R: list[bool],
+    threshold: float,
     lease: _Lease,
     champion_ms: list[float],
     spec: PromotionSpec,
@@ -108,7 +118,8 @@ async def _step(
             if target == candidate:
                 tally.error(reason)
         if answer.target == candidate:
-            tally.answer(ms, agrees=decision(answer.logits_BC) == agreed_R[index])
+            agrees = decision(answer.logits_BC, threshold) == agreed_R[index]
+            tally.answer(ms, agrees=agrees)
         elif not answer.failed:
             tally.champion_ms.append(ms)
         _stop_if(tally.observed().broken(spec), lease)

@@ -15,7 +15,7 @@ class Observed(BaseModel):
     Attributes:
         requests: sent to the candidate.
         errors: requests without a valid response.
-        disagreements: decisions that differ from the champion's, at probability 0.5.
+        disagreements: decisions that differ from the champion's, each at its model's threshold.
         candidate_p50_ms: median latency.
         candidate_p99_ms: 99th percentile.
         champion_p50_ms: the champion's, over the same period; None if it got no requests.

@@ -8,15 +8,18 @@ Shapes: R requests, T = 64 steps, F = 16 features.
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from model_code.errors import ServingError
 from model_code.repository.route import Target
 from model_code.serving.observed import Observed, Tally
 from model_code.serving.routed import RoutedClient
 from model_code.settings import PromotionSpec
+from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 
 async def mirror(
@@ -25,12 +28,16 @@ async def mirror(
     champion: Target,
     candidate: Target,
     spec: PromotionSpec,
+    thresholds: Mapping[Target, float] | None = None,
 ) -> Observed:
     """Send `spec.shadow_requests` of the windows, in turn, for at most `spec.shadow_s` seconds.
+
+    Each answer is a decision at its model's own threshold; without `thresholds`, at the default.
 
     Raises:
         ServingError: the champion does not respond.
     """
+    own = thresholds or {}
     tally, end = Tally(), time.monotonic() + spec.shadow_s
     for number in range(spec.shadow_requests):
         if time.monotonic() > end:
@@ -47,7 +54,8 @@ async def mirror(
                     raise
                 tally.error(error.what)
                 continue
-            seen[target] = (decision(logits_BC), 1e3 * (time.perf_counter() - begun))
+            ms = 1e3 * (time.perf_counter() - begun)
+            seen[target] = decision(logits_BC, own.get(target, DEFAULT_THRESHOLD)), ms
         tally.champion_ms.append(seen[champion][1])
         if candidate in seen:
             agrees = seen[candidate][0] == seen[champion][0]
@@ -56,6 +64,6 @@ async def mirror(
     return tally.observed()
 
 
-def decision(logits_BC: NDArray[np.float32]) -> bool:
-    """Whether the model predicts an opportunity, at probability 0.5."""
-    return bool(logits_BC[0, 1] > logits_BC[0, 0])
+def decision(logits_BC: NDArray[np.float32], threshold: float = DEFAULT_THRESHOLD) -> bool:
+    """Whether the model predicts an opportunity: a probability at or above the threshold."""
+    return bool(decide(softmax(logits_BC[:1].astype(np.float64), axis=1)[:, 1], threshold)[0])

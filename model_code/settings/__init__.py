@@ -1,6 +1,7 @@
 """One definition of each constant, specification and machine setting."""
 
 from model_code.settings.contract import (
+    BOOSTING_ROW,
     CHALLENGER_ALIAS,
     CHALLENGER_SIMULATED_ALIAS,
     CHAMPION_ALIAS,
@@ -55,6 +56,7 @@ from model_code.settings.specs import (
 )
 
 __all__ = [
+    "BOOSTING_ROW",
     "CHALLENGER_ALIAS",
     "CHALLENGER_SIMULATED_ALIAS",
     "CHAMPION_ALIAS",

@@ -35,6 +35,7 @@ REFERENCE_ENGINE = "torch-fp32"
 NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
 TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table
 CHAMPION_ROW = "champion"  # the serving model, measured with the engines
+BOOSTING_ROW = "gradient boosting"  # the baseline, whose predictions are compared with the engines'
 
 # Aliases in MLflow's model registry.
 CHAMPION_ALIAS = "champion"

@@ -1,17 +1,19 @@
 """Stage `baseline`: gradient boosting on the same windows, the baseline for the network."""
 
+import numpy as np
+
 from model_code.artifacts import ArtifactRef
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models.boosting import fit_baseline
 from tasks.caching.stage import RunRef, stage
-from tasks.nightly.records import SplitWindows
+from tasks.nightly.records import Baseline, SplitWindows
 from tasks.runs import mlflow_runs
 
 
 @stage("baseline")
-def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> dict[str, float]:
-    """Fit gradient boosting on the same windows; return its metrics on the test windows."""
+def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> Baseline:
+    """Fit gradient boosting on the same windows; store its predictions of the test windows."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     result = fit_baseline(
         rows.features_NF,
@@ -23,7 +25,9 @@ def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) ->
     )
     mlflow = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "baseline")
-    mlflow_runs.log_params(mlflow, run_id, {"model": "gradient boosting", "seed": seed})
+    mlflow_runs.log_params(
+        mlflow, run_id, {"model": "gradient boosting", "seed": seed, "threshold": result.threshold}
+    )
     mlflow_runs.log_metrics(
         mlflow,
         run_id,
@@ -32,4 +36,8 @@ def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) ->
         | {"iterations": result.iterations, "fit_seconds": result.fit_seconds},
     )
     mlflow.set_terminated(run_id)
-    return result.test
+    with run.store.scratch() as scratch:
+        path = scratch / "boosting.npy"
+        np.save(path, result.test_probability_B)
+        probability = run.store.put(path)
+    return Baseline(metrics=result.test, threshold=result.threshold, probability=probability)

@@ -28,9 +28,16 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.definition import names
 from model_code.features.split import Split
 from model_code.features.windows import gather
-from model_code.settings import CHAMPION_ROW, MAX_BATCH_SIZE, TRITON_ROW, BenchmarkSpec
+from model_code.settings import (
+    BOOSTING_ROW,
+    CHAMPION_ROW,
+    MAX_BATCH_SIZE,
+    TRITON_ROW,
+    BenchmarkSpec,
+)
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
+    Baseline,
     BuiltEngine,
     Champion,
     Measured,
@@ -46,9 +53,15 @@ def benchmark(
     split: SplitWindows,
     engines: tuple[BuiltEngine, ...],
     champion: Champion | None,
+    baseline: Baseline,
+    threshold: float,
     spec: BenchmarkSpec,
 ) -> Measured:
-    """Measure every built engine and the champion, interleaved, on the newest day's windows."""
+    """Measure every built engine and the champion, interleaved, on the newest day's windows.
+
+    Decisions of the engines are judged at the network's `threshold`, those of the champion and of
+    gradient boosting at their own.
+    """
     rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
     label_N = np.asarray(rows.label_N[ends])
 
@@ -79,6 +92,10 @@ def benchmark(
             facts=facts,
             unavailable=unavailable,
             simulated=rows.meta.simulated,
+            threshold=threshold,
+            own_thresholds={BOOSTING_ROW: baseline.threshold}
+            | ({CHAMPION_ROW: champion.threshold} if champion else {}),
+            boosting_N=np.load(baseline.probability.open()),
             progress=stack.enter_context(_progress("benchmark")),
         )
         if not isinstance(server, str):

@@ -13,7 +13,12 @@ from tasks.runs import mlflow_runs
 
 @stage("build engine", run_name="build {name}")
 def build_engine(
-    run: RunRef, name: str, model: ArtifactRef, exported: ExportedNetwork, reason: str | None
+    run: RunRef,
+    name: str,
+    model: ArtifactRef,
+    exported: ExportedNetwork,
+    threshold: float,
+    reason: str | None,
 ) -> BuiltEngine:
     """Build one engine with its sidecar, or record why this machine cannot.
 
@@ -30,6 +35,7 @@ def build_engine(
         torchscript=exported.torchscript.open(),
         calibration=exported.calibration.open(),
         onnx_trees=exported.onnx_trees.open() if exported.onnx_trees else None,
+        threshold=threshold,
     )
     mlflow = mlflow_runs.client(run.settings)
     with run.store.scratch() as scratch:

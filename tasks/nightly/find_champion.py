@@ -14,10 +14,9 @@ from model_code.settings import (
     CHAMPION_ALIAS,
     MODEL_NAME,
 )
+from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef
-from tasks.nightly.records import (
-    Champion,
-)
+from tasks.nightly.records import THRESHOLD_TAG, Champion
 from tasks.runs import mlflow_runs
 
 
@@ -41,7 +40,12 @@ def find_champion(run: RunRef) -> Champion | None:
         )
         graph = run.store.put(Path(folder) / "model.onnx")
         engine = _served_engine(run, int(version.version), scratch / "engine")
-    return Champion(version=str(version.version), onnx=graph, engine=engine)
+    return Champion(
+        version=str(version.version),
+        onnx=graph,
+        engine=engine,
+        threshold=float(version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)),
+    )
 
 
 def _served_engine(run: RunRef, version: int, scratch: Path) -> ArtifactRef | None:

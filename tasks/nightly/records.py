@@ -9,7 +9,9 @@ from model_code.benchmark.verdict import Verdict
 from model_code.features.leaders import LeadTable
 from model_code.market.coverage import DaySpan
 from model_code.settings import Leaders, ProfileName
+from model_code.training.threshold import DEFAULT_THRESHOLD
 
+THRESHOLD_TAG = "threshold"  # of a model version
 SUNDAY = 7  # an FX market opens in its evening
 
 
@@ -163,8 +165,27 @@ class SplitWindows(Record):
     summary: dict[str, dict[str, float | int | str]]
 
 
+class Baseline(Record):
+    """Gradient boosting on the same windows.
+
+    Attributes:
+        metrics: on the test windows, `training.metrics.classification` at the threshold.
+        threshold: probability from which a window counts as class 1, chosen on validation.
+        probability: of class 1 (.npy, float64), in the order of the test ends.
+    """
+
+    metrics: dict[str, float]
+    threshold: float
+    probability: ArtifactRef
+
+
 class TrainedNetwork(Record):
-    """The best epoch's network and its training history."""
+    """The best epoch's network and its training history.
+
+    Attributes:
+        threshold: probability from which a window counts as class 1, chosen on the validation
+            windows (`training.threshold`).
+    """
 
     model: ArtifactRef
     history: tuple[dict[str, float], ...]
@@ -173,6 +194,7 @@ class TrainedNetwork(Record):
     precision_reason: str
     resumed_from: int | None
     mlflow_run_id: str
+    threshold: float
 
 
 class ExportedNetwork(Record):
@@ -209,11 +231,13 @@ class Champion(Record):
     Attributes:
         engine: folder of the serving engine; None if the version is not in the serving repository
             (alias set by hand). ONNX Runtime then runs its graph.
+        threshold: of its decisions, from the registry.
     """
 
     version: str
     onnx: ArtifactRef
     engine: ArtifactRef | None
+    threshold: float = DEFAULT_THRESHOLD
 
 
 class Measured(Record):
@@ -268,14 +292,14 @@ class Candidate(Record):
     Attributes:
         notes: about the ticks, for the night's summary.
         leading: which other instruments each instrument looks at.
-        baseline: metrics of gradient boosting on the same windows.
+        baseline: gradient boosting on the same windows.
     """
 
     notes: tuple[str, ...]
     leading: Leading
     table: ArtifactRef
     split: SplitWindows
-    baseline: dict[str, float]
+    baseline: Baseline
     network: TrainedNetwork
     exported: ExportedNetwork
     engines: tuple[BuiltEngine, ...]

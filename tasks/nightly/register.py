@@ -27,6 +27,7 @@ from model_code.settings import (
 )
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
+    THRESHOLD_TAG,
     ExportedNetwork,
     Judged,
     Measured,
@@ -46,14 +47,15 @@ def register(
     run: RunRef,
     plan: Plan,
     exported: ExportedNetwork,
+    threshold: float,
     measured: Measured,
     judged: Judged,
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
 ) -> Registered | None:
-    """Register the candidate under a challenger alias; None if the gate failed."""
+    """Register the candidate under a challenger alias; None if the gate does not accept it."""
     verdict = judged.verdict
-    if verdict.verdict == "fail":
+    if not verdict.accepted:
         return None
     alias = CHALLENGER_SIMULATED_ALIAS if plan.simulated else CHALLENGER_ALIAS
     registry = mlflow_runs.client(run.settings)
@@ -64,6 +66,7 @@ def register(
         version = _log_model(run, plan, exported, _figures(measured, judged), params)
     tags = {
         "onnx_sha256": exported.onnx.sha256,
+        THRESHOLD_TAG: repr(threshold),
         "engine": judged.engine,
         "verdict": verdict.verdict,
         "promotable": str(verdict.promotable).lower(),

@@ -101,7 +101,7 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     mlflow_runs.log_metrics(
         mlflow,
         run_id,
-        {f"baseline_{name}": value for name, value in result.candidate.baseline.items()},
+        {f"baseline_{name}": value for name, value in result.candidate.baseline.metrics.items()},
     )
     best = network.history[network.best_epoch - 1]
     mlflow_runs.log_metrics(mlflow, run_id, {"validation_auc": best["validation_auc"]})
@@ -116,7 +116,7 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
 
 def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
     """A few lines for the run's page; MLflow cuts descriptions at 8,000 characters."""
-    judged, boosting = result.judged, result.candidate.baseline
+    judged, boosting = result.judged, result.candidate.baseline.metrics
     row = benchmark.row(judged.engine)
     auc = "unknown" if row is None or row.quality.auc is None else f"{row.quality.auc:.4f}"
     return (
@@ -124,6 +124,7 @@ def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
         f"{chosen_line(benchmark, judged.engine)}\n\n"
         f"AUC on {result.plan.test_date}: {judged.engine} {auc}, "
         f"gradient boosting {boosting['auc']:.4f}\n\n"
+        f"{judged.verdict.resolution_line}\n\n"
         + "".join(f"- {note}\n" for note in (*result.plan.warnings, *result.candidate.notes)[:20])
         + "\n"
         "Tables: `gate/verdict.md` and `benchmark/benchmark.md` among the artifacts"

@@ -17,6 +17,7 @@ def stage_candidate(
     run: RunRef,
     plan: Plan,
     engines: tuple[BuiltEngine, ...],
+    threshold: float,
     judged: Judged,
     registered: Registered | None,
     recorded: ArtifactRef | None,
@@ -34,6 +35,7 @@ def stage_candidate(
     manifest = Manifest.of(
         sidecar,
         version=int(registered.version),
+        threshold=threshold,
         files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=plan.digest,
         code_commit=mlflow_runs.code_commit(),

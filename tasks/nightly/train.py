@@ -7,9 +7,11 @@ from model_code.benchmark import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network
+from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
-from model_code.training import checkpoint, loop
+from model_code.training import checkpoint, evaluation, loop
 from model_code.training.run import EpochMetrics
+from model_code.training.threshold import choose_threshold
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.refresh import is_stale
 from tasks.caching.stage import RunRef, console, stage
@@ -74,6 +76,9 @@ def train(
             log_epoch(epoch)
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]
+    ends = windows.validation_ends
+    validation_B = probability(evaluation.predict(result.model, rows.features_NF, ends))
+    threshold = choose_threshold(rows.label_N[ends], validation_B)
     mlflow_runs.log_params(
         mlflow,
         run_id,
@@ -81,6 +86,7 @@ def train(
             "precision_used": result.precision,
             "precision_reason": result.precision_reason,
             "device": result.device,
+            "threshold": threshold,
             "parameters": network.parameter_count(result.model),
         },
     )
@@ -109,4 +115,5 @@ def train(
         precision_reason=result.precision_reason,
         resumed_from=result.resumed_from,
         mlflow_run_id=run_id,
+        threshold=threshold,
     )

@@ -12,7 +12,7 @@ from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
 from tasks.caching.stage import console
 from tasks.promotion.records import Compared, Opened
-from tasks.promotion.shadow import NO_CHAMPION
+from tasks.promotion.shadow import NO_CHAMPION, thresholds_of
 
 
 @once_per_run("canary")
@@ -25,6 +25,7 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     serving = ServingRepository(Path(repository))
     if serving.route().champion is None:
         return Compared(skipped=NO_CHAMPION)
+    thresholds = thresholds_of(serving, opened)
     windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
 
     def say(share: float, seen: Observed) -> None:
@@ -35,6 +36,8 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
 
     async def run() -> list[Observed]:
         async with RoutedClient(url, serving.route_file) as client:
-            return await walk(client, serving.route_file, windows, opened.target, spec, say)
+            return await walk(
+                client, serving.route_file, windows, opened.target, spec, say, thresholds
+            )
 
     return Compared(skipped=None, steps=tuple(asyncio.run(run())))

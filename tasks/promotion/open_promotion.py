@@ -5,6 +5,7 @@ import datetime as dt
 from prefect.runtime import flow_run
 
 from infra.triton.image import require_compatible
+from model_code.benchmark.verdict import ACCEPTED
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
@@ -98,9 +99,11 @@ def _require_no_open_decision(version: int) -> None:
 
 
 def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:
-    if manifest.verdict == "fail":
+    if manifest.verdict not in ACCEPTED:
         raise PromotionError(
-            f"version {manifest.version} failed its gate",
+            f"version {manifest.version} failed its gate"
+            if manifest.verdict == "fail"
+            else f"version {manifest.version} was not accepted by its gate: {manifest.verdict}",
             remedy="nothing to do; the next nightly may pass",
         )
     if not manifest.promotable and not (manifest.simulated and spec.allow_simulated):

@@ -143,18 +143,25 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
         clock.lap("features")
         windows = split.fn(run, table, spec.split, plan.test_date)
         clock.lap("split")
-        baseline.fn(run, table, windows, spec.training.seed)
+        boosting = baseline.fn(run, table, windows, spec.training.seed)
         clock.lap("baseline")
         network = train.fn(run, table, windows, spec.network, spec.training)
         clock.lap("train")
         exported = export.fn(run, table, windows, network.model)
         clock.lap("export")
         built = tuple(
-            build_engine.fn(run, name, network.model, exported, ENGINES[name].availability())
+            build_engine.fn(
+                run,
+                name,
+                network.model,
+                exported,
+                network.threshold,
+                ENGINES[name].availability(),
+            )
             for name in spec.benchmark.measured
         )
         clock.lap("build")
-        benchmark.fn(run, table, windows, built, None, spec.benchmark)
+        benchmark.fn(run, table, windows, built, None, boosting, network.threshold, spec.benchmark)
         clock.lap("benchmark")
     return clock.seconds
 

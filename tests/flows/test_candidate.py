@@ -15,6 +15,7 @@ from model_code.engines.registry import ENGINES
 from model_code.errors import DataError, EngineError
 from model_code.settings import BenchmarkSpec, NightlySpec, TrainingSpec
 from tasks.nightly.records import (
+    Baseline,
     BuiltEngine,
     Candidate,
     Champion,
@@ -81,7 +82,8 @@ def engine(name: str) -> BuiltEngine:
 
 
 LEADING = Leading(leaders={"A": ("B",)}, source="measured")
-TABLE, BASELINE = file("features"), {"auc": 0.6}
+TABLE = file("features")
+BASELINE = Baseline(metrics={"auc": 0.6}, threshold=0.4, probability=file("boosting"))
 SPLIT = SplitWindows(windows=file("split"), summary={})
 NETWORK = TrainedNetwork(
     model=file("model"),
@@ -91,6 +93,7 @@ NETWORK = TrainedNetwork(
     precision_reason="",
     resumed_from=None,
     mlflow_run_id="training",
+    threshold=0.3,
 )
 EXPORTED = ExportedNetwork(
     torchscript=file("torchscript"),
@@ -196,6 +199,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
                 "name": name,
                 "model": NETWORK.model,
                 "exported": EXPORTED,
+                "threshold": 0.3,
                 "reason": ENGINES[name].availability(),
             }
             for name in ("torch-fp32", *ENGINES_ASKED)
@@ -234,6 +238,8 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
             "split": SPLIT,
             "engines": made.engines,
             "champion": champion,
+            "baseline": BASELINE,
+            "threshold": 0.3,
             "spec": SPEC.benchmark,
         }
     ]

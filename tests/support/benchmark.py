@@ -40,8 +40,12 @@ def benchmark_run(
     *,
     batch_dependence: Mapping[str, float | None] | None = None,
     unavailable: Mapping[str, str] | None = None,
+    boosting_N: NDArray[np.float64] | None = None,
+    threshold: float = 0.5,
+    own_thresholds: Mapping[str, float] | None = None,
 ) -> BenchmarkRun:
     """A run with these answers and latencies."""
+    own = dict(own_thresholds or {})
     requests = len(latency_ms_R[REFERENCE_ENGINE])
     timings = Timings(
         round_R=np.arange(requests) * ROUNDS // requests,
@@ -59,7 +63,13 @@ def benchmark_run(
             timings,
             2e11,
             (batch_dependence or {}).get(name, 0.0),
-            compare(label_N, answers, probability_N[REFERENCE_ENGINE]),
+            compare(
+                label_N,
+                answers,
+                probability_N[REFERENCE_ENGINE],
+                threshold=own.get(name, threshold),
+                reference_threshold=threshold,
+            ),
         )
         for name, answers in probability_N.items()
     )
@@ -71,6 +81,8 @@ def benchmark_run(
         open_loop_hz=100.0,
         ceilings={"cpu fp32": 2e11},
         machine={"processor": "simulated"},
+        threshold=threshold,
+        own_thresholds=own,
     )
     return BenchmarkRun(
         result,
@@ -79,4 +91,5 @@ def benchmark_run(
         timings.round_R,
         dict(latency_ms_R),
         dict(probability_N),
+        boosting_N,
     )

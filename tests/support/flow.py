@@ -67,6 +67,7 @@ def schedule_run(deployment: str, parameters: dict[str, Any]) -> FlowRun:
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 EASY = """
+minimum_events: 1  # of a few hundred windows
 goals:
   - {name: finite, metric: non_finite, kind: threshold, maximum: 0}
   - {name: like FP32, metric: max_abs_dp, kind: threshold, maximum: 0.02}

@@ -117,6 +117,7 @@ def staged(
         "promotable": True,
         "simulated": False,
         "flow_run_id": "f",
+        "threshold": 0.5,
     }
     files = {path.name: hash_path(path) for path in requests.iterdir()}
     manifest = Manifest.of(

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from sklearn import metrics as sk
 
 from model_code.benchmark.gate import Choice, choose, evidence, judge_run, places
 from model_code.benchmark.goals import Goals
@@ -18,16 +19,24 @@ RANDOM = np.random.default_rng(0)
 P = RANDOM.uniform(size=400)
 LABEL = (RANDOM.uniform(size=400) < P).astype(np.int8)
 AUC = {"name": "auc", "metric": "auc", "kind": "threshold", "minimum": 0.6}
-SURE = Goals.model_validate({"goals": ({**AUC, "confidence": 0.95},)})
-PLAIN = Goals.model_validate({"goals": (AUC,)})
+FEW = 100  # events of each class suffice: there are about 200
+SURE = Goals.model_validate({"goals": ({**AUC, "confidence": 0.95},), "minimum_events": FEW})
+PLAIN = Goals.model_validate({"goals": (AUC,), "minimum_events": FEW})
+BOOSTING = {
+    "name": "boosting", "metric": "auc", "kind": "min-improvement", "over": "boosting",
+    "limit": -0.003, "unit": "absolute", "confidence": 0.95,
+}  # fmt: skip
+AGAINST = Goals.model_validate({"goals": (BOOSTING,), "minimum_events": FEW})
 
 
-def run(*, probability=None, **p50) -> BenchmarkRun:
+def run(*, probability=None, more=None, **p50) -> BenchmarkRun:
     """Engines with these medians, their requests within 0.1% of them."""
     names = {name.replace("_", "-"): value for name, value in {"torch_fp32": 9.0, **p50}.items()}
     noise = RANDOM.uniform(0.999, 1.001, 200)
     answers = dict.fromkeys(names, P) | (probability or {})
-    return benchmark_run(LABEL, answers, {name: p * noise for name, p in names.items()})
+    return benchmark_run(
+        LABEL, answers, {name: p * noise for name, p in names.items()}, **(more or {})
+    )
 
 
 def verdicts(**words) -> dict[str, Verdict]:
@@ -130,7 +139,7 @@ def test_if_all_failed_the_engine_with_the_fewest_misses_is_shown():
     auc = {"name": "b", "metric": "auc", "kind": "threshold", "minimum": 0.999}
     fast = {"name": "c", "metric": "p50_ms", "kind": "threshold", "maximum": 1.5}
     measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
-    asked = Goals.model_validate({"goals": (AUC, auc, fast)})
+    asked = Goals.model_validate({"goals": (AUC, auc, fast), "minimum_events": FEW})
     choice = choose(measured, judge_run(measured, asked, simulated=False))
     assert (choice.engine, choice.verdict.verdict) == ("openvino-fp32", "fail")
     assert "every engine failed" in choice.reason
@@ -164,3 +173,102 @@ def test_only_a_measured_servable_engine_can_be_pinned(pin):
     with pytest.raises(ValidationError, match="pin one of the engines"):
         BenchmarkSpec(engines=("torch-amp", "onnxruntime-fp32"), pin=pin)
     assert BenchmarkSpec(pin="openvino-fp32").pin == "openvino-fp32"
+
+
+NOISE = 1 / (1 + np.exp(-(np.log(P / (1 - P)) + RANDOM.normal(0, 2, 400))))
+
+
+@pytest.mark.parametrize(
+    ("engine_N", "boosting_N", "passed"), [(P, NOISE, True), (NOISE, P, False), (P, P, True)]
+)
+def test_engines_are_compared_with_gradient_boosting_on_the_same_draws(
+    engine_N, boosting_N, passed
+):
+    measured = run(
+        onnxruntime_fp32=2.0,
+        probability={"onnxruntime-fp32": engine_N},
+        more={"boosting_N": boosting_N},
+    )
+    verdict = judge_run(measured, AGAINST, simulated=False)["onnxruntime-fp32"]
+    (row,) = verdict.rows
+    assert row.passed is passed
+    assert row.interval is not None
+    assert row.reference == pytest.approx(sk.roc_auc_score(LABEL, boosting_N))
+    assert verdict.auc_resolution == pytest.approx((row.interval.high - row.interval.low) / 2)
+    if engine_N is boosting_N:
+        assert (row.interval.low, row.interval.high) == (0.0, 0.0)
+
+
+def test_a_run_without_gradient_boosting_says_what_to_do():
+    verdict = judge_run(run(onnxruntime_fp32=2.0), AGAINST, simulated=False)["onnxruntime-fp32"]
+    assert verdict.verdict == "fail"
+    assert "measure again with tickline nightly" in verdict.rows[0].reason
+
+
+def test_gradient_boosting_is_judged_at_its_own_threshold():
+    measured = run(
+        onnxruntime_fp32=2.0,
+        more={"boosting_N": P / 2, "own_thresholds": {"gradient boosting": 0.25}},
+    )
+    found = evidence(measured, resample=True)
+    assert found["gradient boosting"].number("accuracy") == found["onnxruntime-fp32"].number(
+        "accuracy"
+    )
+    np.testing.assert_allclose(
+        found["gradient boosting"].draws["mcc"].values_S,
+        found["onnxruntime-fp32"].draws["mcc"].values_S,
+    )
+
+
+def test_all_decisions_of_a_run_use_its_threshold():
+    measured = run(onnxruntime_fp32=2.0, more={"threshold": 0.8})
+    found = evidence(measured, resample=True)["onnxruntime-fp32"]
+    assert found.number("recall") == pytest.approx(sk.recall_score(LABEL, P >= 0.8))
+    assert np.mean(found.draws["recall"].values_S) == pytest.approx(
+        found.number("recall"), abs=0.02
+    )
+    moved = run(
+        onnxruntime_fp32=2.0,
+        probability={"onnxruntime-fp32": np.where((P > 0.8) & (P < 0.85), 0.79, P)},
+        more={"threshold": 0.8},
+    )
+    flips = evidence(moved, resample=True)["onnxruntime-fp32"]
+    share = np.mean((P > 0.8) & (P < 0.85))
+    assert flips.number("flip_fraction") == pytest.approx(share)
+    assert np.mean(flips.draws["flip_fraction"].values_S) == pytest.approx(share, abs=0.02)
+    worst = flips.number("slice_flip_fraction")
+    assert worst is not None
+    assert worst >= share
+
+
+def test_metrics_that_an_old_run_did_not_store_are_computed_from_its_predictions():
+    measured = run(onnxruntime_fp32=2.0)
+    rows = tuple(
+        row.model_copy(
+            update={
+                "quality": row.quality.model_copy(
+                    update=dict.fromkeys(("base_rate", "average_precision", "mcc"))
+                )
+            }
+        )
+        for row in measured.result.rows
+    )
+    old = dataclasses.replace(measured, result=measured.result.model_copy(update={"rows": rows}))
+    for name in ("base_rate", "average_precision", "mcc"):
+        expected = evidence(measured, resample=False)["onnxruntime-fp32"].number(name)
+        assert expected is not None
+        assert evidence(old, resample=False)["onnxruntime-fp32"].number(name) == expected
+
+
+def test_with_too_few_events_no_engine_is_accepted():
+    strict = Goals.model_validate({"goals": (AUC,)})
+    measured = run(onnxruntime_fp32=2.0, openvino_fp32=1.0)
+    rare = dataclasses.replace(measured, label_N=np.where(np.arange(400) < 390, 0, LABEL))
+    found = judge_run(rare, strict, simulated=False)
+    assert {verdict.verdict for verdict in found.values()} == {"too few events"}
+    choice = choose(rare, found)
+    assert choice.verdict.verdict == "too few events"
+    assert not choice.verdict.accepted
+    assert choice.reason == "no engine could be judged: too few events"
+    pinned = choose(rare, found, pin="onnxruntime-fp32")
+    assert pinned.reason == "onnxruntime-fp32 is pinned and could not be judged: too few events"

@@ -1,9 +1,16 @@
 import pytest
 
-from model_code.benchmark.goals import MaxDegradation, MinImprovement, Threshold, load_goals
+from model_code.benchmark.goals import (
+    MINIMUM_EVENTS,
+    MaxDegradation,
+    MinImprovement,
+    Threshold,
+    load_goals,
+)
 from model_code.errors import GateError
 
 WORSE = "goals:\n  - {name: a, metric: auc, kind: max-degradation, limit: 1.0, unit: absolute}\n"
+OVER = WORSE.replace("max-degradation", "min-improvement, over: boosting")
 ONE = "goals:\n  - {name: a, metric: auc, kind: threshold, minimum: 0.5}\n"
 
 
@@ -64,6 +71,10 @@ def test_no_goals_is_an_error(tmp_path, text):
         (ONE.replace("auc", "max_abs_dp, confidence: 0.95"), "max_abs_dp has no interval"),
         (WORSE.replace("1.0", "-1.0"), "limit"),
         (WORSE.replace("absolute", "points"), "unit"),
+        (OVER.replace("auc", "p50_ms"), "gradient boosting has no p50_ms"),
+        (OVER.replace("boosting", "boostin"), "over"),
+        (ONE + "minimum_events: 0\n", "minimum_events"),
+        (ONE + "minimum_events: many\n", "minimum_events"),
     ],
 )
 def test_a_malformed_goal_is_an_error_that_names_it(tmp_path, text, message):
@@ -72,6 +83,23 @@ def test_a_malformed_goal_is_an_error_that_names_it(tmp_path, text, message):
     with pytest.raises(GateError, match=message) as caught:
         load_goals(path)
     assert str(path) in str(caught.value)
+
+
+def test_the_minimum_of_events_can_be_set(tmp_path):
+    path = tmp_path / "goals.yaml"
+    path.write_text(ONE)
+    assert load_goals(path).minimum_events == load_goals().minimum_events == MINIMUM_EVENTS
+    path.write_text(ONE + "minimum_events: 5\n")
+    assert load_goals(path).minimum_events == 5
+
+
+def test_every_shipped_comparison_with_boosting_is_on_by_default():
+    found = [
+        (goal.metric, goal.limit, goal.confidence)
+        for goal in load_goals().goals
+        if isinstance(goal, MinImprovement) and goal.over == "boosting"
+    ]
+    assert found == [("auc", -0.003, 0.95), ("log_loss", -0.003, 0.95)]
 
 
 def test_unreadable_goals_are_an_error(tmp_path):

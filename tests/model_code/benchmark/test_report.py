@@ -89,7 +89,7 @@ def test_the_gates_verdicts_are_a_table():
 
 
 def test_the_server_has_its_own_table(run):
-    assert len(report.sheets(run.result)) == 5
+    assert len(report.sheets(run.result)) == 6
     load = LoadRow(load="concurrency 8", p50_ms=2.0, p99_ms=4.0, throughput=900.0, failed=0)
     served = Served(
         engine="openvino-int8", server="triton 2.51", queue_ms=0.1, compute_ms=1.0, loads=(load,)

@@ -115,7 +115,10 @@ def test_resampled_metrics_are_those_of_the_drawn_windows():
     random, p, label = answers(300)
     q = noisy(random, p).round(2)  # ties
     where = context(300)
-    found = blocks.quality_samples(label, {"q": q}, p, where, length=7, resamples=3, seed=5)["q"]
+    found = blocks.quality_samples(
+        label, {"q": q}, p, where, length=7, resamples=3, seed=5,
+        thresholds={"q": 0.6}, reference_threshold=0.4,
+    )["q"]  # fmt: skip
     counts = np.concatenate(list(blocks.draws(300, 7, 3, 5)))
     assert (counts.sum(axis=1) == 300).all()
     for turn in range(3):
@@ -123,11 +126,17 @@ def test_resampled_metrics_are_those_of_the_drawn_windows():
         y, values = label[drawn], q[drawn]
         assert [samples[turn] for samples in found.values()] == pytest.approx(
             [
-                np.mean((values >= 0.5) == y),
+                np.mean((values >= 0.6) == y),
                 sk.roc_auc_score(y, values),
                 sk.log_loss(y, values),
                 calibration_error(y, values),
-                np.mean((values >= 0.5) != (p[drawn] >= 0.5)),
+                np.mean((values >= 0.6) != (p[drawn] >= 0.4)),
+                sk.average_precision_score(y, values),
+                sk.average_precision_score(y, values) / y.mean(),
+                sk.balanced_accuracy_score(y, values >= 0.6),
+                sk.matthews_corrcoef(y, values >= 0.6),
+                sk.precision_score(y, values >= 0.6),
+                sk.recall_score(y, values >= 0.6),
             ]
         )
 

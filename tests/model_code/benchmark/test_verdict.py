@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_code.benchmark.goals import RESAMPLED, Goals, load_goals
-from model_code.benchmark.verdict import Draws, Evidence, Verdict
+from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
 from model_code.benchmark.verdict import decide as decide_on
 from model_code.errors import GateError
 
@@ -27,7 +27,15 @@ GOOD = {
     "calibration_error": 0.02,
     "slice_flip_fraction": 0.0,
     "batch_dependence": 0.0,
+    "average_precision": 0.6,
+    "average_precision_lift": 2.0,
+    "balanced_accuracy": 0.7,
+    "mcc": 0.4,
+    "precision": 0.6,
+    "recall": 0.6,
+    "base_rate": 0.3,
 }
+MANY = Events(positives=300, negatives=700, days=1)
 SHIPPED = load_goals()
 
 
@@ -37,9 +45,19 @@ def sure(metrics) -> Evidence:
     return Evidence(metrics, {name: Draws(np.full(10, metrics[name])) for name in known})
 
 
-def decide(candidate, reference, champion, goals, *, simulated) -> Verdict:
-    other = None if champion is None else sure(champion)
-    return decide_on(sure(candidate), sure(reference), other, goals, simulated=simulated)
+def decide(
+    candidate, reference, champion, goals, *, simulated=False, boosting=GOOD, events=MANY
+) -> Verdict:
+    others = [None if found is None else sure(found) for found in (champion, boosting)]
+    return decide_on(
+        sure(candidate),
+        sure(reference),
+        others[0],
+        goals,
+        simulated=simulated,
+        events=events,
+        boosting=others[1],
+    )
 
 
 def goals(*entries) -> Goals:
@@ -203,7 +221,7 @@ def spread(value, width) -> Evidence:
 
 def judge_sure(entry, candidate, reference):
     asked = goals({"name": "goal", "metric": "auc", "confidence": 0.9, **entry})
-    return decide_on(candidate, reference, None, asked, simulated=False).rows[0]
+    return decide_on(candidate, reference, None, asked, simulated=False, events=MANY).rows[0]
 
 
 @pytest.mark.parametrize("width", [0.0, 0.01, 0.1])
@@ -246,3 +264,106 @@ def test_without_an_interval_a_goal_with_confidence_never_passes(entry, draws):
     row = judge_sure(entry, Evidence(GOOD, draws), sure(GOOD))
     assert row.passed is False
     assert row.reason == "no interval can be computed"
+
+
+BOOSTING = {
+    "name": "goal", "kind": "min-improvement", "over": "boosting", "metric": "auc",
+    "limit": -0.003, "unit": "absolute",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("auc", "passed"), [(0.752, True), (0.754, False)])
+def test_gradient_boosting_may_be_ahead_by_the_margin_only(auc, passed):
+    verdict = decide(GOOD, GOOD, GOOD, goals(BOOSTING), boosting=GOOD | {"auc": auc})
+    (row,) = verdict.rows
+    assert (row.passed, row.reference) == (passed, auc)
+    assert row.limit == "at most 0.003 worse than gradient boosting"
+    assert verdict.verdict == ("pass" if passed else "fail")
+
+
+def test_log_loss_is_better_if_lower():
+    entry = BOOSTING | {"metric": "log_loss"}
+    for loss, passed in ((0.498, True), (0.496, False)):
+        verdict = decide(GOOD, GOOD, GOOD, goals(entry), boosting=GOOD | {"log_loss": loss})
+        assert verdict.rows[0].passed is passed
+
+
+def test_without_gradient_boosting_its_goals_never_pass():
+    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, boosting=None)
+    missed = [row for row in verdict.rows if row.passed is False]
+    assert [row.metric for row in missed] == ["auc", "log_loss"]
+    assert verdict.verdict == "fail"
+    for row in missed:
+        assert "predictions are not in this run: measure again" in row.reason
+
+
+def test_a_model_no_better_than_the_base_rate_fails():
+    verdict = decide(GOOD | {"average_precision_lift": 1.04}, GOOD, GOOD, SHIPPED)
+    assert verdict.reason == "missed: better than the base rate"
+
+
+def test_the_smallest_visible_difference_is_half_the_paired_interval():
+    narrow = Evidence(GOOD, {"auc": Draws(np.full(1001, 0.75))})
+    verdict = decide_on(
+        spread(0.75, 0.1), sure(GOOD), None, goals(BOOSTING), simulated=False, events=MANY,
+        boosting=narrow,
+    )  # fmt: skip
+    assert verdict.auc_resolution == pytest.approx(0.095)
+    assert "could have been seen: 0.0950" in verdict.markdown()
+    same = decide_on(
+        spread(0.75, 0.1), sure(GOOD), None, goals(BOOSTING), simulated=False, events=MANY,
+        boosting=spread(0.75, 0.1),
+    )  # fmt: skip
+    assert same.auc_resolution == 0.0  # both vary together
+
+
+FEW = Events(positives=12, negatives=100_000, days=2)
+
+
+def test_with_too_few_events_only_numbers_without_labels_are_judged():
+    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, events=FEW)
+    assert (verdict.verdict, verdict.promotable, verdict.accepted) == (
+        "too few events", False, False,
+    )  # fmt: skip
+    assert "12 positives and 100000 negatives" in verdict.reason
+    assert "34 days like this would be enough" in verdict.reason  # 200 / (12 / 2)
+    judged = {row.metric for row in verdict.rows if row.passed is not None}
+    assert judged == {"non_finite", "max_abs_dp", "batch_dependence", "p99_ms", "p50_ms"}
+    assert all("12 positives" in row.reason for row in verdict.rows if row.passed is None)
+    assert "| too few events |" in verdict.markdown()
+
+
+@pytest.mark.parametrize("bad", [{"p99_ms": 11.0}, {"non_finite": 1}])
+def test_a_miss_that_needs_no_labels_is_still_a_fail(bad):
+    verdict = decide(GOOD | bad, GOOD, GOOD, SHIPPED, events=FEW)
+    assert verdict.verdict == "fail"
+    assert "12 positives" in verdict.reason
+
+
+def test_bad_ranks_with_too_few_events_are_no_fail():
+    assert decide(GOOD | {"auc": 0.1}, GOOD, GOOD, SHIPPED, events=FEW).verdict == "too few events"
+
+
+@pytest.mark.parametrize(
+    ("events", "few"),
+    [
+        (Events(200, 200, 1), False),
+        (Events(199, 5000, 1), True),
+        (Events(5000, 199, 1), True),
+    ],
+)
+def test_both_classes_need_200_windows(events, few):
+    assert bool(events.too_few(200)) is few
+    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, events=events)
+    assert (verdict.verdict == "too few events") is few
+
+
+def test_the_minimum_is_the_goals():
+    lowered = SHIPPED.model_copy(update={"minimum_events": 12})
+    assert decide(GOOD, GOOD, GOOD, lowered, events=FEW).verdict == "pass"
+    fast = goals({"name": "a", "metric": "p99_ms", "kind": "threshold", "maximum": 10.0})
+    assert decide(GOOD, GOOD, GOOD, fast, events=FEW).verdict == "pass", "needs no label"
+
+
+def test_without_any_event_no_number_of_days_is_enough():
+    assert "no number of days" in Events(0, 900, 1).too_few(200)

@@ -54,6 +54,7 @@ def manifest(sidecar: EngineSidecar, version: int, **changes) -> Manifest:
         "simulated": False,
         "mlflow_run_id": "m",
         "flow_run_id": "f",
+        "threshold": 0.25,
     }
     return Manifest.of(sidecar, **(facts | changes))
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn import metrics as sk
 
 from model_code.errors import DataError
 from model_code.training.metrics import CALIBRATION_BINS, calibration_error, classification
@@ -25,6 +26,8 @@ def test_metrics_by_hand():
     assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
     assert found["base_rate"] == 0.5
     assert found["predicted_rate"] == pytest.approx(0.5)
+    assert found["average_precision_lift"] == pytest.approx(2 * (0.5 * 1 + 0.5 * 2 / 3))
+    assert found["mcc"] == 0.0  # one of two is right in each class
     # each probability is in its own bin
     assert found["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)
 
@@ -48,7 +51,9 @@ def test_metrics_are_finite_and_bounded(probability_B, label_B):
     label_B[:2] = 0, 1
     found = classification(label_B, probability_B)
     assert all(math.isfinite(value) for value in found.values())
-    bounded = set(found) - {"log_loss"}
+    bounded = set(found) - {"log_loss", "mcc", "average_precision_lift"}
+    assert -1 <= found["mcc"] <= 1
+    assert 0 < found["average_precision_lift"] <= 1 / label_B.mean() + 1e-9
     assert all(0 <= found[name] <= 1 for name in bounded)
     by_bins = 0.0
     for k in range(CALIBRATION_BINS):
@@ -75,3 +80,24 @@ def test_metrics_are_finite_and_bounded(probability_B, label_B):
 def test_unmeasurable_predictions_are_refused(label_B, probability_B, message):
     with pytest.raises(DataError, match=message):
         classification(label_B, probability_B)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.65, 0.95])
+def test_decisions_are_scikit_learns_at_the_threshold(threshold):
+    rng = np.random.default_rng(3)
+    probability_B = rng.uniform(size=500)
+    label_B = (rng.uniform(size=500) < probability_B).astype(np.int8)
+    decided_B = probability_B >= threshold
+    found = classification(label_B, probability_B, threshold)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(label_B, decided_B))
+    assert found["balanced_accuracy"] == pytest.approx(
+        sk.balanced_accuracy_score(label_B, decided_B)
+    )
+    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(label_B, decided_B))
+    assert found["precision"] == pytest.approx(sk.precision_score(label_B, decided_B))
+    assert found["recall"] == pytest.approx(sk.recall_score(label_B, decided_B))
+
+
+def test_precision_is_0_if_no_window_is_predicted():
+    found = classification(LABELS, PROBABILITIES, 0.95)
+    assert (found["precision"], found["recall"], found["mcc"]) == (0.0, 0.0, 0.0)
