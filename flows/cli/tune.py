@@ -40,15 +40,16 @@ def tune(
         typer.Option(
             "--search",
             "-s",
-            help="A range, training.learning_rate=1e-4..3e-3:log, or a choice, "
-            "network.hidden=64,128; repeat for several.",
-            show_default="those of --space",
+            help="A range, training.epochs=1..6, or a choice, network.hidden=64,128; repeat "
+            "for several. A range may end with :log.",
+            show_default="those of the file",
         ),
     ] = None,
     space: Annotated[
         Path | None,
         typer.Option(
-            help="YAML of such lines; --search adds to it or overrides it.", show_default="none"
+            help="YAML file of more of them; one given here overrides the file's.",
+            show_default="none",
         ),
     ] = None,
     trials: Annotated[
