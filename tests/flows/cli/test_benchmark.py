@@ -14,8 +14,10 @@ from tasks.runs import mlflow_runs
 from tests.support.benchmark import benchmark_run
 
 RANDOM = np.random.default_rng(0)
-P = RANDOM.uniform(size=400)
-LABEL = (RANDOM.uniform(size=400) < P).astype(np.int8)
+P = RANDOM.uniform(size=1000)
+LABEL = (RANDOM.uniform(size=1000) < P).astype(np.int8)
+GUESS = np.full(1000, 0.5)
+RARE = np.where(np.arange(1000) < 990, 0, LABEL)
 FAST = "goals:\n  - {name: fast, metric: p50_ms, kind: threshold, maximum: 1.5}\n"
 
 
@@ -25,13 +27,23 @@ def _wide(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def saved(tmp_path):
     medians = {"torch-fp32": 4.0, "onnxruntime-fp32": 2.0, "openvino-fp32": 1.0}
     latencies = {name: p50 * RANDOM.uniform(0.99, 1.01, 200) for name, p50 in medians.items()}
-    where = tmp_path / "benchmark"
-    where.mkdir()
-    benchmark_run(LABEL, dict.fromkeys(medians, P), latencies).save(where)
-    return where
+
+    def save(label_N=LABEL, boosting_N=GUESS):
+        where = tmp_path / "benchmark"
+        where.mkdir(exist_ok=True)
+        answers = dict.fromkeys(medians, P)
+        benchmark_run(label_N, answers, latencies, boosting_N=boosting_N).save(where)
+        return where
+
+    return save
+
+
+@pytest.fixture
+def folder(saved):
+    return saved()
 
 
 def gate(*arguments) -> str:
@@ -45,6 +57,27 @@ def test_a_folder_is_judged_by_the_shipped_goals(folder):
     assert "every answer is finite" in text
     assert "openvino-fp32 is the fastest that did not fail (no baseline)" in text
     assert gate("--replay", folder.parent) == text
+
+
+def test_the_smallest_visible_difference_is_said(folder):
+    assert "difference from gradient boosting that could have been seen: 0.0" in gate(
+        "--replay", folder
+    )
+
+
+def test_a_run_without_gradient_boosting_fails_and_says_what_to_do(saved):
+    text = gate("--replay", saved(boosting_N=None))
+    assert "missed: AUC no worse than gradient boosting" in text
+    assert "gradient boosting's predictions are not in this run: measure again" in text
+    assert "every engine failed" in text
+
+
+def test_too_few_events_are_no_fail_and_no_pass(saved):
+    text = gate("--replay", saved(label_N=RARE))
+    positives = int(RARE.sum())
+    assert f"{positives} positives and {1000 - positives} negatives" in text
+    assert "no engine could be judged: too few events (too few events)" in text
+    assert "FAIL" not in text
 
 
 def test_other_goals_give_another_verdict(folder, tmp_path):

@@ -159,7 +159,12 @@ class Market:
         """Goals that an engine of this network misses, compared with FP32 of the correct one."""
         predictors = {"torch-fp32": Served(self.network), ENGINE: Served(network)}
         run = benchmark(
-            predictors, lambda a, b: self.x_BTF[a:b], self.label_N, context(COUNT), SPEC
+            predictors,
+            lambda a, b: self.x_BTF[a:b],
+            self.label_N,
+            context(COUNT),
+            SPEC,
+            boosting_N=np.full(COUNT, 0.5),
         )
         verdict = judge_run(run, load_goals(), simulated=False)[ENGINE]
         missed = {row.name for row in verdict.rows if row.passed is False}
@@ -290,7 +295,9 @@ def measured(
         x_BTF[:, 0, 0] = np.arange(start, stop)
         return x_BTF
 
-    run = benchmark(engines, numbers, label_N, context(count), TIMED)
+    run = benchmark(
+        engines, numbers, label_N, context(count), TIMED, boosting_N=np.full(count, 0.5)
+    )
     return judge_run(run, load_goals(), simulated=False)
 
 
@@ -302,7 +309,7 @@ def verdicts() -> list[dict[str, Verdict]]:
     for seed in range(10):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(measure, "ceilings", lambda _kinds: {})
-            found.append(measured(patch, seed, engines_ms, 400))
+            found.append(measured(patch, seed, engines_ms, 600))
     return found
 
 

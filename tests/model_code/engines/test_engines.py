@@ -94,7 +94,12 @@ def test_fp32_engines_whole_and_pruned_pass_the_quality_goals_of_the_gate(folder
     p_N = answers["torch-fp32"]
     assert p_N.std() > 0.15, "identical predictions would match anything"
     label_N = (np.random.default_rng(8).uniform(size=len(p_N)) < p_N).astype(np.int8)
-    run = benchmark_run(label_N, answers, dict.fromkeys(names, np.ones(100)))
+    run = benchmark_run(
+        label_N,
+        answers,
+        dict.fromkeys(names, np.ones(100)),
+        boosting_N=np.full(len(label_N), label_N.mean()),
+    )
     verdicts = judge_run(run, load_goals(), simulated=False)
     assert verdicts.keys() >= {"onnxruntime-fp32", "onnxruntime-pruned", "openvino-pruned"}
     for name, verdict in verdicts.items():

@@ -18,6 +18,12 @@ def rare(count=50_000, share=0.004):
     return label_B, 1 / (1 + np.exp(-logit_B))
 
 
+def correlation(label_B, decided_B) -> float:
+    correct = np.float64((decided_B & (label_B == 1)).sum())
+    predicted, positives = np.float64(decided_B.sum()), np.float64(label_B.sum())
+    return float(matthews(correct, predicted, positives, float(len(label_B))))
+
+
 def test_rare_opportunities_are_found_below_one_half():
     label_B, probability_B = rare()
     threshold = choose_threshold(label_B, probability_B)
@@ -39,8 +45,7 @@ def test_no_other_threshold_is_better_and_none_as_good_is_nearer_one_half(probab
 
     def score(value: float) -> float:
         decided_B = decide(probability_B, value)
-        counts = (decided_B & (label_B == 1)).sum(), decided_B.sum(), label_B.sum()
-        return float(matthews(*(np.float64(count) for count in counts), 30.0))
+        return correlation(label_B, decided_B)
 
     values = np.unique(probability_B)
     others = [*values, *(0.5 * (values[1:] + values[:-1])), DEFAULT_THRESHOLD]
@@ -96,6 +101,6 @@ def test_matthews_correlation_is_scikit_learns():
     label_B, probability_B = rare(2000, 0.1)
     for threshold in (0.05, 0.1, 0.2):
         decided_B = decide(probability_B, threshold)
-        counts = (decided_B & (label_B == 1)).sum(), decided_B.sum(), label_B.sum()
-        found = matthews(*(np.float64(count) for count in counts), 2000.0)
-        assert found == pytest.approx(sk.matthews_corrcoef(label_B, decided_B))
+        assert correlation(label_B, decided_B) == pytest.approx(
+            sk.matthews_corrcoef(label_B, decided_B)
+        )
