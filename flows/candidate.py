@@ -1,16 +1,25 @@
 """From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
 import datetime as dt
+from collections.abc import Mapping
 
+from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
 from model_code.features.market import settled
-from model_code.settings import REFERENCE_ENGINE, NightlySpec
+from model_code.settings import (
+    BESIDE_ENGINES,
+    DESIGN,
+    REFERENCE_ENGINE,
+    ModelSpec,
+    NightlySpec,
+)
 from tasks.caching.stage import RunRef
 from tasks.nightly.baseline import baseline
 from tasks.nightly.benchmark import benchmark
 from tasks.nightly.build_engine import build_engine
+from tasks.nightly.choose_model import choose_model
 from tasks.nightly.export import export
 from tasks.nightly.features import features
 from tasks.nightly.find_leaders import find_leaders
@@ -19,12 +28,12 @@ from tasks.nightly.records import (
     BuiltEngine,
     Candidate,
     Champion,
-    ExportedNetwork,
     Judged,
     Measured,
     Plan,
     Prepared,
-    TrainedNetwork,
+    SplitWindows,
+    TrainedModel,
 )
 from tasks.nightly.report import publish_validation
 from tasks.nightly.split import split
@@ -40,20 +49,28 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         EngineError: the reference engine cannot be built.
     """
     made = prepare(run, spec, plan, plan.test_date)
-    table = made.table
-    windows = split(run, table, spec.split, plan.test_date)
-    boosting = baseline(run, table, windows, spec.training.seed)
-    network = train(run, table, windows, spec.network, spec.training)
-    exported = export(run, table, windows, network.model)
-    engines = tuple(_build(run, name, spec, network, exported) for name in spec.benchmark.measured)
+    windows = split(run, made.table, spec.split, plan.test_date)
+    boosting = baseline(run, made.table, windows, spec.training.seed)
+    trained = tuple(_train(run, made.table, windows, model, spec) for model in spec.models)
+    choice = None
+    if spec.other_models:
+        choice = choose_model(run, made.table, windows, trained, boosting)
+    chosen = choice.name if choice else spec.models[0].name
+    models = dict(zip((model.name for model in spec.models), trained, strict=True))
+    engines = tuple(
+        _build(run, name, models[chosen], _spec(spec, chosen)) for name in spec.benchmark.measured
+    )
     return Candidate(
         notes=made.notes,
         leading=made.leading,
-        table=table,
+        table=made.table,
         split=windows,
         baseline=boosting,
-        network=network,
-        exported=exported,
+        model=_spec(spec, chosen),
+        choice=choice,
+        beside=_beside(run, spec, chosen, models),
+        network=models[chosen].network,
+        exported=models[chosen].exported,
         engines=engines,
     )
 
@@ -110,16 +127,43 @@ def judge_candidate(
         candidate.baseline,
         candidate.network.threshold,
         spec.benchmark,
+        candidate.beside,
     )
     return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
 
 
+def _train(
+    run: RunRef, table: ArtifactRef, windows: SplitWindows, model: ModelSpec, spec: NightlySpec
+) -> TrainedModel:
+    """Train and export one model; every model but the first has its name in its stages' names."""
+    fit, write, name = train, export, "training"
+    if model != spec.models[0]:
+        fit = train.with_options(task_run_name=f"train {model.name}")
+        write = export.with_options(task_run_name=f"export {model.name}")
+        name = f"training {model.name}"
+    network = fit(run, table, windows, model.network, model.training, name)
+    exported = write(run, table, windows, network.model)
+    return TrainedModel(name=model.name, network=network, exported=exported)
+
+
+def _spec(spec: NightlySpec, name: str) -> ModelSpec:
+    return next(model for model in spec.models if model.name == name)
+
+
+def _beside(
+    run: RunRef, spec: NightlySpec, chosen: str, models: Mapping[str, TrainedModel]
+) -> tuple[BuiltEngine, ...]:
+    """Engines of the design's network, to be timed beside those of another candidate."""
+    if chosen == DESIGN.name or DESIGN.name not in models:
+        return ()
+    return tuple(
+        _build(run, name, models[DESIGN.name], _spec(spec, DESIGN.name), prefix=f"{DESIGN.name} ")
+        for name in BESIDE_ENGINES
+    )
+
+
 def _build(
-    run: RunRef,
-    name: str,
-    spec: NightlySpec,
-    network: TrainedNetwork,
-    exported: ExportedNetwork,
+    run: RunRef, name: str, model: TrainedModel, spec: ModelSpec, *, prefix: str = ""
 ) -> BuiltEngine:
     """Build one engine; if that fails, the run continues with the others and reports it.
 
@@ -127,11 +171,18 @@ def _build(
         EngineError: it is the reference engine.
     """
     reason = ENGINES[name].availability() or unsuitable(name, spec.network)
+    network, exported = model.network, model.exported
+    build = build_engine
+    if prefix:
+        build = build_engine.with_options(task_run_name=f"build {prefix}{name}")
     try:
-        return build_engine(run, name, network.model, exported, network.threshold, reason)
+        return build(run, name, network.model, exported, network.threshold, reason, prefix)
     except EngineError as error:
         if name == REFERENCE_ENGINE:
             raise
         return BuiltEngine(
-            name=name, folder=None, unavailable=f"not built: {error.what}", mlflow_run_id=None
+            name=prefix + name,
+            folder=None,
+            unavailable=f"not built: {error.what}",
+            mlflow_run_id=None,
         )

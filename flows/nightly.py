@@ -62,8 +62,8 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 candidate.network.threshold,
                 measured,
                 judged,
-                spec.network,
-                spec.training,
+                candidate.model.network,
+                candidate.model.training,
             )
             requests = record_requests(
                 run,

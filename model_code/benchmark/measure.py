@@ -13,7 +13,13 @@ from scipy.special import softmax
 from model_code import machine
 from model_code.benchmark.ceiling import ceilings
 from model_code.benchmark.regression import Regression, compare
-from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts, EngineRow
+from model_code.benchmark.result import (
+    BenchmarkResult,
+    BenchmarkRun,
+    BesideRow,
+    EngineFacts,
+    EngineRow,
+)
 from model_code.benchmark.significance import Paired, latency_intervals, paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import Progress, Timings, drift, take_turns
@@ -42,6 +48,8 @@ def benchmark(
     threshold: float = DEFAULT_THRESHOLD,
     own_thresholds: Mapping[str, float] | None = None,
     boosting_N: NDArray[np.float64] | None = None,
+    beside: Mapping[str, Predictor] | None = None,
+    windows_of: Mapping[str, Windows] | None = None,
     progress: Progress | None = None,
 ) -> BenchmarkRun:
     """Measure latency, throughput and predictions of all engines, interleaved.
@@ -58,6 +66,8 @@ def benchmark(
         threshold: see `BenchmarkResult`.
         own_thresholds: see `BenchmarkResult`.
         boosting_N: gradient boosting's probabilities of class 1, for the gate.
+        beside: engines of another model, timed in the same turns; their answers are not used.
+        windows_of: windows of engines that see other features of the same rows.
         progress: called with (what, done, of).
 
     Raises:
@@ -75,9 +85,10 @@ def benchmark(
             remedy="fit the baseline again on this split: tickline nightly --refresh",
         )
     report = progress or (lambda _what, _done, _of: None)
-    known = {name: (facts or {}).get(name, EngineFacts()) for name in predictors}
+    timed = {**predictors, **(beside or {})}
+    known = {name: (facts or {}).get(name, EngineFacts()) for name in timed}
     before = machine.facts()
-    probability_N = _predict_all(predictors, windows, count, report)
+    probability_N = _predict_all(predictors, windows, windows_of or {}, count, report)
     if bad := int((~np.isfinite(probability_N[REFERENCE_ENGINE])).sum()):
         raise EngineError(
             f"{REFERENCE_ENGINE} outputs NaN or infinity on {bad} of {count} windows: nothing to "
@@ -89,10 +100,16 @@ def benchmark(
     batches = {size: _repeated(windows, count, size) for size in spec.batches}
     kinds = [(fact.device, fact.precision) for fact in known.values()]
     peak = ceilings(kinds)
-    timings = take_turns(predictors, singles, batches, spec, report)
+    timings = take_turns(timed, singles, batches, spec, report)
     peak = {name: max(rate, peak.get(name, 0.0)) for name, rate in ceilings(kinds).items()}
     alone = {
-        name: _dependence(predictors[name], singles, probability_N[name][chosen])
+        name: _dependence(
+            predictors[name],
+            [windows_of[name](i, i + 1).copy() for i in chosen]
+            if windows_of and name in windows_of
+            else singles,
+            probability_N[name][chosen],
+        )
         for name in predictors
     }
     reference_N = probability_N[REFERENCE_ENGINE]
@@ -103,7 +120,7 @@ def benchmark(
             name,
             known[name],
             timings,
-            peak.get(f"{known[name].device} {known[name].precision}"),
+            _peak(peak, known[name]),
             alone[name],
             compare(
                 label_N,
@@ -132,6 +149,10 @@ def benchmark(
         requests=len(timings.round_R),
         open_loop_hz=spec.open_loop_hz,
         ceilings=peak,
+        beside=tuple(
+            beside_row(name, known[name], timings, _peak(peak, known[name]))
+            for name in beside or {}
+        ),
         machine=before | after | {name: metadata.version(name) for name in LIBRARIES},
         simulated=simulated,
         threshold=threshold,
@@ -142,7 +163,7 @@ def benchmark(
         label_N,
         context,
         timings.round_R,
-        timings.latency_ms_R,
+        {name: timings.latency_ms_R[name] for name in predictors},
         probability_N,
         boosting_N,
     )
@@ -196,15 +217,36 @@ def row(
     )
 
 
+def beside_row(name: str, facts: EngineFacts, timings: Timings, peak: float | None) -> BesideRow:
+    """Summarise the latency of one engine of another model; arguments as for `row`."""
+    latency_ms_R = timings.latency_ms_R[name]
+    return BesideRow(
+        engine=name,
+        mean_ms=float(latency_ms_R.mean()),
+        **{key: float(np.quantile(latency_ms_R, share)) for key, share in LATENCIES.items()},
+        interval=latency_intervals(latency_ms_R, timings.round_R).get("p50_ms"),
+        floor_ms=1e3 * facts.flops / peak if facts.flops and peak else None,
+    )
+
+
+def _peak(ceilings: Mapping[str, float], facts: EngineFacts) -> float | None:
+    return ceilings.get(f"{facts.device} {facts.precision}")
+
+
 def _predict_all(
-    predictors: Mapping[str, Predictor], windows: Windows, count: int, report: Progress
+    predictors: Mapping[str, Predictor],
+    windows: Windows,
+    windows_of: Mapping[str, Windows],
+    count: int,
+    report: Progress,
 ) -> dict[str, NDArray[np.float64]]:
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
     for start in range(0, count, MAX_BATCH_SIZE):
         stop = min(start + MAX_BATCH_SIZE, count)
         x_BTF = windows(start, stop)
         for name, predictor in predictors.items():
-            logits_BC = predictor.predict(x_BTF)
+            own = windows_of.get(name)
+            logits_BC = predictor.predict(own(start, stop) if own else x_BTF)
             if logits_BC.shape != (len(x_BTF), CLASS_COUNT):
                 raise EngineError(f"engine {name} returns {logits_BC.shape}, expected (batch, 2)")
             found[name].append(probability(logits_BC))

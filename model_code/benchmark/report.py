@@ -10,11 +10,12 @@ import jinja2
 from model_code.artifacts import atomic_file
 from model_code.benchmark import plots
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
-from model_code.benchmark.significance import LATENCY_METRICS, Paired
+from model_code.benchmark.significance import LATENCY_METRICS, Interval, Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
 
 NONE = "–"
+DESIGNS = " of the design's network"
 SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
 
 
@@ -46,11 +47,13 @@ def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
 
 def chosen_line(result: BenchmarkResult, engine: str) -> str:
     """The benchmark's last line: the engine, its speed-up, its share of the arithmetic floor."""
-    row, speedup = result.row(engine), result.speedup(engine)
+    row, speedup, whose = result.row(engine), result.speedup_over_design(engine), DESIGNS
+    if speedup is None:
+        speedup, whose = result.speedup(engine), ""
     fraction = row.floor_fraction if row else None
     share = NONE if fraction is None else f"{100 * fraction:.0f}%"
     return (
-        f"chosen {engine}: {speedup or float('nan'):.1f}x {REFERENCE_ENGINE} at batch 1, "
+        f"chosen {engine}: {speedup or float('nan'):.1f}x {REFERENCE_ENGINE}{whose} at batch 1, "
         f"{share} of the arithmetic floor"
     )
 
@@ -120,6 +123,19 @@ def _latency(result: BenchmarkResult) -> Sheet:
             _number(row.floor_fraction, "{:.0%}"),
         )
         for row in result.rows
+    ) + tuple(
+        (
+            beside.engine,
+            f"{beside.p50_ms:.2f}",
+            NONE if beside.interval is None else _range(beside.interval),
+            f"{beside.p90_ms:.2f}",
+            f"{beside.p99_ms:.2f}",
+            f"{beside.p999_ms:.2f}",
+            f"{beside.mean_ms:.2f}",
+            _ratio(result, beside.p50_ms),
+            _number(beside.floor_fraction, "{:.0%}"),
+        )
+        for beside in result.beside
     )
     columns = ("engine", "p50", "95% CI", "p90", "p99", "p99.9", "mean", "ratio", "floor")
     ceilings = "; ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.ceilings.items())
@@ -310,7 +326,16 @@ def _text(value: object) -> str:
 
 def _between(row: EngineRow, metric: str) -> str:
     interval = row.intervals.get(metric)
-    return NONE if interval is None else f"{interval.low:.2f}–{interval.high:.2f}"
+    return NONE if interval is None else _range(interval)
+
+
+def _range(interval: Interval) -> str:
+    return f"{interval.low:.2f}–{interval.high:.2f}"
+
+
+def _ratio(result: BenchmarkResult, p50_ms: float) -> str:
+    reference = result.row(REFERENCE_ENGINE)
+    return NONE if reference is None else f"{reference.p50_ms / p50_ms:.2f}x"
 
 
 def _difference(value: float | None) -> str:

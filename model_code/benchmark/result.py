@@ -17,7 +17,7 @@ from model_code.benchmark.regression import Regression
 from model_code.benchmark.significance import Interval, Paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import STABLE_WITHIN
-from model_code.settings import BOOSTING_ROW, REFERENCE_ENGINE
+from model_code.settings import BOOSTING_ROW, DESIGN, REFERENCE_ENGINE
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 
@@ -119,6 +119,29 @@ class EngineRow(_Frozen):
         )
 
 
+class BesideRow(_Frozen):
+    """An engine of another model, timed in the same turns; its answers are not judged.
+
+    Attributes:
+        engine: name, after the model's: "design torch-fp32".
+        floor_ms: time of its arithmetic at this run's ceiling; None if unknown.
+    """
+
+    engine: str
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    mean_ms: float
+    interval: Interval | None
+    floor_ms: float | None
+
+    @property
+    def floor_fraction(self) -> float | None:
+        """Share of the arithmetic floor that the median reaches; 1 is the physical limit."""
+        return None if self.floor_ms is None else self.floor_ms / self.p50_ms
+
+
 class LoadRow(_Frozen):
     """The server under one kind of load; latencies in milliseconds at the client.
 
@@ -164,6 +187,7 @@ class BenchmarkResult(_Frozen):
         open_loop_hz: arrival rate of the open loop.
         ceilings: highest FLOP/s of a large matrix product by "device precision", in this run.
         served: measurements through the server; None if none was used.
+        beside: engines of the design's network, timed in the same turns.
         machine: processor, cores, load, library versions.
         simulated: the windows are from a simulated market.
         threshold: probability from which a window counts as class 1, chosen on the validation
@@ -178,6 +202,7 @@ class BenchmarkResult(_Frozen):
     open_loop_hz: float
     ceilings: dict[str, float]
     served: Served | None = None
+    beside: tuple[BesideRow, ...] = ()
     machine: dict[str, str]
     simulated: bool = False
     threshold: float = DEFAULT_THRESHOLD
@@ -195,6 +220,13 @@ class BenchmarkResult(_Frozen):
         """Speed-up over eager FP32 at batch 1, from the medians of the same run."""
         row, reference = self.row(engine), self.row(REFERENCE_ENGINE)
         return reference.p50_ms / row.p50_ms if row and reference else None
+
+    def speedup_over_design(self, engine: str) -> float | None:
+        """Speed-up over eager FP32 of the design's network; None if it was not timed beside."""
+        row = self.row(engine)
+        name = f"{DESIGN.name} {REFERENCE_ENGINE}"
+        design = next((beside for beside in self.beside if beside.engine == name), None)
+        return design.p50_ms / row.p50_ms if row and design else None
 
 
 @dataclass(frozen=True)

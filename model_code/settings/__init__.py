@@ -1,6 +1,7 @@
 """One definition of each constant, specification and machine setting."""
 
 from model_code.settings.contract import (
+    BESIDE_ENGINES,
     BOOSTING_ROW,
     CHALLENGER_ALIAS,
     CHALLENGER_SIMULATED_ALIAS,
@@ -29,6 +30,7 @@ from model_code.settings.environment import (
 )
 from model_code.settings.presets import PRESETS
 from model_code.settings.specs import (
+    DESIGN,
     AnyNetworkSpec,
     Batches,
     BenchmarkSpec,
@@ -40,6 +42,7 @@ from model_code.settings.specs import (
     LabelName,
     Leaders,
     MlpSpec,
+    ModelSpec,
     Names,
     NetworkSpec,
     NightlySpec,
@@ -56,12 +59,14 @@ from model_code.settings.specs import (
 )
 
 __all__ = [
+    "BESIDE_ENGINES",
     "BOOSTING_ROW",
     "CHALLENGER_ALIAS",
     "CHALLENGER_SIMULATED_ALIAS",
     "CHAMPION_ALIAS",
     "CHAMPION_ROW",
     "CLASS_COUNT",
+    "DESIGN",
     "ENGINE_NAMES",
     "FEATURE_COUNT",
     "INPUT_NAME",
@@ -90,6 +95,7 @@ __all__ = [
     "LabelName",
     "Leaders",
     "MlpSpec",
+    "ModelSpec",
     "Names",
     "NetworkSpec",
     "NightlySpec",

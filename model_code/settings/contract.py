@@ -33,6 +33,8 @@ ENGINE_NAMES = (
 REFERENCE_ENGINE = "torch-fp32"
 # torch-compile takes minutes to compile and cannot be staged: only `tickline bench` measures it
 NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
+# of the design's network, timed beside another model's engines: eager FP32 and its fastest on a CPU
+BESIDE_ENGINES = ("torch-fp32", "openvino-bf16")
 TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table
 CHAMPION_ROW = "champion"  # the serving model, measured with the engines
 BOOSTING_ROW = "gradient boosting"  # the baseline, whose predictions are compared with the engines'

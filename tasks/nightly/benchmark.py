@@ -15,17 +15,16 @@ from rich.progress import Progress, TaskID
 from infra.triton.benchmark_row import ServedEngine, served
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import measure
+from model_code.benchmark.context import window_context
 from model_code.benchmark.memory import peak_mib
 from model_code.benchmark.report import publish
 from model_code.benchmark.result import BenchmarkRun, EngineFacts
-from model_code.benchmark.slices import WindowContext
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Engine, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
 from model_code.features.dataset import FeatureTable
-from model_code.features.definition import names
 from model_code.features.split import Split
 from model_code.features.windows import gather
 from model_code.settings import (
@@ -56,11 +55,12 @@ def benchmark(
     baseline: Baseline,
     threshold: float,
     spec: BenchmarkSpec,
+    beside: tuple[BuiltEngine, ...] = (),
 ) -> Measured:
     """Measure every built engine and the champion, interleaved, on the newest day's windows.
 
     Decisions of the engines are judged at the network's `threshold`, those of the champion and of
-    gradient boosting at their own.
+    gradient boosting at their own. Engines of another model (`beside`) are timed only.
     """
     rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
     label_N = np.asarray(rows.label_N[ends])
@@ -71,7 +71,12 @@ def benchmark(
     batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
     folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
     predictors, facts = _load(folders, champion, batch_BTF)
-    unavailable = {found.name: found.unavailable for found in engines if found.unavailable}
+    others, other_facts = _load(
+        {engine.name: engine.folder.open() for engine in beside if engine.folder}, None, batch_BTF
+    )
+    unavailable = {
+        found.name: found.unavailable for found in (*engines, *beside) if found.unavailable
+    }
     with ExitStack() as stack:
         server: ServedEngine | str = "excluded by the spec"
         if spec.served:
@@ -87,15 +92,16 @@ def benchmark(
             predictors,
             windows,
             label_N,
-            _context(rows, ends),
+            window_context(rows, ends),
             spec,
-            facts=facts,
+            facts=facts | other_facts,
             unavailable=unavailable,
             simulated=rows.meta.simulated,
             threshold=threshold,
             own_thresholds={BOOSTING_ROW: baseline.threshold}
             | ({CHAMPION_ROW: champion.threshold} if champion else {}),
             boosting_N=np.load(baseline.probability.open()),
+            beside=others,
             progress=stack.enter_context(_progress("benchmark")),
         )
         if not isinstance(server, str):
@@ -149,17 +155,6 @@ def _load(
 
 def _version(champion: Champion | None) -> str:
     return f"version {champion.version}" if champion else ""
-
-
-def _context(rows: FeatureTable, ends: NDArray[np.int64]) -> WindowContext:
-    symbols = np.array(rows.meta.symbols)
-    volatility = names(rows.meta.spec.chosen_set).index("volatility")  # every set has it
-    return WindowContext(
-        timestamp_ns_N=np.asarray(rows.timestamp_N[ends]),
-        symbol_N=symbols[rows.symbol_N[ends]],
-        spread_N=np.asarray(rows.spread_bps_N[ends]),
-        volatility_N=np.asarray(rows.features_NF[ends, volatility]),
-    )
 
 
 @contextmanager

@@ -19,8 +19,11 @@ def build_engine(
     exported: ExportedNetwork,
     threshold: float,
     reason: str | None,
+    prefix: str = "",
 ) -> BuiltEngine:
     """Build one engine with its sidecar, or record why this machine cannot.
+
+    `prefix` tells the engine of another model from the candidate's, in the tables and in MLflow.
 
     `reason` is an argument, so it is part of the cache key. Once a missing driver or compiler is
     installed, the old result no longer matches.
@@ -28,7 +31,7 @@ def build_engine(
     engine = ENGINES[name]
     if reason is not None:
         get_run_logger().info("%s is unavailable: %s", name, reason)
-        return BuiltEngine(name=name, folder=None, unavailable=reason, mlflow_run_id=None)
+        return BuiltEngine(name=prefix + name, folder=None, unavailable=reason, mlflow_run_id=None)
     source = EngineSource(
         model=model.open(),
         onnx=exported.onnx.open(),
@@ -42,7 +45,9 @@ def build_engine(
         out = scratch / name
         sidecar = engine.build(source, out)
         # after the build: a failed build must not leave an open run
-        run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
+        run_id = mlflow_runs.nested(
+            mlflow, run.settings, run.mlflow_run_id, f"engine {prefix}{name}"
+        )
         mlflow.log_artifacts(run_id, str(out), "engine")
         folder = run.store.put(out)
     mlflow_runs.log_params(mlflow, run_id, _engine_params(sidecar))
@@ -52,7 +57,7 @@ def build_engine(
         {"build_seconds": sidecar.build_seconds, "parity_error": sidecar.parity_error},
     )
     mlflow.set_terminated(run_id)
-    return BuiltEngine(name=name, folder=folder, unavailable=None, mlflow_run_id=run_id)
+    return BuiltEngine(name=prefix + name, folder=folder, unavailable=None, mlflow_run_id=run_id)
 
 
 def _engine_params(sidecar: EngineSidecar) -> dict[str, str]:

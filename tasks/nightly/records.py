@@ -5,10 +5,11 @@ import datetime as dt
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, hash_bytes
+from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.verdict import Verdict
 from model_code.features.leaders import LeadTable
 from model_code.market.coverage import DaySpan
-from model_code.settings import Leaders, ProfileName
+from model_code.settings import Leaders, ModelSpec, ProfileName
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 THRESHOLD_TAG = "threshold"  # of a model version
@@ -185,6 +186,7 @@ class TrainedNetwork(Record):
     Attributes:
         threshold: probability from which a window counts as class 1, chosen on the validation
             windows (`training.threshold`).
+        seconds: of training, in this run.
     """
 
     model: ArtifactRef
@@ -195,6 +197,7 @@ class TrainedNetwork(Record):
     resumed_from: int | None
     mlflow_run_id: str
     threshold: float
+    seconds: float = 0.0
 
 
 class ExportedNetwork(Record):
@@ -214,6 +217,33 @@ class ExportedNetwork(Record):
     onnx_error: float
     onnx_trees: ArtifactRef | None = None
     onnx_trees_error: float | None = None
+
+    @property
+    def runtime_graph(self) -> ArtifactRef:
+        """What ONNX Runtime answers from."""
+        return self.onnx_trees or self.onnx
+
+
+class TrainedModel(Record):
+    """One model of the night, trained and exported."""
+
+    name: str
+    network: TrainedNetwork
+    exported: ExportedNetwork
+
+
+class ChosenModel(Record):
+    """The model that is built, measured and judged.
+
+    Attributes:
+        name: of the model.
+        comparison: all models of the night side by side.
+        folder: tables and picture.
+    """
+
+    name: str
+    comparison: Comparison
+    folder: ArtifactRef
 
 
 class BuiltEngine(Record):
@@ -293,6 +323,10 @@ class Candidate(Record):
         notes: about the ticks, for the night's summary.
         leading: which other instruments each instrument looks at.
         baseline: gradient boosting on the same windows.
+        model: the chosen model's specification.
+        choice: the models side by side; None if there was only one.
+        beside: engines of the design's network, timed beside the candidate's; none if it is the
+            candidate.
     """
 
     notes: tuple[str, ...]
@@ -300,6 +334,9 @@ class Candidate(Record):
     table: ArtifactRef
     split: SplitWindows
     baseline: Baseline
+    model: ModelSpec
+    choice: ChosenModel | None = None
+    beside: tuple[BuiltEngine, ...] = ()
     network: TrainedNetwork
     exported: ExportedNetwork
     engines: tuple[BuiltEngine, ...]

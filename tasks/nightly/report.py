@@ -91,6 +91,8 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     )
     mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
     mlflow.log_artifacts(run_id, result.measured.folder.path, "benchmark")
+    if result.candidate.choice:
+        mlflow.log_artifacts(run_id, result.candidate.choice.folder.path, "models")
     mlflow.log_text(run_id, verdict.markdown(), "gate/verdict.md")
     mlflow.log_text(run_id, judged.verdict_json, "gate/verdict.json")
     mlflow.log_dict(run_id, result.candidate.split.summary, "split.json")

@@ -1,6 +1,7 @@
 """Stage `train`: train the network, resuming after the last finished epoch."""
 
 from dataclasses import asdict
+from time import perf_counter
 
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import plots
@@ -27,10 +28,14 @@ def train(
     split: SplitWindows,
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
+    name: str = "training",
 ) -> TrainedNetwork:
-    """Train the network; after an interruption, resume from the last finished epoch."""
+    """Train the network; after an interruption, resume from the last finished epoch.
+
+    `name` is the MLflow run's.
+    """
     mlflow = mlflow_runs.client(run.settings)
-    run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "training")
+    run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, name)
     mlflow_runs.log_params(
         mlflow, run_id, mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
     )
@@ -57,6 +62,7 @@ def train(
     if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    started = perf_counter()
     with system_metrics(run.settings.tracking_uri, run_id):
         result = loop.train(
             rows.features_NF,
@@ -69,6 +75,7 @@ def train(
             on_epoch=log_epoch,
             progress=True,
         )
+    seconds = perf_counter() - started
     # the process may have been killed between an epoch's checkpoint and its metrics
     logged = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
     for epoch in result.history:
@@ -116,4 +123,5 @@ def train(
         resumed_from=result.resumed_from,
         mlflow_run_id=run_id,
         threshold=threshold,
+        seconds=seconds,
     )

@@ -1,0 +1,116 @@
+"""Stage `choose model`: the night's models side by side; the best goes on.
+
+Shapes: B windows, T = 64 steps, F = 16 features.
+"""
+
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.artifacts import ArtifactRef
+from model_code.benchmark.comparison import Comparison, Windows, compare
+from model_code.benchmark.context import window_context
+from model_code.benchmark.frontier import draw_frontier
+from model_code.benchmark.measure import probability
+from model_code.benchmark.timing import settle, turns
+from model_code.engines.onnxruntime_engine import open_graph
+from model_code.engines.packaged import physical_cores
+from model_code.engines.protocol import Predictor
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.features.windows import gather, spread
+from model_code.settings import MAX_BATCH_SIZE
+from tasks.caching.stage import RunRef, console, stage
+from tasks.nightly.records import Baseline, ChosenModel, SplitWindows, TrainedModel
+from tasks.runs import mlflow_runs
+
+ROUNDS, REQUESTS = 20, 20  # of single windows
+SINGLES = 64
+
+
+@stage("choose model")
+def choose_model(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    models: tuple[TrainedModel, ...],
+    baseline: Baseline,
+) -> ChosenModel:
+    """Compare the models on validation and test windows; choose by the validation windows."""
+    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    predictors: dict[str, Predictor] = {
+        model.name: open_graph(model.exported.runtime_graph.open(), physical_cores())
+        for model in models
+    }
+    singles = [
+        gather(rows.features_NF, parts.test_ends[i : i + 1])
+        for i in spread(np.arange(len(parts.test_ends)), SINGLES)
+    ]
+    p50_ms = _medians(predictors, singles)
+    validation, test = (
+        _windows(rows, ends, predictors) for ends in (parts.validation_ends, parts.test_ends)
+    )
+    comparison = compare(
+        validation,
+        test,
+        boosting_B=np.load(baseline.probability.open()),
+        boosting=baseline.metrics,
+        thresholds={model.name: model.network.threshold for model in models},
+        p50_ms=p50_ms,
+        seconds={model.name: model.network.seconds for model in models},
+    )
+    _log(run, models, comparison)
+    console.print(f"            {comparison.reason}")
+    with run.store.scratch() as scratch:
+        folder = scratch / "models"
+        folder.mkdir()
+        (folder / "models.json").write_text(comparison.model_dump_json(indent=2) + "\n")
+        (folder / "models.md").write_text(comparison.markdown())
+        draw_frontier(comparison, folder / "frontier.png")
+        stored = run.store.put(folder)
+    return ChosenModel(name=comparison.chosen, comparison=comparison, folder=stored)
+
+
+def _windows(
+    rows: FeatureTable, ends_B: NDArray[np.int64], predictors: dict[str, Predictor]
+) -> Windows:
+    parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
+    for start in range(0, len(ends_B), MAX_BATCH_SIZE):
+        x_BTF = gather(rows.features_NF, ends_B[start : start + MAX_BATCH_SIZE])
+        for name, predictor in predictors.items():
+            parts[name].append(probability(predictor.predict(x_BTF)))
+    return Windows(
+        label_B=np.asarray(rows.label_N[ends_B]),
+        context=window_context(rows, ends_B),
+        probability_B={name: np.concatenate(found) for name, found in parts.items()},
+    )
+
+
+def _medians(
+    predictors: dict[str, Predictor], singles: list[NDArray[np.float32]]
+) -> dict[str, float]:
+    """Median latency (ms) of a single window, models in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in predictors}
+    for turn in range(ROUNDS):
+        for name in turns(list(predictors), turn):
+            predict = predictors[name].predict
+            settle(predict, singles)
+            for call in range(REQUESTS):
+                started = perf_counter()
+                predict(singles[call % len(singles)])
+                taken[name].append(1e3 * (perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def _log(run: RunRef, models: tuple[TrainedModel, ...], comparison: Comparison) -> None:
+    """Log each model's figures to its training run, with equal names, so MLflow can compare."""
+    mlflow = mlflow_runs.client(run.settings)
+    rows = {row.name: row for row in comparison.rows}
+    for model in models:
+        figures = rows[model.name].model_dump(exclude={"name", "behind", "ahead", "seconds"})
+        mlflow_runs.log_metrics(
+            mlflow,
+            model.network.mlflow_run_id,
+            {f"test_{key}" if "validation" not in key else key: v for key, v in figures.items()},
+        )
