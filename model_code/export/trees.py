@@ -62,7 +62,7 @@ class _NativeForm(nn.Module):
             self.mlp, weight = copy.deepcopy(model.mlp), model.spec.weight
             with torch.no_grad():
                 for member in self.mlp.members:
-                    for parameter in member[-1].parameters():
+                    for parameter in list(member.children())[-1].parameters():
                         parameter.mul_(weight)
         self.attributes = _attributes(model.trees, 1.0 - weight)
 
@@ -112,7 +112,7 @@ def _attributes(trees: TreeEnsemble, factor: float) -> dict[str, Any]:
     tree_L, node_L = np.nonzero(leaf_KP)
 
     def at_inner(table_KP: np.ndarray) -> list[Any]:
-        return np.where(inner_N, table_KP[used_KP], 0).tolist()
+        return list(np.where(inner_N, table_KP[used_KP], 0).tolist())
 
     return {
         "nodes_treeids": tree_N.tolist(),

@@ -9,6 +9,7 @@ from model_code.models import boosting, network
 from model_code.models.summaries import COUNT, summaries
 from model_code.settings import BoostingSpec, TrainingSpec, TreesSpec
 from model_code.training.loop import train
+from model_code.training.run import EpochMetrics
 
 
 @pytest.fixture(scope="module", name="table")
@@ -83,7 +84,8 @@ def test_centred_thresholds_change_no_training_windows_path():
 def test_boosting_is_trained_in_one_step_to_the_baselines_figures(table, tmp_path):
     features_NF, labels_N, ends = table
     parts = ends[:2000], ends[2100:2900]
-    spec, epochs = BoostingSpec(trees=TreesSpec(max_iter=30)), []
+    spec = BoostingSpec(trees=TreesSpec(max_iter=30))
+    epochs: list[EpochMetrics] = []
 
     def fit():
         return train(

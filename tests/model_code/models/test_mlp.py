@@ -122,6 +122,7 @@ def test_members_logits_are_averaged_and_their_losses_are_their_own(x_BTF: np.nd
     for joint, own in zip(
         model.members[1].parameters(), each[1].members[0].parameters(), strict=True
     ):
+        assert joint.grad is not None
         torch.testing.assert_close(joint.grad * 3, own.grad, rtol=1e-4, atol=1e-6)
 
 
