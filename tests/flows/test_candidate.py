@@ -211,6 +211,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
             "leaders (measured): A at B",
         ),
         leading=LEADING,
+        model=SPEC.models[0],
         table=TABLE,
         split=SPLIT,
         baseline=BASELINE,
