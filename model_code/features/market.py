@@ -9,7 +9,7 @@ from model_code.settings import FeatureSpec, ProfileName
 def settled(
     spec: FeatureSpec, profiles: Collection[ProfileName], symbols: Collection[str]
 ) -> tuple[FeatureSpec, str]:
-    """The specification with feature set and label named, and why, for the reader.
+    """The specification with feature set and label named, and a note if the market chose them.
 
     FX quoted on several venues is judged by crossings of the venues: a single venue's indicative
     spread leaves no round trip within milliseconds. Everything else is judged by round trips, with
@@ -26,7 +26,6 @@ def settled(
         "label": spec.label or ("cross-venue" if several else spec.chosen_label),
     }
     found = spec.model_copy(update=chosen)
-    if found == spec:
+    if not several or found == spec:
         return found, ""
-    why = "FX on several venues" if several else "the default"
-    return found, f"features {found.feature_set}, label {found.label} ({why})"
+    return found, f"features {found.feature_set}, label {found.label}: FX on several venues"

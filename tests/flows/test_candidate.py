@@ -10,15 +10,25 @@ import pytest
 
 from flows import candidate
 from model_code.artifacts import ArtifactRef
+from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
 from model_code.errors import DataError, EngineError
-from model_code.settings import BenchmarkSpec, NightlySpec, TrainingSpec
+from model_code.settings import (
+    DESIGN,
+    BenchmarkSpec,
+    BlendSpec,
+    MlpSpec,
+    ModelSpec,
+    NightlySpec,
+    TrainingSpec,
+)
 from tasks.nightly.records import (
     Baseline,
     BuiltEngine,
     Candidate,
     Champion,
+    ChosenModel,
     CleanDay,
     ExportedNetwork,
     Judged,
@@ -34,6 +44,7 @@ from tasks.nightly.records import (
 RUN: Any = object()
 ENGINES_ASKED = ("onnxruntime-fp32", "openvino-fp32")
 SPEC = NightlySpec(
+    network=BlendSpec(),
     training=TrainingSpec(seed=5),
     benchmark=BenchmarkSpec(engines=ENGINES_ASKED, pin="openvino-fp32"),
 )
@@ -103,6 +114,10 @@ EXPORTED = ExportedNetwork(
     torchscript_error=0.0,
     onnx_error=0.0,
 )
+COMPARISON = Comparison(
+    rows=(), boosting={}, windows=1, base_rate=0.5, chosen="mlp", reason="the best"
+)
+CHOICE = ChosenModel(name="mlp", comparison=COMPARISON, folder=file("models"))
 MEASURED = Measured(folder=file("benchmark"), champion_version="4")
 JUDGED = Judged(engine="openvino-fp32", reason="", verdict_json="{}", verdicts={})
 Inputs = dict[str, Any]
@@ -125,6 +140,7 @@ class Stages:
             "baseline": lambda _: BASELINE,
             "train": lambda _: NETWORK,
             "export": lambda _: EXPORTED,
+            "choose_model": lambda _: CHOICE,
             "build_engine": self._build_engine,
             "benchmark": lambda _: MEASURED,
             "gate": lambda _: JUDGED,
@@ -155,7 +171,7 @@ class Stages:
     def _build_engine(self, inputs: Inputs) -> BuiltEngine:
         if inputs["name"] in self.broken_engines:
             raise EngineError("the graph is refused", where="model.onnx")
-        return engine(inputs["name"])
+        return engine(inputs.get("prefix", "") + inputs["name"])
 
 
 @pytest.fixture
@@ -167,6 +183,9 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
     made = candidate.build_candidate(RUN, SPEC, PLAN)
     both: Inputs = {"run": RUN, "table": TABLE, "split": SPLIT}
     days = tuple(validated(day) for day in PLAN.days)
+    wanted = SPEC.features.model_copy(
+        update={"feature_set": "paired", "label": "executable-roundtrip"}
+    )
     assert stages.inputs == {
         "validate": [{"run": RUN, "source": day, "spec": SPEC.validation} for day in PLAN.days],
         "publish_validation": [{"run": RUN, "plan": PLAN, "days": days}],
@@ -174,7 +193,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
             {
                 "run": RUN,
                 "days": tuple(clean(day) for day in PLAN.days),
-                "spec": SPEC.features,
+                "spec": wanted,
                 "test_date": dt.date(2024, 8, 9),
             }
         ],
@@ -182,7 +201,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
             {
                 "run": RUN,
                 "days": tuple(clean(day) for day in PLAN.days),
-                "spec": SPEC.features,
+                "spec": wanted,
                 "leaders": LEADING.leaders,
                 "simulated": True,
             }
@@ -191,7 +210,10 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
             {"run": RUN, "table": TABLE, "spec": SPEC.split, "test_date": dt.date(2024, 8, 9)}
         ],
         "baseline": [both | {"seed": 5}],
-        "train": [both | {"network_spec": SPEC.network, "training_spec": SPEC.training}],
+        "train": [
+            both
+            | {"network_spec": SPEC.network, "training_spec": SPEC.training, "name": "training"}
+        ],
         "export": [both | {"model": NETWORK.model}],
         "build_engine": [
             {
@@ -201,6 +223,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
                 "exported": EXPORTED,
                 "threshold": 0.3,
                 "reason": ENGINES[name].availability(),
+                "prefix": "",
             }
             for name in ("torch-fp32", *ENGINES_ASKED)
         ],
@@ -219,6 +242,38 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
         exported=EXPORTED,
         engines=tuple(engine(name) for name in ("torch-fp32", *ENGINES_ASKED)),
     )
+
+
+def test_the_chosen_of_several_models_is_built_and_the_design_is_timed_beside_it(
+    stages: Stages,
+) -> None:
+    several = SPEC.model_copy(
+        update={"other_models": (ModelSpec(name="mlp", network=MlpSpec()), DESIGN)}
+    )
+    made = candidate.build_candidate(RUN, several, PLAN)
+    assert [inputs["name"] for inputs in stages.inputs["train"]] == [
+        "training",
+        "training mlp",
+        "training design",
+    ]
+    (compared,) = stages.inputs["choose_model"]
+    assert [model.name for model in compared["models"]] == ["blend", "mlp", "design"]
+    assert made.model.name == "mlp"
+    assert made.choice == CHOICE
+    assert [built.name for built in made.engines] == ["torch-fp32", *ENGINES_ASKED]
+    assert [built.name for built in made.beside] == ["design torch-fp32", "design openvino-bf16"]
+    assert {"task_run_name": "train design"} in stages.options
+
+
+def test_the_design_is_not_timed_beside_itself(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = SPEC.model_copy(update={"other_models": (DESIGN,)})
+    chosen = CHOICE.model_copy(update={"name": "design"})
+    monkeypatch.setattr(candidate, "choose_model", lambda *_: chosen)
+    made = candidate.build_candidate(RUN, several, PLAN)
+    assert made.model == DESIGN
+    assert made.beside == ()
 
 
 @pytest.mark.parametrize("measure_again", [False, True])
@@ -242,6 +297,7 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
             "baseline": BASELINE,
             "threshold": 0.3,
             "spec": SPEC.benchmark,
+            "beside": (),
         }
     ]
     assert stages.inputs["gate"] == [
@@ -270,7 +326,8 @@ def test_engine_availability_is_checked_each_time(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason is an input of the stage, so a cached result cannot hide a change."""
-    spec = NightlySpec(benchmark=BenchmarkSpec(engines=("openvino-fp32", "tensorrt-fp16")))
+    asked = BenchmarkSpec(engines=("openvino-fp32", "tensorrt-fp16"))
+    spec = NightlySpec(network=BlendSpec(), benchmark=asked)
     for reason in ("no GPU", None):
         monkeypatch.setattr(type(ENGINES["tensorrt-fp16"]), "availability", lambda _, r=reason: r)
         candidate.build_candidate(RUN, spec, PLAN)
