@@ -12,7 +12,8 @@ from rich.table import Table
 from flows.bench import Bench, verdicts
 from flows.runs.outcome import Outcome, simulated_banner
 from model_code.benchmark import gate
-from model_code.benchmark.report import Sheet, chosen_line, sheets
+from model_code.benchmark.report import chosen_line, sheets
+from model_code.benchmark.sheet import Sheet
 from model_code.benchmark.verdict import Verdict
 
 COLOURS = {"pass": "green", "no baseline": "yellow", "too few events": "yellow", "fail": "red"}

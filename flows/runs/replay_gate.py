@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from model_code.benchmark.gate import choose, judge_run, load_goals
+from model_code.benchmark.judge import NO_BOOSTING
 from model_code.benchmark.result import BenchmarkRun
-from model_code.benchmark.verdict import NO_BOOSTING, Verdict
+from model_code.benchmark.verdict import Verdict
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs

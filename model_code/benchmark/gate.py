@@ -6,11 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark import blocks, significance
 from model_code.benchmark.goals import OF_LABELS, Goals, load_goals
+from model_code.benchmark.judge import decide
 from model_code.benchmark.regression import LATER, compare
 from model_code.benchmark.result import BenchmarkRun, EngineRow
 from model_code.benchmark.slices import sliced, worst_flip_fraction
 from model_code.benchmark.timing import STABLE_WITHIN
-from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict, decide
+from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
 from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
 from model_code.settings import BOOSTING_ROW, CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE

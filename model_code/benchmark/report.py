@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -10,30 +9,13 @@ import jinja2
 from model_code.artifacts import atomic_file
 from model_code.benchmark import plots
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
+from model_code.benchmark.sheet import NONE, Sheet, number, text
 from model_code.benchmark.significance import LATENCY_METRICS, Interval, Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
 
-NONE = "–"
 DESIGNS = " of the design's network"
 SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table: the first column is text, the others are numbers as text."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """As a Markdown table under its title."""
-        lines = [f"### {self.title}", "", f"| {' | '.join(self.columns)} |"]
-        lines += ["|---" + "|---:" * (len(self.columns) - 1) + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in self.rows]
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
 
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
@@ -120,7 +102,7 @@ def _latency(result: BenchmarkResult) -> Sheet:
             f"{row.p999_ms:.2f}",
             f"{row.mean_ms:.2f}",
             f"{result.speedup(row.engine) or 0.0:.2f}x",
-            _number(row.floor_fraction, "{:.0%}"),
+            number(row.floor_fraction, "{:.0%}"),
         )
         for row in result.rows
     ) + tuple(
@@ -133,7 +115,7 @@ def _latency(result: BenchmarkResult) -> Sheet:
             f"{beside.p999_ms:.2f}",
             f"{beside.mean_ms:.2f}",
             _ratio(result, beside.p50_ms),
-            _number(beside.floor_fraction, "{:.0%}"),
+            number(beside.floor_fraction, "{:.0%}"),
         )
         for beside in result.beside
     )
@@ -155,9 +137,9 @@ def _load(result: BenchmarkResult) -> Sheet:
             "yes" if row.stable else "unstable",
             f"{row.open_p50_ms:.2f}",
             f"{row.open_p99_ms:.2f}",
-            _number(row.facts.flops and row.facts.flops / 1e6, "{:.0f}"),
-            _number(row.facts.size_mib, "{:.1f}"),
-            _number(row.facts.peak_mib, "{:.0f}"),
+            number(row.facts.flops and row.facts.flops / 1e6, "{:.0f}"),
+            number(row.facts.size_mib, "{:.1f}"),
+            number(row.facts.peak_mib, "{:.0f}"),
         )
         for row in result.rows
     )
@@ -189,10 +171,10 @@ def _predictions(result: BenchmarkResult) -> Sheet:
     rows = tuple(
         (
             row.engine,
-            _number(row.quality.accuracy, "{:.4f}"),
-            _number(row.quality.auc, "{:.4f}"),
-            _number(row.quality.log_loss, "{:.4f}"),
-            _number(row.quality.calibration_error, "{:.3f}"),
+            number(row.quality.accuracy, "{:.4f}"),
+            number(row.quality.auc, "{:.4f}"),
+            number(row.quality.log_loss, "{:.4f}"),
+            number(row.quality.calibration_error, "{:.3f}"),
             f"{row.quality.flips}" + (f" + {bad} NaN" if (bad := row.quality.non_finite) else ""),
             _difference(row.quality.max_abs_dp),
             _difference(row.batch_dependence),
@@ -216,12 +198,12 @@ def _decisions(result: BenchmarkResult) -> Sheet:
         (
             row.engine,
             f"{result.threshold_of(row.engine):.3f}",
-            _number(row.quality.balanced_accuracy, "{:.4f}"),
-            _number(row.quality.mcc, "{:.4f}"),
-            _number(row.quality.precision, "{:.4f}"),
-            _number(row.quality.recall, "{:.4f}"),
-            _number(row.quality.average_precision, "{:.4f}"),
-            _number(row.quality.average_precision_lift, "{:.2f}x"),
+            number(row.quality.balanced_accuracy, "{:.4f}"),
+            number(row.quality.mcc, "{:.4f}"),
+            number(row.quality.precision, "{:.4f}"),
+            number(row.quality.recall, "{:.4f}"),
+            number(row.quality.average_precision, "{:.4f}"),
+            number(row.quality.average_precision_lift, "{:.2f}x"),
         )
         for row in result.rows
     )
@@ -231,7 +213,7 @@ def _decisions(result: BenchmarkResult) -> Sheet:
         "From: probability from which a window counts as an opportunity, chosen on the validation "
         "windows. Balanced: mean of both classes' recalls. MCC: Matthews correlation. AP: average "
         "precision; lift: AP over the share of opportunities, "
-        f"{_number(rate, '{:.2%}')} of the windows."
+        f"{number(rate, '{:.2%}')} of the windows."
     )
     return Sheet("Decisions and ranks", columns, rows, note)
 
@@ -315,13 +297,7 @@ def _details(run: BenchmarkRun) -> list[tuple[str, list[Sheet]]]:
 def _sheet(title: str, rows: tuple[object, ...]) -> Sheet:
     dumped = [row.model_dump() for row in rows]  # type: ignore[attr-defined]
     columns = tuple(dumped[0]) if dumped else ("none",)
-    return Sheet(title, columns, tuple(tuple(_text(row[key]) for key in columns) for row in dumped))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return NONE if value is None else str(value)
+    return Sheet(title, columns, tuple(tuple(text(row[key]) for key in columns) for row in dumped))
 
 
 def _between(row: EngineRow, metric: str) -> str:
@@ -340,8 +316,4 @@ def _ratio(result: BenchmarkResult, p50_ms: float) -> str:
 
 def _difference(value: float | None) -> str:
     """A probability difference: four digits from 0.001 up, below that its order of magnitude."""
-    return _number(value, "{:.4f}" if value is not None and value >= 1e-3 else "{:.0e}")
-
-
-def _number(value: float | None, form: str) -> str:
-    return NONE if value is None else form.format(value)
+    return number(value, "{:.4f}" if value is not None and value >= 1e-3 else "{:.0e}")

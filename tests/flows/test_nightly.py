@@ -122,6 +122,11 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["simulated"] is True
     assert manifest["mlflow_run_id"] == first.mlflow_run_id
+    threshold = float(version.tags["threshold"])
+    assert manifest["threshold"] == table.threshold == threshold
+    assert float(nested["training"].data.params["threshold"]) == threshold
+    own = table.own_thresholds["gradient boosting"]
+    assert float(nested["baseline"].data.params["threshold"]) == own
     config = parse((folder / "config.pbtxt").read_text())
     assert config.name == MODEL_NAME
 

@@ -1,4 +1,6 @@
+import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -193,6 +195,35 @@ def test_a_run_is_saved_and_read_back(tmp_path):
     for name in ("torch-fp32", "a"):
         np.testing.assert_array_equal(back.latency_ms_R[name], found.latency_ms_R[name])
         np.testing.assert_array_equal(back.probability_N[name], found.probability_N[name])
+
+
+def test_gradient_boosting_is_saved_and_read_back(tmp_path):
+    own = {"gradient boosting": 0.25}
+    result = run().result.model_copy(update={"threshold": 0.125, "own_thresholds": own})
+    boosting_N = np.linspace(0, 1, len(LABEL))
+    dataclasses.replace(run(), result=result, boosting_N=boosting_N).save(tmp_path)
+    back = BenchmarkRun.load(tmp_path)
+    np.testing.assert_array_equal(back.boosting_N, boosting_N)
+    assert "gradient boosting" not in back.probability_N
+    assert back.result.threshold_of("gradient boosting") == 0.25
+    assert back.result.threshold_of("torch-fp32") == 0.125
+
+
+def test_a_run_of_an_earlier_version_has_no_gradient_boosting_and_one_half(tmp_path):
+    run().save(tmp_path)
+    path = tmp_path / "benchmark.json"
+    values = json.loads(path.read_text())
+    for name in ("threshold", "own_thresholds"):
+        del values[name]
+    path.write_text(json.dumps(values))
+    back = BenchmarkRun.load(tmp_path)
+    assert back.boosting_N is None
+    assert back.result.threshold_of("torch-fp32") == 0.5
+
+
+def test_gradient_boosting_on_other_windows_is_refused():
+    with pytest.raises(EngineError, match="3 predictions for"):
+        measured({"torch-fp32": Linear("torch-fp32", [])}, boosting_N=np.zeros(3))
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):

@@ -46,6 +46,8 @@ def test_it_learns_and_stops_on_the_validation_windows(table):
     assert result.validation["auc"] > 0.97
     assert 1 <= result.iterations <= 60
     assert result.fit_seconds > 0
+    decided_B = result.test_probability_B >= result.threshold
+    assert result.test["accuracy"] == pytest.approx(np.mean(decided_B == labels_N[ends[3000:]]))
 
 
 def test_early_stopping_ends_a_fit_that_does_not_improve(table):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_code.benchmark.goals import RESAMPLED, Goals, load_goals
+from model_code.benchmark.judge import decide as decide_on
 from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
-from model_code.benchmark.verdict import decide as decide_on
 from model_code.errors import GateError
 
 GOOD = {

@@ -1,0 +1,235 @@
+"""Judge one engine by the goals. A missing or non-finite metric never passes."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.benchmark.goals import (
+    HIGHER_IS_BETTER,
+    NEED_EVENTS,
+    Goal,
+    Goals,
+    MaxDegradation,
+    MinImprovement,
+    Threshold,
+)
+from model_code.benchmark.significance import Interval, interval, round_medians
+from model_code.benchmark.verdict import (
+    ACCEPTED,
+    TOO_FEW,
+    Events,
+    Evidence,
+    GoalRow,
+    Verdict,
+    Word,
+)
+from model_code.errors import GateError
+
+
+def decide(
+    candidate: Evidence,
+    reference: Evidence,
+    champion: Evidence | None,
+    goals: Goals,
+    *,
+    simulated: bool,
+    events: Events,
+    boosting: Evidence | None = None,
+) -> Verdict:
+    """Judge one engine of one model.
+
+    Args:
+        candidate: the engine to serve.
+        reference: eager FP32, in the same run.
+        champion: the serving model, in the same run; None if there is none.
+        goals: from `load_goals`.
+        simulated: the model was trained or measured on simulated data; it is never promotable.
+        events: windows of each class; below the goals' minimum no goal on decisions or ranks is
+            judged.
+        boosting: gradient boosting, on the same windows; None if its predictions are missing.
+
+    Raises:
+        GateError: there are no goals.
+    """
+    if not goals.goals:
+        raise GateError("there are no goals, so nothing can pass")
+    few = events.too_few(goals.minimum_events)
+    rows = tuple(
+        _judge(
+            goal,
+            candidate,
+            reference,
+            champion,
+            boosting,
+            few if goal.metric in NEED_EVENTS else "",
+        )
+        for goal in goals.goals
+    )
+    missed = [row.name for row in rows if row.word == "fail"]
+    verdict: Word
+    if missed:
+        verdict, reason = "fail", f"missed: {', '.join(missed)}"
+        reason += f"; {few}" if any(row.word == "too few events" for row in rows) else ""
+    elif any(row.word == "too few events" for row in rows):
+        verdict, reason = "too few events", few.removeprefix(f"{TOO_FEW}: ")
+    elif champion is None:
+        verdict, reason = "no baseline", "all other goals are met; no champion to compare against"
+    else:
+        verdict, reason = "pass", "all goals are met"
+    if simulated:
+        reason += "; not promotable: simulated data"
+    return Verdict(
+        verdict=verdict,
+        promotable=verdict in ACCEPTED and not simulated,
+        reason=reason,
+        rows=rows,
+        auc_resolution=_resolution(candidate, boosting),
+    )
+
+
+def _resolution(candidate: Evidence, boosting: Evidence | None) -> float | None:
+    """Half width of the 95% interval of the AUC difference, on the same draws."""
+    mine = candidate.draws.get("auc")
+    theirs = boosting.draws.get("auc") if boosting else None
+    if mine is None or theirs is None:
+        return None
+    bounds = interval(mine.values_S - theirs.values_S, 0.95, clusters=mine.clusters)
+    return None if bounds is None else 0.5 * (bounds.high - bounds.low)
+
+
+def _judge(
+    goal: Goal,
+    candidate: Evidence,
+    reference: Evidence,
+    champion: Evidence | None,
+    boosting: Evidence | None,
+    few: str,
+) -> GoalRow:
+    """Judge one goal; `few`: why it cannot be judged, or empty."""
+    row = _judged(goal, candidate, reference, champion, boosting)
+    return row.model_copy(update={"passed": None, "reason": few}) if few else row
+
+
+def _judged(
+    goal: Goal,
+    candidate: Evidence,
+    reference: Evidence,
+    champion: Evidence | None,
+    boosting: Evidence | None,
+) -> GoalRow:
+    value = candidate.number(goal.metric)
+    if isinstance(goal, Threshold):
+        return _judge_threshold(goal, candidate, value)
+    if isinstance(goal, MaxDegradation):
+        return _judge_gain(goal, candidate, reference, -goal.limit, "FP32")
+    if goal.over == "boosting":
+        if boosting is not None:
+            return _judge_gain(goal, candidate, boosting, goal.limit, "gradient boosting")
+        limit = _limit_text(goal, goal.limit, "gradient boosting")
+        return _row(goal, value, None, limit, None, NO_BOOSTING)
+    if champion is not None:
+        return _judge_gain(goal, candidate, champion, goal.limit, "the champion")
+    limit = _limit_text(goal, goal.limit, "the champion")
+    row = _row(goal, value, None, limit, None, "no champion to compare against")
+    # a missing value fails even without a champion
+    return row if value is None else row.model_copy(update={"passed": None})
+
+
+def _judge_gain(
+    goal: MaxDegradation | MinImprovement,
+    candidate: Evidence,
+    other: Evidence,
+    wanted: float,
+    whose: str,
+) -> GoalRow:
+    """Judge whether the candidate is better than another by `wanted`, which may be negative."""
+    limit = _limit_text(goal, wanted, whose)
+    value, baseline = candidate.number(goal.metric), other.number(goal.metric)
+    if value is None or baseline is None:
+        missing = "the metric" if value is None else f"{whose}'s metric"
+        return _row(goal, value, baseline, limit, None, f"{missing} is missing or not finite")
+    if goal.unit == "percent" and baseline == 0.0:
+        reason = f"{whose}'s metric is 0: no percentage can be computed"
+        return _row(goal, value, baseline, limit, None, reason)
+    gain, bounds = float(_gain(goal, np.float64(value), np.float64(baseline))), None
+    if goal.confidence is not None:
+        mine, theirs = candidate.draws.get(goal.metric), other.draws.get(goal.metric)
+        if mine is not None and theirs is not None:
+            if mine.rounds_P is not None and theirs.rounds_P is not None:
+                gain_P = np.asarray(_gain(goal, mine.rounds_P, theirs.rounds_P))
+                gain, gain_S = float(np.median(gain_P)), round_medians(gain_P)
+            else:
+                gain_S = np.asarray(_gain(goal, mine.values_S, theirs.values_S))
+            bounds = interval(gain_S, goal.confidence, clusters=mine.clusters)
+        if bounds is None:
+            return _row(goal, value, baseline, limit, None, _NO_INTERVAL)
+        gain = min(gain, bounds.low)
+    return _row(goal, value, baseline, limit, gain - wanted, "", bounds)
+
+
+def _limit_text(goal: MaxDegradation | MinImprovement, wanted: float, whose: str) -> str:
+    unit = "%" if goal.unit == "percent" else ""
+    if wanted > 0.0:
+        return f"at least {wanted:g}{unit} better than {whose}"
+    return f"at most {-wanted:g}{unit} worse than {whose}" if wanted else f"no worse than {whose}"
+
+
+def _judge_threshold(goal: Threshold, candidate: Evidence, value: float | None) -> GoalRow:
+    bound = goal.maximum if goal.maximum is not None else goal.minimum
+    limit = f"{'<=' if goal.maximum is not None else '>='} {bound:g}"
+    if value is None or bound is None:
+        return _row(goal, value, None, limit, None, "the metric is missing or not finite")
+    worst, bounds = value, None
+    if goal.confidence is not None:
+        draws = candidate.draws.get(goal.metric)
+        if draws is not None:
+            bounds = interval(draws.values_S, goal.confidence, clusters=draws.clusters)
+        if bounds is None:
+            return _row(goal, value, None, limit, None, _NO_INTERVAL)
+        upper = goal.maximum is not None
+        worst = max(value, bounds.high) if upper else min(value, bounds.low)
+    margin = bound - worst if goal.maximum is not None else worst - bound
+    return _row(goal, value, None, limit, margin, "", bounds)
+
+
+NO_BOOSTING = (
+    "gradient boosting's predictions are not in this run: measure again with tickline nightly or "
+    "tickline bench"
+)
+_NO_INTERVAL = "no interval can be computed"
+
+
+def _gain(
+    goal: MaxDegradation | MinImprovement,
+    value: NDArray[np.float64] | np.float64,
+    baseline: NDArray[np.float64] | np.float64,
+) -> NDArray[np.float64] | np.float64:
+    """How much better the value is, in the limit's unit."""
+    gain = value - baseline if goal.metric in HIGHER_IS_BETTER else baseline - value
+    if goal.unit == "absolute":
+        return gain
+    with np.errstate(divide="ignore", invalid="ignore"):  # a 0 in a resample gives no interval
+        return 100.0 * gain / np.abs(baseline)
+
+
+def _row(
+    goal: Goal,
+    value: float | None,
+    reference: float | None,
+    limit: str,
+    margin: float | None,
+    reason: str,
+    bounds: Interval | None = None,
+) -> GoalRow:
+    passed = margin is not None and margin >= 0.0
+    return GoalRow(
+        name=goal.name,
+        metric=goal.metric,
+        kind=goal.kind,
+        value=value,
+        reference=reference,
+        limit=limit if goal.confidence is None else f"{limit}, confidence {goal.confidence:.4g}",
+        interval=bounds,
+        margin=margin,
+        passed=passed,
+        reason=reason or ("met" if passed else "missed"),
+    )
