@@ -14,7 +14,8 @@ from prefect.runtime import flow_run
 
 from flows.candidate import build_candidate, judge_candidate
 from flows.runs.outcome import print_start
-from model_code.benchmark.report import chosen_line, heading, markdown
+from model_code.benchmark.latency_sheets import chosen_line
+from model_code.benchmark.report import heading, markdown
 from model_code.benchmark.report import verdicts as verdict_sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.sheet import Sheet

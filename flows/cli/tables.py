@@ -12,8 +12,10 @@ from rich.table import Table
 from flows.bench import Bench, verdicts
 from flows.runs.outcome import Outcome, simulated_banner
 from model_code.benchmark import gate
-from model_code.benchmark.report import chosen_line, sheets
-from model_code.benchmark.sheet import Sheet
+from model_code.benchmark.comparison import Comparison, between
+from model_code.benchmark.latency_sheets import chosen_line
+from model_code.benchmark.report import sheets
+from model_code.benchmark.sheet import Sheet, ms
 from model_code.benchmark.verdict import Verdict
 
 COLOURS = {"pass": "green", "no baseline": "yellow", "too few events": "yellow", "fail": "red"}
@@ -28,6 +30,8 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
     verdict = outcome.verdict
     colour = COLOURS[verdict.verdict]
     parts: list[RenderableType] = [simulated_banner()] if outcome.simulated else []
+    if outcome.models:
+        parts.append(_models(outcome.models))
     parts.append(_engines(outcome))
     parts += [
         f"[dim]{name} is unavailable: {reason}"
@@ -47,10 +51,38 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
     return Group(*parts)
 
 
+def _models(found: Comparison) -> Table:
+    table = Table(
+        title=f"Models on {found.windows:,} test windows, {found.base_rate:.1%} positive",
+        caption=f"AP: average precision; p50 in ms at batch 1 (ONNX Runtime FP32). {found.reason}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("model", no_wrap=True)
+    for heading in ("AUC", "less boosting (95%)", "AP", "log loss", "p50", "train s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found.rows:
+        mark = "[bold green]" if row.name == found.chosen else ""
+        table.add_row(
+            f"{mark}{row.name}",
+            f"{row.auc:.4f}",
+            between(row.ahead),
+            f"{row.average_precision:.4f}",
+            f"{row.log_loss:.4f}",
+            f"{row.p50_ms:.3f}",
+            f"{row.seconds:.0f}",
+        )
+    boosting = [found.boosting[name] for name in ("auc", "average_precision", "log_loss")]
+    auc, precision, loss = (f"{value:.4f}" for value in boosting)
+    table.add_section()
+    table.add_row("[dim]boosting, baseline", auc, "", precision, loss, "", "")
+    return table
+
+
 def _engines(outcome: Outcome) -> Table:
     result = outcome.benchmark
     table = Table(
-        title=f"Engines on {result.windows:,} windows of {outcome.test_date}"
+        title=f"Engines of {outcome.model} on {result.windows:,} windows of {outcome.test_date}"
         + (" (SIMULATED)" if outcome.simulated else ""),
         caption=f"latency in ms at batch 1, {result.requests} requests each, interleaved; "
         f"windows/s at batch {max(int(size) for size in result.rows[0].throughput_at)}; "
@@ -63,7 +95,7 @@ def _engines(outcome: Outcome) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
         quality = row.quality
-        numbers = [f"{value:.2f}" for value in (row.mean_ms, row.p50_ms, row.p99_ms)]
+        numbers = [ms(value) for value in (row.mean_ms, row.p50_ms, row.p99_ms)]
         scores = [
             "–" if score is None else f"{score:.4f}" for score in (quality.accuracy, quality.auc)
         ]
@@ -71,6 +103,9 @@ def _engines(outcome: Outcome) -> Table:
         table.add_row(
             f"{mark}{row.engine}", *numbers, f"{row.throughput:,.0f}", *scores, str(quality.flips)
         )
+    for beside in result.beside:
+        numbers = [ms(value) for value in (beside.mean_ms, beside.p50_ms, beside.p99_ms)]
+        table.add_row(f"[dim]{beside.engine}", *numbers, "", "", "", "")
     boosting = outcome.baseline
     table.add_section()
     for name, accuracy, auc in (

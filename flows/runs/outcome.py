@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.settings import NightlySpec
@@ -26,6 +27,8 @@ class Outcome(Record):
     test_date: str
     windows: dict[str, dict[str, float | int | str]]
     baseline: dict[str, float]
+    model: str
+    models: Comparison | None
     precision: str
     epochs: int
     best_epoch: int
@@ -59,7 +62,7 @@ class Outcome(Record):
         auc, boosting = row.quality.auc if row else None, self.baseline["auc"]
         if auc is None or round(auc, 4) >= round(boosting, 4):  # as it is shown
             return ""
-        return f"gradient boosting is ahead on the test day: AUC {boosting:.4f}, network {auc:.4f}"
+        return f"gradient boosting is ahead on the test day: AUC {boosting:.4f}, model {auc:.4f}"
 
     @classmethod
     def of(cls, run: RunRef, name: str, result: NightResult, *, seconds: float) -> Self:
@@ -76,6 +79,8 @@ class Outcome(Record):
             test_date=str(result.plan.test_date),
             windows=candidate.split.summary,
             baseline=candidate.baseline.metrics,
+            model=candidate.model.name,
+            models=candidate.choice.comparison if candidate.choice else None,
             precision=f"{network.precision}: {network.precision_reason}",
             epochs=len(network.history),
             best_epoch=network.best_epoch,

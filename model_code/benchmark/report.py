@@ -8,36 +8,23 @@ import jinja2
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark import plots
-from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
+from model_code.benchmark.latency_sheets import intervals, latency, load
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.sheet import NONE, Sheet, number, text
-from model_code.benchmark.significance import LATENCY_METRICS, Interval, Paired
+from model_code.benchmark.significance import Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
 
-DESIGNS = " of the design's network"
 SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
 
 
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
     """All tables; each fits a terminal of 80 columns."""
-    found = [_latency(result), _load(result), _throughput(result), _predictions(result)]
+    found = [latency(result), load(result), _throughput(result), _predictions(result)]
     found += [_decisions(result)]
     found += [_paired(result)] if any(row.paired for row in result.rows) else []
     found += [_served(result)] if result.served else []
     return tuple(found + ([_not_run(result)] if result.unavailable else []))
-
-
-def chosen_line(result: BenchmarkResult, engine: str) -> str:
-    """The benchmark's last line: the engine, its speed-up, its share of the arithmetic floor."""
-    row, speedup, whose = result.row(engine), result.speedup_over_design(engine), DESIGNS
-    if speedup is None:
-        speedup, whose = result.speedup(engine), ""
-    fraction = row.floor_fraction if row else None
-    share = NONE if fraction is None else f"{100 * fraction:.0f}%"
-    return (
-        f"chosen {engine}: {speedup or float('nan'):.1f}x {REFERENCE_ENGINE}{whose} at batch 1, "
-        f"{share} of the arithmetic floor"
-    )
 
 
 def heading(result: BenchmarkResult) -> str:
@@ -54,7 +41,7 @@ def verdicts(rows: Iterable[tuple[str, str, str]]) -> Sheet:
 def markdown(result: BenchmarkResult) -> str:
     """All sheets, the intervals, and the machine's facts."""
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    all_sheets = (*sheets(result), _intervals(result))
+    all_sheets = (*sheets(result), intervals(result))
     return "\n".join([*(sheet.markdown() for sheet in all_sheets), f"Machine: {facts}.", ""])
 
 
@@ -82,75 +69,13 @@ def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
     )
     return environment.get_template("report.html.j2").render(
         result=run.result,
-        sheets=(*sheets(run.result), _intervals(run.result)),
+        sheets=(*sheets(run.result), intervals(run.result)),
         details=_details(run),
         pictures={
             name.replace("_", " "): base64.b64encode(path.read_bytes()).decode()
             for name, path in pictures.items()
         },
     )
-
-
-def _latency(result: BenchmarkResult) -> Sheet:
-    rows = tuple(
-        (
-            row.engine,
-            f"{row.p50_ms:.2f}",
-            _between(row, "p50_ms"),
-            f"{row.p90_ms:.2f}",
-            f"{row.p99_ms:.2f}",
-            f"{row.p999_ms:.2f}",
-            f"{row.mean_ms:.2f}",
-            f"{result.speedup(row.engine) or 0.0:.2f}x",
-            number(row.floor_fraction, "{:.0%}"),
-        )
-        for row in result.rows
-    ) + tuple(
-        (
-            beside.engine,
-            f"{beside.p50_ms:.2f}",
-            NONE if beside.interval is None else _range(beside.interval),
-            f"{beside.p90_ms:.2f}",
-            f"{beside.p99_ms:.2f}",
-            f"{beside.p999_ms:.2f}",
-            f"{beside.mean_ms:.2f}",
-            _ratio(result, beside.p50_ms),
-            number(beside.floor_fraction, "{:.0%}"),
-        )
-        for beside in result.beside
-    )
-    columns = ("engine", "p50", "95% CI", "p90", "p99", "p99.9", "mean", "ratio", "floor")
-    ceilings = "; ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in result.ceilings.items())
-    note = (
-        f"Milliseconds, batch 1, {result.requests} requests per engine in interleaved rounds. "
-        f"Ratio: {REFERENCE_ENGINE}'s p50 divided by the engine's. Floor: time of the engine's "
-        "multiply-adds at the highest rate of a large matrix product in this run, as a share of "
-        f"its p50 (GFLOP/s: {ceilings or 'not measured'})."
-    )
-    return Sheet("Latency", columns, rows, note)
-
-
-def _load(result: BenchmarkResult) -> Sheet:
-    rows = tuple(
-        (
-            row.engine,
-            "yes" if row.stable else "unstable",
-            f"{row.open_p50_ms:.2f}",
-            f"{row.open_p99_ms:.2f}",
-            number(row.facts.flops and row.facts.flops / 1e6, "{:.0f}"),
-            number(row.facts.size_mib, "{:.1f}"),
-            number(row.facts.peak_mib, "{:.0f}"),
-        )
-        for row in result.rows
-    )
-    columns = ("engine", "stable", "open p50", "open p99", "MFLOP", "MiB", "peak MiB")
-    note = (
-        "Stable: the medians of the run's thirds agree within 10%. Open: milliseconds at "
-        f"{result.open_loop_hz:g} requests/s, from the intended send time. MFLOP: per window. "
-        "MiB: size of the engine file. Peak: memory added by loading and the largest batch."
-    )
-    notes = [f"{row.engine} {row.facts.note}." for row in result.rows if row.facts.note]
-    return Sheet("Load and size", columns, rows, " ".join([note, *notes]))
 
 
 def _throughput(result: BenchmarkResult) -> Sheet:
@@ -248,14 +173,6 @@ def _points(pair: Paired, metric: str) -> str:
     return NONE if bounds is None else f"{100 * bounds.low:.2f}..{100 * bounds.high:.2f}"
 
 
-def _intervals(result: BenchmarkResult) -> Sheet:
-    rows = tuple(
-        (row.engine, *(_between(row, metric) for metric in LATENCY_METRICS)) for row in result.rows
-    )
-    columns = ("engine", "mean", "p50", "p90", "p99", "p99.9")  # as in LATENCY_METRICS
-    return Sheet("95% confidence intervals of the latencies (ms)", columns, rows)
-
-
 def _not_run(result: BenchmarkResult) -> Sheet:
     rows = tuple((name, f"not run: {reason}") for name, reason in result.unavailable.items())
     return Sheet("Not run", ("engine", "reason"), rows)
@@ -298,20 +215,6 @@ def _sheet(title: str, rows: tuple[object, ...]) -> Sheet:
     dumped = [row.model_dump() for row in rows]  # type: ignore[attr-defined]
     columns = tuple(dumped[0]) if dumped else ("none",)
     return Sheet(title, columns, tuple(tuple(text(row[key]) for key in columns) for row in dumped))
-
-
-def _between(row: EngineRow, metric: str) -> str:
-    interval = row.intervals.get(metric)
-    return NONE if interval is None else _range(interval)
-
-
-def _range(interval: Interval) -> str:
-    return f"{interval.low:.2f}–{interval.high:.2f}"
-
-
-def _ratio(result: BenchmarkResult, p50_ms: float) -> str:
-    reference = result.row(REFERENCE_ENGINE)
-    return NONE if reference is None else f"{reference.p50_ms / p50_ms:.2f}x"
 
 
 def _difference(value: float | None) -> str:

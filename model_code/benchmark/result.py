@@ -221,12 +221,11 @@ class BenchmarkResult(_Frozen):
         row, reference = self.row(engine), self.row(REFERENCE_ENGINE)
         return reference.p50_ms / row.p50_ms if row and reference else None
 
-    def speedup_over_design(self, engine: str) -> float | None:
-        """Speed-up over eager FP32 of the design's network; None if it was not timed beside."""
-        row = self.row(engine)
+    @property
+    def design_p50_ms(self) -> float | None:
+        """Median of the design's network in eager FP32; None if it was not timed beside."""
         name = f"{DESIGN.name} {REFERENCE_ENGINE}"
-        design = next((beside for beside in self.beside if beside.engine == name), None)
-        return design.p50_ms / row.p50_ms if row and design else None
+        return next((row.p50_ms for row in self.beside if row.engine == name), None)
 
 
 @dataclass(frozen=True)

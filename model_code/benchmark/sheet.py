@@ -32,3 +32,8 @@ def text(value: object) -> str:
 def number(value: float | None, form: str) -> str:
     """A number in this format; a dash if there is none."""
     return NONE if value is None else form.format(value)
+
+
+def ms(value: float) -> str:
+    """Milliseconds; three decimals below 0.1."""
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"

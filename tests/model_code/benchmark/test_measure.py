@@ -271,3 +271,21 @@ def test_a_day_shorter_than_a_batch_is_repeated_to_fill_it():
     )
     assert few.result.windows == 10
     assert row_of(few.result, "torch-fp32").throughput_at["32"] > 0
+
+
+def test_engines_of_another_model_are_timed_in_the_same_turns_and_not_judged():
+    diary: Diary = []
+    predictors = {"torch-fp32": Linear("torch-fp32", diary)}
+    beside = {"design torch-fp32": Linear("design torch-fp32", diary)}
+    found = measured(
+        predictors, beside=beside, facts={"design torch-fp32": EngineFacts(flops=10**8)}
+    )
+    (row,) = found.result.beside
+    assert row.engine == "design torch-fp32"
+    assert row.floor_ms == pytest.approx(1.0)
+    assert row.floor_fraction == pytest.approx(1.0 / row.p50_ms)
+    assert found.result.design_p50_ms == row.p50_ms
+    assert [row.engine for row in found.result.rows] == ["torch-fp32"]
+    assert found.probability_N.keys() == found.latency_ms_R.keys() == {"torch-fp32"}
+    asked = [sum(size for name, size in diary if name == engine) for engine in beside]
+    assert 0 < asked[0] < COUNT * 2  # never asked for every window

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from model_code.benchmark import report
-from model_code.benchmark.result import LoadRow, Served
+from model_code.benchmark.latency_sheets import chosen_line
+from model_code.benchmark.result import BesideRow, LoadRow, Served
 from model_code.benchmark.significance import paired
 from tests.support.benchmark import benchmark_run
 
@@ -25,9 +26,25 @@ def run():
 
 def test_the_last_line_names_engine_ratio_and_limit(run):
     # 147,194,112 multiply-adds at 2e11 per second are 0.736 ms
-    assert report.chosen_line(run.result, "openvino-int8") == (
+    assert chosen_line(run.result, "openvino-int8") == (
         "chosen openvino-int8: 3.2x torch-fp32 at batch 1, 59% of the arithmetic floor"
     )
+
+
+def test_ratios_refer_to_the_designs_network_if_it_was_timed_beside(run):
+    beside = BesideRow(
+        engine="design torch-fp32", p50_ms=50.0, p90_ms=51.0, p99_ms=52.0, p999_ms=53.0,
+        mean_ms=50.5, interval=None, floor_ms=5.0,
+    )  # fmt: skip
+    result = run.result.model_copy(update={"beside": (beside,)})
+    assert chosen_line(result, "openvino-int8") == (
+        "chosen openvino-int8: 40.0x torch-fp32 of the design's network at batch 1, "
+        "59% of the arithmetic floor"
+    )
+    text = report.markdown(result)
+    assert "| design torch-fp32 | 50.00 | – | 51.00 | 52.00 | 53.00 | 50.50 | 1.00x | 10% |" in text
+    assert "| openvino-int8 | 1.25 | 1.25–1.25 | 1.25 | 1.25 | 1.25 | 1.25 | 40.00x | 59% |" in text
+    assert "p50 of torch-fp32 of the design's network" in text
 
 
 def test_the_tables_list_every_engine_and_why_one_was_not_run(run):
