@@ -1,10 +1,12 @@
 """The nightly retraining: from ticks to a judged, staged candidate. Nothing goes live here.
 
-find days ─ validate ─ find leaders ─ features ─ split ─┬─ baseline ─────────┐
-                                                        └─ train ─ export ─ choose model ─┐
-   ┌──────────────────────────────────────────────────────────────────────────────────────┘
-   └─ build engine ─ benchmark ─ gate ─ register ─ record requests ─ stage candidate ─ announce
-     find champion ──┘
+find days ─ validate ─ find leaders ─ features ─ split ─┬─ baseline ──────┐
+                                                        └─ train ─ export ┴ choose model ─┐
+┌─────────────────────────────────────────────────────────────────────────────────────────┘
+└─ build engine ─┬─ benchmark ─ gate ─ register ─ record requests ─ stage candidate ─ announce
+ find champion ──┘
+
+Each of the night's models is trained and exported; one is chosen and built.
 """
 
 import time

@@ -19,7 +19,7 @@ MOST_MODULES = 19  # seventeen stages, their records and their report
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 STAGES = (
     "find days", "validate", "find leaders", "features", "split", "baseline", "train", "export",
-    "build engine", "find champion", "benchmark", "gate", "register", "record requests",
+    "choose model", "build engine", "find champion", "benchmark", "gate", "register", "record requests",
     "stage candidate", "announce",
 )  # fmt: skip
 STEPS = (

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom on a fresh nightly run."""
+"""Every notebook runs from top to bottom on a fresh nightly run."""
 
 import warnings
 from pathlib import Path
@@ -10,20 +10,20 @@ from mlflow.tracking import MlflowClient
 from model_code.settings import Settings
 from tests.support.flow import dataset_inputs, nightly_outcome, tiny
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "compare_runs.ipynb"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 MARKET = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 OWN = r"(model_code|tasks|flows|infra)\b"
 GOALS = "goals:\n  - {name: finite, metric: non_finite, kind: threshold, maximum: 0}\n"
 
 
-def executed(folder: Path) -> Any:
-    """The notebook with the outputs of a fresh kernel started in `folder`."""
+def executed(name: str, folder: Path) -> Any:
+    """The notebook with the outputs of a fresh kernel started in `folder`, none an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the kernel's client warns of its own paths and sockets
         import nbformat
         from nbclient import NotebookClient
 
-        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
         nbformat.validate(notebook)
         context = {"metadata": {"path": str(folder)}}
         NotebookClient(notebook, timeout=200, iopub_timeout=60, resources=context).execute()
@@ -31,7 +31,7 @@ def executed(folder: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_notebook_shows_the_run_its_curves_and_its_engines(
+def test_notebooks_show_the_run_its_curves_its_engines_and_its_errors(
     home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goals = tmp_path / "goals.yaml"
@@ -41,15 +41,7 @@ def test_notebook_shows_the_run_its_curves_and_its_engines(
         warnings.filterwarnings("error", module=OWN)
         outcome = nightly_outcome(tiny(MARKET, goals=str(goals)))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
-    notebook = executed(tmp_path)
-
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert [output.ename for output in outputs if output.output_type == "error"] == []
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
-    shown = "\n".join(
-        output.get("text", "") + "\n".join(map(str, output.get("data", {}).values()))
-        for output in outputs
-    )
+    shown = shown_by(executed("compare_runs.ipynb", tmp_path), pictures=3)
     assert f"{outcome.flow_run_name} {outcome.mlflow_run_id}" in shown
     for row in outcome.benchmark.rows:
         assert row.engine in shown
@@ -60,11 +52,38 @@ def test_notebook_shows_the_run_its_curves_and_its_engines(
     assert len(inputs) == 2
     assert all(given.dataset.digest in shown for given in inputs)
 
+    shown = shown_by(executed("errors_and_calibration.ipynb", tmp_path), pictures=3)
+    assert f"{outcome.flow_run_name} {outcome.mlflow_run_id} {outcome.engine}" in shown
+    assert f"gradient boosting {outcome.baseline['auc']:.4f}" in shown
 
-def test_notebook_is_saved_without_outputs() -> None:
+
+@pytest.mark.slow
+def test_the_notebook_of_ticks_needs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("TICKLINE_MARKET", MARKET)
+    shown = shown_by(executed("ticks_and_labels.ipynb", tmp_path), pictures=2)
+    assert "labelled 1" in shown
+    assert "0.5 bps" in shown
+
+
+def shown_by(notebook: Any, *, pictures: int) -> str:
+    """What the outputs say; there are at least this many pictures and no errors."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.ename for output in outputs if output.output_type == "error"] == []
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= pictures
+    return "\n".join(
+        output.get("text", "") + "\n".join(map(str, output.get("data", {}).values()))
+        for output in outputs
+    )
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_saved_without_outputs(path: Path) -> None:
     import nbformat
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
