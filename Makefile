@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -44,6 +44,9 @@ unit: setup ## run all tests in JOBS processes, with coverage
 
 library: setup ## run the tests of the pure library
 	$(BIN)/python -m pytest -n $(JOBS) -q -m "not servers and not slow" tests/model_code
+
+walkforward: setup ## judge the models on dates they have not seen (DATA=URI for real ticks)
+	$(BIN)/tickline walkforward $(if $(DATA),--data $(DATA))
 
 bench: setup ## measure every engine side by side (DATA=URI for real ticks)
 	$(BIN)/tickline bench $(if $(DATA),--data $(DATA))

@@ -22,6 +22,7 @@ from flows.cli import (
     stack,
     triton,
     tune,
+    walkforward,
 )
 from flows.cli.options import PANELS
 from model_code import __version__
@@ -46,6 +47,7 @@ app = typer.Typer(
 # the order of the groups in --help
 app.add_typer(nightly.app)
 app.add_typer(tune.app)
+app.add_typer(walkforward.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(predict.app)

@@ -143,8 +143,8 @@ def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     """Yield everything to print, in order; the last line is the summary."""
     last = found[-1]
     for sheet in sheets(last.result):
-        yield _table(sheet)
-    yield _table(verdicts(last.judged))
+        yield sheet_table(sheet)
+    yield sheet_table(verdicts(last.judged))
     verdict = last.judged.verdict
     yield goals_table(verdict)
     yield f"{verdict.verdict}: {verdict.reason}"
@@ -206,7 +206,8 @@ def _changed_verdicts(judged: Sequence[Mapping[str, str]]) -> str:
     )
 
 
-def _table(sheet: Sheet) -> Table:
+def sheet_table(sheet: Sheet) -> Table:
+    """Lay out a sheet for the terminal."""
     table = Table(
         title=sheet.title,
         title_justify="left",

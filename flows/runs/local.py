@@ -12,11 +12,13 @@ from infra.servers import ServerError, environment, prefect_server
 from infra.triton.install import install
 from model_code.settings import TRITON_ROW, NightlySpec, Settings
 from model_code.settings.tuning import TuneSpec
+from model_code.settings.walkforward import WalkforwardSpec
 
 if TYPE_CHECKING:
     from flows.bench import Bench
     from flows.runs.outcome import Outcome
     from flows.tune import Tuned
+    from model_code.benchmark.walkforward_report import Walk
 
 
 LOGS_TIMEOUT_S = 5
@@ -94,6 +96,18 @@ def run_tune(spec: NightlySpec, search: TuneSpec, settings: Settings) -> "Tuned"
         from flows.tune import tune
 
         return tune(spec, search)
+
+
+def run_walkforward(spec: WalkforwardSpec, settings: Settings) -> "Walk":
+    """Run the walk forward here and return its figures.
+
+    Raises:
+        TicklineError: a stage failed; the same command continues with the finished fits.
+    """
+    with connected(settings):
+        from flows.walkforward import walkforward
+
+        return walkforward(spec)
 
 
 def _install_triton(spec: NightlySpec, settings: Settings) -> None:

@@ -99,7 +99,7 @@ def latency_ecdf(latency_ms_R: Mapping[str, NDArray[np.float64]], path: Path) ->
         axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         axes.legend(loc="lower right")
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
@@ -121,7 +121,7 @@ def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
         axes.minorticks_off()
         axes.legend(loc="best")
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
@@ -144,7 +144,7 @@ def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
         )
         axes.margins(x=0.18, y=0.2)
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def roc(
@@ -168,7 +168,7 @@ def roc(
         )
         axes.legend(loc="lower right")
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def precision_recall(
@@ -192,7 +192,7 @@ def precision_recall(
         )
         axes.legend(loc="best")
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def calibration(
@@ -220,7 +220,7 @@ def calibration(
         )
         axes.legend(loc="upper left")
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
@@ -257,7 +257,7 @@ def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
         right.margins(y=0.15)
         axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
-    return _plot(path, draw)
+    return plot(path, draw)
 
 
 def _styles() -> Iterator[dict[str, Any]]:
@@ -266,7 +266,8 @@ def _styles() -> Iterator[dict[str, Any]]:
         yield {"color": colour, "linestyle": style, "linewidth": max(0.8, 3.0 - 0.2 * index)}
 
 
-def _plot(path: Path, draw: Callable[[Axes], None]) -> Path:
+def plot(path: Path, draw: Callable[[Axes], None]) -> Path:
+    """Write one diagram as PNG; `draw` fills its axes."""
     figure = Figure(figsize=(7.2, 5.0), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

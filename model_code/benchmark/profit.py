@@ -12,9 +12,69 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from model_code.features.venues import Quotes
+from model_code.features.batch import reset_gap_ns
+from model_code.features.dataset import FeatureTable, TableDay
+from model_code.features.venues import Quotes, siblings
 
 BPS = 1e4
+
+
+def best_cases(
+    table: FeatureTable, ends_B: npt.NDArray[np.int64], delay_ms: float
+) -> npt.NDArray[np.float64]:
+    """Best case (B,) of acting on each window, in basis points, by the table's own label and cost.
+
+    `cross-venue` trades with the best of the other venues, `mid-move` buys first, and
+    `executable-roundtrip` opens either way.
+
+    Args:
+        table: with the windows' quotes.
+        ends_B: rows on which the decisions fall.
+        delay_ms: from the decision to the trade.
+    """
+    spec = table.meta.spec
+    label, others = spec.chosen_label, siblings(table.meta.symbols)
+    delay_ns, horizon_ns = round(delay_ms * 1e6), round(spec.horizon_ms * 1e6)
+    earned_B = np.empty(len(ends_B))
+    days = {(day.date, day.symbol): day for day in table.meta.days if day.rows}
+    for (date, symbol), day in days.items():
+        inside_B = (ends_B >= day.first) & (ends_B < day.first + day.rows)
+        if not inside_B.any():
+            continue
+        here, rows_B = _quotes(table, day), ends_B[inside_B] - day.first
+        if label == "cross-venue":
+            venues = [days[date, other] for other in others[symbol] if (date, other) in days]
+            earned_B[inside_B] = np.max(
+                [
+                    crossings(
+                        here,
+                        _quotes(table, venue),
+                        rows_B,
+                        delay_ns=delay_ns,
+                        horizon_ns=horizon_ns,
+                        stale_ns=reset_gap_ns(spec),
+                        cost_bps=spec.cost_bps,
+                    )
+                    for venue in venues
+                ],
+                axis=0,
+            )
+        else:
+            earned_B[inside_B] = round_trips(
+                here,
+                np.asarray(table.segment_N[day.first : day.first + day.rows]),
+                rows_B,
+                delay_ns=delay_ns,
+                horizon_ns=horizon_ns,
+                cost_bps=spec.cost_bps,
+                long_only=label == "mid-move",
+            )
+    return earned_B
+
+
+def _quotes(table: FeatureTable, day: TableDay) -> Quotes:
+    rows = slice(day.first, day.first + day.rows)
+    return Quotes(*(np.asarray(c[rows]) for c in (table.timestamp_N, table.bid_N, table.ask_N)))
 
 
 def round_trips(
@@ -51,6 +111,7 @@ def crossings(
     *,
     delay_ns: int,
     horizon_ns: int,
+    stale_ns: int,
     cost_bps: float,
 ) -> npt.NDArray[np.float64]:
     """Best case (B,) of buying on one venue and selling on the other at the same moment.
@@ -61,9 +122,12 @@ def crossings(
         rows_B: rows of `here` on which decisions fall.
         delay_ns: from the decision to the earliest trade.
         horizon_ns: from the decision to the latest trade.
+        stale_ns: quotes of a venue silent for longer are not traded on, as in `venues.crossings`.
         cost_bps: of both legs together, besides the spread.
     """
-    earned_B: npt.NDArray[np.float64] = _crossings(*here, *there, rows_B, delay_ns, horizon_ns)
+    earned_B: npt.NDArray[np.float64] = _crossings(
+        *here, *there, rows_B, delay_ns, horizon_ns, stale_ns
+    )
     return earned_B - cost_bps
 
 
@@ -98,7 +162,7 @@ def _round_trips(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _crossings(  # type: ignore[no-untyped-def]
-    time_N, bid_N, ask_N, time_M, bid_M, ask_M, rows_B, delay_ns, horizon_ns
+    time_N, bid_N, ask_N, time_M, bid_M, ask_M, rows_B, delay_ns, horizon_ns, stale_ns
 ):
     earned_B = np.empty(rows_B.shape[0])
     for b in range(rows_B.shape[0]):
@@ -107,17 +171,16 @@ def _crossings(  # type: ignore[no-untyped-def]
         here = np.searchsorted(time_N, now, "right") - 1
         there = np.searchsorted(time_M, now, "right") - 1
         best = -np.inf
-        while True:
-            if there >= 0:
+        while now <= end:
+            if there >= 0 and min(time_N[here], time_M[there]) >= now - stale_ns:
                 best = max(best, bid_N[here] - ask_M[there], bid_M[there] - ask_N[here])
             next_here = time_N[here + 1] if here + 1 < time_N.shape[0] else end + 1
             next_there = time_M[there + 1] if there + 1 < time_M.shape[0] else end + 1
-            if min(next_here, next_there) > end:
-                break
-            # rows of one instant of a venue are applied one after another, the two venues together
-            if next_here <= next_there:
+            now = min(next_here, next_there)
+            # rows of one instant are applied together, as in the label
+            while here + 1 < time_N.shape[0] and time_N[here + 1] <= now:
                 here += 1
-            if next_there <= next_here:
+            while there + 1 < time_M.shape[0] and time_M[there + 1] <= now:
                 there += 1
         spread = ask_N[row] - bid_N[row]
         mid = 0.5 * (bid_N[row] + ask_N[row])

@@ -74,6 +74,15 @@ def take_turns(
     )
 
 
+def alone(
+    predict: Predict, singles: Sequence[NDArray[np.float32]], *, warmup: int, requests: int
+) -> NDArray[np.float64]:
+    """Latency in ms (R,) of one engine by itself: batch 1, closed loop of one client."""
+    for call in range(warmup):
+        predict(singles[call % len(singles)])
+    return np.array(_latencies_ms(predict, singles, requests))
+
+
 def turns(names: list[str], turn: int) -> list[str]:
     """The order of a round: each starts one engine later than the previous round."""
     shift = turn % len(names)

@@ -189,3 +189,31 @@ def _require_both_classes(part: str, label_B: npt.NDArray[np.int8], test_date: d
 
 def _iso(timestamp_ns: int | np.integer[npt.NBitBase]) -> str:
     return f"{np.datetime64(int(timestamp_ns), 'ns')}Z"
+
+
+def require_apart(table: FeatureTable, chosen: Split) -> None:
+    """Check, from the windows themselves, that no part sees the one after it.
+
+    The label horizon of every training and validation window must end before the first row that a
+    window of a later part looks back on.
+
+    Raises:
+        DataError: windows overlap.
+    """
+    horizon_ns = round(table.meta.spec.horizon_ms * 1e6)
+    parts = (
+        ("training", chosen.train_ends),
+        ("validation", chosen.validation_ends),
+        ("test", chosen.test_ends),
+    )
+    for number, (part, ends) in enumerate(parts[:-1]):
+        reach = int(table.timestamp_N[ends].max()) + horizon_ns
+        for later, later_ends in parts[number + 1 :]:
+            first = int(table.timestamp_N[later_ends - (SEQUENCE_LENGTH - 1)].min())
+            if reach >= first:
+                raise DataError(
+                    f"labels of {part} windows reach to {_iso(reach)}, but {later} windows look "
+                    f"back to {_iso(first)}: the {later} figures would be too good",
+                    where=f"test date {chosen.report.test_date}",
+                    remedy="split the windows with model_code.features.split.split",
+                )

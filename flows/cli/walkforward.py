@@ -1,0 +1,115 @@
+"""`tickline walkforward`: judge the night's models on dates they have not seen."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import (
+    PANELS,
+    Data,
+    FromRun,
+    Network,
+    Set,
+    SpecFile,
+    default_of,
+    market_uri,
+    settings_from_environment,
+)
+from flows.cli.start import night_spec
+from flows.cli.tables import sheet_table
+from model_code.benchmark.walkforward_report import Walk, last_line, sheets
+from model_code.settings.walkforward import WalkforwardSpec
+
+app = typer.Typer()
+out = Console()
+
+
+@app.command(rich_help_panel=PANELS.nights)
+def walkforward(
+    data: Data = None,
+    network: Network = None,
+    spec: SpecFile = None,
+    from_run: FromRun = None,
+    set_: Set = None,
+    trials: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Settings that gradient boosting tries for each date.",
+            show_default=default_of(WalkforwardSpec, "tuning_trials"),
+        ),
+    ] = WalkforwardSpec.model_fields["tuning_trials"].default,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Trainings of the model on the newest date, each with another seed.",
+            show_default=default_of(WalkforwardSpec, "seeds"),
+        ),
+    ] = WalkforwardSpec.model_fields["seeds"].default,
+    first_test: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Test dates begin at this share of the dates.",
+            show_default=default_of(WalkforwardSpec, "first_test"),
+        ),
+    ] = WalkforwardSpec.model_fields["first_test"].default,
+    delay_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="From decision to trade, in the profit bound.",
+            show_default="measured",
+        ),
+    ] = None,
+    solo: Annotated[
+        bool, typer.Option(help="Compare on each instrument's own features too.")
+    ] = True,
+) -> None:
+    """Judge the night's models on dates they have not seen, against tuned boosting.
+
+    Use it before you believe a model. Each test date is predicted by models
+    trained on the dates before it, and all its windows count. Intervals come
+    from resampled dates and blocks of time; both sides see the same draws.
+
+        tickline walkforward --data PATH --network blend --trials 8
+
+    Run the same command again after an interruption: finished fits are kept.
+    The last line compares the model with boosting that was tuned as hard on the
+    same inputs. docs/evaluation.md explains every column.
+    """
+    settings = settings_from_environment()
+    night = night_spec(
+        settings,
+        path=spec,
+        from_run=from_run,
+        network=network,
+        changes={"market": market_uri(data, settings, from_run)},
+        assignments=set_,
+    )
+    wanted = WalkforwardSpec(
+        night=night,
+        tuning_trials=trials,
+        seeds=seeds,
+        first_test=first_test,
+        delay_ms=delay_ms,
+        also_solo=solo,
+    )
+    from flows.runs.local import run_walkforward
+
+    print_walk(run_walkforward(wanted, settings))
+
+
+def print_walk(walk: Walk) -> None:
+    """Print the tables and, as the last line, the comparison with boosting."""
+    for note in walk.skipped:
+        out.print(f"[yellow]note[/] {note}")
+    for sheet in sheets(walk):
+        out.print(sheet_table(sheet))
+    if walk.simulated:
+        out.print("SIMULATED MARKET: the figures describe no real market")
+    out.print("tables and pictures: [bold]tickline ui[/], experiment walkforward")
+    out.print(last_line(walk), soft_wrap=True, highlight=False)

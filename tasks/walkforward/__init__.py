@@ -1,0 +1,1 @@
+"""The stages of `tickline walkforward`: fits, the profit bound, the judgement, its report."""

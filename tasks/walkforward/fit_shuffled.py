@@ -1,0 +1,35 @@
+"""Stage `fit shuffled`: boosting of shuffled labels, which ranks nothing unless there is a leak."""
+
+import datetime as dt
+
+from sklearn.metrics import roc_auc_score
+
+from model_code.artifacts import ArtifactRef
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.models import rivals
+from tasks.caching.stage import RunRef, stage
+from tasks.nightly.records import SplitWindows
+from tasks.walkforward.records import Shuffled
+
+SHUFFLES = 5
+
+
+@stage("fit shuffled", run_name="fit shuffled labels {date}")
+def fit_shuffled(
+    run: RunRef,  # noqa: ARG001
+    table: ArtifactRef,
+    split: SplitWindows,
+    date: dt.date,  # noqa: ARG001
+    seed: int,
+) -> Shuffled:
+    """AUC on the true test labels of fits to training and validation labels in random order."""
+    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    aucs = []
+    for shuffle in range(SHUFFLES):
+        label_N = rivals.shuffled(rows.label_N, windows, seed + shuffle)
+        answer = rivals.tuned_boosting(
+            rows.features_NF, label_N, windows, trials=1, seed=seed + shuffle
+        )
+        aucs.append(float(roc_auc_score(rows.label_N[windows.test_ends], answer.test_B)))
+    return Shuffled(aucs=tuple(aucs))
