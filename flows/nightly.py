@@ -58,6 +58,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             version = register(
                 run,
                 plan,
+                candidate.table,
                 candidate.exported,
                 candidate.network.threshold,
                 measured,
@@ -78,6 +79,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             staged = stage_candidate(
                 run,
                 plan,
+                candidate.table,
                 candidate.engines,
                 candidate.network.threshold,
                 judged,
