@@ -8,6 +8,7 @@ from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
 from model_code.features.market import settled
+from model_code.features.served import ServedFeatures
 from model_code.settings import (
     BESIDE_ENGINES,
     DESIGN,
@@ -62,6 +63,8 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
     )
     return Candidate(
         notes=made.notes,
+        ticks=made.ticks,
+        features=made.features,
         leading=made.leading,
         table=made.table,
         split=windows,
@@ -96,6 +99,8 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     leading = find_leaders(run, ticks, wanted, test_date)
     return Prepared(
         notes=(*day_notes(days), *([why] if why else []), leading.note),
+        ticks=ticks,
+        features=wanted,
         leading=leading,
         table=features(run, ticks, wanted, leading.leaders, plan.simulated),
     )
@@ -117,6 +122,7 @@ def judge_candidate(
         champion: the serving version; None for no comparison.
         measure_again: measure even if the same measurement is cached.
     """
+    champion_table = _table_of(run, plan, candidate, champion)
     measure = benchmark.with_options(refresh_cache=True) if measure_again else benchmark
     measured = measure(
         run,
@@ -128,8 +134,21 @@ def judge_candidate(
         candidate.network.threshold,
         spec.benchmark,
         candidate.beside,
+        champion_table,
     )
     return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
+
+
+def _table_of(
+    run: RunRef, plan: Plan, candidate: Candidate, champion: Champion | None
+) -> ArtifactRef | None:
+    """The same rows with the champion's features; None if they are the candidate's."""
+    own = ServedFeatures.of(candidate.features, candidate.leading.leaders).seen
+    if champion is None or champion.features == own:
+        return None
+    spec = candidate.features.model_copy(update={"feature_set": champion.features.feature_set})
+    compute = features.with_options(task_run_name="features of the champion")
+    return compute(run, candidate.ticks, spec, champion.features.leaders, plan.simulated)
 
 
 def _train(

@@ -60,6 +60,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             version = register(
                 run,
                 plan,
+                candidate.table,
                 candidate.exported,
                 candidate.network.threshold,
                 measured,
@@ -80,6 +81,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             staged = stage_candidate(
                 run,
                 plan,
+                candidate.table,
                 candidate.engines,
                 candidate.network.threshold,
                 judged,

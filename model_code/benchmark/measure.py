@@ -67,7 +67,8 @@ def benchmark(
         own_thresholds: see `BenchmarkResult`.
         boosting_N: gradient boosting's probabilities of class 1, for the gate.
         beside: engines of another model, timed in the same turns; their answers are not used.
-        windows_of: windows of engines that see other features of the same rows.
+        windows_of: windows of engines that see other features of the same rows; those engines are
+            timed on them, too.
         progress: called with (what, done, of).
 
     Raises:
@@ -96,18 +97,19 @@ def benchmark(
             remedy="check the weights and the features for NaN",
         )
     chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
-    singles = [windows(i, i + 1).copy() for i in chosen]
-    batches = {size: _repeated(windows, count, size) for size in spec.batches}
+    singles, batches = _requests(windows, chosen, count, spec)
+    own_requests = {
+        name: _requests(own_windows, chosen, count, spec)
+        for name, own_windows in (windows_of or {}).items()
+    }
     kinds = [(fact.device, fact.precision) for fact in known.values()]
     peak = ceilings(kinds)
-    timings = take_turns(timed, singles, batches, spec, report)
+    timings = take_turns(timed, singles, batches, spec, report, own_requests)
     peak = {name: max(rate, peak.get(name, 0.0)) for name, rate in ceilings(kinds).items()}
     alone = {
         name: _dependence(
             predictors[name],
-            [windows_of[name](i, i + 1).copy() for i in chosen]
-            if windows_of and name in windows_of
-            else singles,
+            own_requests[name][0] if name in own_requests else singles,
             probability_N[name][chosen],
         )
         for name in predictors
@@ -252,6 +254,14 @@ def _predict_all(
             found[name].append(probability(logits_BC))
         report("predictions", stop, count)
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _requests(
+    windows: Windows, chosen: NDArray[np.int64], count: int, spec: BenchmarkSpec
+) -> tuple[list[NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
+    """What is timed: single windows, and a batch of each size."""
+    singles = [windows(i, i + 1).copy() for i in chosen]
+    return singles, {size: _repeated(windows, count, size) for size in spec.batches}
 
 
 def _repeated(windows: Windows, count: int, size: int) -> NDArray[np.float32]:

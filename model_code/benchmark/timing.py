@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from model_code.engines.protocol import Predict, Predictor
 from model_code.settings import BenchmarkSpec
 
+Singles = Sequence[NDArray[np.float32]]  # windows (1, 64, 16) to cycle through
+Batches = Mapping[int, NDArray[np.float32]]  # windows (B, 64, 16) by batch size
 Progress = Callable[[str, int, int], None]
 
 SETTLE_S = 0.1  # before each turn: the previous engine's threads spin for tens of milliseconds
@@ -40,10 +42,11 @@ class Timings:
 
 def take_turns(
     predictors: Mapping[str, Predictor],
-    singles: Sequence[NDArray[np.float32]],
-    batches: Mapping[int, NDArray[np.float32]],
+    singles: Singles,
+    batches: Batches,
     spec: BenchmarkSpec,
     report: Progress,
+    own: Mapping[str, tuple[Singles, Batches]] | None = None,
 ) -> Timings:
     """Time every engine: single requests, batches, open loop, each in interleaved rounds.
 
@@ -53,24 +56,27 @@ def take_turns(
         batches: windows (B, 64, 16) by batch size.
         spec: rounds and requests.
         report: called with (what, done, of).
+        own: singles and batches of engines that see other features.
     """
-    for predictor in predictors.values():
+    inputs = {name: (own or {}).get(name, (singles, batches)) for name in predictors}
+    for name, predictor in predictors.items():
+        alone, together = inputs[name]
         for call in range(spec.warmup):
-            predictor.predict(singles[call % len(singles)])
-        for x_BTF in batches.values():
+            predictor.predict(alone[call % len(alone)])
+        for x_BTF in together.values():
             predictor.predict(x_BTF)
     rounds = min(spec.rounds, spec.requests)
     each = -(-spec.requests // rounds)
     latency: dict[str, list[float]] = {name: [] for name in predictors}
     for turn in range(rounds):
         for name in turns(list(predictors), turn):
-            latency[name] += _latencies_ms(predictors[name].predict, singles, each)
+            latency[name] += _latencies_ms(predictors[name].predict, inputs[name][0], each)
         report("latency, rounds", turn + 1, rounds)
     return Timings(
         round_R=np.repeat(np.arange(rounds), each),
         latency_ms_R={name: np.array(values) for name, values in latency.items()},
-        throughput=_throughput(predictors, batches, spec.throughput_rounds, report),
-        open_ms_R=_open_loop(predictors, singles, spec, report),
+        throughput=_throughput(predictors, inputs, spec, report),
+        open_ms_R=_open_loop(predictors, inputs, spec, report),
     )
 
 
@@ -106,28 +112,27 @@ def settle(predict: Predict, warm: Sequence[NDArray[np.float32]]) -> None:
         predict(x_BTF)
 
 
-def _latencies_ms(
-    predict: Predict, singles: Sequence[NDArray[np.float32]], requests: int
-) -> list[float]:
+def _latencies_ms(predict: Predict, singles: Singles, requests: int) -> list[float]:
     settle(predict, singles)
     return [1e3 * _seconds(predict, singles[call % len(singles)]) for call in range(requests)]
 
 
 def _throughput(
     predictors: Mapping[str, Predictor],
-    batches: Mapping[int, NDArray[np.float32]],
-    rounds: int,
+    inputs: Mapping[str, tuple[Singles, Batches]],
+    spec: BenchmarkSpec,
     report: Progress,
 ) -> dict[str, dict[int, float]]:
     """Windows per second: each turn sends about as many windows as the largest batch has."""
+    rounds, batches = spec.throughput_rounds, tuple(next(iter(inputs.values()))[1])
     seconds = {name: dict.fromkeys(batches, 0.0) for name in predictors}
     sent = dict.fromkeys(batches, 0)
     for turn in range(rounds):
-        for batch, x_BTF in batches.items():
+        for batch in batches:
             calls = max(1, max(batches) // batch)
-            sent[batch] += calls * len(x_BTF)
+            sent[batch] += calls * batch
             for name in turns(list(predictors), turn):
-                predict = predictors[name].predict
+                predict, x_BTF = predictors[name].predict, inputs[name][1][batch]
                 settle(predict, [x_BTF])
                 started = time.perf_counter()
                 for _ in range(calls):
@@ -142,7 +147,7 @@ def _throughput(
 
 def _open_loop(
     predictors: Mapping[str, Predictor],
-    singles: Sequence[NDArray[np.float32]],
+    inputs: Mapping[str, tuple[Singles, Batches]],
     spec: BenchmarkSpec,
     report: Progress,
 ) -> dict[str, NDArray[np.float64]]:
@@ -155,7 +160,7 @@ def _open_loop(
     found: dict[str, list[float]] = {name: [] for name in predictors}
     for turn in range(rounds):
         for name in turns(list(predictors), turn):
-            predict = predictors[name].predict
+            predict, singles = predictors[name].predict, inputs[name][0]
             settle(predict, singles)
             start = time.perf_counter() + 1.0 / spec.open_loop_hz
             for call in range(each):

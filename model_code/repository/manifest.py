@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model_code.artifacts import hash_bytes, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import IntegrityError
+from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.repository.triton_config import model_config
 from model_code.settings import MODEL_NAME
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -54,6 +55,8 @@ class Manifest(BaseModel):
         simulated: trained or measured on simulated data.
         threshold: probability from which an answer counts as class 1; 0.5 in a manifest of an
             earlier version, which does not have it.
+        features: that its windows are computed with; None in a manifest of an earlier version,
+            which sees the set `solo`.
         mlflow_run_id: parent tracking run.
         flow_run_id: orchestrator's run.
         approval: None until a reviewer approves; set only in the serving repository.
@@ -75,6 +78,7 @@ class Manifest(BaseModel):
     mlflow_run_id: str
     flow_run_id: str
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DEFAULT_THRESHOLD
+    features: ServedFeatures | None = None
     approval: Approval | None = None
 
     @classmethod
@@ -91,6 +95,7 @@ class Manifest(BaseModel):
         mlflow_run_id: str,
         flow_run_id: str,
         threshold: float,
+        features: ServedFeatures | None = None,
         files: dict[str, str] | None = None,
     ) -> Self:
         """The manifest of an engine, with the hashes of its sidecar."""
@@ -108,6 +113,7 @@ class Manifest(BaseModel):
             mlflow_run_id=mlflow_run_id,
             flow_run_id=flow_run_id,
             threshold=threshold,
+            features=features,
         )
 
     @property
@@ -121,7 +127,13 @@ class Manifest(BaseModel):
 
     def _absent(self) -> set[str]:
         """Fields that a manifest of an earlier version lacks: its approval is of bytes without."""
-        return {"threshold"} - self.model_fields_set
+        absent = {"threshold"} - self.model_fields_set
+        return absent | {"features"} if self.features is None else absent
+
+    @property
+    def seen(self) -> SeenFeatures:
+        """The feature set and leaders of its windows."""
+        return SOLO if self.features is None else self.features.seen
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -76,11 +76,16 @@ class Replay:
         x_RTF: windows, float32, in time order.
         probability_R: the engine's probability of class 1 in the benchmark, float64.
         label_R: 0 or 1.
+        champion_version: version that `champion_x_RTF` is for; None if there are none.
+        champion_x_RTF: windows of the same rows as that version sees them, float32; None if it sees
+            `x_RTF`.
     """
 
     x_RTF: NDArray[np.float32]
     probability_R: NDArray[np.float64]
     label_R: NDArray[np.int8]
+    champion_version: int | None = None
+    champion_x_RTF: NDArray[np.float32] | None = None
 
     def save(self, path: Path) -> None:
         """Write as .npz.
@@ -88,7 +93,11 @@ class Replay:
         Raises:
             StorageError: it cannot be written.
         """
-        _save(path, x_RTF=self.x_RTF, probability_R=self.probability_R, label_R=self.label_R)
+        own = {"x_RTF": self.x_RTF, "probability_R": self.probability_R, "label_R": self.label_R}
+        champions = {"version": self.champion_version, "x_RTF": self.champion_x_RTF}
+        if champions["x_RTF"] is not None:
+            own |= {f"champion_{name}": np.asarray(value) for name, value in champions.items()}
+        _save(path, **own)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -98,7 +107,10 @@ class Replay:
             IntegrityError: missing or malformed.
         """
         with _opened(path, "recorded requests") as found:
-            return cls(found["x_RTF"], found["probability_R"], found["label_R"])
+            own = found["x_RTF"], found["probability_R"], found["label_R"]
+            if "champion_x_RTF" not in found:
+                return cls(*own)
+            return cls(*own, int(found["champion_version"]), found["champion_x_RTF"])
 
 
 def _save(path: Path, **arrays: Any) -> None:

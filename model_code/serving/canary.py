@@ -8,7 +8,7 @@ Shapes: R requests, T = 64 steps, F = 16 features.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model_code.errors import PromotionError
 from model_code.repository.route import Route, Target
 from model_code.serving.observed import Observed, Tally
-from model_code.serving.routed import Routed, RoutedClient
+from model_code.serving.routed import Routed, RoutedClient, WindowsOf
 from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -39,10 +39,12 @@ async def walk(
     spec: PromotionSpec,
     report: Report,
     thresholds: Mapping[Target, float] | None = None,
+    windows_of: Mapping[int, NDArray[np.float32]] | None = None,
 ) -> list[Observed]:
     """Raise the candidate's share step by step; return one `Observed` per step.
 
     Each answer is a decision at its model's own threshold; without `thresholds`, at the default.
+    A version in `windows_of` gets its own windows (R, 64, 16) of the same rows.
 
     At the end, also after an error, the champion has all requests again.
 
@@ -54,11 +56,14 @@ async def walk(
     if before is None:
         raise PromotionError("no champion to share requests with")
     own = thresholds or {}
+
+    def window(number: int) -> WindowsOf:
+        return lambda target: (windows_of or {}).get(target.version, x_RTF)[number][None]
+
+    requests = [window(number) for number in range(len(x_RTF))]
+    threshold = own.get(before, DEFAULT_THRESHOLD)
     agreed_R = [
-        decision(
-            await client.ask_of(before, x_RTF[number][None]), own.get(before, DEFAULT_THRESHOLD)
-        )
-        for number in range(len(x_RTF))
+        decision(await client.ask_of(before, request(before)), threshold) for request in requests
     ]
     steps: list[Observed] = []
     champion_ms: list[float] = []  # not extended at a share of 100%
@@ -67,7 +72,9 @@ async def walk(
             lease = _Lease(route_file, before, candidate, share)
             client.refresh()
             threshold = own.get(candidate, DEFAULT_THRESHOLD)
-            steps.append(await _step(client, x_RTF, agreed_R, threshold, lease, champion_ms, spec))
+            steps.append(
+                await _step(client, requests, agreed_R, threshold, lease, champion_ms, spec)
+            )
             report(share, steps[-1])
     finally:
         Route(champion=before).save(route_file)
@@ -96,7 +103,7 @@ class _Lease:
 
 async def _step(
     client: RoutedClient,
-    x_RTF: NDArray[np.float32],
+    requests: Sequence[WindowsOf],
     agreed_R: list[bool],
     threshold: float,
     lease: _Lease,
@@ -110,9 +117,9 @@ async def _step(
         tally.requests < spec.canary_patience and number < LONGEST * spec.canary_requests
     ):
         lease.renew()
-        index = number % len(x_RTF)
+        index = number % len(requests)
         begun = time.perf_counter()
-        answer: Routed = await client.ask(x_RTF[index][None])
+        answer: Routed = await client.ask(requests[index])
         ms = 1e3 * (time.perf_counter() - begun)
         for target, reason in answer.failed:
             if target == candidate:

@@ -8,6 +8,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,8 @@ from model_code.errors import ServingError
 from model_code.repository.route import Router, Target
 from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
 from model_code.settings import MODEL_NAME
+
+WindowsOf = Callable[[Target], NDArray[np.float32]]
 
 TURNS = 4  # other targets tried before giving up
 
@@ -61,8 +64,13 @@ class RoutedClient:
         """Read the route file now, regardless of the cached route's age."""
         self._router.route(now=True)
 
-    async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S) -> Routed:
+    async def ask(
+        self, x_BTF: NDArray[np.float32] | WindowsOf, deadline_s: float = DEADLINE_S
+    ) -> Routed:
         """Logits (B, 2) of raw feature windows (B, 64, 16) float32, within the deadline.
+
+        Versions may see different features. While the route shares requests between such versions,
+        pass a function that returns the windows of a target.
 
         Raises:
             PromotionError: no version serves yet.
@@ -76,7 +84,8 @@ class RoutedClient:
             if target == self._router.route().candidate:
                 left /= 2
             try:
-                logits_BC = await self.ask_of(target, x_BTF, left)
+                own_BTF = x_BTF(target) if callable(x_BTF) else x_BTF
+                logits_BC = await self.ask_of(target, own_BTF, left)
             except ServingError as error:
                 failed.append((target, error.what))
                 if len(failed) > TURNS or asyncio.get_running_loop().time() >= end:

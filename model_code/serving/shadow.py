@@ -29,10 +29,12 @@ async def mirror(
     candidate: Target,
     spec: PromotionSpec,
     thresholds: Mapping[Target, float] | None = None,
+    windows_of: Mapping[int, NDArray[np.float32]] | None = None,
 ) -> Observed:
     """Send `spec.shadow_requests` of the windows, in turn, for at most `spec.shadow_s` seconds.
 
     Each answer is a decision at its model's own threshold; without `thresholds`, at the default.
+    A version in `windows_of` gets its own windows (R, 64, 16) of the same rows.
 
     Raises:
         ServingError: the champion does not respond.
@@ -42,10 +44,11 @@ async def mirror(
     for number in range(spec.shadow_requests):
         if time.monotonic() > end:
             break
-        x_BTF = x_RTF[number % len(x_RTF)][None]
         order = (champion, candidate) if number % 2 else (candidate, champion)
         seen: dict[Target, tuple[bool, float]] = {}
         for target in order:
+            own_RTF = (windows_of or {}).get(target.version, x_RTF)
+            x_BTF = own_RTF[number % len(x_RTF)][None]
             begun = time.perf_counter()
             try:
                 logits_BC = await client.ask_of(target, x_BTF)

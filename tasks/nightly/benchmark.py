@@ -24,6 +24,7 @@ from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Engine, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
+from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather
@@ -56,11 +57,16 @@ def benchmark(
     threshold: float,
     spec: BenchmarkSpec,
     beside: tuple[BuiltEngine, ...] = (),
+    champion_table: ArtifactRef | None = None,
 ) -> Measured:
     """Measure every built engine and the champion, interleaved, on the newest day's windows.
 
     Decisions of the engines are judged at the network's `threshold`, those of the champion and of
-    gradient boosting at their own. Engines of another model (`beside`) are timed only.
+    gradient boosting at their own. Engines of another model (`beside`) are timed only. A champion
+    of other features predicts the same rows from `champion_table`.
+
+    Raises:
+        EngineError: as `measure.benchmark`, or the two tables have other rows.
     """
     rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
     label_N = np.asarray(rows.label_N[ends])
@@ -68,11 +74,15 @@ def benchmark(
     def windows(start: int, stop: int) -> NDArray[np.float32]:
         return gather(rows.features_NF, ends[start:stop])
 
+    champions = windows if champion_table is None else _own_windows(rows, ends, champion_table)
     batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
     folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
-    predictors, facts = _load(folders, champion, batch_BTF)
+    predictors, facts = _load(folders, champion, batch_BTF, champions(0, len(batch_BTF)))
     others, other_facts = _load(
-        {engine.name: engine.folder.open() for engine in beside if engine.folder}, None, batch_BTF
+        {engine.name: engine.folder.open() for engine in beside if engine.folder},
+        None,
+        batch_BTF,
+        batch_BTF,
     )
     unavailable = {
         found.name: found.unavailable for found in (*engines, *beside) if found.unavailable
@@ -102,6 +112,7 @@ def benchmark(
             | ({CHAMPION_ROW: champion.threshold} if champion else {}),
             boosting_N=np.load(baseline.probability.open()),
             beside=others,
+            windows_of={CHAMPION_ROW: champions} if champion_table else None,
             progress=stack.enter_context(_progress("benchmark")),
         )
         if not isinstance(server, str):
@@ -115,11 +126,35 @@ def benchmark(
         return Measured(
             folder=run.store.put(folder),
             champion_version=champion.version if champion else None,
+            champion_table=champion_table,
         )
 
 
+def _own_windows(
+    rows: FeatureTable, ends: NDArray[np.int64], table: ArtifactRef
+) -> measure.Windows:
+    """The champion's windows of the same rows.
+
+    Raises:
+        EngineError: the other table's rows at the window ends are others.
+    """
+    own = FeatureTable.load(table.open())
+    for name in ("timestamp_N", "symbol_N", "segment_N", "label_N"):
+        here_N, there_N = getattr(rows, name), getattr(own, name)
+        if len(here_N) != len(there_N) or not np.array_equal(here_N[ends], there_N[ends]):
+            raise EngineError(
+                f"the champion's feature table has other rows: {name} differs",
+                where=table.path,
+                remedy="compute both tables again: tickline nightly --refresh",
+            )
+    return lambda start, stop: gather(own.features_NF, ends[start:stop])
+
+
 def _load(
-    folders: Mapping[str, Path], champion: Champion | None, largest_BTF: NDArray[np.float32]
+    folders: Mapping[str, Path],
+    champion: Champion | None,
+    largest_BTF: NDArray[np.float32],
+    champions_BTF: NDArray[np.float32],
 ) -> tuple[dict[str, Predictor], dict[str, EngineFacts]]:
     """Load every engine; measure the memory added by loading it and by its largest batch."""
     if champion is not None and champion.engine is not None:
@@ -130,9 +165,13 @@ def _load(
         sidecar = EngineSidecar.load(folder)
         engine = ENGINES[sidecar.engine]
 
-        def opened(engine: Engine = engine, folder: Path = folder) -> Predictor:
+        x_BTF = champions_BTF if name == CHAMPION_ROW else largest_BTF
+
+        def opened(
+            engine: Engine = engine, folder: Path = folder, x_BTF: NDArray[np.float32] = x_BTF
+        ) -> Predictor:
             predictor = engine.load(folder)
-            predictor.predict(largest_BTF)
+            predictor.predict(x_BTF)
             return predictor
 
         predictors[name], peak = peak_mib(opened)

@@ -16,7 +16,7 @@ from model_code.settings import (
 )
 from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef
-from tasks.nightly.records import THRESHOLD_TAG, Champion
+from tasks.nightly.records import THRESHOLD_TAG, Champion, seen_of
 from tasks.runs import mlflow_runs
 
 
@@ -45,6 +45,7 @@ def find_champion(run: RunRef) -> Champion | None:
         onnx=graph,
         engine=engine,
         threshold=float(version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)),
+        features=seen_of(version.tags),
     )
 
 

@@ -40,6 +40,9 @@ def record_requests(
 ) -> ArtifactRef | None:
     """Record evenly spaced windows of the newest day with the benchmark's answers.
 
+    If the champion sees other features, its own windows of the same rows are recorded, too: shadow
+    and canary send each version its own.
+
     Returns:
         The folder with requests and drift; None if the candidate was not registered.
     """
@@ -54,6 +57,11 @@ def record_requests(
     benchmark = BenchmarkRun.load(measured.folder.open())
     taken_R = spread(np.arange(len(parts.test_ends)), RECORDED)
     x_RTF = gather(rows.features_NF, parts.test_ends[taken_R])
+    champion_version = champion_x_RTF = None
+    if measured.champion_table is not None and measured.champion_version is not None:
+        champion_version = int(measured.champion_version)
+        own = FeatureTable.load(measured.champion_table.open())
+        champion_x_RTF = gather(own.features_NF, parts.test_ends[taken_R])
     predictor = ENGINES[judged.engine].load(folder)
     tolerance = TOLERANCE.get(sidecar.precision, TOLERANCE_REDUCED)
     golden = GoldenSet.record(
@@ -72,6 +80,8 @@ def record_requests(
             x_RTF=x_RTF,
             probability_R=benchmark.probability_N[judged.engine][taken_R],
             label_R=benchmark.label_N[taken_R].astype(np.int8),
+            champion_version=champion_version,
+            champion_x_RTF=champion_x_RTF,
         ).save(out / REPLAY_FILE)
         (out / DRIFT_FILE).write_text(json.dumps(psi_by_feature, indent=2) + "\n")
         return run.store.put(out)

@@ -1,6 +1,8 @@
 """Stage results: small frozen records. Large data is referenced by `ArtifactRef`."""
 
 import datetime as dt
+import json
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -8,11 +10,14 @@ from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.verdict import Verdict
 from model_code.features.leaders import LeadTable
+from model_code.features.served import SOLO, SeenFeatures
 from model_code.market.coverage import DaySpan
-from model_code.settings import Leaders, ModelSpec, ProfileName
+from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 THRESHOLD_TAG = "threshold"  # of a model version
+FEATURE_SET_TAG = "feature_set"
+LEADERS_TAG = "leaders"  # JSON
 SUNDAY = 7  # an FX market opens in its evening
 
 
@@ -150,11 +155,15 @@ class Prepared(Record):
 
     Attributes:
         notes: about the ticks, label, features and leaders, for the reader.
+        ticks: validated, of each instrument-day.
+        features: the specification, with feature set and label named.
         leading: which other instruments each instrument looks at.
         table: features and labels.
     """
 
     notes: tuple[str, ...]
+    ticks: tuple[CleanDay, ...]
+    features: FeatureSpec
     leading: Leading
     table: ArtifactRef
 
@@ -262,19 +271,40 @@ class Champion(Record):
         engine: folder of the serving engine; None if the version is not in the serving repository
             (alias set by hand). ONNX Runtime then runs its graph.
         threshold: of its decisions, from the registry.
+        features: feature set and leaders of its windows, from the registry.
     """
 
     version: str
     onnx: ArtifactRef
     engine: ArtifactRef | None
     threshold: float = DEFAULT_THRESHOLD
+    features: SeenFeatures = SOLO
+
+
+def seen_tags(features: SeenFeatures) -> dict[str, str]:
+    """The tags of a model version that name its features."""
+    return {FEATURE_SET_TAG: features.feature_set, LEADERS_TAG: json.dumps(features.leaders)}
+
+
+def seen_of(tags: Mapping[str, str]) -> SeenFeatures:
+    """The features that a model version's tags name; `solo` without leaders if they name none."""
+    if FEATURE_SET_TAG not in tags:
+        return SOLO
+    leaders = json.loads(tags.get(LEADERS_TAG, "{}"))
+    return SeenFeatures.model_validate({"feature_set": tags[FEATURE_SET_TAG], "leaders": leaders})
 
 
 class Measured(Record):
-    """The benchmark's folder (`BenchmarkRun.load`), including the champion's row."""
+    """The benchmark's folder (`BenchmarkRun.load`), including the champion's row.
+
+    Attributes:
+        champion_table: features and labels as the champion sees them; None if it sees the
+            candidate's.
+    """
 
     folder: ArtifactRef
     champion_version: str | None
+    champion_table: ArtifactRef | None = None
 
 
 class Judged(Record):
@@ -321,6 +351,8 @@ class Candidate(Record):
 
     Attributes:
         notes: about the ticks, for the night's summary.
+        ticks: validated, of each instrument-day.
+        features: the specification of its table, with feature set and label named.
         leading: which other instruments each instrument looks at.
         baseline: gradient boosting on the same windows.
         model: the chosen model's specification.
@@ -330,6 +362,8 @@ class Candidate(Record):
     """
 
     notes: tuple[str, ...]
+    ticks: tuple[CleanDay, ...]
+    features: FeatureSpec
     leading: Leading
     table: ArtifactRef
     split: SplitWindows

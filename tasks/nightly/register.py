@@ -14,6 +14,8 @@ from mlflow.types import Schema, TensorSpec
 
 from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.result import BenchmarkRun
+from model_code.features.dataset import FeatureTable
+from model_code.features.served import ServedFeatures
 from model_code.settings import (
     CHALLENGER_ALIAS,
     CHALLENGER_SIMULATED_ALIAS,
@@ -34,6 +36,7 @@ from tasks.nightly.records import (
     Plan,
     Registered,
     SourceDay,
+    seen_tags,
 )
 from tasks.runs import mlflow_runs
 from tasks.runs.mlflow_runs import DatasetEntry
@@ -46,6 +49,7 @@ EXAMPLES = 2  # windows; 2,048 numbers as JSON
 def register(
     run: RunRef,
     plan: Plan,
+    table: ArtifactRef,
     exported: ExportedNetwork,
     threshold: float,
     measured: Measured,
@@ -64,7 +68,8 @@ def register(
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
         version = _log_model(run, plan, exported, _figures(measured, judged), params)
-    tags = {
+    meta = FeatureTable.load(table.open()).meta
+    tags = seen_tags(ServedFeatures.of(meta.spec, meta.leaders)) | {
         "onnx_sha256": exported.onnx.sha256,
         THRESHOLD_TAG: repr(threshold),
         "engine": judged.engine,

@@ -5,6 +5,8 @@ from pathlib import Path
 from model_code.artifacts import ArtifactRef, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import GateError
+from model_code.features.dataset import FeatureTable
+from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
 from tasks.caching.stage import RunRef, stage
@@ -16,6 +18,7 @@ from tasks.runs import mlflow_runs
 def stage_candidate(
     run: RunRef,
     plan: Plan,
+    table: ArtifactRef,
     engines: tuple[BuiltEngine, ...],
     threshold: float,
     judged: Judged,
@@ -32,10 +35,12 @@ def stage_candidate(
     folder = chosen.folder.open()
     sidecar = EngineSidecar.load(folder)
     requests = recorded.open()
+    meta = FeatureTable.load(table.open()).meta
     manifest = Manifest.of(
         sidecar,
         version=int(registered.version),
         threshold=threshold,
+        features=ServedFeatures.of(meta.spec, meta.leaders),
         files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=plan.digest,
         code_commit=mlflow_runs.code_commit(),

@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.serving import ServingRepository
 from model_code.serving.canary import walk
 from model_code.serving.observed import Observed
@@ -12,7 +11,7 @@ from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
 from tasks.caching.stage import console
 from tasks.promotion.records import Compared, Opened
-from tasks.promotion.shadow import NO_CHAMPION, thresholds_of
+from tasks.promotion.shadow import NO_CHAMPION, recorded_windows, thresholds_of
 
 
 @once_per_run("canary")
@@ -21,12 +20,13 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
 
     Raises:
         CanaryStoppedError: a goal broke; the champion has all requests again.
+        PromotionError: as `recorded_windows`.
     """
     serving = ServingRepository(Path(repository))
     if serving.route().champion is None:
         return Compared(skipped=NO_CHAMPION)
     thresholds = thresholds_of(serving, opened)
-    windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
+    windows, windows_of = recorded_windows(serving, Path(opened.candidate))
 
     def say(share: float, seen: Observed) -> None:
         console.print(
@@ -37,7 +37,14 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     async def run() -> list[Observed]:
         async with RoutedClient(url, serving.route_file) as client:
             return await walk(
-                client, serving.route_file, windows, opened.target, spec, say, thresholds
+                client,
+                serving.route_file,
+                windows,
+                opened.target,
+                spec,
+                say,
+                thresholds,
+                windows_of,
             )
 
     return Compared(skipped=None, steps=tuple(asyncio.run(run())))

@@ -18,9 +18,11 @@ from model_code.benchmark.gate import Verdict
 from model_code.benchmark.result import BenchmarkResult, EngineRow
 from model_code.errors import PromotionError
 from model_code.features.drift import LARGE, MODERATE
+from model_code.features.served import SeenFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.requests import DRIFT_FILE
-from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE
+from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
+from tasks.nightly.records import seen_of
 from tasks.promotion.changes import Change, changes_since
 
 
@@ -37,6 +39,7 @@ class Evidence(BaseModel):
         drift: PSI by feature.
         pictures: PNG files by name.
         champion: serving version; None before the first promotion.
+        champion_features: that it sees; None without a champion, or if the registry lacks it.
         changes: what differs from the champion's night.
         links: URL by name.
     """
@@ -52,6 +55,7 @@ class Evidence(BaseModel):
     drift: dict[str, float]
     pictures: dict[str, Path]
     champion: int | None
+    champion_features: SeenFeatures | None = None
     changes: tuple[Change, ...] = ()
     links: dict[str, str]
 
@@ -66,6 +70,16 @@ class Evidence(BaseModel):
         return (
             f"the gate compared it with {compared_with}, but version {self.champion} serves now: "
             "run a nightly to compare with that version, or rely on shadow and canary alone"
+        )
+
+    @property
+    def other_features(self) -> str:
+        """What to know if the champion sees other features; empty if it does not."""
+        if self.champion_features in (None, self.manifest.seen):
+            return ""
+        return (
+            f"version {self.manifest.version} and version {self.champion} see different features; "
+            "each is compared on its own windows of the same rows"
         )
 
     def row(self, engine: str) -> EngineRow | None:
@@ -111,6 +125,7 @@ def gather(
         drift=json.loads(drift.read_text()) if drift.is_file() else {},
         pictures={path.stem: path for path in sorted(folder.glob("*.png"))} if folder else {},
         champion=champion,
+        champion_features=None if champion is None else _features_of(mlflow, champion),
         changes=() if champion is None else changes_since(mlflow, run_id, champion),
         links=dict(links),
     )
@@ -154,6 +169,10 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
         f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
+        f"- features: {manifest.seen.text}",
+        f"- **other features than the champion**: {evidence.other_features}"
+        if evidence.other_features
+        else "",
         f"- features that drifted: {', '.join(drifted) or 'none'}"
         if evidence.drift
         else "- feature drift: not recorded",
@@ -163,6 +182,13 @@ def summary(evidence: Evidence, page_url: str) -> str:
         evidence.verdict.markdown(),
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _features_of(mlflow: MlflowClient, version: int) -> SeenFeatures | None:
+    try:
+        return seen_of(mlflow.get_model_version(MODEL_NAME, str(version)).tags)
+    except MlflowException:
+        return None
 
 
 def _download(mlflow: MlflowClient, run_id: str, path: str, scratch: Path) -> Path | None:

@@ -10,12 +10,14 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
+from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
+from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import heartbeat_tags
 
@@ -28,7 +30,7 @@ def open_promotion(
 
     Raises:
         PromotionError: not staged, failed its gate, simulated, already serving, or already waiting
-            for a decision.
+            for a decision; or as `recorded_windows`.
         IntegrityError: its bytes do not match its manifest.
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
@@ -43,6 +45,7 @@ def open_promotion(
     manifest = Manifest.load(folder)
     _require_promotable(manifest, spec)
     require_compatible(EngineSidecar.load(folder))
+    recorded_windows(ServingRepository(settings.serving_repository), folder)  # before the decision
     _require_no_open_decision(version)
     aliases = Aliases(settings)
     aliases.tags(version)  # fails if the registry does not have it

@@ -3,6 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model_code.errors import PromotionError
+from model_code.features.served import SOLO
 from model_code.repository.manifest import Manifest
 from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.route import Target
@@ -23,18 +28,20 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     """Mirror recorded requests to the candidate; stop if a goal breaks.
 
     Raises:
-        PromotionError: a goal broke.
+        PromotionError: a goal broke, or as `recorded_windows`.
     """
     serving = ServingRepository(Path(repository))
     champion = serving.route().champion
     if champion is None:
         return Compared(skipped=NO_CHAMPION)
     thresholds = thresholds_of(serving, opened)
-    windows = Replay.load(Path(opened.candidate) / REPLAY_FILE).x_RTF
+    windows, windows_of = recorded_windows(serving, Path(opened.candidate))
 
     async def run() -> Observed:
         async with RoutedClient(url, serving.route_file) as client:
-            return await mirror(client, windows, champion, opened.target, spec, thresholds)
+            return await mirror(
+                client, windows, champion, opened.target, spec, thresholds, windows_of
+            )
 
     seen = asyncio.run(run())
     broken = seen.broken(spec, final=True)
@@ -58,3 +65,37 @@ def thresholds_of(serving: ServingRepository, opened: Opened) -> dict[Target, fl
     if champion is not None and champion.version in serving.known():
         found[champion] = Manifest.load(serving.folder(champion.version)).threshold
     return found
+
+
+def recorded_windows(
+    serving: ServingRepository, candidate: Path
+) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
+    """The recorded windows (R, 64, 16), and by version those of a champion of other features.
+
+    Raises:
+        PromotionError: the champion sees other features, and its windows were not recorded.
+        IntegrityError: a version's bytes do not match its manifest.
+    """
+    replay = Replay.load(candidate / REPLAY_FILE)
+    champion = serving.route().champion
+    if champion is None:
+        return replay.x_RTF, {}
+    seen = SOLO
+    if champion.version in serving.known():
+        seen = Manifest.load(serving.folder(champion.version)).seen
+    manifest = Manifest.load(candidate)
+    if manifest.seen == seen:
+        return replay.x_RTF, {}
+    if replay.champion_x_RTF is None or replay.champion_version != champion.version:
+        found = replay.champion_version
+        raise PromotionError(
+            f"version {manifest.version} sees other features than version {champion.version}, "
+            f"which serves now, and its requests were recorded for "
+            f"{'no other version' if found is None else f'version {found}'}",
+            where=f"{candidate / REPLAY_FILE}; "
+            f"version {manifest.version}: {manifest.seen.text}; "
+            f"version {champion.version}: {seen.text}",
+            remedy="run tonight's nightly again, so that requests are recorded for the serving "
+            "version: tickline nightly; then promote the version that it registers",
+        )
+    return replay.x_RTF, {champion.version: replay.champion_x_RTF}

@@ -14,6 +14,7 @@ from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
 from model_code.errors import DataError, EngineError
+from model_code.features.served import SOLO, SeenFeatures
 from model_code.settings import (
     DESIGN,
     BenchmarkSpec,
@@ -93,7 +94,9 @@ def engine(name: str) -> BuiltEngine:
 
 
 LEADING = Leading(leaders={"A": ("B",)}, source="measured")
+SEEN = SeenFeatures(feature_set="paired", leaders=LEADING.leaders)
 TABLE = file("features")
+CHAMPIONS_TABLE = file("features of the champion")
 BASELINE = Baseline(metrics={"auc": 0.6}, threshold=0.4, probability=file("boosting"))
 SPLIT = SplitWindows(windows=file("split"), summary={})
 NETWORK = TrainedNetwork(
@@ -135,7 +138,7 @@ class Stages:
             "validate": self._validate,
             "publish_validation": lambda _: None,
             "find_leaders": lambda _: LEADING,
-            "features": lambda _: TABLE,
+            "features": self._features,
             "split": lambda _: SPLIT,
             "baseline": lambda _: BASELINE,
             "train": lambda _: NETWORK,
@@ -167,6 +170,9 @@ class Stages:
     def _validate(self, inputs: Inputs) -> ValidatedDay:
         failures = ("too few rows",) if inputs["source"] in self.faulty_days else ()
         return validated(inputs["source"], failures)
+
+    def _features(self, inputs: Inputs) -> ArtifactRef:
+        return TABLE if inputs["leaders"] == LEADING.leaders else CHAMPIONS_TABLE
 
     def _build_engine(self, inputs: Inputs) -> BuiltEngine:
         if inputs["name"] in self.broken_engines:
@@ -233,6 +239,8 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
             "A 2024-08-07, A 2024-08-08 and 1 more: a note",
             "leaders (measured): A at B",
         ),
+        ticks=tuple(clean(day) for day in PLAN.days),
+        features=wanted,
         leading=LEADING,
         model=SPEC.models[0],
         table=TABLE,
@@ -281,7 +289,7 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
     stages: Stages, measure_again: bool
 ) -> None:
     made = candidate.build_candidate(RUN, SPEC, PLAN)
-    champion = Champion(version="4", onnx=file("champion"), engine=None)
+    champion = Champion(version="4", onnx=file("champion"), engine=None, features=SEEN)
     goals = load_goals()
     found = candidate.judge_candidate(
         RUN, SPEC, PLAN, made, champion, goals, measure_again=measure_again
@@ -298,6 +306,7 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
             "threshold": 0.3,
             "spec": SPEC.benchmark,
             "beside": (),
+            "champion_table": None,
         }
     ]
     assert stages.inputs["gate"] == [
@@ -310,6 +319,22 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
         }
     ]
     assert stages.options == ([{"refresh_cache": True}] if measure_again else [])
+
+
+@pytest.mark.parametrize("seen", [SOLO, SeenFeatures(feature_set="paired", leaders={"A": ("C",)})])
+def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
+    stages: Stages, seen: SeenFeatures
+) -> None:
+    made = candidate.build_candidate(RUN, SPEC, PLAN)
+    champion = Champion(version="4", onnx=file("champion"), engine=None, features=seen)
+    candidate.judge_candidate(RUN, SPEC, PLAN, made, champion, load_goals())
+    first, second = stages.inputs["features"]
+    assert second == first | {
+        "spec": first["spec"].model_copy(update={"feature_set": seen.feature_set}),
+        "leaders": seen.leaders,
+    }
+    (inputs,) = stages.inputs["benchmark"]
+    assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)
 
 
 def test_a_day_that_fails_validation_is_published_and_stops_the_run(stages: Stages) -> None:

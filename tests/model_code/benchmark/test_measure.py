@@ -163,6 +163,23 @@ def test_a_reference_that_is_not_finite_is_an_error():
         measured({"torch-fp32": Linear("torch-fp32", [], poison=True)})
 
 
+def test_an_engine_of_other_features_sees_only_its_own_windows():
+    class Strict(Linear):
+        def predict(self, x_BTF):
+            assert (x_BTF[:, 0, 1] == 77.0).all(), "windows of other features"
+            return super().predict(x_BTF)
+
+    own = -X
+    own[:, 0, 1] = 77.0
+    predictors = {"torch-fp32": Linear("r", []), "champion": Strict("c", [], scale=-1.0)}
+    windows_of = {"champion": lambda a, b: own[a:b]}
+    found = measured(predictors, windows_of=windows_of)
+    row = row_of(found.result, "champion")
+    assert (row.quality.auc, row.quality.flips, row.batch_dependence) == (1.0, 0, 0.0)
+    with pytest.raises(AssertionError, match="windows of other features"):
+        measured(predictors)
+
+
 def test_progress_is_reported_and_unavailable_engines_are_kept_with_their_reason():
     seen = []
     found = measured(

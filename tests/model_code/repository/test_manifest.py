@@ -1,4 +1,4 @@
-"""The threshold in manifests, and the identity of those of earlier versions."""
+"""Threshold and features in manifests, and the identity of those of earlier versions."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from model_code.artifacts import hash_bytes
+from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.repository.manifest import MANIFEST_FILE, Approval, Manifest
 from tests.support.serving import APPROVAL, staged
+
+FEATURES = ServedFeatures(
+    feature_set="paired",
+    leaders={"A": ("B",)},
+    label="executable-roundtrip",
+    horizon_ms=100.0,
+    reset_gap_s=10.0,
+)
 
 
 @pytest.fixture
@@ -42,3 +51,22 @@ def test_an_earlier_manifest_keeps_its_identity_through_its_approval(folder: Pat
     assert again.identity == identity
     assert isinstance(again.approval, Approval)
     assert "threshold" not in json.loads(again.text())
+
+
+def test_the_features_are_read_back_and_part_of_the_identity(tmp_path: Path) -> None:
+    found = Manifest.load(staged(tmp_path / "staging", 3, features=FEATURES))
+    assert found.features == FEATURES
+    assert found.seen == SeenFeatures(feature_set="paired", leaders={"A": ("B",)})
+    other = FEATURES.model_copy(update={"leaders": {"A": ("C",)}})
+    assert found.model_copy(update={"features": other}).identity != found.identity
+
+
+def test_a_manifest_without_features_is_of_the_set_solo_and_keeps_its_identity(
+    folder: Path,
+) -> None:
+    values = json.loads((folder / MANIFEST_FILE).read_text())
+    assert "features" not in values
+    del values["approval"]
+    found = Manifest.load(folder)
+    assert found.seen == SOLO
+    assert found.identity == hash_bytes(json.dumps(values, separators=(",", ":")).encode())

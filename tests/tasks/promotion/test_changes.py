@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model_code.settings import MODEL_NAME, NightlySpec, Settings
+from model_code.settings import MODEL_NAME, NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.changes import changed, to_yaml
 from tasks.promotion.changes import UNKNOWN, changes_since
 from tasks.promotion.evidence import gather, render
@@ -12,7 +12,9 @@ from tasks.runs import mlflow_runs
 from tasks.runs.tick_source import TickSource
 from tests.support.promotion import registered
 
-SPEC = NightlySpec(market="/ticks")
+SPEC = NightlySpec(
+    market="/ticks", network=NetworkSpec(), training=TrainingSpec(learning_rate=5e-4)
+)
 NIGHTS = {
     1: (SPEC, "a" * 40, ("2000-01-03",), "1"),
     2: (

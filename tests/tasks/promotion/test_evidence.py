@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from model_code.benchmark.result import BenchmarkResult
+from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.repository.manifest import Manifest
-from model_code.settings import CHAMPION_ROW
+from model_code.settings import CHAMPION_ROW, FeatureSpec
 from tasks.promotion.evidence import Evidence, render, summary
 from tests.support.benchmark import benchmark_run
 from tests.support.promotion import verdict
@@ -58,3 +59,35 @@ def test_a_comparison_with_another_than_the_serving_version_is_outdated(
     assert ("Outdated comparison" in page) == ("outdated comparison" in form) == bool(words)
     assert words in found.outdated
     assert words in form
+
+
+@pytest.mark.parametrize(
+    ("champion", "differ"),
+    [
+        (SOLO, True),
+        (SeenFeatures(feature_set="paired", leaders={"A": ("C",)}), True),
+        (SeenFeatures(feature_set="paired", leaders={"A": ("B",)}), False),
+    ],
+)
+def test_features_of_both_versions_are_shown_and_whether_they_differ(
+    tmp_path, champion: SeenFeatures, differ: bool
+) -> None:
+    features = ServedFeatures.of(FeatureSpec(feature_set="paired"), {"A": ("B",)})
+    found = Evidence(
+        manifest=Manifest.load(staged(tmp_path / "staging", 7, features=features)),
+        verdict=verdict("pass"),
+        benchmark=measured(3),
+        engine="onnxruntime-fp32",
+        days=[],
+        drift={},
+        pictures={},
+        champion=3,
+        champion_features=champion,
+        links={},
+    )
+    page, form = render(found), summary(found, "http://127.0.0.1")
+    assert "paired, looks at others: A at B" in page
+    assert "- features: paired, looks at others: A at B" in form
+    assert champion.text in page
+    assert ("<b>Other features.</b> Version 7 and version 3 see different" in page) == differ
+    assert ("other features than the champion" in form) == differ

@@ -1,18 +1,25 @@
-"""Whose threshold decides what, in shadow and canary and in `tickline predict`."""
+"""Whose threshold decides what, and whose windows are sent, in shadow and canary."""
 
 import datetime as dt
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.cli.predict import _threshold
+from model_code.artifacts import hash_path
+from model_code.errors import PromotionError
+from model_code.features.served import ServedFeatures
+from model_code.repository.manifest import MANIFEST_FILE
+from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
-from model_code.settings import MODEL_NAME, Settings
+from model_code.settings import MODEL_NAME, FeatureSpec, Settings
 from tasks.promotion.records import Opened
-from tasks.promotion.shadow import thresholds_of
-from tests.support.serving import APPROVAL, staged
+from tasks.promotion.shadow import recorded_windows, thresholds_of
+from tests.support.serving import APPROVAL, staged, windows
 
 CHAMPION = Target(model=MODEL_NAME, version=1)
 CANDIDATE = Target(model=CANDIDATE_NAME, version=2)
@@ -54,3 +61,54 @@ def test_predictions_are_decided_at_the_version_s_threshold(
     settings: Settings, target: Target, expected: float
 ) -> None:
     assert _threshold(settings, target) == expected
+
+
+PAIRED = ServedFeatures.of(FeatureSpec(feature_set="paired"), {"A": ("B",)})
+
+
+def recorded(settings: Settings, version: int, champion: int | None) -> Path:
+    """A staged version of other features, its requests recorded for this champion."""
+    folder = staged(settings.staging_repository, version, features=PAIRED)
+    replay = Replay.load(folder / REPLAY_FILE)
+    own = None if champion is None else -replay.x_RTF
+    Replay(replay.x_RTF, replay.probability_R, replay.label_R, champion, own).save(
+        folder / REPLAY_FILE
+    )
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest["files"][REPLAY_FILE] = hash_path(folder / REPLAY_FILE)
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    return folder
+
+
+def test_versions_of_equal_features_share_the_recorded_windows(settings: Settings) -> None:
+    serving = ServingRepository(settings.serving_repository)
+    found, own = recorded_windows(serving, settings.staging_repository / MODEL_NAME / "2")
+    np.testing.assert_array_equal(found, windows())
+    assert own == {}
+
+
+def test_a_champion_of_other_features_has_its_own_recorded_windows(settings: Settings) -> None:
+    serving = ServingRepository(settings.serving_repository)
+    found, own = recorded_windows(serving, recorded(settings, 3, champion=1))
+    np.testing.assert_array_equal(found, windows())
+    assert list(own) == [1]
+    np.testing.assert_array_equal(own[1], -windows())
+
+
+@pytest.mark.parametrize(("champion", "words"), [(None, "no other version"), (7, "version 7")])
+def test_requests_recorded_for_another_champion_stop_the_promotion(
+    settings: Settings, champion: int | None, words: str
+) -> None:
+    serving = ServingRepository(settings.serving_repository)
+    expected = f"sees other features than version 1, .* recorded for {words}"
+    with pytest.raises(PromotionError, match=expected) as caught:
+        recorded_windows(serving, recorded(settings, 3, champion))
+    assert "tickline nightly" in str(caught.value)
+
+
+def test_the_first_promotion_needs_no_champion_s_windows(settings: Settings) -> None:
+    serving = ServingRepository(settings.serving_repository)
+    Route(champion=None).save(serving.route_file)
+    found, own = recorded_windows(serving, recorded(settings, 3, champion=None))
+    np.testing.assert_array_equal(found, windows())
+    assert own == {}
