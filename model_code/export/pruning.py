@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model_code.errors import EngineError
 from model_code.models.network import FinancialPredictor
 from model_code.models.probability import probability
-from model_code.settings import AnyNetworkSpec, NetworkSpec
+from model_code.settings import AnyNetworkSpec, ConvTransformer2Spec, NetworkSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 FRACTIONS = (1 / 8, 1 / 4, 3 / 8, 1 / 2)  # of the hidden units to keep; the first in budget wins
@@ -55,6 +55,8 @@ def not_prunable(spec: AnyNetworkSpec) -> str | None:
     """Why a network of this kind cannot be pruned; None if it can."""
     if isinstance(spec, NetworkSpec):
         return None
+    if isinstance(spec, ConvTransformer2Spec):
+        return f"a network of kind {spec.KIND} is not pruned: its feed-forward layers are narrow"
     return f"a network of kind {spec.KIND} has no feed-forward layers to prune"
 
 

@@ -34,22 +34,34 @@ _BOOK = "Cartea, Jaimungal, Penalva 2015, 'Algorithmic and High-Frequency Tradin
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of `features_NF`."""
+    """One column of `features_NF`.
+
+    Attributes:
+        name: of the column.
+        formula: in the module's notation.
+        unit: of the column.
+        source: where it is from.
+        mirror: what the column becomes if the market's sides are swapped: "" itself, "-" itself
+            negated, a name that column, "-" and a name that column negated (`mirror`).
+    """
 
     name: str
     formula: str
     unit: str
     source: str
+    mirror: str = ""
 
 
 OWN: tuple[Feature, ...] = (
     Feature("spread", "slog((ask - bid) / tick)", "log ticks", _BOOK),
-    Feature("queue_imbalance", "(bid_size - ask_size) / (bid_size + ask_size)", "fraction", _GOULD),
-    Feature("bid_size", "ln(bid_size / size)", "log ratio", _BOOK),
-    Feature("ask_size", "ln(ask_size / size)", "log ratio", _BOOK),
-    Feature("bid_move", "slog(d bid / tick)", "log ticks", _ROLL),
-    Feature("ask_move", "slog(d ask / tick)", "log ticks", _ROLL),
-    Feature("mid_move", "d mid / sigma before it, within +-10", "deviations", _RISK),
+    Feature(
+        "queue_imbalance", "(bid_size - ask_size) / (bid_size + ask_size)", "fraction", _GOULD, "-"
+    ),
+    Feature("bid_size", "ln(bid_size / size)", "log ratio", _BOOK, "ask_size"),
+    Feature("ask_size", "ln(ask_size / size)", "log ratio", _BOOK, "bid_size"),
+    Feature("bid_move", "slog(d bid / tick)", "log ticks", _ROLL, "-ask_move"),
+    Feature("ask_move", "slog(d ask / tick)", "log ticks", _ROLL, "-bid_move"),
+    Feature("mid_move", "d mid / sigma before it, within +-10", "deviations", _RISK, "-"),
     Feature("volatility", "ln(sigma / tick), mean_128", "log ticks", _RISK),
     Feature("time_gap", "ln(1 + d t)", "log us", _ACD),
     Feature(
@@ -58,43 +70,51 @@ OWN: tuple[Feature, ...] = (
         "- [d ask <= 0] ask_size + [d ask >= 0] previous ask_size",
         "log ratio",
         _CONT,
+        "-",
     ),
-    Feature("signed_trade_volume", "slog((bought - sold) / size)", "log ratio", _LEE),
+    Feature("signed_trade_volume", "slog((bought - sold) / size)", "log ratio", _LEE, "-"),
     Feature("trade_volume", "ln(1 + (bought + sold) / size)", "log ratio", _BOOK),
     Feature("trade_count", "ln(1 + trades since the previous row)", "log trades", _ACD),
-    Feature("last_trade_offset", "slog((last_trade - mid) / tick)", "log ticks", _LEE),
+    Feature("last_trade_offset", "slog((last_trade - mid) / tick)", "log ticks", _LEE, "-"),
     Feature(
-        "vwap_offset", "slog((o - mean_64 o) / tick), o = mid - session vwap", "log ticks", _VWAP
+        "vwap_offset",
+        "slog((o - mean_64 o) / tick), o = mid - session vwap",
+        "log ticks",
+        _VWAP,
+        "-",
     ),
-    Feature("ema_1min", "x - mean_256 x, x = feature_ema_1min", "as the column", _GOULD),
+    Feature("ema_1min", "x - mean_256 x, x = feature_ema_1min", "as the column", _GOULD, "-"),
 )
 
 
 def _seen(place: str) -> tuple[Feature, ...]:
     """What is seen of another instrument, in the order of `pairs.CHANNELS`."""
     return (
-        Feature(f"{place}_imbalance", "queue_imbalance there", "fraction", _GOULD),
+        Feature(f"{place}_imbalance", "queue_imbalance there", "fraction", _GOULD, "-"),
         Feature(
             f"{place}_basis",
             "slog(b - mean_512 b), b = ln(mid there / mid) * mid / tick",
             "log ticks",
             _ENGLE,
+            "-",
         ),
         Feature(f"{place}_age", "ln(1 + time since its row there)", "log us", _ACD),
         *(
             Feature(f"{place}_move_{ms}ms", f"slog(mid move there over {ms} ms / tick there)",
-                    "log ticks", _HUTH)
+                    "log ticks", _HUTH, "-")
             for ms in (20, 100, 500)
         ),
         Feature(f"{place}_flow_100ms", "slog(sum of e / size there over 100 ms)", "log ratio",
-                _CONT),
+                _CONT, "-"),
         Feature(f"{place}_traded_100ms", "slog((bought - sold) / size there over 100 ms)",
-                "log ratio", _LEE),
+                "log ratio", _LEE, "-"),
         Feature(f"{place}_rows_20ms", "ln(1 + rows there over 20 ms)", "log rows", _ACD),
         Feature(f"{place}_rows_100ms", "ln(1 + rows there over 100 ms)", "log rows", _ACD),
         Feature(f"{place}_spread", "slog((ask there - bid there) / tick)", "log ticks", _BOOK),
-        Feature(f"{place}_gap_buy_here", "slog((bid there - ask) / tick)", "log ticks", _HASB),
-        Feature(f"{place}_gap_buy_there", "slog((bid - ask there) / tick)", "log ticks", _HASB),
+        Feature(f"{place}_gap_buy_here", "slog((bid there - ask) / tick)", "log ticks", _HASB,
+                f"{place}_gap_buy_there"),
+        Feature(f"{place}_gap_buy_there", "slog((bid - ask there) / tick)", "log ticks", _HASB,
+                f"{place}_gap_buy_here"),
     )  # fmt: skip
 
 
@@ -167,6 +187,23 @@ def look_at(feature_set: FeatureSetName) -> int:
     """How many other instruments the set looks at: 0, 1 or 2."""
     chosen = set(names(feature_set))
     return sum(not chosen.isdisjoint(f.name for f in seen) for seen in (_FIRST, _SECOND))
+
+
+def mirror(feature_set: FeatureSetName) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Columns and signs (F,) of the same market with its sides swapped: `x[..., column] * sign`.
+
+    Every price p becomes C - p, so bids and asks change places, with their sizes; what was bought
+    was sold. Exact, except for a basis: `ln(mid there / mid)` is the logarithm of a ratio, which
+    mirrored prices have only to first order in the distance of the two.
+    """
+    chosen = names(feature_set)
+    found = [
+        (chosen.index(other.lstrip("-") or feature.name), -1.0 if other.startswith("-") else 1.0)
+        for feature in FEATURE_SETS[feature_set]
+        for other in (feature.mirror,)
+    ]
+    column_F, sign_F = zip(*found, strict=True)
+    return np.array(column_F, np.int64), np.array(sign_F, np.float32)
 
 
 _SOURCES = ("kernel.py", "pairs.py", "labels.py", "definition.py")

@@ -45,9 +45,9 @@ class Blend(WindowModel):
             return logits_BC
         return self.spec.weight * logits_BC + (1.0 - self.spec.weight) * self.trees.logits(x_BG)
 
-    def loss(self, logits: Tensor, label_B: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
         """The perceptrons' loss."""
-        return self.mlp.loss(logits, label_B)
+        return self.mlp.loss(logits, label_B, smoothing)
 
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the perceptrons' mean and deviation of each summary."""

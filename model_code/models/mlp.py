@@ -56,10 +56,11 @@ class SummaryMlp(WindowModel):
             return torch.stack(logits)
         return sum(logits[1:], logits[0]) / len(logits) if len(logits) > 1 else logits[0]
 
-    def loss(self, logits: Tensor, label_B: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
         """Mean of the members' own cross-entropies: AdamW's steps do not depend on its scale."""
         label = label_B.repeat(len(self.members))
-        return functional.cross_entropy(logits.float().reshape(len(label), CLASS_COUNT), label)
+        logits = logits.float().reshape(len(label), CLASS_COUNT)
+        return functional.cross_entropy(logits, label, label_smoothing=smoothing)
 
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the graph's mean and deviation of each summary from the training windows.

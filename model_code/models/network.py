@@ -21,6 +21,7 @@ from model_code.models.boosting import Boosting
 from model_code.models.dropout import BitDropout
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
+from model_code.models.transformer2 import ConvTransformer2, transformer2_flops
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,
@@ -28,6 +29,7 @@ from model_code.settings import (
     AnyNetworkSpec,
     BlendSpec,
     BoostingSpec,
+    ConvTransformer2Spec,
     MlpSpec,
     NetworkSpec,
     PerceptronSpec,
@@ -88,6 +90,8 @@ def build(spec: AnyNetworkSpec) -> WindowModel:
         return Boosting(spec)
     if isinstance(spec, BlendSpec):
         return Blend(spec)
+    if isinstance(spec, ConvTransformer2Spec):
+        return ConvTransformer2(spec)
     return SummaryMlp(spec) if isinstance(spec, MlpSpec) else FinancialPredictor(spec)
 
 
@@ -101,6 +105,8 @@ def flops_per_window(spec: AnyNetworkSpec) -> int:
         return 0
     if isinstance(spec, PerceptronSpec):
         return mlp_flops(spec) * (spec.members if isinstance(spec, BlendSpec) else 1)
+    if isinstance(spec, ConvTransformer2Spec):
+        return transformer2_flops(spec)
     steps, width = SEQUENCE_LENGTH, spec.d_model
     convolution = steps * FEATURE_COUNT * 3 * width
     projections = steps * width * 4 * width  # query, key, value, out

@@ -40,9 +40,15 @@ class WindowModel(nn.Module, ABC):
     def forward(self, x_BTF: Tensor) -> Tensor:
         """Return logits_BC for raw features x_BTF (float32, batch first)."""
 
-    def loss(self, logits: Tensor, label_B: Tensor) -> Tensor:
-        """What training minimises, in nats: cross-entropy of `forward`'s logits in training."""
-        return functional.cross_entropy(logits.float(), label_B)
+    def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
+        """What training minimises, in nats: cross-entropy of `forward`'s logits in training.
+
+        Args:
+            logits: `forward`'s.
+            label_B: 0 or 1.
+            smoothing: share of the label's weight that both classes get alike.
+        """
+        return functional.cross_entropy(logits.float(), label_B, label_smoothing=smoothing)
 
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped."""

@@ -10,6 +10,11 @@ from model_code.settings.specs import DESIGN
 PRESETS: dict[str, dict[str, Any]] = {
     # the design's Conv1d and Transformer encoder
     "design": DESIGN.model_dump(include={"network", "training"}),
+    # a smaller encoder with positions and the summaries' perceptron
+    "transformer-2": {
+        "network": {"KIND": "conv-transformer-2"},
+        "training": {"windows_per_epoch": 32768, "precision": "auto"},
+    },
     "mlp": {"network": {"KIND": "mlp"}},
     "boosting": {"network": {"KIND": "boosting"}},
     "blend": {"network": {"KIND": "blend"}},

@@ -112,6 +112,24 @@ class NetworkSpec(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
 
+class ConvTransformer2Spec(Spec):
+    """A smaller encoder with learned positions, and a perceptron on summaries beside it."""
+
+    KIND: Literal["conv-transformer-2"] = "conv-transformer-2"
+    d_model: PositiveInt = 64
+    heads: PositiveInt = 8
+    layers: PositiveInt = 2
+    feed_forward: PositiveInt = 256
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    branch: bool = True  # add the logits of a perceptron (`MlpSpec`) on the window's summaries
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide d_model {self.d_model}")
+        return self
+
+
 class PerceptronSpec(Spec):
     """A multi-layer perceptron's sizes."""
 
@@ -135,6 +153,7 @@ class TreesSpec(Spec):
     max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
     min_samples_leaf: PositiveInt = 40
     l2_regularization: Annotated[float, Field(ge=0.0)] = 1.0
+    max_features: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of columns at each split
 
 
 class BoostingSpec(Spec):
@@ -163,6 +182,7 @@ def _network_kind(value: object) -> str:
 
 AnyNetworkSpec = Annotated[
     Annotated[NetworkSpec, Tag("conv-transformer")]
+    | Annotated[ConvTransformer2Spec, Tag("conv-transformer-2")]
     | Annotated[MlpSpec, Tag("mlp")]
     | Annotated[BoostingSpec, Tag("boosting")]
     | Annotated[BlendSpec, Tag("blend")],
@@ -187,6 +207,9 @@ class TrainingSpec(Spec):
     clip_norm: Positive = 1.0
     patience: PositiveInt = 3
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # BF16 gains nothing here
+    averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # decay of the weights' mean; 0: none
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    mirror: bool = False  # swap the sides of the market in half of the windows
     seed: int = 7
 
 

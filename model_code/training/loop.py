@@ -2,9 +2,11 @@
 
 The randomness of an epoch (order, dropout) depends only on (seed, epoch, rank). A checkpoint
 therefore needs no generator states, and a resumed training is bit-identical. The loss is plain
-cross-entropy without class weights, so that probabilities stay calibrated. AdamW: Loshchilov and
-Hutter 2019, "Decoupled Weight Decay Regularization". A model without weights, gradient boosting, is
-fitted in one step instead.
+cross-entropy without class weights, so that probabilities stay calibrated; smoothing the labels
+pulls them towards 1/2 (Szegedy et al. 2016, arXiv 1512.00567). Averaged weights: Polyak and
+Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging". AdamW: Loshchilov and Hutter
+2019, "Decoupled Weight Decay Regularization". A model without weights, gradient boosting, is fitted
+in one step instead.
 
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
@@ -23,9 +25,10 @@ from model_code.errors import ConfigError, DataError
 from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
-from model_code.settings import AnyNetworkSpec, TrainingSpec
+from model_code.settings import AnyNetworkSpec, FeatureSpec, TrainingSpec
 from model_code.training import checkpoint, ranks, sampling
 from model_code.training.evaluation import evaluate
+from model_code.training.mirror import Mirror
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
 
 FITTED = 4096  # training windows whose loss is measured after a fit without gradient descent
@@ -67,6 +70,7 @@ def train(
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
     checkpoints: Path,
+    feature_spec: FeatureSpec | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: bool = False,
 ) -> TrainingResult:
@@ -84,17 +88,20 @@ def train(
         network_spec: the network's sizes.
         training_spec: how to train.
         checkpoints: folder of this training's checkpoints; training resumes from a usable one.
+        feature_spec: what the features and labels are; `training_spec.mirror` needs it.
         on_epoch: called after each newly trained epoch, once its checkpoint is written.
         progress: show a progress bar with windows/s and time left on stderr.
 
     Raises:
         DataError: too few windows, a label that is not 0 or 1, one class only, or features or a
             loss that are not finite.
-        ConfigError: the batch size is not divisible by the number of ranks.
+        ConfigError: the batch size is not divisible by the number of ranks, or the features or the
+            label have no mirror image.
         StorageError: a checkpoint cannot be written.
     """
     spec = training_spec
     _check(labels_N, train_ends, validation_ends)
+    mirror = Mirror(feature_spec) if spec.mirror else None
     with ranks.launched() as group, torch.random.fork_rng(_cuda_devices(group.device)):
         torch.manual_seed(spec.seed)
         model = network.build(network_spec)
@@ -110,7 +117,7 @@ def train(
         precision, reason = resolve_precision(spec.precision, group.device)
         labels = (labels_N[train_ends], labels_N[validation_ends])
         key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
-        run = TrainingRun(model.to(group.device), spec, group, precision, steps)
+        run = TrainingRun(model.to(group.device), spec, group, precision, steps, mirror)
 
         state, note = group.broadcast(
             checkpoint.newest(checkpoints, key) if group.first else (None, "")
@@ -126,7 +133,9 @@ def train(
                 ends = sampling.epoch_ends(train_ends, epoch, steps * batch, spec.seed)
                 trained = run.train_epoch(features_NF, labels_N, ends, bar)
                 figures = group.broadcast(
-                    evaluate(model, features_NF, labels_N, validation_ends) if group.first else {}
+                    evaluate(run.judged, features_NF, labels_N, validation_ends)
+                    if group.first
+                    else {}
                 )
                 run.record(trained, figures)
                 if group.first:

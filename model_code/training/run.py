@@ -14,12 +14,14 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model_code.errors import DataError
 from model_code.features.windows import gather
 from model_code.models.predictor import WindowModel
 from model_code.settings import TrainingSpec
 from model_code.training import ranks
+from model_code.training.mirror import Mirror
 from model_code.training.sampling import seed_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,9 +56,10 @@ class TrainingRun:
         group: ranks.Ranks,
         precision: str,
         steps: int,
+        mirror: Mirror | None = None,
     ) -> None:
         self.model, self.spec, self.group, self.steps = model, spec, group, steps
-        self.dtype = DTYPES[precision]
+        self.dtype, self.mirror = DTYPES[precision], mirror
         device = group.device
         self.parallel: nn.Module = model
         if group.world > 1:
@@ -69,9 +72,17 @@ class TrainingRun:
             self.optimizer,
             lambda step: rate_factor(step, spec.epochs * steps, spec.warmup_fraction),
         )
+        self.averaged: AveragedModel | None = None
+        if spec.averaging:
+            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(spec.averaging))
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.history: list[EpochMetrics] = []
         self.best_state: dict[str, Tensor] = {}
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: with the weights' mean, if they are averaged."""
+        return self.model if self.averaged is None else self.averaged.module
 
     @property
     def best(self) -> EpochMetrics:
@@ -107,12 +118,15 @@ class TrainingRun:
         started = time.perf_counter()
         for step, batch in enumerate(np.split(ends, self.steps)):
             ends_B = batch[group.rank :: group.world]
-            x_BTF = torch.from_numpy(gather(features_NF, ends_B)).to(group.device)
+            x_BTF = torch.from_numpy(gather(features_NF, ends_B))
+            if self.mirror is not None:
+                x_BTF = self.mirror(x_BTF)
+            x_BTF = x_BTF.to(group.device)
             label_B = torch.from_numpy(labels_N[ends_B].astype(np.int64)).to(group.device)
 
             with self._autocast():
                 logits = self.parallel(x_BTF)
-            loss = self.model.loss(logits, label_B)
+            loss = self.model.loss(logits, label_B, self.spec.label_smoothing)
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimizer)
@@ -124,6 +138,8 @@ class TrainingRun:
             if self.scaler.get_scale() >= scale:  # else the scaler skipped an overflowing step
                 self.schedule.step()
                 norms.append(norm.item())
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.model)
             losses.append(loss.item())
             seconds = time.perf_counter() - started
             rate_now = (step + 1) * len(batch) / seconds
@@ -147,12 +163,13 @@ class TrainingRun:
         )
         self.history.append(epoch)
         if self.best is epoch:
-            self.best_state = _cpu_copy(self.model.state_dict())
+            self.best_state = _cpu_copy(self.judged.state_dict())
 
     def state(self) -> dict[str, Any]:
         """Everything `restore` needs, as tensors and plain values."""
         return {
             "model": _cpu_copy(self.model.state_dict()),
+            "averaged": {} if self.averaged is None else _cpu_copy(self.averaged.state_dict()),
             "best_state": self.best_state,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -163,6 +180,8 @@ class TrainingRun:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue as if the earlier epochs had run in this process."""
         self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         self.best_state = state["best_state"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

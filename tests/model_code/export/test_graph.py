@@ -12,7 +12,7 @@ import torch
 from model_code.errors import ExportError
 from model_code.export import graph
 from model_code.models import network
-from model_code.settings import INPUT_NAME, ONNX_OPSET, OUTPUT_NAME, NetworkSpec
+from model_code.settings import INPUT_NAME, ONNX_OPSET, OUTPUT_NAME, BlendSpec, NetworkSpec
 
 TINY = NetworkSpec(d_model=16, heads=2, layers=1, feed_forward=32)
 
@@ -188,3 +188,43 @@ def test_a_network_in_training_mode_is_refused(x_BTF, tmp_path):
     model = network.FinancialPredictor(TINY)
     with pytest.raises(ExportError, match="training mode"):
         graph.export_onnx(model, x_BTF, tmp_path / "model")
+
+
+class OddAnswers:
+    """The network's own logits, `shift` added for some windows of the example."""
+
+    def __init__(self, model, x_BTF, odd, shift):
+        self.model, self.odd_WTF, self.shift = model, x_BTF[odd], shift
+
+    def __call__(self, x_BTF):
+        with torch.inference_mode():
+            logits_BC = self.model(torch.from_numpy(x_BTF)).numpy().copy()
+        same_BW = (x_BTF[:, None] == self.odd_WTF[None]).all(axis=(2, 3))
+        logits_BC[same_BW.any(axis=1)] += self.shift
+        return logits_BC
+
+
+@pytest.mark.parametrize(
+    ("levels", "odd", "shift", "passes"),
+    [
+        (3, [0], 0.05, True),  # also alone and among seven
+        (3, [5], 0.05, True),
+        (3, [5, 6], 0.05, False),
+        (3, [5], 1.5, False),
+        (3, [5], np.nan, False),
+        (0, [5], 0.05, False),  # no trees yet: a perceptron is continuous
+    ],
+)
+def test_with_trees_one_window_may_take_another_branch(x_BTF, tmp_path, levels, odd, shift, passes):
+    torch.manual_seed(1)
+    model = network.build(BlendSpec(hidden=8)).eval()
+    model.trees.levels = levels
+    odd_answers = OddAnswers(model, x_BTF, odd, np.float32(shift))
+    branched = graph._branched(model)
+    assert branched == (levels > 0)
+    if passes:
+        found = graph._parity(model, odd_answers, x_BTF, tmp_path / "any", branched)
+        assert found == pytest.approx(shift, rel=1e-4)
+        return
+    with pytest.raises(ExportError, match=f"on {len(odd)} windows of the example"):
+        graph._parity(model, odd_answers, x_BTF, tmp_path / "any", branched)

@@ -19,7 +19,7 @@ from model_code.errors import ConfigError, DataError
 from model_code.features.windows import gather
 from model_code.models.network import FinancialPredictor, state_digest
 from model_code.models.probability import probability
-from model_code.settings import NetworkSpec, TrainingSpec
+from model_code.settings import FeatureSpec, NetworkSpec, TrainingSpec
 from model_code.training import checkpoint, evaluation, ranks, sampling
 from model_code.training import run as training_run
 from model_code.training.loop import train
@@ -181,6 +181,64 @@ def test_mixed_precision_trains(tmp_path, precision):
     assert all(math.isfinite(epoch.train_loss) for epoch in result.history)
     killed_after(tmp_path / "killed", 1, spec)
     same(run(tmp_path / "killed", spec), result)  # the scaler's state is restored too
+
+
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"averaging": 0.9},
+    {"label_smoothing": 0.1},
+    {"mirror": True},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+def test_an_option_changes_the_result_and_resumes_bit_identically(tmp_path, options):
+    spec = SPEC.model_copy(update=options | {"epochs": 2, "windows_per_epoch": 96})
+    plain = SPEC.model_copy(update={"epochs": 2, "windows_per_epoch": 96})
+    features = {"feature_spec": FeatureSpec(feature_set="paired")}
+    result = run(tmp_path / "straight", spec, **features)
+    others = run(tmp_path / "plain", plain, **features)
+    assert state_digest(result.model.state_dict()) != state_digest(others.model.state_dict())
+
+    def stop(_: Any) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", spec, on_epoch=stop, **features)
+    resumed = run(tmp_path / "killed", spec, **features)
+    assert resumed.resumed_from == 1
+    same(resumed, result)
+
+
+def test_the_averaged_weights_are_validated_and_kept(tmp_path):
+    data = table()
+    spec = SPEC.model_copy(update={"epochs": 1, "windows_per_epoch": 96, "averaging": 0.5})
+    result = run(tmp_path, spec)
+    state = torch.load(tmp_path / "epoch-0001.pt", weights_only=True)
+    kept = result.model.state_dict()
+    assert not torch.equal(kept["head.weight"], state["model"]["head.weight"])
+    assert torch.equal(kept["head.weight"], state["averaged"]["module.head.weight"])
+    found = evaluation.evaluate(result.model, data[0], data[1], data[3])
+    assert found["auc"] == result.history[0].validation_auc
+
+    # three steps: the mean starts at the first one's weights
+    weights = []
+    real = training_run.AveragedModel.update_parameters
+
+    def keep(self, model):
+        weights.append(model.head.weight.detach().clone())
+        real(self, model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_run.AveragedModel, "update_parameters", keep)
+        again = run(tmp_path / "again", spec)
+    assert len(weights) == 3
+    expected = 0.5 * (0.5 * weights[0] + 0.5 * weights[1]) + 0.5 * weights[2]
+    torch.testing.assert_close(again.model.state_dict()["head.weight"], expected)
+
+
+def test_mirroring_without_features_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.mirror needs features"):
+        run(tmp_path, SPEC.model_copy(update={"mirror": True}))
 
 
 def test_precision_follows_the_machine(monkeypatch):
