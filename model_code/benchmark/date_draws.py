@@ -45,8 +45,8 @@ def resampled(
     rng = np.random.default_rng(seed)
     for draw in range(resamples):
         count_N = _draw(rng, dates, lengths, len(label_N))
-        for name, (rank_N, positive_N, last_N) in ranked.items():
-            found[name][:, draw] = _ranks(count_N, rank_N, positive_N, last_N)
+        for name, (order_N, positive_N, end_N) in ranked.items():
+            found[name][:, draw] = _ranks(count_N, order_N, positive_N, end_N)
     return found
 
 

@@ -17,6 +17,7 @@ from model_code.features.dataset import FeatureTable, TableDay
 from model_code.features.venues import Quotes, siblings
 
 BPS = 1e4
+NO_QUOTES = Quotes(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 def best_cases(
@@ -43,19 +44,20 @@ def best_cases(
             continue
         here, rows_B = _quotes(table, day), ends_B[inside_B] - day.first
         if label == "cross-venue":
-            venues = [days[date, other] for other in others[symbol] if (date, other) in days]
+            present = [days[date, name] for name in others[symbol] if (date, name) in days]
+            venues = [_quotes(table, venue) for venue in present]
             earned_B[inside_B] = np.max(
                 [
                     crossings(
                         here,
-                        _quotes(table, venue),
+                        venue,
                         rows_B,
                         delay_ns=delay_ns,
                         horizon_ns=horizon_ns,
                         stale_ns=reset_gap_ns(spec),
                         cost_bps=spec.cost_bps,
                     )
-                    for venue in venues
+                    for venue in venues or [NO_QUOTES]
                 ],
                 axis=0,
             )
@@ -74,7 +76,11 @@ def best_cases(
 
 def _quotes(table: FeatureTable, day: TableDay) -> Quotes:
     rows = slice(day.first, day.first + day.rows)
-    return Quotes(*(np.asarray(c[rows]) for c in (table.timestamp_N, table.bid_N, table.ask_N)))
+    return Quotes(
+        np.asarray(table.timestamp_N[rows]),
+        np.asarray(table.bid_N[rows]),
+        np.asarray(table.ask_N[rows]),
+    )
 
 
 def round_trips(

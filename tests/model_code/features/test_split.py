@@ -1,6 +1,7 @@
 """The time-ordered split: boundaries, purge, embargo, strides, refusals."""
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from model_code.errors import DataError, StorageError
 from model_code.features.dataset import FeatureTable, TableDay, TableMeta
-from model_code.features.split import Split, split
+from model_code.features.split import Split, require_apart, split
 from model_code.settings import FeatureSpec, SplitSpec
 from tests.support.market import DATES, SYMBOLS
 
@@ -190,3 +191,20 @@ def test_an_unwritable_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         split(table(), SPEC).save(tmp_path / "file" / "split")
+
+
+def test_parts_of_a_split_are_apart() -> None:
+    rows = table()
+    chosen = split(rows, SplitSpec(embargo_ms=0.0))
+    require_apart(rows, chosen)
+
+
+@pytest.mark.parametrize(("part", "later"), [("train", "validation"), ("validation", "test")])
+def test_a_split_without_purge_is_refused(part: str, later: str) -> None:
+    rows = table()
+    chosen = split(rows, SplitSpec(embargo_ms=0.0))
+    # looks back on the rows right after a window whose label's horizon spans ten of them
+    near = getattr(chosen, f"{part}_ends").max() + 64
+    broken = replace(chosen, **{f"{later}_ends": np.r_[near, getattr(chosen, f"{later}_ends")]})
+    with pytest.raises(DataError, match=rf"windows reach to .*, but {later} windows look back to"):
+        require_apart(rows, broken)

@@ -1,0 +1,171 @@
+"""A small walk forward on simulated ticks: dates, cached fits, what MLflow has, refusals."""
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.walkforward import models_of, test_dates, walkforward
+from model_code.benchmark.walkforward_report import last_line
+from model_code.errors import DataError
+from model_code.features import dataset
+from model_code.features.dataset import FeatureTable
+from model_code.settings import NightlySpec, Settings, TrainingSpec
+from model_code.settings.walkforward import WalkforwardSpec
+from tests.support.flow import children, parents, paths, tiny
+
+MARKET = "simulated:?seed=3&instruments=2&days=3&minutes=2"  # 2000-01-03 to 2000-01-05
+QUICK = {"training": TrainingSpec(epochs=1, windows_per_epoch=512)}
+DATES = [dt.date(2000, 1, day) for day in range(1, 12)]
+
+test_dates.__test__ = False  # type: ignore[attr-defined]  # a function of the flow, not a test
+
+
+def walk_spec(**changes: object) -> WalkforwardSpec:
+    values: dict[str, object] = {
+        "night": tiny(MARKET, **QUICK), "first_test": 0.0, "tuning_trials": 2, "seeds": 2,
+    }  # fmt: skip
+    return WalkforwardSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dates", "share", "first"),
+    [(11, 0.5, 6), (2, 0.5, 1), (2, 0.0, 1), (11, 1.0, 10), (3, 0.9, 2)],
+)
+def test_test_dates_begin_at_the_share_and_never_with_the_first(
+    dates: int, share: float, first: int
+) -> None:
+    assert test_dates(DATES[:dates], share) == DATES[first:dates]
+
+
+def test_the_models_of_a_night_begin_with_its_network() -> None:
+    spec = NightlySpec()
+    assert models_of(spec)[0] == ("conv-transformer", spec.network, spec.training)
+
+
+def test_every_date_is_predicted_by_the_dates_before_it_and_fits_are_kept(
+    home: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = walk_spec()
+    found = walkforward(spec)
+    judgement = found.judgement
+    assert judgement.dates == ("2000-01-04", "2000-01-05")
+    assert [row.name for row in judgement.rows] == [
+        "conv-transformer", "logistic", "base rate", "tuned boosting",
+        "conv-transformer solo", "tuned boosting solo",
+    ]  # fmt: skip
+    assert judgement.rows[0].against == "tuned boosting"
+    assert judgement.rows[4].against == "tuned boosting solo"
+    assert judgement.windows > 2000  # all of both dates, not the night's 256
+    assert judgement.row("tuned boosting").auc > 0.6
+    assert len(found.seed_aucs) == 2
+    assert len(set(found.seed_aucs)) == 2
+    assert len(found.shuffled_aucs) == 5
+    assert not found.leaks
+    assert 0 < found.delay_ms < 100
+    assert found.newest == "2000-01-05"
+
+    # the same again: every fit is cached, the figures are the same
+    capsys.readouterr()
+    again = walkforward(spec)
+    assert again == found
+    printed = capsys.readouterr().out
+    assert "Completed fit" not in printed
+    assert printed.count("Cached    fit") == 2 * 6 + 1 + 1
+
+    settings = home.model_copy(update={"mlflow_experiment": "walkforward"})
+    run = parents(settings)[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["auc"] == judgement.rows[0].auc
+    nested = children(settings, run.info.run_id)
+    assert {row.name for row in judgement.rows} <= set(nested)
+    assert nested["tuned boosting"].data.metrics["auc"] == judgement.row("tuned boosting").auc
+    assert nested["tuned boosting"].data.params["inputs"] == "paired"
+    mlflow = MlflowClient(home.tracking_uri)
+    assert paths(mlflow, run.info.run_id, "plots") == {"plots/auc.png", "plots/calibration.png"}
+    text = Path(mlflow.download_artifacts(run.info.run_id, "walkforward.md")).read_text()
+    assert text.strip().endswith(last_line(found))
+    stored = json.loads(
+        Path(mlflow.download_artifacts(run.info.run_id, "walkforward.json")).read_text()
+    )
+    assert stored["judgement"]["windows"] == judgement.windows
+
+
+def small(**changes: object) -> WalkforwardSpec:
+    values: dict[str, object] = {"seeds": 1, "also_solo": False, "shuffled": False, "delay_ms": 1.0}
+    return walk_spec(**(values | {"tuning_trials": 1} | changes))
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, change) -> None:
+    """Change the columns of the feature table after it is built."""
+    real = dataset.build
+
+    def build(paths, spec, out, **how):
+        meta = real(paths, spec, out, **how)
+        change(out, meta)
+        return meta
+
+    monkeypatch.setattr(dataset, "build", build)
+
+
+def test_a_feature_that_contains_the_label_shows_as_an_auc_near_1(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leak(out: Path, _: dataset.TableMeta) -> None:
+        features_NF = np.load(out / "features.npy")
+        features_NF[:, 7] = np.load(out / "label.npy")
+        np.save(out / "features.npy", features_NF)
+
+    planted(monkeypatch, leak)
+    found = walkforward(small())
+    assert found.judgement.row("tuned boosting").auc > 0.99
+    assert found.judgement.row("logistic").auc > 0.99
+
+
+def test_a_date_of_one_class_is_skipped_with_a_note_and_none_left_is_an_error(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[dt.date] = [dt.date(2000, 1, 5)]
+
+    def silence(out: Path, meta: dataset.TableMeta) -> None:
+        label_N = np.load(out / "label.npy")
+        for day in meta.days:
+            if day.date in lost:
+                label_N[day.first : day.first + day.rows] = 0
+        np.save(out / "label.npy", label_N)
+
+    planted(monkeypatch, silence)
+    found = walkforward(small())
+    assert found.judgement.dates == ("2000-01-04",)
+    (note,) = found.skipped
+    assert note.startswith("2000-01-05 skipped: the test part has")
+    lost.append(dt.date(2000, 1, 4))
+    # other ticks, so that the table is built again
+    other = tiny(MARKET.replace("seed=3", "seed=4"), **QUICK)
+    with pytest.raises(DataError, match="none of 2 test dates can be judged; 2000-01-05 skipped"):
+        walkforward(small(night=other))
+
+
+def test_one_date_is_not_enough(home: Settings) -> None:
+    with pytest.raises(DataError, match="nothing to train on before the test date"):
+        walkforward(small(night=tiny(MARKET.replace("days=3", "days=1"), **QUICK)))
+
+
+def test_a_split_that_sees_the_test_date_is_refused_before_any_fit(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.nightly import split as stage
+
+    real = stage.choose_windows
+
+    def careless(table: FeatureTable, spec, date):
+        chosen = real(table, spec, date)
+        chosen.train_ends[-1] = chosen.test_ends[0]
+        return chosen
+
+    monkeypatch.setattr(stage, "choose_windows", careless)
+    with pytest.raises(DataError, match="labels of training windows reach to"):
+        walkforward(small())
