@@ -108,5 +108,5 @@ def test_windows_of_a_file_are_sent_as_they_are(staging: Path, tmp_path: Path) -
         found, probability(windows()[-5:].mean(axis=1) @ weights(1)), atol=1e-5
     )
     assert "features" not in printed
-    with pytest.raises(ServingError, match="model .absent. is not available"):
+    with pytest.raises(ServingError, match="'absent' is not available"):
         tickline("predict", tmp_path / "windows.npy", "--model", "absent")
