@@ -1,8 +1,10 @@
 """`tickline predict`: query the serving model."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -23,6 +25,9 @@ from model_code.settings import (
     Settings,
 )
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide
+
+if TYPE_CHECKING:
+    from model_code.repository.manifest import Manifest
 
 app = typer.Typer()
 out = Console()
@@ -62,6 +67,11 @@ def predict(
     Use it to verify that the serving model answers. Windows are 64 rows of the
     16 features (docs/features.md), float32, not standardised.
 
+    Of a market store, windows are computed with the features of the version that
+    answers: its manifest names the set, and whom each instrument looks at. Without
+    a manifest the set is solo, and the output says so. Windows of a file must be
+    the version's own.
+
     Server: the one of [bold]tickline triton up[/], or TICKLINE_TRITON_URL.
 
     Version: the champion, from the route file of the serving repository
@@ -78,25 +88,25 @@ def predict(
     settings = settings_from_environment()
     url = serving_url(settings)
     route_file = ServingRepository(settings.serving_repository).route_file
-    x_NTF, names = _file(source) if source.endswith(".npy") else _newest(source, instrument, last)
-    x_NTF, names = x_NTF[-last:], names[-last:]
-    parts = [x_NTF[i : i + MAX_BATCH_SIZE] for i in range(0, len(x_NTF), MAX_BATCH_SIZE)]
+    windows = _windows(settings, source, instrument, last)
     if version is None and model == MODEL_NAME and route_file.exists():
-        answers, source = _by_route(url, route_file, parts), ", from the route file"
+        answers, routed = _by_route(url, route_file, windows), ", from the route file"
     else:
-        answers, source = _by_name(url, model, version, parts), ""
-    found = {target: _threshold(settings, target) for _, target in answers}
+        answers, routed = _by_name(url, model, version, windows), ""
+    found = {target: _threshold(settings, target) for _, target, _ in answers}
+    note = _note(settings, source)
     served = "; ".join(
-        f"{target.model}, version {target.version}, yes from {threshold:.4g}"
+        f"{target.model}, version {target.version}, yes from {threshold:.4g}{note(target)}"
         for target, threshold in sorted(
             found.items(), key=lambda one: (one[0].model, one[0].version)
         )
     )
-    p_N = np.concatenate([probability(logits_BC) for logits_BC, _ in answers])
+    names = [name for _, _, own in answers for name in own]
+    p_N = np.concatenate([probability(logits_BC) for logits_BC, _, _ in answers])
     decided_N = np.concatenate(
-        [decide(probability(logits_BC), found[target]) for logits_BC, target in answers]
+        [decide(probability(logits_BC), found[target]) for logits_BC, target, _ in answers]
     )
-    table = Table("window", "p(opportunity)", "decision", title=served + source)
+    table = Table("window", "p(opportunity)", "decision", title=served + routed)
     for name, p, yes in zip(names, p_N, decided_N, strict=True):
         table.add_row(escape(name), f"{p:.4f}", "yes" if yes else "no")
     out.print(table)
@@ -106,11 +116,33 @@ def predict(
             temporary.write_text("\n".join(["window,p_opportunity", *rows]) + "\n")
 
 
-Answer = tuple[NDArray[np.float32], Target]
+Named = tuple[NDArray[np.float32], list[str]]  # windows (N, 64, 16) and their names
+WindowsOf = Callable[[Target], Named]
+Answer = tuple[NDArray[np.float32], Target, list[str]]  # logits (B, 2), of the version, of windows
 
 
 def _threshold(settings: Settings, target: Target) -> float:
     """Return the threshold of a version's decisions; the default if its manifest is not here."""
+    manifest = _manifest(settings, target)
+    return DEFAULT_THRESHOLD if manifest is None else manifest.threshold
+
+
+def _note(settings: Settings, source: str) -> Callable[[Target], str]:
+    """Return what to say of the features that a version's windows were computed with."""
+    if source.endswith(".npy"):
+        return lambda _: ""
+
+    def note(target: Target) -> str:
+        manifest = _manifest(settings, target)
+        if manifest is None:
+            return ", features solo (no manifest here)"
+        return f", features {manifest.seen.feature_set}"
+
+    return note
+
+
+def _manifest(settings: Settings, target: Target) -> "Manifest | None":
+    """Return a version's manifest from the serving or staging repository; None if not there."""
     from model_code.repository.manifest import MANIFEST_FILE, Manifest
     from model_code.repository.serving import ServingRepository
     from model_code.serving.candidate import CANDIDATE_NAME
@@ -120,31 +152,63 @@ def _threshold(settings: Settings, target: Target) -> float:
     if target.model == MODEL_NAME and target.version in serving.known():
         folder = serving.folder(target.version)
     known = target.model in (MODEL_NAME, CANDIDATE_NAME) and (folder / MANIFEST_FILE).exists()
-    return Manifest.load(folder).threshold if known else DEFAULT_THRESHOLD
+    return Manifest.load(folder) if known else None
 
 
-def _by_route(url: str, route_file: Path, parts: list[NDArray[np.float32]]) -> list[Answer]:
+def _by_route(url: str, route_file: Path, windows: WindowsOf) -> list[Answer]:
     """Return logits by the route, a canary's share included, and the version of each answer."""
     from model_code.serving.client import TIMEOUT_S
     from model_code.serving.routed import RoutedClient
 
     async def ask() -> list[Answer]:
+        found: list[Answer] = []
+        names: list[str] = []
         async with RoutedClient(url, route_file) as client:
-            answers = [await client.ask(x_BTF, TIMEOUT_S) for x_BTF in parts]
-        return [(one.logits_BC, one.target) for one in answers]
+            while not found or len(names) > MAX_BATCH_SIZE * len(found):
+                part = slice(MAX_BATCH_SIZE * len(found), MAX_BATCH_SIZE * (len(found) + 1))
+                one = await client.ask(partial(_part, windows, part), TIMEOUT_S)
+                _, names = windows(one.target)
+                found.append((one.logits_BC, one.target, names[part]))
+        return found
 
     return asyncio.run(ask())
 
 
-def _by_name(
-    url: str, model: str, version: int | None, parts: list[NDArray[np.float32]]
-) -> list[Answer]:
+def _part(windows: WindowsOf, part: slice, target: Target) -> NDArray[np.float32]:
+    return windows(target)[0][part]
+
+
+def _by_name(url: str, model: str, version: int | None, windows: WindowsOf) -> list[Answer]:
     """Return logits of a version, None for the newest loaded one, and which version answered."""
     from model_code.serving.client import TritonClient
 
     with TritonClient(url) as client:
-        answers = [client.ask(x_BTF, model=model, version=version) for x_BTF in parts]
-    return [(one.logits_BC, Target(model=model, version=one.version)) for one in answers]
+        if version is None:
+            version = client.statistics(model).version
+        target = Target(model=model, version=version)
+        x_NTF, names = windows(target)
+        parts = [slice(i, i + MAX_BATCH_SIZE) for i in range(0, len(x_NTF), MAX_BATCH_SIZE)]
+        answers = [client.ask(x_NTF[part], model=model, version=version) for part in parts]
+    return [(one.logits_BC, target, names[part]) for one, part in zip(answers, parts, strict=True)]
+
+
+def _windows(settings: Settings, source: str, instrument: str | None, last: int) -> WindowsOf:
+    """Return the function that gives a version its last windows."""
+    if source.endswith(".npy"):
+        x_NTF, names = _file(source)
+        return lambda _: (x_NTF[-last:], names[-last:])
+    from model_code.features.newest import NewestWindows
+    from model_code.features.served import SOLO
+
+    newest = NewestWindows(source, instrument, last)
+
+    def windows(target: Target) -> Named:
+        manifest = _manifest(settings, target)
+        if manifest is None or manifest.features is None:
+            return newest.windows(SOLO)
+        return newest.windows(manifest.features, manifest.features.reset_gap_s)
+
+    return windows
 
 
 def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -158,30 +222,3 @@ def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:
             where=source,
         )
     return x_NTF.astype(np.float32), [str(number) for number in range(len(x_NTF))]
-
-
-def _newest(uri: str, instrument: str | None, last: int) -> tuple[NDArray[np.float32], list[str]]:
-    from model_code.features.batch import compute
-    from model_code.features.windows import gather, valid_ends
-    from model_code.market.quality import quarantine
-    from model_code.market.store import open_market
-    from model_code.settings import FeatureSpec, ValidationSpec
-
-    store = open_market(uri)
-    days = [day for day in store.catalog() if instrument in (None, day.symbol)]
-    if not days:
-        raise ConfigError(
-            f"no instrument {instrument}", where=uri, remedy="list them: tickline data describe"
-        )
-    day = next(day for day in days if day.date == days[-1].date)
-    good, _, _ = quarantine(store.read(day), day, ValidationSpec(profile=store.statement.profile))
-    rows = compute(good, FeatureSpec())
-    # inference needs no labels: with dummy labels every window is valid
-    ends = valid_ends(rows.segment_N, np.zeros(len(rows.segment_N), np.int8))[-last:]
-    if not len(ends):
-        raise ConfigError(
-            f"fewer than {SEQUENCE_LENGTH} consecutive ticks",
-            where=f"{uri}, {day.symbol} {day.date}",
-        )
-    stamps = np.asarray(rows.timestamp_N[ends], "datetime64[ns]")
-    return gather(rows.features_NF, ends), [f"{day.symbol} {stamp}" for stamp in stamps]

@@ -58,16 +58,6 @@ class ServedFeatures(SeenFeatures):
             reset_gap_s=spec.reset_gap_s,
         )
 
-    @property
-    def spec(self) -> FeatureSpec:
-        """The specification that computes such windows."""
-        return FeatureSpec(
-            feature_set=self.feature_set,
-            label=self.label,
-            horizon_ms=self.horizon_ms,
-            reset_gap_s=self.reset_gap_s,
-        )
-
 
 SOLO = SeenFeatures()
 """Of a version from before there were sets."""

@@ -25,8 +25,8 @@ def test_versions_share_windows_if_set_and_leaders_are_equal() -> None:
     assert SOLO.text == "solo, looks at others: none"
 
 
-def test_the_specification_that_computes_its_windows_is_given_back() -> None:
+def test_all_that_a_version_depends_on_is_read_back() -> None:
     spec = FeatureSpec(feature_set="venues", label="cross-venue", horizon_ms=20.0, reset_gap_s=3.0)
-    found = ServedFeatures.of(spec, {})
-    assert found.spec == spec
+    found = ServedFeatures.of(spec, {"A": ("B",)})
+    assert (found.label, found.horizon_ms, found.reset_gap_s) == ("cross-venue", 20.0, 3.0)
     assert ServedFeatures.model_validate_json(found.model_dump_json()) == found

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from infra.triton.server import TritonServer
 from model_code.errors import ServingError
@@ -253,3 +254,26 @@ def test_bad_windows_are_refused_without_retries(pair: Pair) -> None:
 
     with pytest.raises(ServingError, match="NaN or infinity"):
         asyncio.run(run())
+
+
+def test_versions_of_other_features_get_their_own_windows_in_shadow_and_canary(pair: Pair) -> None:
+    """The candidate sees the negated windows, and decides as the champion does on the others."""
+    pair.candidate(matrix=-weights(1))
+    negated, own = -windows(), {CHAMPION.version: windows()}
+
+    async def compared(windows_of: dict[int, NDArray[np.float32]] | None) -> list[Observed]:
+        async with RoutedClient(pair.url, pair.place.route_file) as client:
+            seen = await mirror(client, negated, CHAMPION, CANDIDATE, SPEC, None, windows_of)
+            file = pair.place.route_file
+            return [
+                seen,
+                *await walk(
+                    client, file, negated, CANDIDATE, SPEC, lambda *_: None, None, windows_of
+                ),
+            ]
+
+    seen = asyncio.run(compared(own))
+    assert [step.disagreements for step in seen] == [0, 0, 0, 0]
+    assert all(step.requests > step.errors == 0 for step in seen)
+    with pytest.raises(CanaryStoppedError, match="disagreement with the champion"):
+        asyncio.run(compared(None))

@@ -1,0 +1,85 @@
+"""What is recorded for the promotion."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_code.artifacts import ArtifactRef, hash_path
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import PartReport, Split, SplitReport
+from model_code.features.windows import gather, spread, valid_ends
+from model_code.repository.requests import REPLAY_FILE, Replay
+from model_code.settings import REFERENCE_ENGINE, Settings
+from tasks.caching.stage import RunRef
+from tasks.nightly.record_requests import RECORDED, record_requests
+from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, SplitWindows
+from tests.support.benchmark import benchmark_run
+from tests.support.market import DATES
+from tests.support.serving import engine, weights
+from tests.tasks.nightly.conftest import Build
+
+NAME = "onnxruntime-fp32"
+JUDGED = Judged(engine=NAME, reason="", verdict_json="{}", verdicts={})
+VERSION = Registered(name="m", version="5", alias="challenger")
+
+
+def reference(path: Path) -> ArtifactRef:
+    return ArtifactRef(name=path.name, path=str(path), sha256=hash_path(path))
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
+    build: Build, tmp_path: Path, others: bool
+) -> None:
+    table, champions = (build(name, name) for name in ("paired", "solo"))
+    rows, own = (FeatureTable.load(found.open()) for found in (table, champions))
+    ends = valid_ends(rows.segment_N, rows.label_N)
+    part = PartReport(
+        candidates=1, purged=0, embargoed=0, kept=1, windows=1, label_rate=0.5, first="", last=""
+    )
+    report = SplitReport(
+        test_date=DATES[0], validation_from="", train=part, validation=part, test=part
+    )
+    Split(ends[:50], ends[50:80], ends[80:], report).save(tmp_path / "split")
+    answer_N = np.linspace(0.1, 0.9, len(ends) - 80)
+    (tmp_path / "measured").mkdir()
+    benchmark_run(
+        np.asarray(rows.label_N[ends[80:]]),
+        {REFERENCE_ENGINE: answer_N, NAME: answer_N},
+        {REFERENCE_ENGINE: np.ones(40), NAME: np.ones(40)},
+    ).save(tmp_path / "measured")
+    engine(tmp_path / "engine", weights(1))
+
+    found = record_requests.fn(
+        RunRef(settings=Settings(home=tmp_path).resolved(), mlflow_run_id="m", flow_run_id="f"),
+        table,
+        SplitWindows(windows=reference(tmp_path / "split"), summary={}),
+        (
+            BuiltEngine(
+                name=NAME,
+                folder=reference(tmp_path / "engine"),
+                unavailable=None,
+                mlflow_run_id=None,
+            ),
+        ),
+        Measured(
+            folder=reference(tmp_path / "measured"),
+            champion_version="4",
+            champion_table=champions if others else None,
+        ),
+        JUDGED,
+        VERSION,
+    )
+    assert found is not None
+    replay = Replay.load(found.open() / REPLAY_FILE)
+    taken = ends[80:][spread(np.arange(len(ends) - 80), RECORDED)]
+    np.testing.assert_array_equal(replay.x_RTF, gather(rows.features_NF, taken))
+    np.testing.assert_array_equal(replay.label_R, rows.label_N[taken])
+    if not others:
+        assert (replay.champion_version, replay.champion_x_RTF) == (None, None)
+        return
+    assert replay.champion_version == 4
+    assert replay.champion_x_RTF is not None
+    np.testing.assert_array_equal(replay.champion_x_RTF, gather(own.features_NF, taken))
+    assert not np.array_equal(replay.champion_x_RTF, replay.x_RTF)
