@@ -1,5 +1,6 @@
-"""Every engine of this machine on the perceptron, on gradient boosting and on their blends."""
+"""Every engine of this machine on every kind of network but the design's."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from model_code.settings import (
     AnyNetworkSpec,
     BlendSpec,
     BoostingSpec,
+    ConvTransformer2Spec,
     MlpSpec,
     NetworkSpec,
 )
@@ -30,8 +32,10 @@ SPECS = (
     BlendSpec(hidden=24, layers=2),
     BlendSpec(hidden=24, layers=2, members=3),
     BoostingSpec(),
+    ConvTransformer2Spec(d_model=16, heads=2, layers=1, feed_forward=32),
 )
-IDS = ("mlp", "blend", "blend of three", "boosting")
+IDS = ("mlp", "blend", "blend of three", "boosting", "transformer-2")
+NO_PRUNING = "has no feed-forward layers|its feed-forward layers are narrow"
 WINDOWS = 400
 PRUNED = ("onnxruntime-pruned", "openvino-pruned", "openvino-pruned-bf16")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.1}  # of a logit
@@ -52,6 +56,7 @@ def model(request: pytest.FixtureRequest, x_BTF: np.ndarray) -> WindowModel:
     rows_NF = x_BTF.reshape(-1, FEATURE_COUNT)
     ends_B = np.arange(WINDOWS) * SEQUENCE_LENGTH + SEQUENCE_LENGTH - 1
     label_N = (rows_NF[:, 0] > 1.0).astype(np.int8)
+    made.fit_standardisation(rows_NF)
     made.fit_windows(rows_NF, ends_B)
     made.finish(rows_NF, label_N, ends_B[:300], ends_B[300:], seed=1)
     return made.eval()
@@ -114,12 +119,14 @@ def test_engines_that_prune_are_unsuitable_and_those_of_low_precision_for_trees_
     refused = {*PRUNED, "tensorrt-sparse"} | set(low if spec.KIND == "boosting" else ())
     assert {name for name in ENGINES if unsuitable(name, spec)} == refused
     assert not any(unsuitable(name, NetworkSpec()) for name in ENGINES)
-    assert f"kind {spec.KIND} has no feed-forward layers" in str(unsuitable(PRUNED[0], spec))
+    reason = str(unsuitable(PRUNED[0], spec))
+    assert f"kind {spec.KIND} " in reason
+    assert re.search(NO_PRUNING, reason)
 
 
 @pytest.mark.parametrize("name", [name for name in PRUNED if name in HERE])
 def test_a_pruned_engine_says_that_there_is_nothing_to_prune(
     name: str, source: EngineSource, tmp_path: Path
 ) -> None:
-    with pytest.raises(EngineUnavailableError, match="has no feed-forward layers"):
+    with pytest.raises(EngineUnavailableError, match=NO_PRUNING):
         ENGINES[name].build(source, tmp_path)
