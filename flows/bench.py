@@ -14,11 +14,11 @@ from prefect.runtime import flow_run
 
 from flows.candidate import build_candidate, judge_candidate
 from flows.runs.outcome import print_start
-from model_code.benchmark.latency_sheets import chosen_line
-from model_code.benchmark.report import heading, markdown
-from model_code.benchmark.report import verdicts as verdict_sheet
+from model_code.benchmark.reports.latency_sheets import chosen_line
+from model_code.benchmark.reports.report import heading, markdown
+from model_code.benchmark.reports.report import verdicts as verdict_sheet
+from model_code.benchmark.reports.sheet import Sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
-from model_code.benchmark.sheet import Sheet
 from model_code.settings import NightlySpec, Settings
 from tasks.caching.stage import console
 from tasks.nightly.find_champion import find_champion

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from flows.candidate import prepare
 from flows.runs.outcome import print_start
 from model_code.artifacts import ArtifactRef
-from model_code.benchmark.walkforward_report import Walk
+from model_code.benchmark.reports.walkforward_report import Walk
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import DataError
 from model_code.features.dataset import FeatureTable

@@ -13,9 +13,9 @@ from flows.bench import Bench, verdicts
 from flows.runs.outcome import Outcome, simulated_banner
 from model_code.benchmark import gate
 from model_code.benchmark.comparison import Comparison, between
-from model_code.benchmark.latency_sheets import chosen_line
-from model_code.benchmark.report import sheets
-from model_code.benchmark.sheet import Sheet, ms
+from model_code.benchmark.reports.latency_sheets import chosen_line
+from model_code.benchmark.reports.report import sheets
+from model_code.benchmark.reports.sheet import Sheet, ms
 from model_code.benchmark.verdict import Verdict
 
 COLOURS = {"pass": "green", "no baseline": "yellow", "too few events": "yellow", "fail": "red"}

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from flows.cli.options import (
@@ -14,11 +15,13 @@ from flows.cli.options import (
     SpecFile,
     default_of,
     market_uri,
+    problems,
     settings_from_environment,
 )
 from flows.cli.start import night_spec
 from flows.cli.tables import sheet_table
-from model_code.benchmark.walkforward_report import Walk, last_line, sheets
+from model_code.benchmark.reports.walkforward_report import Walk, last_line, sheets
+from model_code.errors import ConfigError
 from model_code.settings.walkforward import WalkforwardSpec
 
 app = typer.Typer()
@@ -51,23 +54,20 @@ def walkforward(
     first_test: Annotated[
         float,
         typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Test dates begin at this share of the dates.",
+            help="Test dates begin at this share of the dates, 0 to 1.",
             show_default=default_of(WalkforwardSpec, "first_test"),
         ),
     ] = WalkforwardSpec.model_fields["first_test"].default,
     delay_ms: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
             help="From decision to trade, in the profit bound.",
             show_default="measured",
         ),
     ] = None,
-    solo: Annotated[
-        bool, typer.Option(help="Compare on each instrument's own features too.")
-    ] = True,
+    no_solo: Annotated[
+        bool, typer.Option("--no-solo", help="Leave out each instrument's own features alone.")
+    ] = False,
 ) -> None:
     """Judge the night's models on dates they have not seen, against tuned boosting.
 
@@ -90,14 +90,21 @@ def walkforward(
         changes={"market": market_uri(data, settings, from_run)},
         assignments=set_,
     )
-    wanted = WalkforwardSpec(
-        night=night,
-        tuning_trials=trials,
-        seeds=seeds,
-        first_test=first_test,
-        delay_ms=delay_ms,
-        also_solo=solo,
-    )
+    try:
+        wanted = WalkforwardSpec(
+            night=night,
+            tuning_trials=trials,
+            seeds=seeds,
+            first_test=first_test,
+            delay_ms=delay_ms,
+            also_solo=not no_solo,
+        )
+    except ValidationError as error:
+        raise ConfigError(
+            "the walk forward is wrong: " + problems(error),
+            where="command line",
+            remedy="tickline walkforward --help",
+        ) from error
     from flows.runs.local import run_walkforward
 
     print_walk(run_walkforward(wanted, settings))

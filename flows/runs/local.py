@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flows.bench import Bench
     from flows.runs.outcome import Outcome
     from flows.tune import Tuned
-    from model_code.benchmark.walkforward_report import Walk
+    from model_code.benchmark.reports.walkforward_report import Walk
 
 
 LOGS_TIMEOUT_S = 5

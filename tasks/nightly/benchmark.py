@@ -17,7 +17,7 @@ from model_code.artifacts import ArtifactRef
 from model_code.benchmark import measure
 from model_code.benchmark.context import window_context
 from model_code.benchmark.memory import peak_mib
-from model_code.benchmark.report import publish
+from model_code.benchmark.reports.report import publish
 from model_code.benchmark.result import BenchmarkRun, EngineFacts
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores

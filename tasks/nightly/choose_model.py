@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.comparison import Comparison, Windows, compare
 from model_code.benchmark.context import window_context
-from model_code.benchmark.frontier import draw_frontier
 from model_code.benchmark.measure import probability
+from model_code.benchmark.reports.frontier import draw_frontier
 from model_code.benchmark.timing import settle, turns
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores

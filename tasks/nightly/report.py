@@ -4,8 +4,8 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from model_code.benchmark.latency_sheets import chosen_line
-from model_code.benchmark.report import markdown
+from model_code.benchmark.reports.latency_sheets import chosen_line
+from model_code.benchmark.reports.report import markdown
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.market.quality import DayReport
 from model_code.settings import REFERENCE_ENGINE

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from time import perf_counter
 
 from model_code.artifacts import ArtifactRef
-from model_code.benchmark import plots
+from model_code.benchmark.reports import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network

@@ -3,7 +3,7 @@
 from prefect.artifacts import create_markdown_artifact
 
 from model_code.artifacts import ArtifactRef
-from model_code.benchmark.walkforward_report import (
+from model_code.benchmark.reports.walkforward_report import (
     Walk,
     draw_aucs,
     draw_calibration,

@@ -112,7 +112,7 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
     """Seconds of the same stages called as plain functions, without tracking."""
     clock = Clock()
     import model_code.benchmark.measure
-    import model_code.benchmark.plots
+    import model_code.benchmark.reports.plots
     import model_code.features.dataset
     import model_code.models.boosting
     import model_code.training.loop  # noqa: F401

@@ -9,7 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.walkforward import models_of, test_dates, walkforward
-from model_code.benchmark.walkforward_report import last_line
+from model_code.benchmark.reports.walkforward_report import last_line
 from model_code.errors import DataError
 from model_code.features import dataset
 from model_code.features.dataset import FeatureTable
@@ -157,15 +157,13 @@ def test_one_date_is_not_enough(home: Settings) -> None:
 def test_a_split_that_sees_the_test_date_is_refused_before_any_fit(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.nightly import split as stage
-
-    real = stage.choose_windows
+    from model_code.features.split import split as real
 
     def careless(table: FeatureTable, spec, date):
         chosen = real(table, spec, date)
         chosen.train_ends[-1] = chosen.test_ends[0]
         return chosen
 
-    monkeypatch.setattr(stage, "choose_windows", careless)
+    monkeypatch.setattr("tasks.nightly.split.choose_windows", careless)
     with pytest.raises(DataError, match="labels of training windows reach to"):
         walkforward(small())

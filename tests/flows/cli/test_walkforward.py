@@ -7,10 +7,12 @@ from typer.testing import CliRunner
 from flows.cli import walkforward
 from flows.cli.__main__ import app
 from flows.runs import local
+from model_code.benchmark.reports.walkforward_report import Walk, last_line
 from model_code.benchmark.walkforward import Pool, Rival, judge
-from model_code.benchmark.walkforward_report import Walk, last_line
+from model_code.errors import ConfigError
 from model_code.settings import MlpSpec, Settings
 from model_code.settings.walkforward import WalkforwardSpec
+from tests.support.cli import tickline
 
 
 def found() -> Walk:
@@ -73,6 +75,16 @@ def test_options_become_the_specification_and_the_last_line_is_the_comparison(
     assert "…" not in done.output
     for piece in ("(SIMULATED)", "note 1969-12-31 skipped: one class", "shuffled labels"):
         assert piece in done.output
+
+
+@pytest.mark.parametrize("wrong", [("--first-test", "1.5"), ("--delay-ms", "-1")])
+def test_wrong_values_are_refused_by_name(
+    asked: list[WalkforwardSpec], wrong: tuple[str, str]
+) -> None:
+    name = wrong[0].removeprefix("--").replace("-", "_")
+    with pytest.raises(ConfigError, match=f"the walk forward is wrong: {name}"):
+        tickline("walkforward", *wrong)
+    assert asked == []
 
 
 def test_without_options_the_defaults_are_walked(asked: list[WalkforwardSpec]) -> None:

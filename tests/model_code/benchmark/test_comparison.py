@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_code.benchmark.comparison import Comparison, Windows, between, compare
-from model_code.benchmark.frontier import draw_frontier
+from model_code.benchmark.reports.frontier import draw_frontier
 from model_code.benchmark.significance import Interval
 from tests.support.benchmark import context
 

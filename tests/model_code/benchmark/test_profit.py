@@ -1,6 +1,7 @@
 """The profit bound against its definition, written literally."""
 
 import datetime as dt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_round_trips_equal_brute_force(
         literal_round_trip(quote, segment_N, row, delay * MS, horizon * MS, long_only) - 2.0
         for row in range(n)
     ]
-    how = {"delay_ns": delay * MS, "horizon_ns": horizon * MS, "cost_bps": 2.0}
+    how: dict[str, Any] = {"delay_ns": delay * MS, "horizon_ns": horizon * MS, "cost_bps": 2.0}
     found_B = round_trips(quote, segment_N, rows_B, **how, long_only=long_only)
     np.testing.assert_allclose(found_B, expected)
     with pytest.MonkeyPatch.context() as patch:  # what coverage and a debugger see
@@ -92,9 +93,9 @@ def test_crossings_equal_brute_force(
     rows_B = np.arange(len(here.timestamp_N))
     expected = [
         literal_crossing(here, there, row, delay * MS, horizon * MS, stale * MS) - 0.5
-        for row in rows_B
+        for row in rows_B.tolist()
     ]
-    how = {
+    how: dict[str, Any] = {
         "delay_ns": delay * MS, "horizon_ns": horizon * MS, "stale_ns": stale * MS,
         "cost_bps": 0.5,
     }  # fmt: skip
@@ -106,7 +107,8 @@ def test_crossings_equal_brute_force(
 
 def table(label: str, symbols: tuple[str, ...] = ("E.a", "E.b")) -> FeatureTable:
     """Two instruments on two dates, 40 rows each, 10 ms apart; the second quotes 4 below."""
-    rows, days = 40, []
+    rows = 40
+    days: list[TableDay] = []
     for date in (dt.date(2024, 8, 8), dt.date(2024, 8, 9)):
         for symbol in symbols:
             days.append(TableDay(date=date, symbol=symbol, first=rows * len(days), rows=rows))

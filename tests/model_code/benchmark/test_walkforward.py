@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from model_code.benchmark import walkforward_report as report
+from model_code.benchmark.reports import walkforward_report as report
+from model_code.benchmark.reports.walkforward_report import Walk
 from model_code.benchmark.walkforward import Judgement, Pool, Rival, judge
-from model_code.benchmark.walkforward_report import Walk
 from model_code.errors import DataError
 
 DAY_NS = 86_400_000_000_000

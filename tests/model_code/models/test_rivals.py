@@ -20,7 +20,7 @@ SPLIT = Split(
     test_ends=np.arange(4100, ROWS),
     report=SplitReport(
         test_date="2024-08-09", validation_from="", train=PART, validation=PART, test=PART
-    ),  # type: ignore[arg-type]
+    ),
 )
 
 

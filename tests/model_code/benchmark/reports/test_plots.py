@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from model_code.benchmark import plots
+from model_code.benchmark.reports import plots
 from model_code.benchmark.result import BenchmarkRun
 from model_code.errors import StorageError
 from tests.support.benchmark import benchmark_run

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model_code.benchmark import report
-from model_code.benchmark.latency_sheets import chosen_line
+from model_code.benchmark.reports import report
+from model_code.benchmark.reports.latency_sheets import chosen_line
 from model_code.benchmark.result import BesideRow, LoadRow, Served
 from model_code.benchmark.significance import paired
 from tests.support.benchmark import benchmark_run

@@ -7,10 +7,10 @@ from pathlib import Path
 import jinja2
 
 from model_code.artifacts import atomic_file
-from model_code.benchmark import plots
-from model_code.benchmark.latency_sheets import intervals, latency, load
+from model_code.benchmark.reports import plots
+from model_code.benchmark.reports.latency_sheets import intervals, latency, load
+from model_code.benchmark.reports.sheet import NONE, Sheet, number, text
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
-from model_code.benchmark.sheet import NONE, Sheet, number, text
 from model_code.benchmark.significance import Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.settings import REFERENCE_ENGINE
@@ -61,7 +61,7 @@ def publish(run: BenchmarkRun, folder: Path) -> None:
 def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
     """One page without scripts or external links; plots are embedded."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("model_code.benchmark", "."),
+        loader=jinja2.PackageLoader("model_code.benchmark.reports", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,7 +1,7 @@
 """Sheets of latency: batch 1 in a closed loop and at a fixed arrival rate, with intervals."""
 
+from model_code.benchmark.reports.sheet import NONE, Sheet, ms, number
 from model_code.benchmark.result import BenchmarkResult, BesideRow, EngineRow
-from model_code.benchmark.sheet import NONE, Sheet, ms, number
 from model_code.benchmark.significance import LATENCY_METRICS, Interval
 from model_code.settings import REFERENCE_ENGINE
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 from sklearn.calibration import calibration_curve
 
-from model_code.benchmark.plots import BINS, COLOURS, plot
-from model_code.benchmark.report import NONE, SIMULATED, Sheet
+from model_code.benchmark.reports.plots import BINS, COLOURS, plot
+from model_code.benchmark.reports.report import NONE, SIMULATED, Sheet
 from model_code.benchmark.significance import Interval
 from model_code.benchmark.walkforward import CONFIDENCE, Judgement, Pool, Rival, RivalRow
 

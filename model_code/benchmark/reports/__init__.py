@@ -1,0 +1,1 @@
+"""Reports of a benchmark and of a walk: tables, pages, pictures."""
