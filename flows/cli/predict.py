@@ -146,19 +146,26 @@ def _manifest(settings: Settings, target: Target) -> "Manifest | None":
     from model_code.repository.manifest import MANIFEST_FILE, Manifest
     from model_code.repository.serving import ServingRepository
     from model_code.serving.candidate import CANDIDATE_NAME
+    from model_code.serving.swap import BRIDGE_NAMES
 
     serving = ServingRepository(settings.serving_repository)
     folder = settings.staging_repository / MODEL_NAME / str(target.version)
-    if target.model == MODEL_NAME and target.version in serving.known():
+    served = target.model in (MODEL_NAME, *BRIDGE_NAMES)
+    if served and target.version in serving.known():
         folder = serving.folder(target.version)
-    known = target.model in (MODEL_NAME, CANDIDATE_NAME) and (folder / MANIFEST_FILE).exists()
+    known = (served or target.model == CANDIDATE_NAME) and (folder / MANIFEST_FILE).exists()
     return Manifest.load(folder) if known else None
 
 
 def _by_route(url: str, route_file: Path, windows: WindowsOf) -> list[Answer]:
     """Return logits by the route, a canary's share included, and the version of each answer."""
+    from model_code.repository.route import Route
     from model_code.serving.client import TIMEOUT_S
     from model_code.serving.routed import RoutedClient
+
+    route = Route.load(route_file)
+    for target in filter(None, (route.champion, route.candidate)):
+        windows(target)  # computed before a deadline runs
 
     async def ask() -> list[Answer]:
         found: list[Answer] = []

@@ -2,7 +2,7 @@
 
 Nothing is fabricated in between. A real nightly registers and stages the candidate, its own event
 starts the promotion's deployment, a real worker runs it, a reviewer approves, a real Triton server
-is swapped, and the next night measures what that server serves.
+is swapped, and the next night, of other features, measures what that server serves.
 """
 
 import json
@@ -26,14 +26,23 @@ from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
 from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.serving.client import TritonClient
-from model_code.settings import CHAMPION_ROW, MODEL_NAME, PromotionSpec, Settings, TrainingSpec
+from model_code.settings import (
+    CHAMPION_ROW,
+    MODEL_NAME,
+    FeatureSpec,
+    PromotionSpec,
+    Settings,
+    TrainingSpec,
+)
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import newest_run
 from tests.support.commands import ROOT, make_pool, prefect
 from tests.support.flow import EASY, tiny
-from tests.support.market import hive
+from tests.support.market import SYMBOLS, hive
 
 PATIENCE_S = 180.0
+PAIRED = FeatureSpec(feature_set="paired", leaders={SYMBOLS[1]: (SYMBOLS[0],)})
+SOLO = FeatureSpec(feature_set="solo")
 # the tiny networks of the two nights may disagree often, and a busy machine is slow
 LENIENT = PromotionSpec(
     load_requests=40,
@@ -65,9 +74,9 @@ def worker(log: Path) -> Iterator[None]:
         process.wait(30)
 
 
-def night(market: str, goals: Path, learning_rate: float) -> Outcome:
+def night(market: str, goals: Path, learning_rate: float, features: FeatureSpec) -> Outcome:
     training = TrainingSpec(epochs=2, batch_size=32, learning_rate=learning_rate)
-    outcome = nightly(tiny(market, goals=str(goals), training=training))
+    outcome = nightly(tiny(market, goals=str(goals), training=training, features=features))
     assert isinstance(outcome, Outcome)
     return outcome
 
@@ -121,14 +130,14 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
     prefect("deploy", "--name", "promote", "--params", parameters)
 
     with worker(log):
-        first = night(market, goals, 1e-6)  # hardly learns
+        first = night(market, goals, 1e-6, PAIRED)  # hardly learns
         assert first.verdict.verdict == "no baseline"
         assert first.registered is not None
         assert first.registered.version == "1"
         approve(desk, 1, log)  # nobody but the night's own event has started it
         serves(desk, first)
 
-        second = night(market, goals, 2e-3)
+        second = night(market, goals, 2e-3, SOLO)
         champion = second.benchmark.row(CHAMPION_ROW)
         assert champion is not None
         assert champion.facts.version == 1
@@ -139,12 +148,20 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
         assert second.verdict.verdict == "pass"
         compared = next(row for row in second.verdict.rows if row.kind == "min-improvement")
         assert compared.reference == pytest.approx(before.quality.auc, abs=1e-6)
+        assert second.staged is not None
+        recorded = Replay.load(Path(second.staged.path) / REPLAY_FILE)
+        assert first.staged is not None
+        seen_by_first = Replay.load(Path(first.staged.path) / REPLAY_FILE).x_RTF
+        assert recorded.champion_version == 1
+        assert recorded.champion_x_RTF is not None
+        np.testing.assert_array_equal(recorded.champion_x_RTF, seen_by_first)
         approve(desk, 2, log)
         serves(desk, second)
         assert Aliases(desk).aliases() == (2, 1)
 
-    assert second.staged is not None
     manifest = Manifest.load(Path(second.staged.path))
+    assert manifest.seen.feature_set == "solo"
+    assert Manifest.load(Path(first.staged.path)).seen.leaders == {SYMBOLS[1]: (SYMBOLS[0],)}
     with get_client(sync_client=True) as client:
         names = {str(run.id): run.name for run in client.read_flow_runs()}
     assert names[manifest.flow_run_id] == second.flow_run_name

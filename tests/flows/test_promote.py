@@ -16,11 +16,12 @@ from model_code.errors import (
     EngineUnavailableError,
     PromotionError,
 )
+from model_code.features.served import ServedFeatures
 from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
-from model_code.settings import MODEL_NAME, Settings
+from model_code.settings import MODEL_NAME, FeatureSpec, Settings
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Promoted
 from tasks.runs.cleanup import clean_up
@@ -169,6 +170,19 @@ def test_a_plan_of_another_tensorrt_is_refused_before_the_decision(
     with pytest.raises(EngineUnavailableError, match=r"built by tensorrt 9\.9"):
         promotions.start(desk, 1, "bob", PATIENT)
     assert events(desk) == ["stopped"]
+
+
+def test_requests_recorded_for_another_champion_stop_it_before_the_decision(
+    desk: Settings,
+) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    features = ServedFeatures.of(FeatureSpec(feature_set="paired"), {"A": ("B",)})
+    registered(desk, 2, features=features)
+    with pytest.raises(PromotionError, match="version 2 sees other features than version 1"):
+        promotions.start(desk, 2, "bob", PATIENT)
+    assert events(desk) == ["started", "approved", "promoted", "stopped"]
+    assert champion(desk) == 1
 
 
 def test_promotions_that_are_refused(desk: Settings) -> None:

@@ -16,6 +16,7 @@ from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
+from model_code.serving.swap import BRIDGE_NAMES
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
 from tasks.promotion.records import Opened
 from tasks.promotion.shadow import recorded_windows, thresholds_of
@@ -53,6 +54,7 @@ def test_champion_and_candidate_decide_at_their_own_thresholds(settings: Setting
     [
         (CHAMPION, 0.25),
         (CANDIDATE, 0.125),
+        (Target(model=BRIDGE_NAMES[0], version=1), 0.25),
         (Target(model=MODEL_NAME, version=9), 0.5),
         (Target(model="another", version=1), 0.5),
     ],
