@@ -19,8 +19,8 @@ MOST_MODULES = 19  # seventeen stages, their records and their report
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 STAGES = (
     "find days", "validate", "find leaders", "features", "split", "baseline", "train", "export",
-    "choose model", "build engine", "find champion", "benchmark", "gate", "register", "record requests",
-    "stage candidate", "announce",
+    "choose model", "build engine", "find champion", "benchmark", "gate", "register",
+    "record requests", "stage candidate", "announce",
 )  # fmt: skip
 STEPS = (
     "open promotion", "show evidence", "decide", "infra validation", "shadow", "canary", "swap",

@@ -74,7 +74,8 @@ class TrainingRun:
         )
         self.averaged: AveragedModel | None = None
         if spec.averaging:
-            self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(spec.averaging))
+            mean = get_ema_multi_avg_fn(spec.averaging)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(model, multi_avg_fn=mean)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.history: list[EpochMetrics] = []
         self.best_state: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ import torch
 from model_code.errors import ExportError
 from model_code.export import graph
 from model_code.models import network
+from model_code.models.blend import Blend
 from model_code.settings import INPUT_NAME, ONNX_OPSET, OUTPUT_NAME, BlendSpec, NetworkSpec
 
 TINY = NetworkSpec(d_model=16, heads=2, layers=1, feed_forward=32)
@@ -218,6 +219,7 @@ class OddAnswers:
 def test_with_trees_one_window_may_take_another_branch(x_BTF, tmp_path, levels, odd, shift, passes):
     torch.manual_seed(1)
     model = network.build(BlendSpec(hidden=8)).eval()
+    assert isinstance(model, Blend)
     model.trees.levels = levels
     odd_answers = OddAnswers(model, x_BTF, odd, np.float32(shift))
     branched = graph._branched(model)

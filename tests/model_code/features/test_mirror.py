@@ -126,4 +126,4 @@ def test_labels_without_a_direction_stay_at_zero_cost() -> None:
         begins_E = crossings(quotes, 0.0, GAP_NS)
         crossed.append(crossing_begins(market["timestamp"], begins_E, 100.0, segment_N))
     assert {0, 1} <= set(crossed[0].tolist())
-    np.testing.assert_array_equal(*crossed)
+    np.testing.assert_array_equal(crossed[0], crossed[1])

@@ -41,7 +41,8 @@ def fitted(spec: ConvTransformer2Spec, x_BTF: np.ndarray) -> ConvTransformer2:
 
 def logits(model: ConvTransformer2, x_BTF: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return model(torch.from_numpy(x_BTF)).numpy()
+        logits_BC: torch.Tensor = model(torch.from_numpy(x_BTF))
+    return logits_BC.numpy()
 
 
 def test_the_order_of_rows_and_the_newest_row_count(x_BTF: np.ndarray) -> None:

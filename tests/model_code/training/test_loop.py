@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from model_code.errors import ConfigError, DataError
 from model_code.features.windows import gather
@@ -222,14 +223,14 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path):
 
     # three steps: the mean starts at the first one's weights
     weights = []
-    real = training_run.AveragedModel.update_parameters
+    real = AveragedModel.update_parameters
 
     def keep(self, model):
         weights.append(model.head.weight.detach().clone())
         real(self, model)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_run.AveragedModel, "update_parameters", keep)
+        patch.setattr(AveragedModel, "update_parameters", keep)
         again = run(tmp_path / "again", spec)
     assert len(weights) == 3
     expected = 0.5 * (0.5 * weights[0] + 0.5 * weights[1]) + 0.5 * weights[2]
