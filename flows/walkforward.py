@@ -22,7 +22,14 @@ from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import DataError
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
-from model_code.settings import AnyNetworkSpec, NightlySpec, Settings, TrainingSpec
+from model_code.settings import (
+    AnyNetworkSpec,
+    BoostingSpec,
+    NetworkSpec,
+    NightlySpec,
+    Settings,
+    TrainingSpec,
+)
 from model_code.settings.walkforward import WalkforwardSpec
 from tasks.caching.stage import RunRef, console
 from tasks.nightly.build_engine import build_engine
@@ -48,8 +55,17 @@ Model = tuple[str, AnyNetworkSpec, TrainingSpec]
 
 
 def models_of(spec: NightlySpec) -> tuple[Model, ...]:
-    """Name, network and training of each model of the night; the first is the one in question."""
-    return ((spec.network.KIND, spec.network, spec.training),)
+    """Name, network and training of the models to walk; the first is the one in question.
+
+    Left out of the others: boosting, which is among the rivals, tuned; and the design's network,
+    which takes minutes for each date. `--network` walks either.
+    """
+    others = [
+        model
+        for model in spec.models[1:]
+        if not isinstance(model.network, BoostingSpec | NetworkSpec)
+    ]
+    return tuple((model.name, model.network, model.training) for model in (spec.models[0], *others))
 
 
 @flow(name="walkforward", description=__doc__, persist_result=False)

@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 
 from model_code.benchmark.reports.plots import BINS, COLOURS, plot
-from model_code.benchmark.reports.report import NONE, SIMULATED, Sheet
+from model_code.benchmark.reports.report import SIMULATED
+from model_code.benchmark.reports.sheet import NONE, Sheet
 from model_code.benchmark.significance import Interval
 from model_code.benchmark.walkforward import CONFIDENCE, Judgement, Pool, Rival, RivalRow
 
