@@ -13,7 +13,7 @@ from model_code.benchmark.reports.walkforward_report import last_line
 from model_code.errors import DataError
 from model_code.features import dataset
 from model_code.features.dataset import FeatureTable
-from model_code.settings import NightlySpec, Settings, TrainingSpec
+from model_code.settings import NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.walkforward import WalkforwardSpec
 from tests.support.flow import children, parents, paths, tiny
 
@@ -43,7 +43,10 @@ def test_test_dates_begin_at_the_share_and_never_with_the_first(
 
 def test_the_models_of_a_night_begin_with_its_network() -> None:
     spec = NightlySpec()
-    assert models_of(spec)[0] == ("conv-transformer", spec.network, spec.training)
+    assert [name for name, _, _ in models_of(spec)] == ["blend", "mlp"]
+    assert models_of(spec)[0] == ("blend", spec.network, spec.training)
+    design = NightlySpec(network=NetworkSpec())
+    assert models_of(design) == (("design", design.network, design.training),)
 
 
 def test_every_date_is_predicted_by_the_dates_before_it_and_fits_are_kept(
@@ -54,8 +57,8 @@ def test_every_date_is_predicted_by_the_dates_before_it_and_fits_are_kept(
     judgement = found.judgement
     assert judgement.dates == ("2000-01-04", "2000-01-05")
     assert [row.name for row in judgement.rows] == [
-        "conv-transformer", "logistic", "base rate", "tuned boosting",
-        "conv-transformer solo", "tuned boosting solo",
+        "design", "logistic", "base rate", "tuned boosting",
+        "design solo", "tuned boosting solo",
     ]  # fmt: skip
     assert judgement.rows[0].against == "tuned boosting"
     assert judgement.rows[4].against == "tuned boosting solo"
