@@ -122,3 +122,18 @@ def test_boosting_is_trained_in_one_step_to_the_baselines_figures(table, tmp_pat
     assert found.spec == spec
     assert network.state_digest(found.state_dict()) in digests
     assert (network.parameter_count(found), network.flops_per_window(spec)) == (0, 0)
+
+
+def test_each_split_chooses_from_a_share_of_the_columns_drawn_by_the_seed(table):
+    features_NF, labels_N, ends = table
+    data = (features_NF, labels_N, ends[:800], ends[900:1200])
+
+    def first_columns(share: float, seed: int) -> list[int]:
+        trees = TreesSpec(max_iter=8, max_features=share)
+        fitted = boosting.fit_boosting(*data, seed, trees)
+        return [int(stage[0].nodes["feature_idx"][0]) for stage in fitted._predictors]
+
+    assert first_columns(1.0, 1) == first_columns(1.0, 2)
+    assert first_columns(0.1, 1) == first_columns(0.1, 1)
+    assert first_columns(0.1, 1) != first_columns(0.1, 2)
+    assert len(set(first_columns(1.0, 1))) < len(set(first_columns(0.1, 1)))

@@ -299,7 +299,9 @@ def test_predictions_match_the_network_for_any_number_of_windows(straight):
 def test_a_loss_that_is_not_finite_is_an_error_and_keeps_earlier_checkpoints(tmp_path, monkeypatch):
     spec = SPEC.model_copy(update={"epochs": 2, "windows_per_epoch": 64})
     killed_after(tmp_path, 1, spec)
-    monkeypatch.setattr(functional, "cross_entropy", lambda logits, _: logits.sum() * torch.nan)
+    monkeypatch.setattr(
+        functional, "cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan
+    )
     with pytest.raises(DataError, match=r"unstable: loss nan[^$]*epoch 2, step 1"):
         run(tmp_path, spec)
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001.pt"]
