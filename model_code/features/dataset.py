@@ -23,7 +23,7 @@ from model_code.errors import DataError
 from model_code.features.batch import CHUNK_ROWS, FeatureStream
 from model_code.features.definition import FEATURES_VERSION
 from model_code.features.labels import UNOBSERVED, LabelStream
-from model_code.features.shared import SharedDays, count, read
+from model_code.features.shared import SharedDays, count, given_labels, read
 from model_code.market.schema import InstrumentDay
 from model_code.settings import FEATURE_COUNT, FeatureSpec, Leaders
 
@@ -63,6 +63,14 @@ class TableMeta(BaseModel):
     leaders: Leaders = {}
     features_version: str
     simulated: bool
+    given_labels: int = 0  # rows that keep the source's own label
+
+    @property
+    def mirrored_spec(self) -> FeatureSpec | None:
+        """What the mirror image of a window needs; None if the source's labels have a meaning of
+        their own, perhaps a direction.
+        """
+        return None if self.given_labels else self.spec
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,7 @@ def build(
         leaders=dict(leaders or {}),
         features_version=FEATURES_VERSION,
         simulated=simulated,
+        given_labels=sum(given_labels(path) for _, path in inputs),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -105,6 +105,19 @@ def count(path: Path) -> int:
         raise _unreadable(path, error) from error
 
 
+def given_labels(path: Path) -> int:
+    """Rows of a Parquet file that have a label of the source's own.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        column = pq.read_table(path, columns=["label"]).column("label")
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+    return len(column) - int(column.null_count)
+
+
 def read(path: Path, chunk_rows: int) -> Iterator[pa.RecordBatch]:
     """Non-empty batches of `path`, with exactly the columns of TICKS.
 

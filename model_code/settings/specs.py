@@ -209,7 +209,8 @@ class TrainingSpec(Spec):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # BF16 gains nothing here
     averaging: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # decay of the weights' mean; 0: none
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    mirror: bool = False  # swap the sides of the market in half of the windows
+    # swap the sides of the market in half of the windows; None: where features and label allow it
+    mirror: bool | None = None
     seed: int = 7
 
 
@@ -231,7 +232,11 @@ DESIGN = ModelSpec(
     name="design",
     network=NetworkSpec(),
     training=TrainingSpec(
-        windows_per_epoch=4096, batch_size=32, learning_rate=5e-4, precision="auto"
+        windows_per_epoch=4096,
+        batch_size=32,
+        learning_rate=5e-4,
+        precision="auto",
+        mirror=False,
     ),
 )
 """The design's network; its training takes at most four minutes on two cores without BF16."""

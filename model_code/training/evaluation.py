@@ -7,20 +7,27 @@ import torch
 from torch import nn
 
 from model_code.features.windows import gather
+from model_code.models.network import flops_per_window
+from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
 from model_code.training.metrics import classification
 
 BATCH = 64  # larger batches exceed a CPU's cache and are not faster
+SMALL_BATCH = 2048  # of a network with little arithmetic, whose calls cost more than its work
+SMALL_FLOPS = 1_000_000  # per window
 
 
 def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
     """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device."""
     model.eval()
+    batch = BATCH
+    if isinstance(model, WindowModel) and flops_per_window(model.spec) < SMALL_FLOPS:
+        batch = SMALL_BATCH
     device = next(chain(model.parameters(), model.buffers())).device
     with torch.inference_mode():
         chunks = [
-            model(torch.from_numpy(gather(features_NF, ends_B[i : i + BATCH])).to(device))
-            for i in range(0, len(ends_B), BATCH)
+            model(torch.from_numpy(gather(features_NF, ends_B[i : i + batch])).to(device))
+            for i in range(0, len(ends_B), batch)
         ]
         return torch.cat(chunks).cpu().numpy()
 

@@ -12,7 +12,8 @@ Shapes: B windows, T steps, F features, C classes, N table rows.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,10 @@ from model_code.errors import ConfigError, DataError
 from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
-from model_code.settings import AnyNetworkSpec, FeatureSpec, TrainingSpec
+from model_code.settings import AnyNetworkSpec, FeatureSpec, PerceptronSpec, TrainingSpec
 from model_code.training import checkpoint, ranks, sampling
 from model_code.training.evaluation import evaluate
-from model_code.training.mirror import Mirror
+from model_code.training.mirror import mirror_of
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
 
 FITTED = 4096  # training windows whose loss is measured after a fit without gradient descent
@@ -88,7 +89,7 @@ def train(
         network_spec: the network's sizes.
         training_spec: how to train.
         checkpoints: folder of this training's checkpoints; training resumes from a usable one.
-        feature_spec: what the features and labels are; `training_spec.mirror` needs it.
+        feature_spec: what the features and labels are, for `training_spec.mirror`; None if unknown.
         on_epoch: called after each newly trained epoch, once its checkpoint is written.
         progress: show a progress bar with windows/s and time left on stderr.
 
@@ -101,8 +102,12 @@ def train(
     """
     spec = training_spec
     _check(labels_N, train_ends, validation_ends)
-    mirror = Mirror(feature_spec) if spec.mirror else None
-    with ranks.launched() as group, torch.random.fork_rng(_cuda_devices(group.device)):
+    mirror = mirror_of(spec.mirror, feature_spec)
+    with (
+        ranks.launched() as group,
+        torch.random.fork_rng(_cuda_devices(group.device)),
+        _threads(network_spec),
+    ):
         torch.manual_seed(spec.seed)
         model = network.build(network_spec)
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
@@ -230,6 +235,18 @@ def _key(
         standardisation=[model.feature_mean_F.tolist(), model.feature_std_F.tolist()],
         data=[checkpoint.array_digest(array) for array in data],
     )
+
+
+@contextmanager
+def _threads(spec: AnyNetworkSpec) -> Iterator[None]:
+    """One thread for layers so small that several wait for each other longer than they compute."""
+    before = torch.get_num_threads()
+    if isinstance(spec, PerceptronSpec):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

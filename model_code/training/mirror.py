@@ -7,6 +7,22 @@ from model_code.errors import ConfigError
 from model_code.features.definition import mirror
 from model_code.settings import FeatureSpec
 
+DIRECTED = frozenset({"mid-move"})  # labels that mean one side of the market
+
+
+def mirror_of(wanted: bool | None, spec: FeatureSpec | None) -> "Mirror | None":
+    """The augmentation, or none.
+
+    Args:
+        wanted: None: where the features are known and the label has no direction.
+        spec: the features and the label; None if unknown.
+
+    Raises:
+        ConfigError: it is wanted, but not possible.
+    """
+    possible = spec is not None and spec.chosen_label not in DIRECTED
+    return Mirror(spec) if wanted or (wanted is None and possible) else None
+
 
 class Mirror:
     """Swaps the sides of the market (`definition.mirror`) in each window with probability 1/2.
@@ -22,7 +38,7 @@ class Mirror:
     """
 
     def __init__(self, spec: FeatureSpec | None) -> None:
-        if spec is None or spec.chosen_label == "mid-move":
+        if spec is None or spec.chosen_label in DIRECTED:
             raise ConfigError(
                 "training.mirror needs features and a label without direction, found "
                 + ("none" if spec is None else f"the label {spec.chosen_label}"),

@@ -72,7 +72,7 @@ def train(
             network_spec=network_spec,
             training_spec=training_spec,
             checkpoints=checkpoints,
-            feature_spec=rows.meta.spec,
+            feature_spec=rows.meta.mirrored_spec,
             on_epoch=log_epoch,
             progress=True,
         )

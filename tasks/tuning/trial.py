@@ -107,7 +107,7 @@ def _score(bench: Bench, spec: NightlySpec, fold: Fold) -> float:
             network_spec=spec.network,
             training_spec=spec.training,
             checkpoints=scratch / "checkpoints",
-            feature_spec=table.meta.spec,
+            feature_spec=table.meta.mirrored_spec,
         )
     figures = evaluate(result.model, table.features_NF, table.label_N, fold.validation_ends)
     return float(figures["auc"])

@@ -45,6 +45,7 @@ def fit_model(
             network_spec=network_spec,
             training_spec=training_spec,
             checkpoints=scratch / "checkpoints",
+            feature_spec=rows.meta.mirrored_spec,
         )
         validation_B, test_B = (
             probability(evaluation.predict(result.model, rows.features_NF, ends))

@@ -13,12 +13,15 @@ from model_code.benchmark.reports.walkforward_report import last_line
 from model_code.errors import DataError
 from model_code.features import dataset
 from model_code.features.dataset import FeatureTable
-from model_code.settings import NetworkSpec, NightlySpec, Settings, TrainingSpec
+from model_code.settings import MlpSpec, NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.walkforward import WalkforwardSpec
 from tests.support.flow import children, parents, paths, tiny
 
 MARKET = "simulated:?seed=3&instruments=2&days=3&minutes=2"  # 2000-01-03 to 2000-01-05
-QUICK = {"training": TrainingSpec(epochs=1, windows_per_epoch=512)}
+QUICK: dict[str, object] = {
+    "network": MlpSpec(hidden=16, layers=1),  # all windows of a date are predicted
+    "training": TrainingSpec(epochs=1, windows_per_epoch=512),
+}
 DATES = [dt.date(2000, 1, day) for day in range(1, 12)]
 
 test_dates.__test__ = False  # type: ignore[attr-defined]  # a function of the flow, not a test
@@ -57,8 +60,8 @@ def test_every_date_is_predicted_by_the_dates_before_it_and_fits_are_kept(
     judgement = found.judgement
     assert judgement.dates == ("2000-01-04", "2000-01-05")
     assert [row.name for row in judgement.rows] == [
-        "design", "logistic", "base rate", "tuned boosting",
-        "design solo", "tuned boosting solo",
+        "mlp", "logistic", "base rate", "tuned boosting",
+        "mlp solo", "tuned boosting solo",
     ]  # fmt: skip
     assert judgement.rows[0].against == "tuned boosting"
     assert judgement.rows[4].against == "tuned boosting solo"

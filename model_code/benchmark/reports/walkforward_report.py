@@ -212,7 +212,11 @@ def _checks(walk: Walk) -> Sheet:
     seeds, shuffled = walk.seed_aucs, walk.shuffled_aucs
     name = walk.judgement.rows[0].name
     rows = [
-        (f"{name}, {len(seeds)} seeds", f"{np.mean(seeds):.4f}", _ends(min(seeds), max(seeds))),
+        (
+            f"{name}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
+            f"{np.mean(seeds):.4f}",
+            _ends(min(seeds), max(seeds)),
+        ),
         ("tuned boosting", f"{walk.boosting_auc:.4f}", ""),
     ]
     if shuffled:
