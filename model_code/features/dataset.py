@@ -67,9 +67,7 @@ class TableMeta(BaseModel):
 
     @property
     def mirrored_spec(self) -> FeatureSpec | None:
-        """What the mirror image of a window needs; None if the source's labels have a meaning of
-        their own, perhaps a direction.
-        """
+        """What a window's mirror image needs; None if labels of the source may have a direction."""
         return None if self.given_labels else self.spec
 
 
