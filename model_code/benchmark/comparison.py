@@ -1,7 +1,7 @@
 """Models of one night side by side: exactness against gradient boosting, and latency.
 
-Which model goes on is decided on the validation windows: the best AUC, and among models that are
-not clearly worse the fastest. The test windows only describe.
+Which model goes on is decided on the validation windows: the best AUC, and among models within
+`LEVEL` of it the fastest. The test windows only describe.
 
 Shapes: B windows, R timed requests.
 """
@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from model_code.benchmark import blocks
 from model_code.benchmark.significance import RESAMPLES, Interval, interval, loss_series
 from model_code.benchmark.slices import WindowContext
+from model_code.settings import BOOSTING_ROW
 from model_code.training.metrics import classification
 
 CONFIDENCE = 0.95
+LEVEL = 0.001  # of validation AUC: less is not worth a slower model
 SEED = 0
 METRICS = ("auc", "average_precision", "log_loss", "accuracy", "calibration_error")
 
@@ -27,11 +29,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Windows:
-    """One part's windows with each model's probability of class 1."""
+    """The test windows with each model's probability of class 1, and gradient boosting's."""
 
     label_B: npt.NDArray[np.int8]
     context: WindowContext
     probability_B: Mapping[str, Floats]
+    boosting_B: Floats
 
 
 class ModelRow(BaseModel):
@@ -40,7 +43,6 @@ class ModelRow(BaseModel):
     Attributes:
         name: in the specification.
         validation_auc: on the validation windows; it decides.
-        behind: 95% interval of validation AUC, this model's less the best one's; None for the best.
         auc: on the test windows, as everything below.
         average_precision: area under precision over recall.
         log_loss: nats per window.
@@ -55,7 +57,6 @@ class ModelRow(BaseModel):
 
     name: str
     validation_auc: float
-    behind: Interval | None
     auc: float
     average_precision: float
     log_loss: float
@@ -114,11 +115,10 @@ def between(bounds: Interval | None) -> str:
 
 
 def compare(
-    validation: Windows,
     test: Windows,
     *,
-    boosting_B: Floats,
     boosting: dict[str, float],
+    validation_auc: Mapping[str, float],
     thresholds: Mapping[str, float],
     p50_ms: Mapping[str, float],
     seconds: Mapping[str, float],
@@ -126,45 +126,36 @@ def compare(
     """Compare the models of a night and choose one.
 
     Args:
-        validation: decides.
         test: describes.
-        boosting_B: the baseline's probabilities of the test windows.
-        boosting: the baseline's metrics on them.
+        boosting: the baseline's metrics on the test windows.
+        validation_auc: decides, by model.
         thresholds: decision threshold by model.
         p50_ms: median latency by model.
         seconds: training time by model.
     """
-    names = list(test.probability_B)
-    scores = {
-        name: classification(validation.label_B, validation.probability_B[name])["auc"]
-        for name in names
-    }
-    best = max(names, key=lambda name: (scores[name], -p50_ms[name]))
-    behind = _differences(validation, validation.probability_B[best])
-    ahead = _differences(test, boosting_B)
-    level = [name for name in names if name == best or _may_be_level(behind[name])]
+    best = max(validation_auc.values())
+    level = [name for name, auc in validation_auc.items() if best - auc <= LEVEL]
     chosen = min(level, key=lambda name: p50_ms[name])
-    reason = f"{chosen} has the best validation AUC ({scores[chosen]:.4f})"
+    scores = ", ".join(f"{name} {validation_auc[name]:.4f}" for name in level)
+    reason = f"{chosen} has the best validation AUC ({scores.split()[-1]})"
     if len(level) > 1:
-        reason = f"{chosen} is the fastest of those level in validation AUC: " + ", ".join(
-            f"{name} {scores[name]:.4f}" for name in level
-        )
+        reason = f"{chosen} is the fastest of those level in validation AUC: {scores}"
+    ahead = _ahead(test)
     figures = {
-        name: classification(test.label_B, test.probability_B[name], thresholds[name])
-        for name in names
+        name: classification(test.label_B, answers_B, thresholds[name])
+        for name, answers_B in test.probability_B.items()
     }
     return Comparison(
         rows=tuple(
             ModelRow(
                 name=name,
-                validation_auc=scores[name],
-                behind=None if name == best else behind[name],
-                **{metric: figures[name][metric] for metric in METRICS},
+                validation_auc=validation_auc[name],
+                **{metric: found[metric] for metric in METRICS},
                 ahead=ahead[name],
                 p50_ms=p50_ms[name],
                 seconds=seconds[name],
             )
-            for name in names
+            for name, found in figures.items()
         ),
         boosting=boosting,
         windows=len(test.label_B),
@@ -174,28 +165,23 @@ def compare(
     )
 
 
-def _may_be_level(behind: Interval | None) -> bool:
-    return behind is not None and behind.high >= 0.0
-
-
-def _differences(part: Windows, other_B: Floats) -> dict[str, Interval | None]:
-    """Interval of AUC, each model's less the other's, on resampled blocks of windows."""
-    series = loss_series(part.label_B, other_B)
-    length = blocks.block_length(series, part.context)
+def _ahead(test: Windows) -> dict[str, Interval | None]:
+    """Interval of AUC, each model's less gradient boosting's, on resampled blocks of windows."""
+    other_B = test.boosting_B
+    length = blocks.block_length(loss_series(test.label_B, other_B), test.context)
     samples = blocks.quality_samples(
-        part.label_B,
-        {**part.probability_B, OTHER: other_B},
+        test.label_B,
+        {**test.probability_B, BOOSTING_ROW: other_B},
         other_B,
-        part.context,
+        test.context,
         length=length,
         resamples=RESAMPLES,
         seed=SEED,
     )
-    clusters = len(part.label_B) // length
+    clusters = len(test.label_B) // length
     return {
-        name: interval(samples[name]["auc"] - samples[OTHER]["auc"], CONFIDENCE, clusters=clusters)
-        for name in part.probability_B
+        name: interval(
+            samples[name]["auc"] - samples[BOOSTING_ROW]["auc"], CONFIDENCE, clusters=clusters
+        )
+        for name in test.probability_B
     }
-
-
-OTHER = "compared with"

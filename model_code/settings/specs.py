@@ -199,6 +199,7 @@ class TrainingSpec(Spec):
 
     KIND: Literal["adamw-cosine"] = "adamw-cosine"
     epochs: PositiveInt = 3
+    validated_windows: PositiveInt = 16384  # of the validation windows, after each epoch
     windows_per_epoch: PositiveInt = 65536  # every training window is used once before any twice
     batch_size: PositiveInt = 128
     learning_rate: Positive = 1e-3
@@ -232,6 +233,7 @@ DESIGN = ModelSpec(
     name="design",
     network=NetworkSpec(),
     training=TrainingSpec(
+        validated_windows=2048,
         windows_per_epoch=4096,
         batch_size=32,
         learning_rate=5e-4,

@@ -120,6 +120,7 @@ def train(
         batch = _batch(spec, len(train_ends), group.world)
         steps = min(spec.windows_per_epoch, len(train_ends)) // batch
         precision, reason = resolve_precision(spec.precision, group.device)
+        some_ends = _some(labels_N, validation_ends, spec.validated_windows)
         labels = (labels_N[train_ends], labels_N[validation_ends])
         key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
         run = TrainingRun(model.to(group.device), spec, group, precision, steps, mirror)
@@ -138,9 +139,7 @@ def train(
                 ends = sampling.epoch_ends(train_ends, epoch, steps * batch, spec.seed)
                 trained = run.train_epoch(features_NF, labels_N, ends, bar)
                 figures = group.broadcast(
-                    evaluate(run.judged, features_NF, labels_N, validation_ends)
-                    if group.first
-                    else {}
+                    evaluate(run.judged, features_NF, labels_N, some_ends) if group.first else {}
                 )
                 run.record(trained, figures)
                 if group.first:
@@ -209,6 +208,12 @@ def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.nda
                 f"{len(ends)} {name} windows with labels {present}: expected 0 and 1, both",
                 remedy="use more days or instruments, or a horizon under which both classes occur",
             )
+
+
+def _some(labels_N: np.ndarray, validation_ends: np.ndarray, count: int) -> np.ndarray:
+    """Evenly spaced validation windows; all if those have one class only."""
+    some_ends = spread(validation_ends, count)
+    return some_ends if len(np.unique(labels_N[some_ends])) > 1 else validation_ends
 
 
 def _batch(spec: TrainingSpec, windows: int, world: int) -> int:

@@ -7,6 +7,8 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.comparison import Comparison, Windows, compare
@@ -37,7 +39,7 @@ def choose_model(
     models: tuple[TrainedModel, ...],
     baseline: Baseline,
 ) -> ChosenModel:
-    """Compare the models on validation and test windows; choose by the validation windows."""
+    """Compare the models on the test windows; choose by the validation windows."""
     rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
     predictors: dict[str, Predictor] = {
         model.name: open_graph(model.exported.runtime_graph.open(), physical_cores())
@@ -48,14 +50,15 @@ def choose_model(
         for i in spread(np.arange(len(parts.test_ends)), SINGLES)
     ]
     p50_ms = _medians(predictors, singles)
-    validation, test = (
-        _windows(rows, ends, predictors) for ends in (parts.validation_ends, parts.test_ends)
-    )
     comparison = compare(
-        validation,
-        test,
-        boosting_B=np.load(baseline.probability.open()),
+        Windows(
+            label_B=np.asarray(rows.label_N[parts.test_ends]),
+            context=window_context(rows, parts.test_ends),
+            probability_B=_probabilities(rows, parts.test_ends, predictors),
+            boosting_B=np.load(baseline.probability.open()),
+        ),
         boosting=baseline.metrics,
+        validation_auc={model.name: model.network.validation_auc for model in models},
         thresholds={model.name: model.network.threshold for model in models},
         p50_ms=p50_ms,
         seconds={model.name: model.network.seconds for model in models},
@@ -72,19 +75,18 @@ def choose_model(
     return ChosenModel(name=comparison.chosen, comparison=comparison, folder=stored)
 
 
-def _windows(
+def _probabilities(
     rows: FeatureTable, ends_B: NDArray[np.int64], predictors: dict[str, Predictor]
-) -> Windows:
+) -> dict[str, NDArray[np.float64]]:
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
-    for start in range(0, len(ends_B), MAX_BATCH_SIZE):
-        x_BTF = gather(rows.features_NF, ends_B[start : start + MAX_BATCH_SIZE])
-        for name, predictor in predictors.items():
-            parts[name].append(probability(predictor.predict(x_BTF)))
-    return Windows(
-        label_B=np.asarray(rows.label_N[ends_B]),
-        context=window_context(rows, ends_B),
-        probability_B={name: np.concatenate(found) for name, found in parts.items()},
-    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for start in bar.track(
+            range(0, len(ends_B), MAX_BATCH_SIZE), description="models, test windows"
+        ):
+            x_BTF = gather(rows.features_NF, ends_B[start : start + MAX_BATCH_SIZE])
+            for name, predictor in predictors.items():
+                parts[name].append(probability(predictor.predict(x_BTF)))
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
 def _medians(
@@ -108,7 +110,7 @@ def _log(run: RunRef, models: tuple[TrainedModel, ...], comparison: Comparison) 
     mlflow = mlflow_runs.client(run.settings)
     rows = {row.name: row for row in comparison.rows}
     for model in models:
-        figures = rows[model.name].model_dump(exclude={"name", "behind", "ahead", "seconds"})
+        figures = rows[model.name].model_dump(exclude={"name", "ahead", "seconds"})
         mlflow_runs.log_metrics(
             mlflow,
             model.network.mlflow_run_id,

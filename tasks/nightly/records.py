@@ -195,6 +195,7 @@ class TrainedNetwork(Record):
     Attributes:
         threshold: probability from which a window counts as class 1, chosen on the validation
             windows (`training.threshold`).
+        validation_auc: of the finished network, on all validation windows.
         seconds: of training, in this run.
     """
 
@@ -206,6 +207,7 @@ class TrainedNetwork(Record):
     resumed_from: int | None
     mlflow_run_id: str
     threshold: float
+    validation_auc: float = 0.0
     seconds: float = 0.0
 
 

@@ -11,6 +11,7 @@ from model_code.models import network
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, evaluation, loop
+from model_code.training.metrics import classification
 from model_code.training.run import EpochMetrics
 from model_code.training.threshold import choose_threshold
 from tasks.caching.fingerprint import stage_key
@@ -87,6 +88,7 @@ def train(
     ends = windows.validation_ends
     validation_B = probability(evaluation.predict(result.model, rows.features_NF, ends))
     threshold = choose_threshold(rows.label_N[ends], validation_B)
+    validation_auc = classification(rows.label_N[ends], validation_B)["auc"]
     mlflow_runs.log_params(
         mlflow,
         run_id,
@@ -104,6 +106,7 @@ def train(
         {
             "best_epoch": result.best_epoch,
             "best_validation_auc": best["validation_auc"],
+            "finished_validation_auc": validation_auc,
             "samples_per_s_overall": result.samples_per_s,
         },
     )
@@ -124,5 +127,6 @@ def train(
         resumed_from=result.resumed_from,
         mlflow_run_id=run_id,
         threshold=threshold,
+        validation_auc=validation_auc,
         seconds=seconds,
     )

@@ -21,59 +21,56 @@ def answers(noise: float, seed: int) -> np.ndarray:
     return found
 
 
-def compared(p50_ms: dict[str, float], **noise: float) -> Comparison:
-    part = Windows(
+def compared(
+    validation_auc: dict[str, float], p50_ms: dict[str, float], **noise: float
+) -> Comparison:
+    test = Windows(
         label_B=LABEL,
         context=context(COUNT),
         probability_B={name: answers(size, i) for i, (name, size) in enumerate(noise.items())},
+        boosting_B=answers(1.0, 99),
     )
-    boosting_B = answers(1.0, 99)
     return compare(
-        part,
-        part,
-        boosting_B=boosting_B,
+        test,
         boosting={"auc": 0.7, "average_precision": 0.6, "log_loss": 0.6},
+        validation_auc=validation_auc,
         thresholds=dict.fromkeys(noise, 0.5),
         p50_ms=p50_ms,
         seconds=dict.fromkeys(noise, 1.0),
     )
 
 
+GOOD_AND_POOR = ({"good": 0.80, "poor": 0.70}, {"good": 5.0, "poor": 0.1})
+
+
 def test_the_best_on_validation_goes_on_even_if_it_is_slow() -> None:
-    found = compared({"good": 5.0, "poor": 0.1}, good=0.1, poor=3.0)
+    found = compared(*GOOD_AND_POOR, good=0.1, poor=3.0)
     assert found.chosen == "good"
-    assert found.reason.startswith("good has the best validation AUC (0.")
+    assert found.reason == "good has the best validation AUC (0.8000)"
     good, poor = found.rows
-    assert good.behind is None
-    assert poor.behind is not None
-    assert poor.behind.high < 0
     assert good.ahead is not None
-    assert good.ahead.low > 0 > (poor.ahead or good.ahead).high
-    assert good.auc == good.validation_auc  # the same windows here
+    assert poor.ahead is not None
+    assert good.ahead.low > 0 > poor.ahead.high
+    assert good.auc > poor.auc
 
 
-def test_among_models_that_are_level_the_fastest_goes_on() -> None:
-    found = compared({"one": 5.0, "other": 0.1}, one=0.50, other=0.51)
-    assert found.chosen == "other"
-    assert found.reason.startswith("other is the fastest of those level in validation AUC: one 0.")
+@pytest.mark.parametrize(("auc", "chosen"), [(0.7991, "fast"), (0.7989, "best")])
+def test_among_models_that_are_level_the_fastest_goes_on(auc: float, chosen: str) -> None:
+    found = compared({"best": 0.8, "fast": auc}, {"best": 5.0, "fast": 0.1}, best=0.5, fast=0.5)
+    assert found.chosen == chosen
+    if chosen == "fast":
+        assert found.reason == (
+            "fast is the fastest of those level in validation AUC: best 0.8000, fast 0.7991"
+        )
 
 
-def test_equal_answers_at_equal_speed_keep_the_first() -> None:
-    part = Windows(LABEL, context(COUNT), {"first": answers(1, 0), "second": answers(1, 0)})
-    found = compare(
-        part,
-        part,
-        boosting_B=answers(1.0, 99),
-        boosting={"auc": 0.7, "average_precision": 0.6, "log_loss": 0.6},
-        thresholds={"first": 0.5, "second": 0.5},
-        p50_ms={"first": 1.0, "second": 1.0},
-        seconds={"first": 1.0, "second": 1.0},
-    )
-    assert found.chosen == "first"
+def test_equal_models_at_equal_speed_keep_the_first() -> None:
+    equal = {"first": 0.8, "second": 0.8}
+    assert compared(equal, {"first": 1.0, "second": 1.0}, first=1, second=1).chosen == "first"
 
 
 def test_the_table_shows_every_model_and_boosting() -> None:
-    found = compared({"good": 5.0, "poor": 0.1}, good=0.1, poor=3.0)
+    found = compared(*GOOD_AND_POOR, good=0.1, poor=3.0)
     text = found.markdown()
     assert "| **good** | 0." in text
     assert "| poor | 0." in text
@@ -82,7 +79,7 @@ def test_the_table_shows_every_model_and_boosting() -> None:
 
 
 def test_the_picture_is_a_png(tmp_path) -> None:
-    found = compared({"good": 5.0, "poor": 0.1}, good=0.1, poor=3.0)
+    found = compared(*GOOD_AND_POOR, good=0.1, poor=3.0)
     path = draw_frontier(found, tmp_path / "frontier.png")
     assert path.read_bytes().startswith(b"\x89PNG")
 
