@@ -39,8 +39,10 @@ ENGINES = ("onnxruntime-fp32", "openvino-fp32")
 BENCHMARK = {"engines": ENGINES, "requests": 4000, "rounds": 200, "served": False}
 SMALL = {
     "split": {"train_windows": 2048, "validation_windows": 512, "test_windows": 1024},
-    "network": {"d_model": 16, "heads": 2, "layers": 1, "feed_forward": 32},
-}
+    "network": {
+        "KIND": "conv-transformer", "d_model": 16, "heads": 2, "layers": 1, "feed_forward": 32,
+    },
+}  # fmt: skip
 
 
 class Clients:
@@ -116,7 +118,7 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     from flows.runs import promotions
 
     simulated = data is None or data.startswith("simulated:")
-    # networks of one and of three epochs disagree on a quarter of the windows
+    # small networks of one and of three epochs disagree on a quarter of the windows
     wanted = PromotionSpec(allow_simulated=simulated, max_disagreement=0.4)
     say("first nightly: one epoch")
     first = candidate(run_nightly(data, small, goals, epochs=1))
@@ -133,8 +135,8 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
         time.sleep(1.0)
     clients.report()
 
-    say("third nightly, made worse on purpose: learning rate 1e-8")
-    worse = run_nightly(data, small, goals, epochs=1, learning_rate=1e-8)
+    say("third nightly, made worse on purpose: a perceptron with learning rate 1e-8")
+    worse = run_nightly(data, small, goals, epochs=1, learning_rate=1e-8, kind="mlp")
     if worse.registered is None:
         say(f"rejected by the gate: {worse.verdict.reason}")
     else:
@@ -152,7 +154,12 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
 
 
 def run_nightly(
-    data: str | None, small: bool, goals: Path | None, epochs: int, learning_rate: float = 5e-4
+    data: str | None,
+    small: bool,
+    goals: Path | None,
+    epochs: int,
+    learning_rate: float = 5e-4,
+    kind: str = "blend",
 ) -> "Outcome":
     """Run one nightly and print its verdict."""
     from flows.nightly import nightly
@@ -162,6 +169,7 @@ def run_nightly(
     spec = {
         "market": data,
         "goals": str(goals.resolve()) if goals else None,
+        "network": {"KIND": kind},
         "training": training,
         "benchmark": BENCHMARK,
     }
