@@ -18,6 +18,7 @@ from infra.triton.benchmark_row import NOT_INSTALLED
 from model_code import __version__
 from model_code.errors import ConfigError, MarketError
 from model_code.settings import (
+    DESIGN,
     ENGINE_NAMES,
     TRITON_ROW,
     BlendSpec,
@@ -163,9 +164,10 @@ def test_a_named_network_is_a_preset_that_file_and_options_override(
     assert blend.network == BlendSpec()
     assert blend.training == plain_mlp.training
     assert plain_mlp.network == MlpSpec()
-    assert plain_mlp.training.windows_per_epoch == plain_mlp.split.train_windows == 65536
+    assert plain_mlp.training == NightlySpec().training
     assert design.network == NetworkSpec()
-    assert design.training == NightlySpec().training
+    assert design.training == DESIGN.training
+    assert {len(spec.models) for spec, _ in asked} == {1}
     assert changed.network == MlpSpec(hidden=32)
     assert (changed.training.epochs, changed.training.learning_rate) == (9, 0.002)
     with pytest.raises(ConfigError, match="no network named 'lstm'"):

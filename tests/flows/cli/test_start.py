@@ -42,7 +42,7 @@ def test_one_change_to_an_earlier_run(
     monkeypatch.setenv("TICKLINE_MARKET", "simulated:?seed=2")  # not that of the run
     words = ("--from-run", "amber-falcon", "--set", "training.learning_rate=3e-4")
     printed = tickline("nightly", *words)
-    assert "from amber-falcon, changed: training.learning_rate 0.0005 -> 0.0003 rendered" in printed
+    assert "from amber-falcon, changed: training.learning_rate 0.001 -> 0.0003 rendered" in printed
     training = BEFORE.training.model_copy(update={"learning_rate": 3e-4})
     assert asked == [BEFORE.model_copy(update={"training": training})]
 

@@ -102,7 +102,7 @@ def test_predict_follows_the_route_unless_a_version_is_given(settings: Settings)
     assert "version 2" in said, "the newest, if there is no route"
     Route(champion=Target(model=MODEL_NAME, version=1)).save(place.route_file)
     said, p = ask()
-    assert "financial_predictor, version 1, from the route file" in said
+    assert "financial_predictor, version 1, yes from 0.5, from the route file" in said
     np.testing.assert_allclose(p, right(1), atol=1e-4)
     said, p = ask("--version", "2")
     assert "version 2" in said
