@@ -203,8 +203,8 @@ def test_parts_of_a_split_are_apart() -> None:
 def test_a_split_without_purge_is_refused(part: str, later: str) -> None:
     rows = table()
     chosen = split(rows, SplitSpec(embargo_ms=0.0))
-    # looks back on the rows right after a window whose label's horizon spans ten of them
-    near = getattr(chosen, f"{part}_ends").max() + 64
+    # looks back on the row on which the last window of the part before ends
+    near = getattr(chosen, f"{part}_ends").max() + 63
     broken = replace(chosen, **{f"{later}_ends": np.r_[near, getattr(chosen, f"{later}_ends")]})
     with pytest.raises(DataError, match=rf"windows reach to .*, but {later} windows look back to"):
         require_apart(rows, broken)

@@ -16,7 +16,6 @@ from model_code.settings import (
     SEQUENCE_LENGTH,
     BlendSpec,
     MlpSpec,
-    NetworkSpec,
     NightlySpec,
 )
 
@@ -85,10 +84,8 @@ def test_flops_count_the_products() -> None:
     assert network.flops_per_window(SPEC) == mlp_flops(SPEC)
 
 
-def test_a_specification_without_a_kind_is_of_the_designs_network() -> None:
-    assert NightlySpec.model_validate({"network": {"d_model": 16}}).network == NetworkSpec(
-        d_model=16
-    )
+def test_a_specification_without_a_kind_is_of_a_blend() -> None:
+    assert NightlySpec.model_validate({"network": {"hidden": 16}}).network == BlendSpec(hidden=16)
     found = NightlySpec.model_validate({"network": {"KIND": "mlp", "hidden": 8}}).network
     assert found == MlpSpec(hidden=8)
     assert NightlySpec.model_validate_json(NightlySpec(network=found).model_dump_json()) == (

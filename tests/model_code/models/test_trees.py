@@ -103,7 +103,7 @@ def test_a_blend_averages_both_log_odds_once_its_trees_are_fitted(
     assert isinstance(found, Blend)
     with torch.inference_mode():
         assert torch.equal(found(x_BTF), logits_BC)
-    assert network.flops_per_window(SPEC) == mlp_flops(SPEC)
+    assert network.flops_per_window(SPEC) == SPEC.members * mlp_flops(SPEC)
 
 
 def test_training_a_blend_ends_with_its_trees_and_resumes_to_the_same_weights(
