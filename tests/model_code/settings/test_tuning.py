@@ -84,6 +84,6 @@ def test_right_keys_pass_and_own_values_are_found_if_the_space_has_them() -> Non
     search = {"network.hidden": "64,256", "training.learning_rate": "1e-4..1e-3:log"}
     tune = TuneSpec(search=search_space(search))
     require_searchable(MLP, tune)
-    assert as_given(MLP, tune) == {"network.hidden": 256, "training.learning_rate": 5e-4}
+    assert as_given(MLP, tune) == {"network.hidden": 256, "training.learning_rate": 1e-3}
     narrow = TuneSpec(search=search_space(search | {"network.hidden": "64,128"}))
     assert as_given(MLP, narrow) is None

@@ -194,7 +194,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
 def test_an_option_changes_the_result_and_resumes_bit_identically(tmp_path, options):
     spec = SPEC.model_copy(update=options | {"epochs": 2, "windows_per_epoch": 96})
-    plain = SPEC.model_copy(update={"epochs": 2, "windows_per_epoch": 96})
+    plain = SPEC.model_copy(update={"epochs": 2, "windows_per_epoch": 96, "mirror": False})
     features = {"feature_spec": FeatureSpec(feature_set="paired")}
     result = run(tmp_path / "straight", spec, **features)
     others = run(tmp_path / "plain", plain, **features)
@@ -235,6 +235,24 @@ def test_the_averaged_weights_are_validated_and_kept(tmp_path):
     assert len(weights) == 3
     expected = 0.5 * (0.5 * weights[0] + 0.5 * weights[1]) + 0.5 * weights[2]
     torch.testing.assert_close(again.model.state_dict()["head.weight"], expected)
+
+
+def test_windows_are_mirrored_where_features_and_label_allow_it(tmp_path):
+    spec = SPEC.model_copy(update={"epochs": 1, "windows_per_epoch": 96})
+    digests = []
+    for name, mirror, features in (
+        ("default", None, FeatureSpec()),
+        ("mirrored", True, FeatureSpec()),
+        ("directed", None, FeatureSpec(label="mid-move")),
+        ("unknown", None, None),
+        ("plain", False, FeatureSpec()),
+    ):
+        chosen = spec.model_copy(update={"mirror": mirror})
+        result = run(tmp_path / name, chosen, feature_spec=features)
+        digests.append(state_digest(result.model.state_dict()))
+    default, mirrored, directed, unknown, plain = digests
+    assert default == mirrored != plain
+    assert directed == unknown == plain
 
 
 def test_mirroring_without_features_is_refused(tmp_path):

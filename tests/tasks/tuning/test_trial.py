@@ -76,11 +76,11 @@ def test_the_own_values_are_tried_first_and_the_mean_over_the_folds_counts(
     study = opened(bench)
     assert one(bench, study) == "COMPLETE"
     (trial,) = studies.ranked(study)
-    assert trial.params == {"training.learning_rate": 5e-4, "network.hidden": 256}
+    assert trial.params == {"training.learning_rate": 1e-3, "network.hidden": 256}
     assert trial.values == [pytest.approx(0.65)]
     run = nested(bench)["trial 0"]
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"training.learning_rate": "0.0005", "network.hidden": "256"}
+    assert run.data.params == {"training.learning_rate": "0.001", "network.hidden": "256"}
     assert run.data.metrics["mean_auc"] == pytest.approx(0.65)
     assert run.data.tags[trials.STATE_TAG] == "COMPLETE"
     history = mlflow_runs.client(bench.run.settings).get_metric_history(run.info.run_id, "fold_auc")
