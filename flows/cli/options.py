@@ -56,8 +56,8 @@ Engines = Annotated[
 Network = Annotated[
     str | None,
     typer.Option(
-        help=f"Network and training that suit it: {', '.join(PRESETS)} (docs/models.md).",
-        show_default="design",
+        help=f"One network alone, with its training: {', '.join(PRESETS)} (docs/models.md).",
+        show_default="several, compared",
     ),
 ]
 
