@@ -67,17 +67,43 @@ def take_turns(
             predictor.predict(x_BTF)
     rounds = min(spec.rounds, spec.requests)
     each = -(-spec.requests // rounds)
-    latency: dict[str, list[float]] = {name: [] for name in predictors}
-    for turn in range(rounds):
-        for name in turns(list(predictors), turn):
-            latency[name] += _latencies_ms(predictors[name].predict, inputs[name][0], each)
-        report("latency, rounds", turn + 1, rounds)
     return Timings(
         round_R=np.repeat(np.arange(rounds), each),
-        latency_ms_R={name: np.array(values) for name, values in latency.items()},
+        latency_ms_R=in_turns(
+            predictors,
+            {name: alone for name, (alone, _) in inputs.items()},
+            rounds=rounds,
+            each=each,
+            report=report,
+        ),
         throughput=_throughput(predictors, inputs, spec, report),
         open_ms_R=_open_loop(predictors, inputs, spec, report),
     )
+
+
+def in_turns(
+    predictors: Mapping[str, Predictor],
+    singles: Mapping[str, Singles],
+    *,
+    rounds: int,
+    each: int,
+    report: Progress = lambda _what, _done, _of: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Latencies in ms (R,) of single requests, closed loop of one client, engines in turns.
+
+    Args:
+        predictors: loaded engines by name.
+        singles: what each is sent.
+        rounds: turns of every engine.
+        each: requests of a turn.
+        report: called with (what, done, of).
+    """
+    latency: dict[str, list[float]] = {name: [] for name in predictors}
+    for turn in range(rounds):
+        for name in turns(list(predictors), turn):
+            latency[name] += _latencies_ms(predictors[name].predict, singles[name], each)
+        report("latency, rounds", turn + 1, rounds)
+    return {name: np.array(values) for name, values in latency.items()}
 
 
 def alone(

@@ -104,10 +104,6 @@ def _seen(place: str) -> tuple[Feature, ...]:
                     "log ticks", _HUTH, "-")
             for ms in (20, 100, 500)
         ),
-        Feature(f"{place}_flow_100ms", "slog(sum of e / size there over 100 ms)", "log ratio",
-                _CONT, "-"),
-        Feature(f"{place}_traded_100ms", "slog((bought - sold) / size there over 100 ms)",
-                "log ratio", _LEE, "-"),
         Feature(f"{place}_rows_20ms", "ln(1 + rows there over 20 ms)", "log rows", _ACD),
         Feature(f"{place}_rows_100ms", "ln(1 + rows there over 100 ms)", "log rows", _ACD),
         Feature(f"{place}_spread", "slog((ask there - bid there) / tick)", "log ticks", _BOOK),

@@ -58,8 +58,6 @@ STATE = np.dtype(
         ("bid_size", np.float64),
         ("ask_size", np.float64),
         ("since", np.int64),  # timestamp of the segment's first row
-        ("flow", np.float64),  # order flow since then, in running mean sizes
-        ("traded", np.float64),  # bought less sold since then, in running mean sizes
     ]
 )
 """What one instrument's stream remembers between rows; what others may see of it (`pairs`)."""
@@ -106,7 +104,6 @@ def _begin_segment(state, tick):  # type: ignore[no-untyped-def]
     state["size"] = state["vwap_offset"] = state["ema_1min"] = math.nan
     state["variance"] = (0.5 * spread) ** 2
     state["since"] = tick["timestamp"]
-    state["flow"] = state["traded"] = 0.0
     _remember(state, tick)
 
 
@@ -145,11 +142,9 @@ def _sizes_and_trades(state, tick, fresh, feature_F):  # type: ignore[no-untyped
         feature_F[3] = math.log(ask_size / size)
     flow = _order_flow(state, tick)
     if sized and not math.isnan(flow):
-        state["flow"] += flow / size
         feature_F[9] = _slog(flow / size)
     bought, sold = tick["buy_volume"], tick["sell_volume"]
     if not fresh and not math.isnan(size):
-        state["traded"] += (bought - sold) / size
         feature_F[10] = _slog((bought - sold) / size)
         feature_F[11] = math.log1p((bought + sold) / size)
     if not fresh:

@@ -28,8 +28,6 @@ CHANNELS = (
     "move_20ms",
     "move_100ms",
     "move_500ms",
-    "flow_100ms",
-    "traded_100ms",
     "rows_20ms",
     "rows_100ms",
     "spread",
@@ -115,13 +113,11 @@ def look(own, basis_1, other_N, count, reset_gap_ns, channel_P):  # type: ignore
         then = other_N[row]
         move = mid_there - 0.5 * (then["bid_price"] + then["ask_price"])
         channel_P[channel] = _slog(move / there["tick"])
-    channel_P[6] = _slog(there["flow"] - other_N[middle]["flow"])
-    channel_P[7] = _slog(there["traded"] - other_N[middle]["traded"])
-    channel_P[8] = math.log1p(float(newest - near))
-    channel_P[9] = math.log1p(float(newest - middle))
-    channel_P[10] = _slog((there["ask_price"] - there["bid_price"]) / own["tick"])
-    channel_P[11] = _slog((there["bid_price"] - own["ask_price"]) / own["tick"])
-    channel_P[12] = _slog((own["bid_price"] - there["ask_price"]) / own["tick"])
+    channel_P[6] = math.log1p(float(newest - near))
+    channel_P[7] = math.log1p(float(newest - middle))
+    channel_P[8] = _slog((there["ask_price"] - there["bid_price"]) / own["tick"])
+    channel_P[9] = _slog((there["bid_price"] - own["ask_price"]) / own["tick"])
+    channel_P[10] = _slog((own["bid_price"] - there["ask_price"]) / own["tick"])
     for k in range(channel_P.shape[0]):
         channel_P[k] = min(max(channel_P[k], -LIMIT), LIMIT)
 

@@ -24,7 +24,7 @@ from model_code.settings import FeatureSpec
 class SharedDays:
     """Computed once for a date and kept until another date is asked for.
 
-    A leader's states need 128 bytes a row of one date, in memory.
+    A leader's states need 104 bytes a row of one date, in memory.
 
     Args:
         inputs: clean TICKS, one file for each instrument-day.

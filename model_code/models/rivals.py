@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_code.features.split import Ends, Split
 from model_code.models.summaries import summaries
+from model_code.settings import TreesSpec
 
 Probability = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
@@ -35,13 +36,7 @@ CHOICES: dict[str, tuple[float, ...]] = {
     "max_features": (0.15, 0.3, 1.0),
 }
 COUNTS = ("max_leaf_nodes", "min_samples_leaf")
-USUAL = {
-    "learning_rate": 0.1,
-    "max_leaf_nodes": 31.0,
-    "min_samples_leaf": 40.0,
-    "l2_regularization": 1.0,
-    "max_features": 1.0,
-}
+USUAL = {name: float(getattr(TreesSpec(), name)) for name in CHOICES}
 
 
 class Answer(NamedTuple):

@@ -1,5 +1,13 @@
 """One definition of each constant, specification and machine setting."""
 
+from model_code.settings.base import (
+    Batches,
+    Fraction,
+    Names,
+    Positive,
+    PositiveInt,
+    Spec,
+)
 from model_code.settings.contract import (
     BESIDE_ENGINES,
     BOOSTING_ROW,
@@ -28,34 +36,30 @@ from model_code.settings.contract import (
 from model_code.settings.environment import (
     Settings,
 )
-from model_code.settings.presets import PRESETS
-from model_code.settings.specs import (
+from model_code.settings.models import (
     DESIGN,
     AnyNetworkSpec,
-    Batches,
-    BenchmarkSpec,
     BlendSpec,
     BoostingSpec,
     ConvTransformer2Spec,
-    FeatureSetName,
-    FeatureSpec,
-    Fraction,
-    LabelName,
-    Leaders,
     MlpSpec,
     ModelSpec,
-    Names,
     NetworkSpec,
-    NightlySpec,
     PerceptronSpec,
-    Positive,
-    PositiveInt,
-    ProfileName,
-    PromotionSpec,
-    Spec,
-    SplitSpec,
     TrainingSpec,
     TreesSpec,
+)
+from model_code.settings.presets import PRESETS
+from model_code.settings.specs import (
+    BenchmarkSpec,
+    FeatureSetName,
+    FeatureSpec,
+    LabelName,
+    Leaders,
+    NightlySpec,
+    ProfileName,
+    PromotionSpec,
+    SplitSpec,
     ValidationSpec,
 )
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from model_code.errors import ConfigError
-from model_code.settings.specs import Spec
+from model_code.settings.base import Spec
 
 S = TypeVar("S", bound=Spec)
 KIND = "KIND"

@@ -5,7 +5,7 @@ An option or a specification file overrides any value.
 
 from typing import Any
 
-from model_code.settings.specs import DESIGN
+from model_code.settings.models import DESIGN
 
 PRESETS: dict[str, dict[str, Any]] = {
     # the design's Conv1d and Transformer encoder

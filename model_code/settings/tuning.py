@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from model_code.errors import ConfigError
+from model_code.settings.base import PositiveInt, Spec
 from model_code.settings.changes import changed, from_yaml, leaves
-from model_code.settings.specs import NightlySpec, PositiveInt, Spec
+from model_code.settings.specs import NightlySpec
 
 SECTIONS = ("network.", "training.")
 EXAMPLES = "e.g. training.learning_rate=1e-4..3e-3:log or network.hidden=64,128,256"

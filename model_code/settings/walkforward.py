@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from model_code.settings.specs import Fraction, NightlySpec, PositiveInt, Spec
+from model_code.settings.base import Fraction, PositiveInt, Spec
+from model_code.settings.specs import NightlySpec
 
 
 class WalkforwardSpec(Spec):

@@ -3,8 +3,6 @@
 Shapes: B windows, T = 64 steps, F = 16 features.
 """
 
-from time import perf_counter
-
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -15,7 +13,7 @@ from model_code.benchmark.comparison import Comparison, Windows, compare
 from model_code.benchmark.context import window_context
 from model_code.benchmark.measure import probability
 from model_code.benchmark.reports.frontier import draw_frontier
-from model_code.benchmark.timing import settle, turns
+from model_code.benchmark.timing import in_turns
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Predictor
@@ -49,7 +47,9 @@ def choose_model(
         gather(rows.features_NF, parts.test_ends[i : i + 1])
         for i in spread(np.arange(len(parts.test_ends)), SINGLES)
     ]
-    p50_ms = _medians(predictors, singles)
+    latency_ms_R = in_turns(
+        predictors, dict.fromkeys(predictors, singles), rounds=ROUNDS, each=REQUESTS
+    )
     comparison = compare(
         Windows(
             label_B=np.asarray(rows.label_N[parts.test_ends]),
@@ -60,7 +60,7 @@ def choose_model(
         boosting=baseline.metrics,
         validation_auc={model.name: model.network.validation_auc for model in models},
         thresholds={model.name: model.network.threshold for model in models},
-        p50_ms=p50_ms,
+        p50_ms={name: float(np.median(values)) for name, values in latency_ms_R.items()},
         seconds={model.name: model.network.seconds for model in models},
     )
     _log(run, models, comparison)
@@ -87,22 +87,6 @@ def _probabilities(
             for name, predictor in predictors.items():
                 parts[name].append(probability(predictor.predict(x_BTF)))
     return {name: np.concatenate(found) for name, found in parts.items()}
-
-
-def _medians(
-    predictors: dict[str, Predictor], singles: list[NDArray[np.float32]]
-) -> dict[str, float]:
-    """Median latency (ms) of a single window, models in turns."""
-    taken: dict[str, list[float]] = {name: [] for name in predictors}
-    for turn in range(ROUNDS):
-        for name in turns(list(predictors), turn):
-            predict = predictors[name].predict
-            settle(predict, singles)
-            for call in range(REQUESTS):
-                started = perf_counter()
-                predict(singles[call % len(singles)])
-                taken[name].append(1e3 * (perf_counter() - started))
-    return {name: float(np.median(values)) for name, values in taken.items()}
 
 
 def _log(run: RunRef, models: tuple[TrainedModel, ...], comparison: Comparison) -> None:

@@ -207,8 +207,8 @@ class TrainedNetwork(Record):
     resumed_from: int | None
     mlflow_run_id: str
     threshold: float
-    validation_auc: float = 0.0
-    seconds: float = 0.0
+    validation_auc: float
+    seconds: float
 
 
 class ExportedNetwork(Record):

@@ -108,6 +108,8 @@ NETWORK = TrainedNetwork(
     resumed_from=None,
     mlflow_run_id="training",
     threshold=0.3,
+    validation_auc=0.7,
+    seconds=1.0,
 )
 EXPORTED = ExportedNetwork(
     torchscript=file("torchscript"),

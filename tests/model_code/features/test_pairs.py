@@ -34,7 +34,6 @@ def states(timestamps: list[int], seed: int = 0) -> np.ndarray:
     rows["bid_price"] = 100 + rng.integers(0, 8, len(rows)) * 0.5
     rows["ask_price"] = rows["bid_price"] + 0.5 * rng.integers(1, 3, len(rows))
     rows["bid_size"], rows["ask_size"] = rng.integers(1, 9, (2, len(rows)))
-    rows["buy_volume"], rows["sell_volume"] = rng.integers(0, 3, (2, len(rows)))
     found = np.empty(len(rows), kernel.STATE)
     taken = kernel.run(
         kernel.new_state(),
@@ -74,8 +73,6 @@ def expected(own: np.ndarray, i: int, there: np.ndarray) -> dict[str, float] | N
     return moves | {
         "imbalance": (new["bid_size"] - new["ask_size"]) / (new["bid_size"] + new["ask_size"]),
         "age": math.log1p((now - new["timestamp"]) / 1000),
-        "flow_100ms": slog(new["flow"] - segment[then(100)]["flow"]),
-        "traded_100ms": slog(new["traded"] - segment[then(100)]["traded"]),
         "rows_20ms": math.log1p(last - then(20)),
         "rows_100ms": math.log1p(last - then(100)),
         "spread": slog((new["ask_price"] - new["bid_price"]) / tick),
