@@ -18,7 +18,7 @@ from model_code.artifacts import atomic_file
 from model_code.errors import IntegrityError
 from model_code.models.blend import Blend
 from model_code.models.boosting import Boosting
-from model_code.models.dropout import BitDropout
+from model_code.models.encoder import EncoderLayer
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
 from model_code.models.transformer2 import ConvTransformer2, transformer2_flops
@@ -60,10 +60,9 @@ class FinancialPredictor(WindowModel):
         super().__init__()
         self.spec = spec
         self.convolution = nn.Conv1d(FEATURE_COUNT, spec.d_model, kernel_size=3, padding=1)
-        layer = nn.TransformerEncoderLayer(
-            spec.d_model, spec.heads, spec.feed_forward, spec.dropout, batch_first=True
+        layer = EncoderLayer(
+            spec.d_model, spec.heads, spec.feed_forward, spec.dropout, norm_first=False
         )
-        layer.dropout, layer.dropout1, layer.dropout2 = (BitDropout(spec.dropout) for _ in "123")
         self.encoder = nn.TransformerEncoder(layer, spec.layers, enable_nested_tensor=False)
         self.head = nn.Linear(spec.d_model, CLASS_COUNT)
 

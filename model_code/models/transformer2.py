@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_code.models.dropout import BitDropout
+from model_code.models.encoder import EncoderLayer
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
 from model_code.models.summaries import summarise
@@ -43,15 +43,9 @@ class ConvTransformer2(WindowModel):
         self.spec = spec
         self.convolution = nn.Conv1d(FEATURE_COUNT, spec.d_model, kernel_size=3, padding=1)
         self.position_TD = nn.Parameter(torch.randn(SEQUENCE_LENGTH, spec.d_model) * POSITION_STD)
-        layer = nn.TransformerEncoderLayer(
-            spec.d_model,
-            spec.heads,
-            spec.feed_forward,
-            spec.dropout,
-            batch_first=True,
-            norm_first=True,
+        layer = EncoderLayer(
+            spec.d_model, spec.heads, spec.feed_forward, spec.dropout, norm_first=True
         )
-        layer.dropout, layer.dropout1, layer.dropout2 = (BitDropout(spec.dropout) for _ in "123")
         self.encoder = nn.TransformerEncoder(
             layer, spec.layers, nn.LayerNorm(spec.d_model), enable_nested_tensor=False
         )
