@@ -3,6 +3,8 @@
 import datetime as dt
 from collections.abc import Mapping
 
+from rich.markup import escape
+
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
@@ -16,7 +18,8 @@ from model_code.settings import (
     ModelSpec,
     NightlySpec,
 )
-from tasks.caching.stage import RunRef
+from tasks.caching.stage import RunRef, console
+from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
 from tasks.nightly.benchmark import benchmark
 from tasks.nightly.build_engine import build_engine
@@ -26,6 +29,7 @@ from tasks.nightly.features import features
 from tasks.nightly.find_leaders import find_leaders
 from tasks.nightly.gate import gate
 from tasks.nightly.records import (
+    Attributed,
     BuiltEngine,
     Candidate,
     Champion,
@@ -76,6 +80,23 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         exported=models[chosen].exported,
         engines=engines,
     )
+
+
+def explain_candidate(run: RunRef, spec: NightlySpec, candidate: Candidate) -> Attributed | None:
+    """Show which features the candidate looks at; None if the specification turns that off.
+
+    A failure is reported and costs nothing else: no other stage uses the result.
+    """
+    if spec.attributions.windows == 0:
+        return None
+    try:
+        return attribute(
+            run, candidate.table, candidate.split, candidate.exported, spec.attributions
+        )
+    except Exception as error:
+        what = str(error).partition("\n")[0] or type(error).__name__
+        console.print(f"[yellow]no attributions: {escape(what)}")
+        return Attributed(failure=what)
 
 
 def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | None) -> Prepared:

@@ -3,10 +3,11 @@
 find days ─ validate ─ find leaders ─ features ─ split ─┬─ baseline ──────┐
                                                         └─ train ─ export ┴ choose model ─┐
 ┌─────────────────────────────────────────────────────────────────────────────────────────┘
+├─ attribute
 └─ build engine ─┬─ benchmark ─ gate ─ register ─ record requests ─ stage candidate ─ announce
  find champion ──┘
 
-Each of the night's models is trained and exported; one is chosen and built.
+Each of the night's models is trained and exported; one is chosen, explained and built.
 """
 
 import time
@@ -15,7 +16,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.candidate import build_candidate, judge_candidate
+from flows.candidate import build_candidate, explain_candidate, judge_candidate
 from flows.runs.outcome import Outcome, print_start
 from flows.runs.schedule import reason_to_skip
 from model_code.settings import NightlySpec, Settings
@@ -54,6 +55,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
         plan = find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)
+            attributed = explain_candidate(run, spec, candidate)
             champion = find_champion(run)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
 
@@ -96,6 +98,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 judged=judged,
                 registered=version,
                 staged=staged,
+                attributed=attributed,
             )
             publish_outcome(run, result)
             announce(run, version, judged)

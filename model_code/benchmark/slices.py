@@ -16,6 +16,7 @@ from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 DAY_NS = 86_400_000_000_000
 HOUR_NS = 3_600_000_000_000
 ONE_TICK = 1.5  # times the instrument's narrowest spread; in bps a tick varies with the mid
+QUARTILES = ("1st quartile", "2nd quartile", "3rd quartile", "4th quartile")
 JUDGED_WINDOWS = 100  # a smaller slice is shown, but no goal uses it
 
 Floats = NDArray[np.float64]
@@ -184,25 +185,22 @@ def worst(
 
 
 def _slices(context: WindowContext) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    quartile_N = _quartile(context.volatility_N, context.symbol_N)
+    quartile_N = quartile(context.volatility_N, context.symbol_N)
     for number in range(4):
-        yield from _filled("volatility", _QUARTILES[number], quartile_N == number)
+        yield from _filled("volatility", QUARTILES[number], quartile_N == number)
     narrow_N = _one_tick(context)
     if narrow_N.mean() >= 0.5:
         yield from _filled("spread", "one tick", narrow_N)
         yield from _filled("spread", "wider", ~narrow_N)
     else:
-        quartile_N = _quartile(context.spread_N, context.symbol_N)
+        quartile_N = quartile(context.spread_N, context.symbol_N)
         for number in range(4):
-            yield from _filled("spread", _QUARTILES[number], quartile_N == number)
+            yield from _filled("spread", QUARTILES[number], quartile_N == number)
     hour_N = context.timestamp_ns_N % DAY_NS // HOUR_NS
     for hour in np.unique(hour_N):
         yield from _filled("hour", f"{hour:02d} UTC", hour_N == hour)
     for symbol in np.unique(context.symbol_N):
         yield from _filled("symbol", str(symbol), context.symbol_N == symbol)
-
-
-_QUARTILES = ("1st quartile", "2nd quartile", "3rd quartile", "4th quartile")
 
 
 def _filled(
@@ -212,7 +210,7 @@ def _filled(
         yield dimension, name, inside
 
 
-def _quartile(value_N: NDArray[np.floating], symbol_N: NDArray[np.str_]) -> NDArray[np.int64]:
+def quartile(value_N: NDArray[np.floating], symbol_N: NDArray[np.str_]) -> NDArray[np.int64]:
     """0 to 3 within the instrument; equal values share a quartile."""
     found = np.empty(len(value_N), np.int64)
     for symbol in np.unique(symbol_N):

@@ -92,6 +92,7 @@ class RivalRow(_Row):
         auc_difference, average_precision_difference: to `against`; None for that one itself.
         auc_difference_interval, average_precision_difference_interval: 95%, paired.
         ahead: instruments on which its AUC is above that of `against`; None for that one itself.
+        date_aucs: AUC on each date, as in `Judgement.dates`; None on a date of one class.
     """
 
     name: str
@@ -113,6 +114,7 @@ class RivalRow(_Row):
     average_precision_difference: float | None
     average_precision_difference_interval: Interval | None
     ahead: int | None
+    date_aucs: tuple[float | None, ...] = ()
 
 
 class Judgement(_Row):
@@ -197,6 +199,16 @@ def instrument_aucs(pool: Pool, probability_N: Floats) -> dict[str, float]:
     return found
 
 
+def date_aucs(pool: Pool, probability_N: Floats) -> tuple[float | None, ...]:
+    """AUC of each date, None where it has one class only."""
+    return tuple(
+        float(roc_auc_score(pool.label_N[part], probability_N[part]))
+        if len(np.unique(pool.label_N[part])) == 2
+        else None
+        for part in pool.dates()
+    )
+
+
 def _length(pool: Pool, part: NDArray[np.int64], series: list[Floats]) -> int:
     one = Pool(
         pool.label_N[part],
@@ -245,6 +257,7 @@ def _row(
         else own["average_precision"] - other["average_precision"],
         average_precision_difference_interval=None if itself else precision_gap,
         ahead=None if itself else sum(mine[symbol] > theirs[symbol] for symbol in mine),
+        date_aucs=date_aucs(pool, rival.probability_N),
     )
 
 

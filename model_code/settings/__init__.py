@@ -51,6 +51,7 @@ from model_code.settings.models import (
 )
 from model_code.settings.presets import PRESETS
 from model_code.settings.specs import (
+    AttributionSpec,
     BenchmarkSpec,
     FeatureSetName,
     FeatureSpec,
@@ -90,6 +91,7 @@ __all__ = [
     "TENSORRT_WORKSPACE_BYTES",
     "TRITON_ROW",
     "AnyNetworkSpec",
+    "AttributionSpec",
     "Batches",
     "BenchmarkSpec",
     "BlendSpec",

@@ -127,6 +127,19 @@ class BenchmarkSpec(Spec):
         return tuple(name for name in ENGINE_NAMES if name in {REFERENCE_ENGINE, *self.engines})
 
 
+class AttributionSpec(Spec):
+    """How many windows show what the chosen model looks at (`model_code/attribution`).
+
+    Attributes:
+        windows: of the test date, as many of each instrument and label; 0: none, and no stage.
+        background: training windows of the instrument that masked values come from.
+    """
+
+    KIND: Literal["permutation"] = "permutation"
+    windows: Annotated[int, Field(ge=0)] = 96
+    background: PositiveInt = 4
+
+
 class NightlySpec(Spec):
     """All inputs of the nightly flow; its JSON is logged with every run."""
 
@@ -146,6 +159,7 @@ class NightlySpec(Spec):
         ModelSpec(name="boosting", network=BoostingSpec()),
         DESIGN,
     )  # trained on the same windows; the best is staged
+    attributions: AttributionSpec = AttributionSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
     calendar: str = "24/7"  # a scheduled run after a day without a session is skipped

@@ -34,6 +34,7 @@ LIBRARIES = (
     "polars",
     "pyarrow",
     "scikit-learn",
+    "shap",
     "torch",
 )
 OPTIONAL = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx")  # needed to load engines they built

@@ -257,6 +257,18 @@ class ChosenModel(Record):
     folder: ArtifactRef
 
 
+class Attributed(Record):
+    """What the chosen model looks at, or why that could not be computed.
+
+    Attributes:
+        folder: profile (`attribution.profile.Profile`), table and picture; None after a failure.
+        failure: what went wrong; empty if nothing did.
+    """
+
+    folder: ArtifactRef | None = None
+    failure: str = ""
+
+
 class BuiltEngine(Record):
     """One engine's folder, or why it is unavailable on this machine."""
 
@@ -379,7 +391,7 @@ class Candidate(Record):
 
 
 class NightResult(Record):
-    """What a nightly run computed, judged and staged."""
+    """What a nightly run computed, judged and staged; without attributions if they are off."""
 
     plan: Plan
     candidate: Candidate
@@ -387,3 +399,4 @@ class NightResult(Record):
     judged: Judged
     registered: Registered | None
     staged: Staged | None
+    attributed: Attributed | None = None

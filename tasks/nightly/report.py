@@ -4,19 +4,22 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from model_code.attribution.profile import Profile
 from model_code.benchmark.reports.latency_sheets import chosen_line
-from model_code.benchmark.reports.report import markdown
+from model_code.benchmark.reports.report import run_markdown
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.market.quality import DayReport
 from model_code.settings import REFERENCE_ENGINE
 from tasks.caching.stage import RunRef
 from tasks.nightly.records import (
+    Attributed,
     NightResult,
     Plan,
     ValidatedDay,
 )
 from tasks.nightly.validate import day_notes
 from tasks.runs import mlflow_runs
+from tasks.runs.attributions import FOLDER, PROFILE_FILE, drift_of
 from tasks.runs.tick_source import TickDay, TickSource
 
 SIMULATED_NOTE = "> **SIMULATED DATA.** The ticks are simulated. The model is not promotable.\n\n"
@@ -81,7 +84,7 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     benchmark = BenchmarkRun.load(result.measured.folder.open())
     judged, network = result.judged, result.candidate.network
     verdict, heading = judged.verdict, _note(result.plan.simulated)
-    table = markdown(benchmark.result)
+    table = run_markdown(benchmark)
     create_markdown_artifact(
         heading + table, key="benchmark", description="Engines side by side on the test day."
     )
@@ -114,10 +117,34 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     if result.staged:
         tags |= {"tickline.staged": result.staged.path}
     mlflow_runs.set_tags(mlflow, run_id, tags)
-    mlflow_runs.note(mlflow, run_id, heading + _description(result, benchmark.result))
+    looks = _publish_attributions(run, result.attributed, result.measured.champion_version)
+    text = heading + _description(result, benchmark.result, looks)
+    mlflow_runs.note(mlflow, run_id, text)
 
 
-def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
+def _publish_attributions(run: RunRef, attributed: Attributed | None, champion: str | None) -> str:
+    """Log what the model looks at and how that has moved; return both as a paragraph."""
+    if attributed is None:
+        return ""
+    if attributed.folder is None:
+        return f"What the model looks at: not computed ({attributed.failure})\n\n"
+    mlflow, run_id, folder = mlflow_runs.client(run.settings), run.mlflow_run_id, attributed.folder
+    profile = Profile.model_validate_json((folder.open() / PROFILE_FILE).read_bytes())
+    mlflow.log_artifacts(run_id, folder.path, FOLDER)
+    mlflow_runs.log_metrics(mlflow, run_id, profile.metrics())
+    drift = drift_of(mlflow, run_id, profile, champion)
+    moved = "no earlier profile to compare with"
+    if drift is not None:
+        mlflow.log_text(run_id, drift.model_dump_json(indent=2) + "\n", f"{FOLDER}/drift.json")
+        mlflow_runs.log_metrics(mlflow, run_id, {"attribution_drift": drift.distance})
+        moved = drift.line
+    create_markdown_artifact(
+        f"{moved}\n\n{profile.markdown()}", key="attribution", description="Features by lag."
+    )
+    return f"What the model looks at: {profile.line}; {moved}\n\n"
+
+
+def _description(result: NightResult, benchmark: BenchmarkResult, looks: str) -> str:
     """A few lines for the run's page; MLflow cuts descriptions at 8,000 characters."""
     judged, boosting = result.judged, result.candidate.baseline.metrics
     row = benchmark.row(judged.engine)
@@ -128,6 +155,7 @@ def _description(result: NightResult, benchmark: BenchmarkResult) -> str:
         f"AUC on {result.plan.test_date}: {judged.engine} {auc}, "
         f"gradient boosting {boosting['auc']:.4f}\n\n"
         f"{judged.verdict.resolution_line}\n\n"
+        f"{looks}"
         + "".join(f"- {note}\n" for note in (*result.plan.warnings, *result.candidate.notes)[:20])
         + "\n"
         "Tables: `gate/verdict.md` and `benchmark/benchmark.md` among the artifacts"

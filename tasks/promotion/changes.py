@@ -8,10 +8,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict
 
-from model_code.settings import MODEL_NAME
 from model_code.settings.changes import differences, flat, from_yaml, shown
 from tasks.runs import mlflow_runs
-from tasks.runs.stored import instrument_days, spec_text
+from tasks.runs.stored import instrument_days, night_of, spec_text
 
 UNKNOWN = "not recorded"
 SHORT = 12  # of a hash's digits
@@ -38,7 +37,7 @@ def changes_since(mlflow: MlflowClient, run_id: str, champion: int) -> tuple[Cha
         run_id: of the candidate's night.
         champion: serving version.
     """
-    new, old = _run(mlflow, run_id), _run(mlflow, _run_of(mlflow, champion))
+    new, old = _run(mlflow, run_id), _run(mlflow, night_of(mlflow, champion))
     before, after = (None if run is None else _values(mlflow, run) for run in (old, new))
     if before is None or after is None:
         sides = (UNKNOWN if values is None else "recorded" for values in (before, after))
@@ -55,15 +54,6 @@ def changes_since(mlflow: MlflowClient, run_id: str, champion: int) -> tuple[Cha
         if left[name] != right[name] or left[name] == UNKNOWN
     ]
     return tuple(found)
-
-
-def _run_of(mlflow: MlflowClient, version: int) -> str:
-    """The night that registered a version; empty if the registry does not say."""
-    try:
-        found = mlflow.get_model_version(MODEL_NAME, str(version))
-    except MlflowException:
-        return ""
-    return str(found.tags.get("tickline.run") or found.run_id or "")
 
 
 def _run(mlflow: MlflowClient, run_id: str) -> Run | None:

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from model_code.attribution.profile import Drift, Profile
 from model_code.benchmark.gate import Verdict
 from model_code.benchmark.result import BenchmarkResult, EngineRow
 from model_code.errors import PromotionError
@@ -24,6 +25,7 @@ from model_code.repository.requests import DRIFT_FILE
 from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
 from tasks.nightly.records import seen_of
 from tasks.promotion.changes import Change, changes_since
+from tasks.runs.attributions import drift_since, profile_of
 
 
 class Evidence(BaseModel):
@@ -41,6 +43,8 @@ class Evidence(BaseModel):
         champion: serving version; None before the first promotion.
         champion_features: that it sees; None without a champion, or if the registry lacks it.
         changes: what differs from the champion's night.
+        profile: what the model looks at.
+        profile_drift: how that differs from the champion's night.
         links: URL by name.
     """
 
@@ -57,6 +61,8 @@ class Evidence(BaseModel):
     champion: int | None
     champion_features: SeenFeatures | None = None
     changes: tuple[Change, ...] = ()
+    profile: Profile | None = None
+    profile_drift: Drift | None = None
     links: dict[str, str]
 
     @property
@@ -114,6 +120,7 @@ def gather(
             remedy="promote a version that a nightly registered: tickline nightly",
         )
     drift = candidate / DRIFT_FILE
+    profile = profile_of(mlflow, run_id)
     folder = found["benchmark"]
     return Evidence(
         manifest=manifest,
@@ -127,6 +134,8 @@ def gather(
         champion=champion,
         champion_features=None if champion is None else _features_of(mlflow, champion),
         changes=() if champion is None else changes_since(mlflow, run_id, champion),
+        profile=profile,
+        profile_drift=None if champion is None else drift_since(mlflow, profile, champion),
         links=dict(links),
     )
 
@@ -176,6 +185,8 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- features that drifted: {', '.join(drifted) or 'none'}"
         if evidence.drift
         else "- feature drift: not recorded",
+        f"- looks most at: {evidence.profile.line}" if evidence.profile else "",
+        f"- {evidence.profile_drift.line}" if evidence.profile_drift else "",
         f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
         f"code `{manifest.code_commit[:12]}`",
         f"- evidence: [{page_url}]({page_url})\n",

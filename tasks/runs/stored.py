@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from model_code.errors import ConfigError
-from model_code.settings import NightlySpec, Settings
+from model_code.settings import MODEL_NAME, NightlySpec, Settings
 from model_code.settings.changes import from_yaml
 from tasks.runs import mlflow_runs
 
@@ -82,6 +82,15 @@ def specification_of(mlflow: MlflowClient, run_id: str) -> NightlySpec:
             where=where,
             remedy="download it, correct it, and pass it with --spec",
         ) from error
+
+
+def night_of(mlflow: MlflowClient, version: int | str) -> str:
+    """The run of the night that registered a model version; empty if the registry has none."""
+    try:
+        found = mlflow.get_model_version(MODEL_NAME, str(version))
+    except MlflowException:
+        return ""
+    return str(found.tags.get("tickline.run") or found.run_id or "")
 
 
 def spec_text(mlflow: MlflowClient, run_id: str) -> str | None:

@@ -48,7 +48,11 @@ def publish(
         )
         mlflow_runs.log_metrics(mlflow, run_id, metrics(row))
         for step, fit in enumerate(walker.fits):
-            values = {f"chosen.{name}": value for name, value in fit.chosen.items()}
-            values |= {"threshold": fit.threshold, "fit_seconds": fit.seconds}
+            values: dict[str, float | None] = {
+                **{f"chosen.{name}": value for name, value in fit.chosen.items()},
+                "threshold": fit.threshold,
+                "fit_seconds": fit.seconds,
+                "date_auc": row.date_aucs[step],
+            }
             mlflow_runs.log_metrics(mlflow, run_id, values, step)
         mlflow.set_terminated(run_id)

@@ -17,6 +17,7 @@ from model_code.errors import DataError, EngineError
 from model_code.features.served import SOLO, SeenFeatures
 from model_code.settings import (
     DESIGN,
+    AttributionSpec,
     BenchmarkSpec,
     BlendSpec,
     MlpSpec,
@@ -25,6 +26,7 @@ from model_code.settings import (
     TrainingSpec,
 )
 from tasks.nightly.records import (
+    Attributed,
     Baseline,
     BuiltEngine,
     Candidate,
@@ -337,6 +339,38 @@ def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
     }
     (inputs,) = stages.inputs["benchmark"]
     assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)
+
+
+@pytest.mark.parametrize(
+    ("windows", "failure", "found"),
+    [
+        (0, None, None),
+        (8, None, Attributed(folder=file("attribution"))),
+        (
+            8,
+            EngineError("the graph is refused", where="x"),
+            Attributed(failure="the graph is refused"),
+        ),
+        (8, MemoryError(), Attributed(failure="MemoryError")),
+    ],
+)
+def test_attributions_that_fail_cost_nothing_else(
+    stages: Stages,
+    monkeypatch: pytest.MonkeyPatch,
+    windows: int,
+    failure: Exception | None,
+    found: Attributed | None,
+) -> None:
+    def attribute(*inputs: object) -> Attributed:
+        assert inputs == (RUN, TABLE, SPLIT, EXPORTED, spec.attributions)
+        if failure is not None:
+            raise failure
+        return Attributed(folder=file("attribution"))
+
+    spec = SPEC.model_copy(update={"attributions": AttributionSpec(windows=windows)})
+    monkeypatch.setattr(candidate, "attribute", attribute)
+    made = candidate.build_candidate(RUN, spec, PLAN)
+    assert candidate.explain_candidate(RUN, spec, made) == found
 
 
 def test_a_day_that_fails_validation_is_published_and_stops_the_run(stages: Stages) -> None:

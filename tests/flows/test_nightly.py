@@ -19,7 +19,7 @@ from flows.runs.rerun import rerun
 from model_code.errors import DataError, GateError, MarketError
 from model_code.export import graph
 from model_code.repository.triton_config import parse
-from model_code.settings import MODEL_NAME, NightlySpec, Settings, TrainingSpec
+from model_code.settings import MODEL_NAME, AttributionSpec, NightlySpec, Settings, TrainingSpec
 from tasks.runs.lifecycle import exclusive
 from tasks.runs.lock import BusyError
 from tasks.runs.stored import specification
@@ -67,7 +67,8 @@ def text(outcome: Outcome) -> str:
 
 
 def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy: str) -> None:
-    spec = tiny(SIMULATED, goals=easy)
+    explained = AttributionSpec(windows=8, background=2)
+    spec = tiny(SIMULATED, goals=easy, attributions=explained)
     first = nightly_outcome(spec)
 
     assert first.verdict.verdict == "no baseline"
@@ -103,6 +104,17 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     benchmark = paths(mlflow, first.mlflow_run_id, "benchmark")
     for plot in ("latency_ecdf", "roc", "precision_recall", "calibration"):
         assert any(path.endswith(f"{plot}.png") for path in benchmark)
+    assert paths(mlflow, first.mlflow_run_id, "attribution") == {
+        f"attribution/{name}" for name in ("attribution.md", "heat_map.png", "profile.json")
+    }
+    shares = [
+        value for name, value in parent.data.metrics.items() if name.startswith("attribution/")
+    ]
+    assert len(shares) == 16
+    assert sum(shares) == pytest.approx(1.0)
+    note = parent.data.tags["mlflow.note.content"]
+    assert "What the model looks at: " in note
+    assert "no earlier profile to compare with" in note
     nested = children(home, first.mlflow_run_id)
     assert {"training", "baseline", "engine torch-fp32", "registration"} <= set(nested)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
@@ -141,6 +153,12 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     fresh = {name for name, state in states.items() if state != "Cached"}
     assert {name.rsplit("-", 1)[0] for name in fresh} == looked
     assert second.staged == first.staged
+    moved = mlflow.get_run(second.mlflow_run_id).data
+    assert moved.metrics["attribution_drift"] == 0.0
+    assert (
+        f"moved between features since the night {first.flow_run_name}"
+        in moved.tags["mlflow.note.content"]
+    )
     assert len(mlflow.search_model_versions(f"name = '{MODEL_NAME}'")) == 1
     assert [run.info.status for run in parents(home)] == ["FINISHED", "FINISHED"]
 

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from model_code.settings import Settings
+from flows.walkforward import walkforward
+from model_code.benchmark.reports.walkforward_report import last_line
+from model_code.settings import MlpSpec, Settings, TrainingSpec
+from model_code.settings.walkforward import WalkforwardSpec
 from tests.support.flow import dataset_inputs, nightly_outcome, tiny
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 MARKET = "simulated:?seed=3&instruments=1&days=2&minutes=2"
+WALKED = "simulated:?seed=3&instruments=1&days=3&minutes=2"
 OWN = r"(model_code|tasks|flows|infra)\b"
 GOALS = "goals:\n  - {name: finite, metric: non_finite, kind: threshold, maximum: 0}\n"
 
@@ -52,9 +56,36 @@ def test_notebooks_show_the_run_its_curves_its_engines_and_its_errors(
     assert len(inputs) == 2
     assert all(given.dataset.digest in shown for given in inputs)
 
-    shown = shown_by(executed("errors_and_calibration.ipynb", tmp_path), pictures=3)
+    shown = shown_by(executed("errors_and_calibration.ipynb", tmp_path), pictures=2)
     assert f"{outcome.flow_run_name} {outcome.mlflow_run_id} {outcome.engine}" in shown
     assert f"gradient boosting {outcome.baseline['auc']:.4f}" in shown
+
+    shown = shown_by(executed("latency_against_accuracy.ipynb", tmp_path), pictures=1)
+    assert f"{outcome.mlflow_run_id} staged: {outcome.engine}" in shown
+    for row in outcome.benchmark.rows:
+        assert row.engine in shown
+
+
+@pytest.mark.slow
+def test_the_notebook_of_a_walk_shows_every_model_and_date(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = TrainingSpec(epochs=1, windows_per_epoch=512)
+    night = tiny(WALKED, network=MlpSpec(hidden=16, layers=1), training=quick)
+    spec = WalkforwardSpec(
+        night=night, first_test=0.0, tuning_trials=1, seeds=1, also_solo=False, shuffled=False,
+        delay_ms=1.0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns of itself on import
+        walk = walkforward(spec)
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    shown = shown_by(executed("walkforward.ipynb", tmp_path), pictures=2)
+    assert last_line(walk) in shown
+    for row in walk.judgement.rows:
+        assert row.name in shown
+        assert all(f"{auc:.4f}" in shown for auc in row.date_aucs if auc is not None)
+    assert all(date in shown for date in walk.judgement.dates)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from flows.nightly import nightly
 from flows.runs.find import find_run
 from flows.runs.outcome import Outcome
 from model_code.settings import (
+    AttributionSpec,
     BenchmarkSpec,
     NetworkSpec,
     NightlySpec,
@@ -46,6 +47,7 @@ def tiny(market: str, **changes: object) -> NightlySpec:
         "split": SplitSpec(train_windows=512, validation_windows=256, test_windows=256),
         "network": TINY_NETWORK,
         "training": TrainingSpec(epochs=2, batch_size=32, learning_rate=2e-3),
+        "attributions": AttributionSpec(windows=0),  # the first in a process takes seconds
         "benchmark": QUICK_BENCHMARK,
     }
     return NightlySpec(**(values | changes))  # type: ignore[arg-type]

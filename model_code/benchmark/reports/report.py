@@ -13,6 +13,7 @@ from model_code.benchmark.reports.sheet import NONE, Sheet, number, text
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.significance import Paired
 from model_code.benchmark.slices import sliced, worst
+from model_code.benchmark.weakest import EVENTS, weakest
 from model_code.settings import REFERENCE_ENGINE
 
 SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
@@ -45,6 +46,11 @@ def markdown(result: BenchmarkResult) -> str:
     return "\n".join([*(sheet.markdown() for sheet in all_sheets), f"Machine: {facts}.", ""])
 
 
+def run_markdown(run: BenchmarkRun) -> str:
+    """All tables of the result, and where the model ranks worst."""
+    return f"{markdown(run.result)}\n{_weakest(run).markdown()}"
+
+
 def publish(run: BenchmarkRun, folder: Path) -> None:
     """Write benchmark.md, benchmark.html (self-contained) and the plots beside the raw numbers.
 
@@ -53,7 +59,7 @@ def publish(run: BenchmarkRun, folder: Path) -> None:
     """
     pictures = plots.draw_benchmark(run, folder)
     with atomic_file(folder / "benchmark.md") as path:
-        path.write_text(heading(run.result) + markdown(run.result))
+        path.write_text(heading(run.result) + run_markdown(run))
     with atomic_file(folder / "benchmark.html") as path:
         path.write_text(html(run, pictures))
 
@@ -69,7 +75,7 @@ def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
     )
     return environment.get_template("report.html.j2").render(
         result=run.result,
-        sheets=(*sheets(run.result), intervals(run.result)),
+        sheets=(*sheets(run.result), intervals(run.result), _weakest(run)),
         details=_details(run),
         pictures={
             name.replace("_", " "): base64.b64encode(path.read_bytes()).decode()
@@ -166,6 +172,28 @@ def _paired(result: BenchmarkResult) -> Sheet:
         "neighbouring windows; entirely below 0 means worse."
     )
     return Sheet(f"Paired with {REFERENCE_ENGINE}", columns, rows, note)
+
+
+def _weakest(run: BenchmarkRun) -> Sheet:
+    found, compared = weakest(
+        run.context, run.label_N, run.probability_N[REFERENCE_ENGINE], run.boosting_N
+    )
+    rows = tuple(
+        (
+            f"{row.symbol}, {row.name}",
+            f"{row.windows:,}",
+            f"{row.base_rate:.2%}",
+            f"{row.auc:.4f}",
+            number(row.boosting_auc, "{:.4f}"),
+        )
+        for row in found
+    )
+    note = (
+        f"The lowest AUC of {REFERENCE_ENGINE} among {compared} slices: each instrument by hour "
+        f"and by quartile of its volatility, with at least {EVENTS} windows of each label. The "
+        "lowest of many is low partly by chance."
+    )
+    return Sheet("Weakest slices", ("slice", "windows", "positive", "AUC", "boosting"), rows, note)
 
 
 def _points(pair: Paired, metric: str) -> str:

@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from model_code.benchmark.reports import walkforward_report as report
 from model_code.benchmark.reports.walkforward_report import Walk
-from model_code.benchmark.walkforward import Judgement, Pool, Rival, judge
+from model_code.benchmark.walkforward import Judgement, Pool, Rival, date_aucs, judge
 from model_code.errors import DataError
 
 DAY_NS = 86_400_000_000_000
@@ -65,6 +65,19 @@ def test_figures_are_those_of_all_windows(judged) -> None:
     assert row.profit_bps == pytest.approx(pool.earned_bps_N[own.decided_N].mean())
     assert row.auc_difference == pytest.approx(row.auc - found.row("boosting").auc)
     assert row.ahead == 2
+    first = pool.timestamp_ns_N // DAY_NS == 20_000
+    assert len(row.date_aucs) == 4
+    assert row.date_aucs[0] == pytest.approx(
+        sk.roc_auc_score(pool.label_N[first], own.probability_N[first])
+    )
+
+
+def test_a_date_of_one_class_has_no_auc() -> None:
+    pool, signal_N = market(dates=2)
+    pool.label_N[:1500] = 0
+    none, some = date_aucs(pool, 1 / (1 + np.exp(-signal_N)))
+    assert none is None
+    assert some is not None
 
 
 def test_a_better_model_is_ahead_with_its_interval_and_an_equal_one_is_not(judged) -> None:

@@ -7,9 +7,10 @@ import pytest
 from model_code.settings import MODEL_NAME, NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.changes import changed, to_yaml
 from tasks.promotion.changes import UNKNOWN, changes_since
-from tasks.promotion.evidence import gather, render
+from tasks.promotion.evidence import gather, render, summary
 from tasks.runs import mlflow_runs
 from tasks.runs.tick_source import TickSource
+from tests.support.attribution import profile
 from tests.support.promotion import registered
 
 SPEC = NightlySpec(
@@ -114,3 +115,32 @@ def test_a_deleted_night_is_not_recorded(settings: Settings) -> None:
     mlflow = mlflow_runs.client(settings)
     found = changes_since(mlflow, "0" * 32, 1)
     assert [change.new for change in found] == [UNKNOWN] * 5
+
+
+def test_what_the_model_looks_at_and_how_that_moved(settings: Settings, tmp_path: Path) -> None:
+    runs = [night(settings, version, like=1) for version in (1, 2)]
+    mlflow = mlflow_runs.client(settings)
+    candidate = settings.staging_repository / MODEL_NAME / "2"
+
+    def pages() -> tuple[str, str]:
+        found = gather(mlflow, candidate, "onnxruntime-fp32", 1, {}, tmp_path)
+        return render(found), summary(found, "http://127.0.0.1")
+
+    page, form = pages()
+    assert "<h2>What the model looks at</h2>\n<p>Not recorded.</p>" in page
+    assert "looks most at" not in form
+
+    new = profile(noise=None, spread=3, time_gap=1)
+    mlflow.log_text(runs[1], new.model_dump_json(), "attribution/profile.json")
+    page, form = pages()
+    assert "<p>spread 75%, time_gap 25%</p>" in page
+    assert "recorded none to compare with" in page
+    assert "- looks most at: spread 75%, time_gap 25%" in form
+
+    old = profile(spread=1, time_gap=1)
+    mlflow.log_text(runs[0], old.model_dump_json(), "attribution/profile.json")
+    page, form = pages()
+    assert '<td>spread</td><td class="n">50.0%</td><td class="n">75.0%</td>' in page
+    assert "25.0% moved between features: 0% means the same shares" in page
+    assert "Two halves of one night's windows differ by 5.0%." in page
+    assert "- 25% of the attribution moved between features since the champion (version 1)" in form

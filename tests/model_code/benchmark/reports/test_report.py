@@ -72,7 +72,13 @@ def test_the_page_is_one_file_with_its_plots_and_the_worst_windows(run, tmp_path
     assert 'src="http' not in page
     assert "Worst windows" in page
     assert "volatility" in page
-    assert (tmp_path / "benchmark.md").read_text() == report.markdown(run.result)
+    text = (tmp_path / "benchmark.md").read_text()
+    assert text == report.run_markdown(run)
+    assert text.startswith(report.markdown(run.result))
+    assert "### Weakest slices" in text
+    assert "| A, volatility, 1st quartile | " not in text  # fewer than 100 windows
+    assert "| B, 00 UTC | 200 | " in text
+    assert "Weakest slices" in page
 
 
 def test_the_paired_test_is_reported(run):

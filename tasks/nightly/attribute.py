@@ -1,0 +1,35 @@
+"""Stage `attribute`: which features and lags the chosen model looks at."""
+
+from model_code.artifacts import ArtifactRef
+from model_code.attribution.heat_map import draw_heat_map
+from model_code.attribution.measure import measure
+from model_code.engines.onnxruntime_engine import open_graph
+from model_code.engines.packaged import physical_cores
+from model_code.features.dataset import FeatureTable
+from model_code.features.split import Split
+from model_code.settings import AttributionSpec
+from tasks.caching.stage import RunRef, console, stage
+from tasks.nightly.records import Attributed, ExportedNetwork, SplitWindows
+from tasks.runs.attributions import PROFILE_FILE
+
+
+@stage("attribute")
+def attribute(
+    run: RunRef,
+    table: ArtifactRef,
+    split: SplitWindows,
+    exported: ExportedNetwork,
+    spec: AttributionSpec,
+) -> Attributed:
+    """Explain test windows in ONNX Runtime; store the profile, its table and its picture."""
+    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    predictor = open_graph(exported.runtime_graph.open(), physical_cores())
+    profile = measure(predictor, rows, parts, spec)
+    console.print(f"            looks most at {profile.line}")
+    with run.store.scratch() as scratch:
+        folder = scratch / "attribution"
+        folder.mkdir()
+        (folder / PROFILE_FILE).write_text(profile.model_dump_json(indent=2) + "\n")
+        (folder / "attribution.md").write_text(profile.markdown())
+        draw_heat_map(profile, folder / "heat_map.png")
+        return Attributed(folder=run.store.put(folder))
