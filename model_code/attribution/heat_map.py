@@ -28,7 +28,14 @@ def draw_heat_map(profile: Profile, path: Path) -> Path:
     _cells(left, 100 * mean_abs_FL / mean_abs_FL.sum(), list(profile.lags))
     left.set_yticks(range(len(features)), features)
     left.set(title="by lag", xlabel="rows before the newest")
-    _cells(right, 100 * by_slice_FS, [f"{each.dimension} {each.name}" for each in shown])
+    _cells(
+        right,
+        100 * by_slice_FS,
+        [
+            each.name if each.dimension == "instrument" else f"{each.dimension} {each.name}"
+            for each in shown
+        ],
+    )
     right.set_yticks([])
     right.set(title="by slice")
     figure.suptitle(f"Share of mean |attribution| (%), {profile.windows} windows")

@@ -84,7 +84,7 @@ def test_the_notebook_of_a_walk_shows_every_model_and_date(
     assert last_line(walk) in shown
     for row in walk.judgement.rows:
         assert row.name in shown
-        assert all(f"{auc:.4f}" in shown for auc in row.date_aucs if auc is not None)
+        assert all(f"{round(auc, 4):g}" in shown for auc in row.date_aucs if auc is not None)
     assert all(date in shown for date in walk.judgement.dates)
 
 
