@@ -117,12 +117,12 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
     if result.staged:
         tags |= {"tickline.staged": result.staged.path}
     mlflow_runs.set_tags(mlflow, run_id, tags)
-    looks = _publish_attributions(run, result.attributed, result.measured.champion_version)
+    looks = publish_attributions(run, result.attributed, result.measured.champion_version)
     text = heading + _description(result, benchmark.result, looks)
     mlflow_runs.note(mlflow, run_id, text)
 
 
-def _publish_attributions(run: RunRef, attributed: Attributed | None, champion: str | None) -> str:
+def publish_attributions(run: RunRef, attributed: Attributed | None, champion: str | None) -> str:
     """Log what the model looks at and how that has moved; return both as a paragraph."""
     if attributed is None:
         return ""
