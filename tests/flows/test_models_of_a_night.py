@@ -3,11 +3,13 @@
 import warnings
 from pathlib import Path
 
+import pytest
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from flows.cli.tables import outcome_tables
-from model_code.settings import MlpSpec, ModelSpec, Settings, TrainingSpec
+from model_code.errors import EngineError
+from model_code.settings import AttributionSpec, MlpSpec, ModelSpec, Settings, TrainingSpec
 from tests.support.flow import children, nightly_outcome, paths, tiny
 
 MARKET = "simulated:?seed=3&instruments=2&days=2&minutes=2"
@@ -19,12 +21,20 @@ MLP = ModelSpec(
 GOALS = "goals:\n  - {name: finite, metric: non_finite, kind: threshold, maximum: 0}\n"
 
 
-def test_both_are_compared_and_the_chosen_one_is_registered(home: Settings, tmp_path: Path) -> None:
+def test_both_are_compared_and_the_chosen_one_is_registered(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise EngineError("the attributions do not add up")
+
+    monkeypatch.setattr("tasks.nightly.attribute.measure", refuse)
     goals = tmp_path / "goals.yaml"
     goals.write_text(GOALS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns of itself on import
-        outcome = nightly_outcome(tiny(MARKET, other_models=(MLP,), goals=str(goals)))
+        explained = AttributionSpec(windows=4)
+        spec = tiny(MARKET, other_models=(MLP,), goals=str(goals), attributions=explained)
+        outcome = nightly_outcome(spec)
     found = outcome.models
     assert found is not None
     assert [row.name for row in found.rows] == ["design", "mlp"]
@@ -42,6 +52,9 @@ def test_both_are_compared_and_the_chosen_one_is_registered(home: Settings, tmp_
     assert paths(mlflow, outcome.mlflow_run_id, "models") == {
         "models/frontier.png", "models/models.json", "models/models.md",
     }  # fmt: skip
+    run = mlflow.get_run(outcome.mlflow_run_id)  # attributions that fail cost nothing else
+    assert run.info.status == "FINISHED"
+    assert "not computed (the attributions do not add up)" in run.data.tags["mlflow.note.content"]
     nested = children(home, outcome.mlflow_run_id)
     for name, row in zip(("training", "training mlp"), found.rows, strict=True):
         assert nested[name].data.metrics["test_auc"] == row.auc
