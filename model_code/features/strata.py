@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 FEW = 2000  # windows of the rarer class; an even stride that leaves as many is kept
 FEW_SHARE = 1 / 16  # of the windows taken, where that is less
+LEAST = 400  # windows; of fewer no sample has the 200 of each class that the gate asks for
 
 Ends = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.number]
@@ -33,6 +34,7 @@ def thin(ends_B: Ends, label_B: Labels, limit: int) -> tuple[Ends, Weights | Non
 
     Too few are fewer than 2,000 of the rarer class, or than 1/16 of `limit` where that is less.
     Then all windows of the rarer class are taken, up to half of `limit`, and the rest of the other.
+    A limit below 400 keeps the even stride.
 
     Args:
         ends_B: rows on which the windows end, ascending.
@@ -46,7 +48,7 @@ def thin(ends_B: Ends, label_B: Labels, limit: int) -> tuple[Ends, Weights | Non
     by_class = [np.flatnonzero(label_B == value) for value in (0, 1)]
     rare, common = sorted(by_class, key=len)
     left = min(int((label_B[places] == value).sum()) for value in (0, 1))
-    if left >= min(FEW, int(FEW_SHARE * limit), len(rare)):
+    if limit < LEAST or left >= min(FEW, int(FEW_SHARE * limit), len(rare)):
         return ends_B[places], None
     first = strided(rare, limit // 2)
     second = strided(common, limit - len(first))

@@ -65,6 +65,7 @@ def test_weights_add_up_to_the_windows_of_each_class(
         (100_000, 7000, 32_768),  # the stride leaves more than 2,000
         (100_000, 40_000, 500),  # few windows, but not of one class
         (100_000, 0, 8192),
+        (100_000, 900, 399),  # no sample of it could be judged
     ],
 )
 def test_an_even_stride_is_kept_where_it_leaves_enough(
