@@ -48,7 +48,7 @@ from tasks.walkforward.records import Fitted, TestDate, Walker
 from tasks.walkforward.report import publish
 
 EXPERIMENT = "walkforward"
-ALL_WINDOWS = 1_000_000  # more than a date has
+ALL_WINDOWS = 1_000_000_000  # more than a date has, so that none is sampled
 BOOSTING: RivalName = "tuned boosting"
 SOLO = " solo"
 Model = tuple[str, AnyNetworkSpec, TrainingSpec]

@@ -51,7 +51,7 @@ class Outcome(Record):
 
     @property
     def majority(self) -> float:
-        """Test accuracy of always predicting the more frequent label."""
+        """Test accuracy of always predicting the more frequent label, weighted as the models'."""
         rate = float(self.windows["test"]["label_rate"])
         return max(rate, 1.0 - rate)
 
@@ -75,7 +75,7 @@ class Outcome(Record):
             mlflow_run_id=run.mlflow_run_id,
             mlflow_url=run.settings.mlflow_ui_url,
             simulated=result.plan.simulated,
-            warnings=result.plan.warnings + candidate.notes,
+            warnings=result.plan.warnings + candidate.notes + candidate.split.notes,
             test_date=str(result.plan.test_date),
             windows=candidate.split.summary,
             baseline=candidate.baseline.metrics,

@@ -5,6 +5,11 @@ circularly (Politis and Romano 1992). Dependence within a block, in time and acr
 is preserved (Gonçalves 2011, Econometric Theory 27:1048). All engines share the same draws, so
 differences of two engines' samples are paired.
 
+Windows with weights, of a sample by class (`features.strata`), are drawn the same way. A figure of
+a resample is Hájek's ratio of weighted sums, its own sum of weights below: with count c and weight
+w of a window, a mean is sum(c w x) / sum(c w). So the share of the classes varies from resample to
+resample, as it varies from day to day.
+
 Shapes: N test windows, S resamples, K blocks in a resample, D sessions (instrument and UTC day).
 """
 
@@ -14,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.benchmark.slices import WindowContext
+from model_code.features.strata import unseen
 from model_code.training.metrics import CALIBRATION_BINS, calibration_bin
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide, matthews
 
@@ -47,7 +53,7 @@ def quality_samples(
         label_N: 0 or 1.
         probability_N: of class 1, by engine; an engine with a non-finite value is omitted.
         reference_N: of class 1; flips are counted against it.
-        context: gives the windows' order in time.
+        context: gives the windows' order in time, and their weights.
         length: windows in a block.
         resamples: S.
         seed: of the draws.
@@ -56,17 +62,24 @@ def quality_samples(
     """
     order = context.time_order()
     truth_N, reference_N = np.asarray(label_N)[order].astype(np.float64), reference_N[order]
+    weight_N = None if context.weight_N is None else context.weight_N[order]
     reference_decided_N = decide(reference_N, reference_threshold)
     own = thresholds or {}
     engines = {
         name: _Engine(
-            truth_N, values[order], reference_decided_N, own.get(name, reference_threshold)
+            truth_N,
+            values[order],
+            reference_decided_N,
+            own.get(name, reference_threshold),
+            weight_N,
         )
         for name, values in probability_N.items()
         if np.isfinite(values).all()
     }
     parts: dict[str, list[Floats]] = {name: [] for name in engines}
     for count_SN in draws(len(truth_N), length, resamples, seed):
+        if weight_N is not None:
+            np.multiply(count_SN, weight_N, out=count_SN)
         for name, engine in engines.items():
             parts[name].append(engine.figures(count_SN))
     return {
@@ -84,7 +97,9 @@ class _Engine:
         probability_N: Floats,
         reference_decided_N: NDArray[np.bool_],
         threshold: float,
+        weight_N: Floats | None,
     ) -> None:
+        self.weighted, self.unseen = weight_N is not None, unseen(label_N, weight_N)
         decided_N = decide(probability_N, threshold)
         self.label_N = label_N
         tiny = np.finfo(np.float64).eps  # as in scikit-learn's log_loss
@@ -104,10 +119,18 @@ class _Engine:
         self.ties = np.flatnonzero(np.r_[True, ranked_N[1:] != ranked_N[:-1]])
 
     def figures(self, count_SN: Floats) -> Floats:
-        """One row per metric of `QUALITY_METRICS`, one column per resample."""
-        mean_SX = count_SN @ self.sums_NX / count_SN.shape[1]
+        """One row per metric of `QUALITY_METRICS`, one column per resample.
+
+        `count_SN` is how often each window is drawn, times its weight if it has one.
+        """
+        mean_SX = count_SN @ self.sums_NX
+        if self.weighted:  # by class, so that a class that was not drawn has a share of exactly 0
+            mean_SX /= (mean_SX[:, 5] + count_SN @ (1.0 - self.label_N))[:, None]
+        else:
+            mean_SX /= count_SN.shape[1]
         gap_S = np.abs(mean_SX[:, COLUMNS:]).sum(axis=1)
         accuracy_S, loss_S, flips_S, correct_S, predicted_S, rate_S = mean_SX[:, :COLUMNS].T
+        predicted_S = np.minimum(predicted_S, 1.0)  # weights round
         auc_S, average_precision_S = self._ranks(count_SN)
         recall_S = _ratio(correct_S, rate_S)
         rejected_S = _ratio(1.0 - rate_S - predicted_S + correct_S, 1.0 - rate_S)
@@ -124,7 +147,7 @@ class _Engine:
         """AUC and average precision with counts as weights; NaN if one class is missing.
 
         AUC is Mann-Whitney's, ties count half. Average precision is the mean precision at the
-        windows of class 1, equal probabilities together, as in scikit-learn.
+        windows of class 1, equal probabilities together, as `metrics.average_precision`.
         """
         all_SN = count_SN[:, self.rank_N]
         positive_SN = all_SN * self.label_N[self.rank_N]
@@ -141,6 +164,8 @@ class _Engine:
         all_SN -= above_SN  # windows of class 0 that are ranked above; ties count half
         losses_S = np.einsum("sn,sn->s", positive_SN, all_SN)
         wins_S = positives_S * negatives_S - losses_S
+        if self.weighted:
+            of_SN += self.unseen
         precision_SN = np.divide(above_SN, of_SN, out=above_SN, where=of_SN > 0)
         precision_S = np.einsum("sn,sn->s", positive_SN, precision_SN)
         return _ratio(wins_S, positives_S * negatives_S), _ratio(precision_S, positives_S)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from model_code.benchmark import blocks
 from model_code.benchmark.significance import RESAMPLES, Interval, interval, loss_series
 from model_code.benchmark.slices import WindowContext
+from model_code.features.strata import in_words
 from model_code.settings import BOOSTING_ROW
 from model_code.training.metrics import classification
 
@@ -74,7 +75,8 @@ class Comparison(BaseModel):
         rows: in the specification's order.
         boosting: gradient boosting's metrics on the test windows.
         windows: test windows.
-        base_rate: share of positives among them.
+        base_rate: share of positives among them, weighted.
+        sampling: how many of each class they are, of how many, where they have weights.
         chosen: name of the model that is built, measured and judged.
         reason: why this one.
     """
@@ -85,6 +87,7 @@ class Comparison(BaseModel):
     boosting: dict[str, float]
     windows: int
     base_rate: float
+    sampling: str = ""
     chosen: str
     reason: str
 
@@ -106,6 +109,8 @@ class Comparison(BaseModel):
             f"{found['average_precision']:.4f} | {found['log_loss']:.4f} | | |"
         )
         note = f"{self.windows:,} test windows, {self.base_rate:.1%} positive. {self.reason}."
+        if self.sampling:
+            note += f" Test windows: {self.sampling}."
         return "\n".join([*lines, "", note, ""])
 
 
@@ -142,7 +147,7 @@ def compare(
         reason = f"{chosen} is the fastest of those level in validation AUC: {scores}"
     ahead = _ahead(test)
     figures = {
-        name: classification(test.label_B, answers_B, thresholds[name])
+        name: classification(test.label_B, answers_B, thresholds[name], test.context.weight_N)
         for name, answers_B in test.probability_B.items()
     }
     return Comparison(
@@ -159,7 +164,8 @@ def compare(
         ),
         boosting=boosting,
         windows=len(test.label_B),
-        base_rate=float(test.label_B.mean()),
+        base_rate=float(np.average(test.label_B, weights=test.context.weight_N)),
+        sampling=in_words(test.label_B, test.context.weight_N),
         chosen=chosen,
         reason=reason,
     )
@@ -168,7 +174,8 @@ def compare(
 def _ahead(test: Windows) -> dict[str, Interval | None]:
     """Interval of AUC, each model's less gradient boosting's, on resampled blocks of windows."""
     other_B = test.boosting_B
-    length = blocks.block_length(loss_series(test.label_B, other_B), test.context)
+    series = loss_series(test.label_B, other_B, weight_N=test.context.weight_N)
+    length = blocks.block_length(series, test.context)
     samples = blocks.quality_samples(
         test.label_B,
         {**test.probability_B, BOOSTING_ROW: other_B},

@@ -8,8 +8,12 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.definition import names
 
 
-def window_context(rows: FeatureTable, ends_B: npt.NDArray[np.int64]) -> WindowContext:
-    """Time, instrument, spread and volatility at the end of each window."""
+def window_context(
+    rows: FeatureTable,
+    ends_B: npt.NDArray[np.int64],
+    weight_B: npt.NDArray[np.float64] | None = None,
+) -> WindowContext:
+    """Time, instrument, spread and volatility at the end of each window, and its weight."""
     symbols = np.array(rows.meta.symbols)
     volatility = names(rows.meta.spec.chosen_set).index("volatility")  # every set has it
     return WindowContext(
@@ -17,4 +21,5 @@ def window_context(rows: FeatureTable, ends_B: npt.NDArray[np.int64]) -> WindowC
         symbol_N=symbols[rows.symbol_N[ends_B]],
         spread_N=np.asarray(rows.spread_bps_N[ends_B]),
         volatility_N=np.asarray(rows.features_NF[ends_B, volatility]),
+        weight_N=weight_B,
     )

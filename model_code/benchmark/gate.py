@@ -87,7 +87,13 @@ def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
     }
     if run.boosting_N is not None:
         threshold = run.result.threshold_of(BOOSTING_ROW)
-        known = compare(run.label_N, run.boosting_N, run.boosting_N, threshold=threshold)
+        known = compare(
+            run.label_N,
+            run.boosting_N,
+            run.boosting_N,
+            threshold=threshold,
+            weight_N=run.context.weight_N,
+        )
         metrics = known.model_dump(include=set(OF_LABELS))
         found[BOOSTING_ROW] = Evidence(metrics, draws.get(BOOSTING_ROW, {}))
     return found
@@ -212,10 +218,11 @@ def _slice_metrics(run: BenchmarkRun, name: str) -> dict[str, float | None]:
 def _draws(run: BenchmarkRun, names: Sequence[str]) -> dict[str, dict[str, Draws]]:
     """Every resampled metric by engine; all engines share the draws, so they are paired."""
     reference_N, boosting_N = run.probability_N[REFERENCE_ENGINE], run.boosting_N
-    series = significance.loss_series(run.label_N, reference_N, run.probability_N.get(CHAMPION_ROW))
+    weight_N, champion_N = run.context.weight_N, run.probability_N.get(CHAMPION_ROW)
+    series = significance.loss_series(run.label_N, reference_N, champion_N, weight_N)
     answers = {name: run.probability_N[name] for name in names}
     if boosting_N is not None:
-        series += significance.loss_series(run.label_N, reference_N, boosting_N)[1:]
+        series += significance.loss_series(run.label_N, reference_N, boosting_N, weight_N)[1:]
         answers[BOOSTING_ROW] = boosting_N
     length = blocks.block_length(series, run.context)
     quality = blocks.quality_samples(

@@ -25,6 +25,7 @@ from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
 from model_code.errors import EngineError
+from model_code.features.strata import in_words
 from model_code.settings import CLASS_COUNT, MAX_BATCH_SIZE, REFERENCE_ENGINE, BenchmarkSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
@@ -58,7 +59,7 @@ def benchmark(
         predictors: loaded engines by name; the FP32 reference must be among them.
         windows: (start, stop) -> x_BTF float32 of test windows start to stop - 1.
         label_N: labels of all test windows, 0 or 1.
-        context: time, instrument, spread and volatility of all test windows.
+        context: time, instrument, spread, volatility and weight of all test windows.
         spec: rounds, requests, batches.
         facts: facts about each engine known before timing.
         unavailable: engines that cannot run here, with reasons, for the table.
@@ -130,6 +131,7 @@ def benchmark(
                 reference_N,
                 threshold=of[name],
                 reference_threshold=threshold,
+                weight_N=context.weight_N,
             ),
             None
             if name == REFERENCE_ENGINE
@@ -148,6 +150,7 @@ def benchmark(
         rows=rows,
         unavailable=dict(unavailable or {}),
         windows=count,
+        sampling=in_words(label_N, context.weight_N),
         requests=len(timings.round_R),
         open_loop_hz=spec.open_loop_hz,
         ceilings=peak,

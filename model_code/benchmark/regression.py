@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from model_code.benchmark.slices import quantile
 from model_code.training import metrics
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
@@ -19,7 +20,7 @@ class Regression(BaseModel):
     """One engine's predictions compared with the labels and with FP32.
 
     None means that a metric cannot be computed because a prediction is not finite; no goal passes
-    on it.
+    on it. Shares, means and quantiles are weighted, counts and the largest difference are not.
 
     Attributes:
         accuracy: of two classes at the decision threshold, like the next four.
@@ -67,6 +68,7 @@ def compare(
     *,
     threshold: float = DEFAULT_THRESHOLD,
     reference_threshold: float | None = None,
+    weight_N: NDArray[np.float64] | None = None,
 ) -> Regression:
     """Compare one engine's probabilities with the labels and with FP32.
 
@@ -76,6 +78,7 @@ def compare(
         reference_N: of class 1, by FP32.
         threshold: probability from which the engine's window counts as class 1.
         reference_threshold: the same for FP32; None: the engine's.
+        weight_N: how many of the day's windows each stands for; None: one each.
 
     Raises:
         DataError: labels other than 0 and 1, or of one class only.
@@ -85,21 +88,22 @@ def compare(
     # a non-finite prediction is not a decision: it counts as a flip
     other = threshold if reference_threshold is None else reference_threshold
     same_N = finite_N & (decide(probability_N, threshold) == decide(reference_N, other))
-    flips = int((~same_N).sum())
     difference_N = np.where(finite_N, np.abs(probability_N - reference_N), np.nan)
-    quality = {} if non_finite else metrics.classification(label_N, probability_N, threshold)
+    quality = (
+        {} if non_finite else metrics.classification(label_N, probability_N, threshold, weight_N)
+    )
     return Regression(
         accuracy=number(quality.get("accuracy")),
         auc=number(quality.get("auc")),
         log_loss=number(quality.get("log_loss")),
         calibration_error=number(quality.get("calibration_error")),
-        flips=flips,
-        flip_fraction=flips / len(label_N),
+        flips=int((~same_N).sum()),
+        flip_fraction=float(np.average(~same_N, weights=weight_N)),
         max_abs_dp=number(difference_N.max()),
-        p99_abs_dp=number(np.quantile(difference_N, 0.99)),
+        p99_abs_dp=number(quantile(difference_N, [0.99], weight_N)[0]),
         non_finite=non_finite,
         **{name: number(quality.get(name)) for name in LATER},
-        base_rate=float(np.mean(label_N)),
+        base_rate=float(np.average(label_N, weights=weight_N)),
     )
 
 

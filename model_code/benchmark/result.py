@@ -20,6 +20,8 @@ from model_code.benchmark.timing import STABLE_WITHIN
 from model_code.settings import BOOSTING_ROW, DESIGN, REFERENCE_ENGINE
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
+WEIGHT = "weight"  # column of predictions.parquet, if windows have weights
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -183,6 +185,7 @@ class BenchmarkResult(_Frozen):
         rows: measured engines, in the order given.
         unavailable: reasons by engine name.
         windows: test windows predicted by every engine.
+        sampling: how many of each class those are, of how many, where they have weights.
         requests: timed batch-1 requests per engine.
         open_loop_hz: arrival rate of the open loop.
         ceilings: highest FLOP/s of a large matrix product by "device precision", in this run.
@@ -198,6 +201,7 @@ class BenchmarkResult(_Frozen):
     rows: tuple[EngineRow, ...]
     unavailable: dict[str, str]
     windows: int
+    sampling: str = ""
     requests: int
     open_loop_hz: float
     ceilings: dict[str, float]
@@ -235,7 +239,7 @@ class BenchmarkRun:
     Attributes:
         result: table and conditions.
         label_N: labels.
-        context: time, instrument, spread and volatility of every window.
+        context: time, instrument, spread, volatility and weight of every window.
         round_R: round of each timed request, the same for all engines.
         latency_ms_R: raw batch-1 latencies by engine.
         probability_N: probability of class 1 by engine.
@@ -260,6 +264,7 @@ class BenchmarkRun:
         Raises:
             StorageError: the folder cannot be written.
         """
+        weight_N = self.context.weight_N
         predictions = pl.DataFrame(
             {
                 "label": self.label_N,
@@ -267,6 +272,7 @@ class BenchmarkRun:
                 "symbol": self.context.symbol_N,
                 "spread": self.context.spread_N,
                 "volatility": self.context.volatility_N,
+                **({} if weight_N is None else {WEIGHT: weight_N}),
                 **self.probability_N,
                 **({} if self.boosting_N is None else {BOOSTING_ROW: self.boosting_N}),
             }
@@ -287,12 +293,14 @@ class BenchmarkRun:
             predictions.drop_in_place(name).to_numpy()
             for name in ("label", "timestamp_ns", "symbol", "spread", "volatility")
         )
-        boosting = BOOSTING_ROW in predictions.columns
-        boosting_N = predictions.drop_in_place(BOOSTING_ROW).to_numpy() if boosting else None
+        weight_N, boosting_N = (
+            predictions.drop_in_place(name).to_numpy() if name in predictions.columns else None
+            for name in (WEIGHT, BOOSTING_ROW)
+        )
         return cls(
             result=BenchmarkResult.model_validate_json((folder / "benchmark.json").read_bytes()),
             label_N=label,
-            context=WindowContext(timestamp, symbol.astype(np.str_), spread, volatility),
+            context=WindowContext(timestamp, symbol.astype(np.str_), spread, volatility, weight_N),
             round_R=latencies.drop_in_place("round").to_numpy(),
             latency_ms_R={column.name: column.to_numpy() for column in latencies},
             probability_N={column.name: column.to_numpy() for column in predictions},

@@ -189,7 +189,7 @@ class Paired(BaseModel):
         worse: windows that only the other decides correctly.
         better: windows that only the engine decides correctly.
         p_value: McNemar's exact test that both are equally likely (1947, Psychometrika 12:153);
-            it assumes independent windows, the intervals do not.
+            it assumes independent windows and ignores weights, the intervals do neither.
         differences: of `blocks.QUALITY_METRICS`, engine minus other; flip_fraction is the engine's
             own. A metric that cannot be resampled is absent.
         block_length: windows in a block.
@@ -221,7 +221,7 @@ def paired(
         label_N: 0 or 1.
         probability_N: of class 1, the engine's; a non-finite value counts as a wrong decision.
         other_N: of class 1, finite.
-        context: time and instrument of the windows.
+        context: time, instrument and weight of the windows.
         thresholds: of the engine's decisions and of the other's.
         confidence: of each interval.
         resamples: number of draws; the same seed gives the same intervals.
@@ -232,7 +232,8 @@ def paired(
     other_right_N = decide(other_N, thresholds[1]) == truth_N
     worse, better = int((other_right_N & ~right_N).sum()), int((right_N & ~other_right_N).sum())
     p_value = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
-    length = blocks.block_length(loss_series(label_N, other_N, probability_N), context)
+    series = loss_series(label_N, other_N, probability_N, context.weight_N)
+    length = blocks.block_length(series, context)
     samples = blocks.quality_samples(
         label_N,
         {"engine": probability_N, "other": other_N},
@@ -261,12 +262,18 @@ def loss_series(
     label_N: NDArray[np.integer],
     base_N: NDArray[np.float64],
     other_N: NDArray[np.float64] | None = None,
+    weight_N: NDArray[np.float64] | None = None,
 ) -> list[NDArray[np.float64]]:
     """Per-window values whose dependence sets the block length: a loss, and a loss difference.
 
-    The loss is the squared error: a single confident mistake cannot dominate it.
+    The loss is the squared error: a single confident mistake cannot dominate it. With weights each
+    value is its part in the error of the weighted mean m: w (x - m), over the mean weight.
     """
     base = (base_N - label_N) ** 2
-    if other_N is None or not np.isfinite(other_N).all():
-        return [base]
-    return [base, (other_N - label_N) ** 2 - base]
+    series = [base]
+    if other_N is not None and np.isfinite(other_N).all():
+        series.append((other_N - label_N) ** 2 - base)
+    if weight_N is None:
+        return series
+    share_N = weight_N / weight_N.mean()
+    return [share_N * (values - np.average(values, weights=weight_N)) for values in series]

@@ -33,12 +33,15 @@ class WindowContext:
         symbol_N: instrument, strings.
         spread_N: any unit that grows with the spread; basis points of the mid in a benchmark.
         volatility_N: any unit that grows with the volatility.
+        weight_N: how many of the day's windows each stands for (`features.strata`), float64; None:
+            all weigh the same.
     """
 
     timestamp_ns_N: NDArray[np.int64]
     symbol_N: NDArray[np.str_]
     spread_N: NDArray[np.floating]
     volatility_N: NDArray[np.floating]
+    weight_N: Floats | None = None
 
     def days(self) -> NDArray[np.int64]:
         """Days since the epoch, UTC."""
@@ -65,7 +68,7 @@ class SliceRow(_Row):
     Attributes:
         dimension: "volatility", "spread", "hour" or "symbol".
         name: of the slice.
-        windows: number of windows.
+        windows: number of windows, without weights, like `flips`; shares are weighted.
         accuracy: at the decision threshold; a non-finite prediction is wrong.
         accuracy_change: accuracy minus FP32's, on the same windows.
         auc: None with one class only, or if a prediction is not finite.
@@ -107,6 +110,18 @@ class WorstRow(_Row):
     flip: bool
 
 
+def quantile(
+    value_N: NDArray[np.floating], shares: list[float], weight_N: Floats | None
+) -> NDArray[np.floating]:
+    """Quantiles of windows with these weights; without weights interpolated, as numpy does."""
+    found: NDArray[np.floating]
+    if weight_N is None:
+        found = np.quantile(value_N, shares)
+    else:
+        found = np.quantile(value_N, shares, weights=weight_N, method="inverted_cdf")
+    return found
+
+
 def sliced(
     context: WindowContext,
     label_N: NDArray[np.integer],
@@ -129,6 +144,11 @@ def sliced(
     flip_N = ~finite_N | (decided_N != reference_decided_N)
     rows = []
     for dimension, name, inside in _slices(context):
+        weight_I = None if context.weight_N is None else context.weight_N[inside]
+        accuracy, reference_accuracy, flip_fraction = (
+            float(np.average(values_N[inside], weights=weight_I))
+            for values_N in (right_N, reference_right_N, flip_N)
+        )
         whole = bool(finite_N[inside].all())
         two = len(np.unique(label_N[inside])) == 2
         gap = np.abs(probability_N[inside] - reference_N[inside])
@@ -137,13 +157,15 @@ def sliced(
                 dimension=dimension,
                 name=name,
                 windows=int(inside.sum()),
-                accuracy=float(right_N[inside].mean()),
-                accuracy_change=float(right_N[inside].mean() - reference_right_N[inside].mean()),
-                auc=float(roc_auc_score(label_N[inside], probability_N[inside]))
+                accuracy=accuracy,
+                accuracy_change=accuracy - reference_accuracy,
+                auc=float(
+                    roc_auc_score(label_N[inside], probability_N[inside], sample_weight=weight_I)
+                )
                 if whole and two
                 else None,
                 flips=int(flip_N[inside].sum()),
-                flip_fraction=float(flip_N[inside].mean()),
+                flip_fraction=flip_fraction,
                 max_abs_dp=float(gap.max()) if whole else None,
             )
         )
@@ -185,15 +207,15 @@ def worst(
 
 
 def _slices(context: WindowContext) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    quartile_N = quartile(context.volatility_N, context.symbol_N)
+    quartile_N = quartile(context.volatility_N, context)
     for number in range(4):
         yield from _filled("volatility", QUARTILES[number], quartile_N == number)
     narrow_N = _one_tick(context)
-    if narrow_N.mean() >= 0.5:
+    if np.average(narrow_N, weights=context.weight_N) >= 0.5:
         yield from _filled("spread", "one tick", narrow_N)
         yield from _filled("spread", "wider", ~narrow_N)
     else:
-        quartile_N = quartile(context.spread_N, context.symbol_N)
+        quartile_N = quartile(context.spread_N, context)
         for number in range(4):
             yield from _filled("spread", QUARTILES[number], quartile_N == number)
     hour_N = context.timestamp_ns_N % DAY_NS // HOUR_NS
@@ -210,12 +232,13 @@ def _filled(
         yield dimension, name, inside
 
 
-def quartile(value_N: NDArray[np.floating], symbol_N: NDArray[np.str_]) -> NDArray[np.int64]:
+def quartile(value_N: NDArray[np.floating], context: WindowContext) -> NDArray[np.int64]:
     """0 to 3 within the instrument; equal values share a quartile."""
     found = np.empty(len(value_N), np.int64)
-    for symbol in np.unique(symbol_N):
-        mine = symbol_N == symbol
-        edges = np.quantile(value_N[mine], [0.25, 0.5, 0.75])
+    for symbol in np.unique(context.symbol_N):
+        mine = context.symbol_N == symbol
+        weight_N = None if context.weight_N is None else context.weight_N[mine]
+        edges = quantile(value_N[mine], [0.25, 0.5, 0.75], weight_N)
         found[mine] = np.searchsorted(edges, value_N[mine], side="left")
     return found
 

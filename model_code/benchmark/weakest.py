@@ -30,7 +30,7 @@ class WeakRow(BaseModel):
         symbol: instrument.
         name: of the slice.
         windows: number of windows.
-        base_rate: share of class 1.
+        base_rate: share of class 1, weighted.
         auc: of the model.
         boosting_auc: gradient boosting's; None if its predictions are unknown.
     """
@@ -70,13 +70,14 @@ def weakest(
         positives = int(label.sum())
         if len(label) < JUDGED_WINDOWS or min(positives, len(label) - positives) < EVENTS:
             continue
+        weight = None if context.weight_N is None else context.weight_N[inside]
         other = None if boosting_N is None else float(roc_auc_score(label, boosting_N[inside]))
         rows.append(
             WeakRow(
                 symbol=symbol,
                 name=name,
                 windows=len(label),
-                base_rate=positives / len(label),
+                base_rate=float(np.average(label, weights=weight)),
                 auc=float(roc_auc_score(label, probability_N[inside])),
                 boosting_auc=other,
             )
@@ -85,7 +86,7 @@ def weakest(
 
 
 def _slices(context: WindowContext) -> Iterator[tuple[str, str, NDArray[np.int64]]]:
-    quartile_N = quartile(context.volatility_N, context.symbol_N)
+    quartile_N = quartile(context.volatility_N, context)
     hour_N = context.timestamp_ns_N % DAY_NS // HOUR_NS
     for symbol in np.unique(context.symbol_N):
         own_N = context.symbol_N == symbol

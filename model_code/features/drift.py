@@ -17,7 +17,10 @@ MODERATE, LARGE = 0.1, 0.25
 
 
 def drift(
-    reference_NF: NDArray[np.floating], current_MF: NDArray[np.floating], names: Sequence[str]
+    reference_NF: NDArray[np.floating],
+    current_MF: NDArray[np.floating],
+    names: Sequence[str],
+    weight_M: NDArray[np.float64] | None = None,
 ) -> dict[str, float]:
     """PSI of each named feature; 0 where both are constant and equal.
 
@@ -25,18 +28,25 @@ def drift(
         reference_NF: the training rows.
         current_MF: the newest day's rows.
         names: of the F features.
+        weight_M: how many rows each of the newest day's stands for; None: one each.
     """
+    scaled_M = None if weight_M is None else weight_M / weight_M.mean()
     return {
-        name: _psi(reference_NF[:, index], current_MF[:, index]) for index, name in enumerate(names)
+        name: _psi(reference_NF[:, index], current_MF[:, index], scaled_M)
+        for index, name in enumerate(names)
     }
 
 
-def _psi(reference_N: NDArray[np.floating], current_M: NDArray[np.floating]) -> float:
+def _psi(
+    reference_N: NDArray[np.floating],
+    current_M: NDArray[np.floating],
+    weight_M: NDArray[np.float64] | None,
+) -> float:
     cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
     shares = [
         # half a row is added to every bin, so that an empty bin does not make the index infinite
-        (np.bincount(np.digitize(values, cuts, right=True), minlength=len(cuts) + 1) + 0.5)
+        (np.bincount(np.digitize(values, cuts, right=True), weights, len(cuts) + 1) + 0.5)
         / (len(values) + 0.5 * (len(cuts) + 1))
-        for values in (reference_N, current_M)
+        for values, weights in ((reference_N, None), (current_M, weight_M))
     ]
     return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))

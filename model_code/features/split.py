@@ -6,12 +6,17 @@ date. Before a boundary, windows whose label horizon reaches it are purged. Afte
 instant that the windows or labels of the part before it use (López de Prado 2018, 'Advances in
 Financial Machine Learning', ch. 7).
 
+A part with too many windows is thinned at an even stride. Where that would leave too few of the
+rarer class, validation and test are thinned by class, and their windows have weights (`strata`).
+Training windows never are: their class shares set the probabilities.
+
 Shapes: B windows, given by the rows they end on.
 """
 
 import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +25,22 @@ from pydantic import BaseModel, ConfigDict
 from model_code.artifacts import storage_error
 from model_code.errors import DataError
 from model_code.features.dataset import FeatureTable
+from model_code.features.strata import Ends, Weights, in_words, strided, thin
 from model_code.features.windows import valid_ends
 from model_code.settings import SEQUENCE_LENGTH, SplitSpec
 
-Ends = npt.NDArray[np.int64]
+__all__ = ["Ends", "PartReport", "Split", "SplitReport", "require_apart", "split"]
 
 
 class PartReport(BaseModel):
-    """One part's counts of windows: candidates - purged - embargoed = kept, of which `windows`."""
+    """One part's counts of windows: candidates - purged - embargoed = kept, of which `windows`.
+
+    Attributes:
+        label_rate: share of opportunities; of a part thinned by class that of all `kept`.
+        positives: opportunities among `windows`; None, as the next two, without weights.
+        positives_kept: opportunities among `kept`.
+        sampling: how many of each class were taken, in words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +52,9 @@ class PartReport(BaseModel):
     label_rate: float
     first: str
     last: str
+    positives: int | None = None
+    positives_kept: int | None = None
+    sampling: str | None = None
 
 
 class SplitReport(BaseModel):
@@ -55,12 +71,19 @@ class SplitReport(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """Rows on which each part's windows end, in the table's order."""
+    """Rows on which each part's windows end, in the table's order.
+
+    Attributes:
+        validation_weights: how many windows each stands for, float64; None: all weigh the same.
+        test_weights: the same of the test windows.
+    """
 
     train_ends: Ends
     validation_ends: Ends
     test_ends: Ends
     report: SplitReport
+    validation_weights: Weights | None = None
+    test_weights: Weights | None = None
 
     def save(self, folder: Path) -> None:
         """Write `ends.npz` and `report.json` into `folder`.
@@ -68,15 +91,19 @@ class Split:
         Raises:
             StorageError: the disk is full or the folder not writable.
         """
+        arrays = {
+            "train": self.train_ends,
+            "validation": self.validation_ends,
+            "test": self.test_ends,
+            "validation_weights": self.validation_weights,
+            "test_weights": self.test_weights,
+        }
+        given = {name: values for name, values in arrays.items() if values is not None}
+        report = self.report.model_dump_json(indent=2, exclude_none=True)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            np.savez(
-                folder / "ends.npz",
-                train=self.train_ends,
-                validation=self.validation_ends,
-                test=self.test_ends,
-            )
-            (folder / "report.json").write_text(self.report.model_dump_json(indent=2) + "\n")
+            np.savez(folder / "ends.npz", **given)  # type: ignore[arg-type]
+            (folder / "report.json").write_text(report + "\n")
         except OSError as error:
             raise storage_error(error, folder) from error
 
@@ -90,6 +117,7 @@ class Split:
         try:
             with np.load(folder / "ends.npz", allow_pickle=False) as ends:
                 train, validation, test = (ends[part] for part in ("train", "validation", "test"))
+                weights = [ends.get(name) for name in ("validation_weights", "test_weights")]
             report = SplitReport.model_validate_json((folder / "report.json").read_text())
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
@@ -97,7 +125,7 @@ class Split:
                 where=str(folder),
                 remedy="delete it and run the stage again: tickline nightly --refresh",
             ) from error
-        return cls(train, validation, test, report)
+        return cls(train, validation, test, report, *weights)
 
 
 def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None) -> Split:
@@ -106,7 +134,8 @@ def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None
     Args:
         table: all instruments and dates; dates after the test date are not used.
         spec: fraction, embargo and the maximum number of windows of each part (a part above it is
-            thinned with an even stride, not at random).
+            thinned with an even stride, not at random; of validation and test by class, where one
+            is rare: `strata.thin`).
         test_date: None means the newest date of the table.
 
     Raises:
@@ -150,11 +179,15 @@ def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None
         "test": (testing, np.zeros(len(ends), bool), first < test_from + embargo_ns),
     }
     limits = (spec.train_windows, spec.validation_windows, spec.test_windows)
-    chosen, reports = {}, {}
+    chosen, weights, reports = dict[str, Ends](), dict[str, Weights | None](), {}
     for (part, (candidate, purge, embargo)), limit in zip(parts.items(), limits, strict=True):
         purged, embargoed = candidate & purge, candidate & embargo & ~purge
         kept = ends[candidate & ~purge & ~embargo]
-        chosen[part] = _strided(kept, limit)
+        label_B = table.label_N[kept]
+        if part == "train":
+            chosen[part], weights[part] = strided(kept, limit), None
+        else:
+            chosen[part], weights[part] = thin(kept, label_B, limit)
         _require_both_classes(part, table.label_N[chosen[part]], test_date)
         reports[part] = PartReport(
             candidates=int(candidate.sum()),
@@ -162,18 +195,33 @@ def split(table: FeatureTable, spec: SplitSpec, test_date: dt.date | None = None
             embargoed=int(embargoed.sum()),
             kept=len(kept),
             windows=len(chosen[part]),
-            label_rate=float(table.label_N[chosen[part]].mean()),
+            label_rate=float(np.average(table.label_N[chosen[part]], weights=weights[part])),
             first=_iso(table.timestamp_N[chosen[part]].min()),
             last=_iso(table.timestamp_N[chosen[part]].max()),
+            **_sampling(label_B, table.label_N[chosen[part]], weights[part]),
         )
     report = SplitReport(test_date=test_date, validation_from=_iso(validation_from), **reports)
-    return Split(chosen["train"], chosen["validation"], chosen["test"], report)
+    return Split(
+        chosen["train"],
+        chosen["validation"],
+        chosen["test"],
+        report,
+        weights["validation"],
+        weights["test"],
+    )
 
 
-def _strided(kept: Ends, limit: int) -> Ends:
-    if len(kept) <= limit:
-        return kept
-    return kept[np.linspace(0, len(kept) - 1, limit).round().astype(np.int64)]
+def _sampling(
+    kept_B: npt.NDArray[np.int8], label_B: npt.NDArray[np.int8], weight_B: Weights | None
+) -> dict[str, Any]:
+    """The report's counts by class, of the labels of all kept and of the chosen windows."""
+    if weight_B is None:
+        return {}
+    return {
+        "positives": int((label_B == 1).sum()),
+        "positives_kept": int((kept_B == 1).sum()),
+        "sampling": in_words(label_B, weight_B),
+    }
 
 
 def _require_both_classes(part: str, label_B: npt.NDArray[np.int8], test_date: dt.date) -> None:

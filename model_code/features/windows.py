@@ -44,7 +44,21 @@ def valid_ends(
     return np.flatnonzero(whole & (label_N[last:] >= 0)) + last
 
 
-def spread(ends_N: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """`count` of the ends, evenly spaced over all of them; all if there are fewer."""
-    places = np.linspace(0, len(ends_N) - 1, min(count, len(ends_N))).astype(np.int64)
+def spread(
+    ends_N: npt.NDArray[np.int64],
+    count: int,
+    weight_N: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """`count` of the ends, evenly spaced over all of them; all if there are fewer.
+
+    With weights the steps are even in them, so that those chosen have the shares of all windows
+    (systematic sampling: Madow 1949, Annals of Mathematical Statistics 20:333). An end that fills
+    several steps is taken once.
+    """
+    if weight_N is None:
+        places = np.linspace(0, len(ends_N) - 1, min(count, len(ends_N))).astype(np.int64)
+    else:
+        reach_N = np.cumsum(weight_N)
+        step = reach_N[-1] / min(count, len(ends_N))
+        places = np.searchsorted(reach_N, step * (np.arange(min(count, len(ends_N))) + 0.5))
     return ends_N[np.unique(places)]

@@ -60,6 +60,7 @@ class Blend(WindowModel):
         train_ends: np.ndarray,
         validation_ends: np.ndarray,
         seed: int,
+        validation_weight_B: np.ndarray | None = None,
     ) -> None:
         """Fit the trees on the training windows, with early stopping on validation.
 
@@ -69,6 +70,12 @@ class Blend(WindowModel):
             ExportError: the trees as tensors differ from scikit-learn's.
         """
         boosting = fit_boosting(
-            features_NF, labels_N, train_ends, validation_ends, seed, self.spec.trees
+            features_NF,
+            labels_N,
+            train_ends,
+            validation_ends,
+            seed,
+            self.spec.trees,
+            validation_weight_B,
         )
         self.trees.copy_from(boosting, summaries(features_NF, validation_ends[:CHECKED]))

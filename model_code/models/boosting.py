@@ -49,6 +49,7 @@ class Boosting(WindowModel):
         train_ends: np.ndarray,
         validation_ends: np.ndarray,
         seed: int,
+        validation_weight_B: np.ndarray | None = None,
     ) -> None:
         """Fit the trees on the training windows, with early stopping on validation.
 
@@ -56,7 +57,13 @@ class Boosting(WindowModel):
             ExportError: the trees as tensors differ from scikit-learn's.
         """
         fitted = fit_boosting(
-            features_NF, labels_N, train_ends, validation_ends, seed, self.spec.trees
+            features_NF,
+            labels_N,
+            train_ends,
+            validation_ends,
+            seed,
+            self.spec.trees,
+            validation_weight_B,
         )
         self.trees.copy_from(fitted, summaries(features_NF, validation_ends[:CHECKED]))
 
@@ -89,8 +96,11 @@ def fit_boosting(
     validation_ends: np.ndarray,
     seed: int,
     trees: TreesSpec = DEFAULT,
+    validation_weight_B: np.ndarray | None = None,
 ) -> HistGradientBoostingClassifier:
     """Fit on the summaries of the training windows, with early stopping on validation.
+
+    The validation loss is weighted: unequal class shares would end the fit too early or too late.
 
     Thresholds are moved to the middle of their gap between two training values: scikit-learn puts
     most of them on a training value, and a mean whose sum an engine rounds otherwise would take the
@@ -110,6 +120,7 @@ def fit_boosting(
             labels_N[train_ends],
             X_val=summaries(features_NF, validation_ends),
             y_val=labels_N[validation_ends],
+            sample_weight_val=validation_weight_B,
         )
     centre_thresholds(model, x_BG)
     return model
@@ -139,6 +150,9 @@ def fit_baseline(
     test_ends: np.ndarray,
     seed: int = 0,
     trees: TreesSpec = DEFAULT,
+    *,
+    validation_weight_B: np.ndarray | None = None,
+    test_weight_B: np.ndarray | None = None,
 ) -> BaselineResult:
     """Fit on training windows with early stopping on validation; evaluate on validation and test.
 
@@ -150,22 +164,27 @@ def fit_baseline(
         test_ends: the same for the test day.
         seed: of the subsample used for binning.
         trees: their limits.
+        validation_weight_B: how many windows each of validation stands for; None: one each.
+        test_weight_B: the same for the test day.
 
     Raises:
         DataError: validation or test has one class only.
     """
     started = time.perf_counter()
-    model = fit_boosting(features_NF, labels_N, train_ends, validation_ends, seed, trees)
+    model = fit_boosting(
+        features_NF, labels_N, train_ends, validation_ends, seed, trees, validation_weight_B
+    )
     seconds = time.perf_counter() - started
 
     validation_B, test_B = (
         model.predict_proba(summaries(features_NF, ends_B))[:, 1]
         for ends_B in (validation_ends, test_ends)
     )
-    threshold = choose_threshold(labels_N[validation_ends], validation_B)
+    validation_label_B = labels_N[validation_ends]
+    threshold = choose_threshold(validation_label_B, validation_B, validation_weight_B)
     return BaselineResult(
-        validation=classification(labels_N[validation_ends], validation_B, threshold),
-        test=classification(labels_N[test_ends], test_B, threshold),
+        validation=classification(validation_label_B, validation_B, threshold, validation_weight_B),
+        test=classification(labels_N[test_ends], test_B, threshold, test_weight_B),
         test_probability_B=test_B,
         threshold=threshold,
         iterations=int(model.n_iter_),

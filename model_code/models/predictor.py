@@ -70,6 +70,7 @@ class WindowModel(nn.Module, ABC):
         train_ends: np.ndarray,
         validation_ends: np.ndarray,
         seed: int,
+        validation_weight_B: np.ndarray | None = None,
     ) -> None:
         """Fit what gradient descent does not, after the best epoch is chosen; mostly nothing."""
 

@@ -110,6 +110,7 @@ def tuned_boosting(
     rng = np.random.default_rng(seed)
     x_BG, y_B = summaries(features_NF, split.train_ends), label_N[split.train_ends]
     v_BG, w_B = summaries(features_NF, split.validation_ends), label_N[split.validation_ends]
+    weight_B = split.validation_weights
     best: tuple[float, HistGradientBoostingClassifier, dict[str, float]] | None = None
     # without BLAS, so only OpenMP's threads count; the result does not depend on their number
     with threadpool_limits(1, user_api="openmp"):
@@ -117,8 +118,9 @@ def tuned_boosting(
             drawn = {name: float(rng.choice(values)) for name, values in CHOICES.items()}
             settings = USUAL if trial == 0 else drawn
             model = _boosting(settings, seed)
-            model.fit(x_BG, y_B, X_val=v_BG, y_val=w_B)
-            auc = float(roc_auc_score(w_B, model.predict_proba(v_BG)[:, 1]))
+            model.fit(x_BG, y_B, X_val=v_BG, y_val=w_B, sample_weight_val=weight_B)
+            answer_B = model.predict_proba(v_BG)[:, 1]
+            auc = float(roc_auc_score(w_B, answer_B, sample_weight=weight_B))
             if best is None or auc > best[0]:
                 best = auc, model, settings
             if on_trial is not None:

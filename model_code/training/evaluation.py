@@ -33,7 +33,12 @@ def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np
 
 
 def evaluate(
-    model: nn.Module, features_NF: np.ndarray, labels_N: np.ndarray, ends_B: np.ndarray
+    model: nn.Module,
+    features_NF: np.ndarray,
+    labels_N: np.ndarray,
+    ends_B: np.ndarray,
+    weight_B: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """`metrics.classification` of the windows ending at `ends_B`."""
-    return classification(labels_N[ends_B], probability(predict(model, features_NF, ends_B)))
+    """`metrics.classification` of the windows ending at `ends_B`, with these weights."""
+    probability_B = probability(predict(model, features_NF, ends_B))
+    return classification(labels_N[ends_B], probability_B, weight_B=weight_B)

@@ -68,6 +68,7 @@ def train(
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
     *,
+    validation_weight_B: np.ndarray | None = None,
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
     checkpoints: Path,
@@ -86,6 +87,7 @@ def train(
         labels_N: 0 or 1 at every window's end.
         train_ends: row index of each training window's last step.
         validation_ends: the same for validation; both classes must occur.
+        validation_weight_B: how many windows each of those stands for; None: one each.
         network_spec: the network's sizes.
         training_spec: how to train.
         checkpoints: folder of this training's checkpoints; training resumes from a usable one.
@@ -113,16 +115,26 @@ def train(
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
         model.fit_windows(features_NF, train_ends)
         if network.parameter_count(model) == 0:
-            result = _fit(model, features_NF, labels_N, train_ends, validation_ends, spec.seed)
+            result = _fit(
+                model,
+                features_NF,
+                labels_N,
+                train_ends,
+                validation_ends,
+                spec.seed,
+                validation_weight_B,
+            )
             if group.first and on_epoch is not None:
                 on_epoch(result.history[0])
             return result
         batch = _batch(spec, len(train_ends), group.world)
         steps = min(spec.windows_per_epoch, len(train_ends)) // batch
         precision, reason = resolve_precision(spec.precision, group.device)
-        some_ends = _some(labels_N, validation_ends, spec.validated_windows)
-        labels = (labels_N[train_ends], labels_N[validation_ends])
-        key = _key(model, spec, precision, group.world, train_ends, validation_ends, *labels)
+        some = _some(labels_N[validation_ends], spec.validated_windows)
+        weight_B = None if validation_weight_B is None else validation_weight_B[some]
+        data = [train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends]]
+        data += [] if validation_weight_B is None else [validation_weight_B]
+        key = _key(model, spec, precision, group.world, *data)
         run = TrainingRun(model.to(group.device), spec, group, precision, steps, mirror)
 
         state, note = group.broadcast(
@@ -139,7 +151,9 @@ def train(
                 ends = sampling.epoch_ends(train_ends, epoch, steps * batch, spec.seed)
                 trained = run.train_epoch(features_NF, labels_N, ends, bar)
                 figures = group.broadcast(
-                    evaluate(run.judged, features_NF, labels_N, some_ends) if group.first else {}
+                    evaluate(run.judged, features_NF, labels_N, validation_ends[some], weight_B)
+                    if group.first
+                    else {}
                 )
                 run.record(trained, figures)
                 if group.first:
@@ -149,7 +163,9 @@ def train(
 
         model.load_state_dict(run.best_state)
         model.cpu().eval()
-        model.finish(features_NF, labels_N, train_ends, validation_ends, spec.seed)
+        model.finish(
+            features_NF, labels_N, train_ends, validation_ends, spec.seed, validation_weight_B
+        )
         return TrainingResult(
             model=model,
             history=tuple(run.history),
@@ -170,12 +186,15 @@ def _fit(
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
     seed: int,
+    validation_weight_B: np.ndarray | None,
 ) -> TrainingResult:
     """The model after `WindowModel.finish`, which is all of its training."""
     started = time.perf_counter()
-    model.eval().finish(features_NF, labels_N, train_ends, validation_ends, seed)
+    model.eval().finish(
+        features_NF, labels_N, train_ends, validation_ends, seed, validation_weight_B
+    )
     seconds = time.perf_counter() - started
-    found = evaluate(model, features_NF, labels_N, validation_ends)
+    found = evaluate(model, features_NF, labels_N, validation_ends, validation_weight_B)
     row = EpochMetrics(
         epoch=1,
         train_loss=evaluate(model, features_NF, labels_N, spread(train_ends, FITTED))["log_loss"],
@@ -210,10 +229,11 @@ def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.nda
             )
 
 
-def _some(labels_N: np.ndarray, validation_ends: np.ndarray, count: int) -> np.ndarray:
-    """Evenly spaced validation windows; all if those have one class only."""
-    some_ends = spread(validation_ends, count)
-    return some_ends if len(np.unique(labels_N[some_ends])) > 1 else validation_ends
+def _some(label_B: np.ndarray, count: int) -> np.ndarray:
+    """Places of evenly spaced validation windows; of all if those have one class only."""
+    every = np.arange(len(label_B))
+    some = spread(every, count)
+    return some if len(np.unique(label_B[some])) > 1 else every
 
 
 def _batch(spec: TrainingSpec, windows: int, world: int) -> int:

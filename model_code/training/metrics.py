@@ -1,16 +1,24 @@
-"""Classification metrics of two-class predictions. B windows."""
+"""Classification metrics of two-class predictions. B windows.
+
+Of windows with weights (`features.strata`) every count and sum is weighted, so that the figures
+estimate those of all the windows they stand for.
+"""
 
 import numpy as np
 from sklearn import metrics as sk
 
 from model_code.errors import DataError
+from model_code.features.strata import unseen
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide, matthews
 
 CALIBRATION_BINS = 15
 
 
 def classification(
-    label_B: np.ndarray, probability_B: np.ndarray, threshold: float = DEFAULT_THRESHOLD
+    label_B: np.ndarray,
+    probability_B: np.ndarray,
+    threshold: float = DEFAULT_THRESHOLD,
+    weight_B: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Compare probabilities of class 1 with labels.
 
@@ -18,6 +26,7 @@ def classification(
         label_B: 0 or 1.
         probability_B: probability of class 1, in [0, 1].
         threshold: probability from which a window counts as class 1.
+        weight_B: how many windows each stands for, positive; None: one each.
 
     Returns:
         At the threshold: accuracy, balanced_accuracy (mean of both classes' recalls), mcc (Matthews
@@ -27,14 +36,21 @@ def classification(
         Guo et al. 2017, arXiv:1706.04599), predicted_rate (their mean). base_rate: labels' mean.
 
     Raises:
-        DataError: shapes differ, a label is not 0 or 1, only one class is present, or a
-            probability is not finite or outside [0, 1].
+        DataError: shapes differ, a label is not 0 or 1, only one class is present, a probability
+            is not finite or outside [0, 1], or a weight is not finite and positive.
     """
     label_B, probability_B = np.asarray(label_B), np.asarray(probability_B, dtype=np.float64)
     if label_B.shape != probability_B.shape or label_B.ndim != 1:
         raise DataError(
             f"labels have shape {label_B.shape}, probabilities {probability_B.shape}",
             remedy="pass one probability per label, both one-dimensional",
+        )
+    if weight_B is not None and (
+        weight_B.shape != label_B.shape or not ((weight_B > 0) & np.isfinite(weight_B)).all()
+    ):
+        raise DataError(
+            f"weights have shape {weight_B.shape}, labels {label_B.shape}, or one is not positive",
+            remedy="pass the weights of the same windows, from the split",
         )
     if not np.isfinite(probability_B).all():
         bad = int((~np.isfinite(probability_B)).sum())
@@ -56,29 +72,39 @@ def classification(
             "AUC is undefined",
             remedy="use more windows, or a horizon and cost under which both classes occur",
         )
-    average_precision = float(sk.average_precision_score(label_B, probability_B))
+    given = {"sample_weight": weight_B}
+    precision = average_precision(label_B, probability_B, weight_B)
+    base_rate = float(np.average(label_B, weights=weight_B))
     return {
-        **_decisions(label_B, decide(probability_B, threshold)),
-        "auc": float(sk.roc_auc_score(label_B, probability_B)),
-        "average_precision": average_precision,
-        "average_precision_lift": average_precision / float(label_B.mean()),
-        "log_loss": float(sk.log_loss(label_B, probability_B)),
-        "brier": float(np.mean((probability_B - label_B) ** 2)),
-        "calibration_error": calibration_error(label_B, probability_B),
-        "base_rate": float(label_B.mean()),
-        "predicted_rate": float(probability_B.mean()),
+        **_decisions(label_B == 1, decide(probability_B, threshold), weight_B),
+        "auc": float(sk.roc_auc_score(label_B, probability_B, **given)),
+        "average_precision": precision,
+        "average_precision_lift": precision / base_rate,
+        "log_loss": float(sk.log_loss(label_B, probability_B, **given)),
+        "brier": float(np.average((probability_B - label_B) ** 2, weights=weight_B)),
+        "calibration_error": calibration_error(label_B, probability_B, weight_B),
+        "base_rate": base_rate,
+        "predicted_rate": float(np.average(probability_B, weights=weight_B)),
     }
 
 
-def _decisions(label_B: np.ndarray, decided_B: np.ndarray) -> dict[str, float]:
+def _decisions(
+    true_B: np.ndarray, decided_B: np.ndarray, weight_B: np.ndarray | None
+) -> dict[str, float]:
     """Metrics of the decisions; both classes are among the labels."""
-    windows, positives = len(label_B), float(label_B.sum())
-    predicted, correct = float(decided_B.sum()), float((decided_B & (label_B == 1)).sum())
-    rejected = windows - positives - (predicted - correct)  # of class 0, correctly
+
+    def total(chosen_B: np.ndarray) -> float:
+        return float(chosen_B.sum() if weight_B is None else weight_B[chosen_B].sum())
+
+    correct, false = total(decided_B & true_B), total(decided_B & ~true_B)
+    missed, rejected = total(~decided_B & true_B), total(~decided_B & ~true_B)
+    # added in this order, an empty cell leaves no rounding error in a difference
+    predicted, positives, windows = correct + false, correct + missed, correct + false + missed
+    windows += rejected
     recall = correct / positives
     return {
         "accuracy": (correct + rejected) / windows,
-        "balanced_accuracy": 0.5 * (recall + rejected / (windows - positives)),
+        "balanced_accuracy": 0.5 * (recall + rejected / (false + rejected)),
         "mcc": float(
             matthews(np.float64(correct), np.float64(predicted), np.float64(positives), windows)
         ),
@@ -87,11 +113,35 @@ def _decisions(label_B: np.ndarray, decided_B: np.ndarray) -> dict[str, float]:
     }
 
 
-def calibration_error(label_B: np.ndarray, probability_B: np.ndarray) -> float:
+def average_precision(
+    label_B: np.ndarray, probability_B: np.ndarray, weight_B: np.ndarray | None = None
+) -> float:
+    """Mean precision at the windows of class 1, equal probabilities together, as in scikit-learn.
+
+    With weights, windows of class 0 that were not taken count too: `strata.unseen`.
+    """
+    if weight_B is None:
+        return float(sk.average_precision_score(label_B, probability_B))
+    order_B = np.argsort(-probability_B, kind="stable")
+    ties_V = np.flatnonzero(np.r_[True, np.diff(probability_B[order_B]) != 0])
+    positive_V, all_V = (
+        np.add.reduceat(values_B[order_B], ties_V) for values_B in (weight_B * label_B, weight_B)
+    )
+    above_V, of_V = np.cumsum(positive_V), np.cumsum(all_V)
+    precision_V = above_V / (of_V + unseen(label_B, weight_B))
+    return float(positive_V @ precision_V / above_V[-1])
+
+
+def calibration_error(
+    label_B: np.ndarray, probability_B: np.ndarray, weight_B: np.ndarray | None = None
+) -> float:
     """Mean |observed rate - predicted rate| over equal-width bins, weighted by their counts."""
-    bin_B = calibration_bin(probability_B)
-    gap_by_bin = np.bincount(bin_B, weights=label_B - probability_B, minlength=CALIBRATION_BINS)
-    return float(np.abs(gap_by_bin).sum() / len(label_B))
+    bin_B, gap_B = calibration_bin(probability_B), label_B - probability_B
+    if weight_B is not None:
+        gap_B = gap_B * weight_B
+    gap_by_bin = np.bincount(bin_B, weights=gap_B, minlength=CALIBRATION_BINS)
+    windows = len(label_B) if weight_B is None else weight_B.sum()
+    return float(np.abs(gap_by_bin).sum() / windows)
 
 
 def calibration_bin(probability_B: np.ndarray) -> np.ndarray:

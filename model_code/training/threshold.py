@@ -33,7 +33,7 @@ def matthews(
     """Matthews correlation from counts, arrays of one shape; 0 where a class is never predicted.
 
     Args:
-        correct: windows of class 1 that are predicted as class 1.
+        correct: windows of class 1 that are predicted as class 1; counts may be sums of weights.
         predicted: windows predicted as class 1.
         positives: windows of class 1.
         windows: number of windows.
@@ -47,7 +47,9 @@ def matthews(
 
 
 def choose_threshold(
-    label_B: NDArray[np.integer[Any]], probability_B: NDArray[np.floating[Any]]
+    label_B: NDArray[np.integer[Any]],
+    probability_B: NDArray[np.floating[Any]],
+    weight_B: NDArray[np.float64] | None = None,
 ) -> float:
     """The threshold with the largest Matthews correlation.
 
@@ -58,17 +60,20 @@ def choose_threshold(
     Args:
         label_B: 0 or 1, of validation windows.
         probability_B: of class 1, finite, in [0, 1].
+        weight_B: how many windows each stands for; None: one each.
     """
     value_V, place_B = np.unique(np.asarray(probability_B, np.float64), return_inverse=True)
     if len(value_V) < 2:
         return DEFAULT_THRESHOLD
     label_B = np.asarray(label_B, np.float64)
-    count_V, positive_V = np.bincount(place_B), np.bincount(place_B, label_B)
+    positive_B = label_B if weight_B is None else label_B * weight_B
+    count_V, positive_V = np.bincount(place_B, weight_B), np.bincount(place_B, positive_B)
     # at or above the k-th distinct value, k from 1: with k = 0 every window would be class 1
     predicted_V, correct_V = (
         np.cumsum(values_V[::-1])[::-1][1:].astype(np.float64) for values_V in (count_V, positive_V)
     )
-    score_V = matthews(correct_V, predicted_V, np.float64(label_B.sum()), float(len(label_B)))
+    windows = len(label_B) if weight_B is None else weight_B.sum()
+    score_V = matthews(correct_V, predicted_V, np.float64(positive_B.sum()), float(windows))
     if score_V.max() <= TIE:
         return DEFAULT_THRESHOLD
     below_V, above_V = value_V[:-1], value_V[1:]

@@ -22,6 +22,8 @@ def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) ->
         windows.validation_ends,
         windows.test_ends,
         seed=seed,
+        validation_weight_B=windows.validation_weights,
+        test_weight_B=windows.test_weights,
     )
     mlflow = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, "baseline")

@@ -68,7 +68,8 @@ def benchmark(
     Raises:
         EngineError: as `measure.benchmark`, or the two tables have other rows.
     """
-    rows, ends = FeatureTable.load(table.open()), Split.load(split.windows.open()).test_ends
+    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    ends = parts.test_ends
     label_N = np.asarray(rows.label_N[ends])
 
     def windows(start: int, stop: int) -> NDArray[np.float32]:
@@ -102,7 +103,7 @@ def benchmark(
             predictors,
             windows,
             label_N,
-            window_context(rows, ends),
+            window_context(rows, ends, parts.test_weights),
             spec,
             facts=facts | other_facts,
             unavailable=unavailable,

@@ -53,7 +53,7 @@ def choose_model(
     comparison = compare(
         Windows(
             label_B=np.asarray(rows.label_N[parts.test_ends]),
-            context=window_context(rows, parts.test_ends),
+            context=window_context(rows, parts.test_ends, parts.test_weights),
             probability_B=_probabilities(rows, parts.test_ends, predictors),
             boosting_B=np.load(baseline.probability.open()),
         ),

@@ -40,6 +40,8 @@ def record_requests(
 ) -> ArtifactRef | None:
     """Record evenly spaced windows of the newest day with the benchmark's answers.
 
+    Of a test part sampled by class they are spaced evenly in the day's windows, as requests are.
+
     If the champion sees other features, its own windows of the same rows are recorded, too: shadow
     and canary send each version its own.
 
@@ -55,7 +57,7 @@ def record_requests(
     folder = chosen.folder.open()
     sidecar = EngineSidecar.load(folder)
     benchmark = BenchmarkRun.load(measured.folder.open())
-    taken_R = spread(np.arange(len(parts.test_ends)), RECORDED)
+    taken_R = spread(np.arange(len(parts.test_ends)), RECORDED, parts.test_weights)
     x_RTF = gather(rows.features_NF, parts.test_ends[taken_R])
     champion_version = champion_x_RTF = None
     if measured.champion_table is not None and measured.champion_version is not None:
@@ -71,6 +73,7 @@ def record_requests(
         np.asarray(rows.features_NF[parts.train_ends]),
         np.asarray(rows.features_NF[parts.test_ends]),
         names(rows.meta.spec.chosen_set),
+        parts.test_weights,
     )
     with run.store.scratch() as scratch:
         out = scratch / "requests"

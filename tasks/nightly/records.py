@@ -174,6 +174,15 @@ class SplitWindows(Record):
     windows: ArtifactRef
     summary: dict[str, dict[str, float | int | str]]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which parts were sampled by class, for the night's notes."""
+        return tuple(
+            f"{name} windows: {part['sampling']}"
+            for name, part in self.summary.items()
+            if "sampling" in part
+        )
+
 
 class Baseline(Record):
     """Gradient boosting on the same windows.

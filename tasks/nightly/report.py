@@ -148,6 +148,8 @@ def _description(result: NightResult, benchmark: BenchmarkResult, looks: str) ->
     """A few lines for the run's page; MLflow cuts descriptions at 8,000 characters."""
     judged, boosting = result.judged, result.candidate.baseline.metrics
     row = benchmark.row(judged.engine)
+    candidate = result.candidate
+    notes = (*candidate.split.notes, *result.plan.warnings, *candidate.notes)
     auc = "unknown" if row is None or row.quality.auc is None else f"{row.quality.auc:.4f}"
     return (
         f"**{judged.verdict.verdict}**: {judged.verdict.reason}\n\n"
@@ -155,9 +157,7 @@ def _description(result: NightResult, benchmark: BenchmarkResult, looks: str) ->
         f"AUC on {result.plan.test_date}: {judged.engine} {auc}, "
         f"gradient boosting {boosting['auc']:.4f}\n\n"
         f"{judged.verdict.resolution_line}\n\n"
-        f"{looks}"
-        + "".join(f"- {note}\n" for note in (*result.plan.warnings, *result.candidate.notes)[:20])
-        + "\n"
+        f"{looks}" + "".join(f"- {note}\n" for note in notes[:20]) + "\n"
         "Tables: `gate/verdict.md` and `benchmark/benchmark.md` among the artifacts"
     )
 

@@ -21,5 +21,5 @@ def split(run: RunRef, table: ArtifactRef, spec: SplitSpec, test_date: dt.date) 
         parts = {"train", "validation", "test"}
         return SplitWindows(
             windows=run.store.put(folder),
-            summary=chosen.report.model_dump(mode="json", include=parts),
+            summary=chosen.report.model_dump(mode="json", include=parts, exclude_none=True),
         )

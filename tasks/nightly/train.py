@@ -70,6 +70,7 @@ def train(
             rows.label_N,
             windows.train_ends,
             windows.validation_ends,
+            validation_weight_B=windows.validation_weights,
             network_spec=network_spec,
             training_spec=training_spec,
             checkpoints=checkpoints,
@@ -85,10 +86,11 @@ def train(
             log_epoch(epoch)
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]
-    ends = windows.validation_ends
+    ends, weight_B = windows.validation_ends, windows.validation_weights
     validation_B = probability(evaluation.predict(result.model, rows.features_NF, ends))
-    threshold = choose_threshold(rows.label_N[ends], validation_B)
-    validation_auc = classification(rows.label_N[ends], validation_B)["auc"]
+    threshold = choose_threshold(rows.label_N[ends], validation_B, weight_B)
+    figures = classification(rows.label_N[ends], validation_B, threshold, weight_B)
+    validation_auc = figures["auc"]
     mlflow_runs.log_params(
         mlflow,
         run_id,

@@ -42,6 +42,7 @@ def fit_model(
             rows.label_N,
             windows.train_ends,
             windows.validation_ends,
+            validation_weight_B=windows.validation_weights,
             network_spec=network_spec,
             training_spec=training_spec,
             checkpoints=scratch / "checkpoints",
@@ -57,7 +58,9 @@ def fit_model(
         best = result.history[result.best_epoch - 1]
         return Fitted(
             probability=run.store.put(scratch / "probability.npy"),
-            threshold=choose_threshold(rows.label_N[windows.validation_ends], validation_B),
+            threshold=choose_threshold(
+                rows.label_N[windows.validation_ends], validation_B, windows.validation_weights
+            ),
             seconds=seconds,
             chosen={"best_epoch": float(best.epoch), "validation_auc": best.validation_auc},
             model=run.store.put(scratch / "model.pt"),

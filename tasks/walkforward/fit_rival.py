@@ -61,7 +61,11 @@ def fit_rival(
         np.save(scratch / "probability.npy", answer.test_B)
         return Fitted(
             probability=run.store.put(scratch / "probability.npy"),
-            threshold=choose_threshold(rows.label_N[windows.validation_ends], answer.validation_B),
+            threshold=choose_threshold(
+                rows.label_N[windows.validation_ends],
+                answer.validation_B,
+                windows.validation_weights,
+            ),
             seconds=seconds,
             chosen=answer.chosen,
         )

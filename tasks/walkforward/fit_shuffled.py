@@ -1,12 +1,14 @@
 """Stage `fit shuffled`: boosting of shuffled labels, which ranks nothing unless there is a leak."""
 
 import datetime as dt
+from dataclasses import replace
 
 from sklearn.metrics import roc_auc_score
 
 from model_code.artifacts import ArtifactRef
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
+from model_code.features.strata import moved
 from model_code.models import rivals
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import SplitWindows
@@ -25,11 +27,16 @@ def fit_shuffled(
 ) -> Shuffled:
     """AUC on the true test labels of fits to training and validation labels in random order."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
-    aucs = []
+    ends, aucs = windows.validation_ends, []
     for shuffle in range(SHUFFLES):
         label_N = rivals.shuffled(rows.label_N, windows, seed + shuffle)
+        weights = moved(windows.validation_weights, rows.label_N[ends], label_N[ends])
         answer = rivals.tuned_boosting(
-            rows.features_NF, label_N, windows, trials=1, seed=seed + shuffle
+            rows.features_NF,
+            label_N,
+            replace(windows, validation_weights=weights),
+            trials=1,
+            seed=seed + shuffle,
         )
         aucs.append(float(roc_auc_score(rows.label_N[windows.test_ends], answer.test_B)))
     return Shuffled(aucs=tuple(aucs))

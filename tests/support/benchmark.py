@@ -10,6 +10,7 @@ from model_code.benchmark.regression import compare
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineFacts, EngineRow
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import Timings
+from model_code.features.strata import in_words
 from model_code.settings import REFERENCE_ENGINE
 
 ROUNDS = 20
@@ -43,8 +44,10 @@ def benchmark_run(
     boosting_N: NDArray[np.float64] | None = None,
     threshold: float = 0.5,
     own_thresholds: Mapping[str, float] | None = None,
+    windows: WindowContext | None = None,
 ) -> BenchmarkRun:
-    """A run with these answers and latencies."""
+    """A run with these answers and latencies, on `context` unless `windows` are given."""
+    windows = windows or context(len(label_N))
     own = dict(own_thresholds or {})
     requests = len(latency_ms_R[REFERENCE_ENGINE])
     timings = Timings(
@@ -69,6 +72,7 @@ def benchmark_run(
                 probability_N[REFERENCE_ENGINE],
                 threshold=own.get(name, threshold),
                 reference_threshold=threshold,
+                weight_N=windows.weight_N,
             ),
         )
         for name, answers in probability_N.items()
@@ -77,6 +81,7 @@ def benchmark_run(
         rows=rows,
         unavailable=dict(unavailable or {}),
         windows=len(label_N),
+        sampling=in_words(label_N, windows.weight_N),
         requests=requests,
         open_loop_hz=100.0,
         ceilings={"cpu fp32": 2e11},
@@ -87,7 +92,7 @@ def benchmark_run(
     return BenchmarkRun(
         result,
         label_N,
-        context(len(label_N)),
+        windows,
         timings.round_R,
         dict(latency_ms_R),
         dict(probability_N),

@@ -15,15 +15,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 from sklearn import metrics as sk
-from sklearn.calibration import calibration_curve
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark.result import BenchmarkRun, EngineRow
+from model_code.benchmark.slices import quantile
 from model_code.settings import REFERENCE_ENGINE
+from model_code.training.metrics import average_precision
 
 BINS = 15
 # Okabe and Ito (2008): distinguishable for colour-blind readers
 COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
+Weights = NDArray[np.float64] | None  # None: all windows weigh the same
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
@@ -65,6 +67,7 @@ def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
     Raises:
         StorageError: the folder cannot be written.
     """
+    weight_N = run.context.weight_N
     finite = {
         name: values for name, values in run.probability_N.items() if np.isfinite(values).all()
     }
@@ -72,10 +75,12 @@ def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
         "latency_ecdf": latency_ecdf(run.latency_ms_R, folder / "latency_ecdf.png"),
         "throughput": throughput(run.result.rows, folder / "throughput.png"),
         "accuracy_latency": accuracy_latency(run.result.rows, folder / "accuracy_latency.png"),
-        "roc": roc(run.label_N, finite, folder / "roc.png"),
-        "precision_recall": precision_recall(run.label_N, finite, folder / "precision_recall.png"),
+        "roc": roc(run.label_N, finite, folder / "roc.png", weight_N),
+        "precision_recall": precision_recall(
+            run.label_N, finite, folder / "precision_recall.png", weight_N
+        ),
         "calibration": calibration(
-            run.label_N, run.probability_N[REFERENCE_ENGINE], folder / "calibration.png"
+            run.label_N, run.probability_N[REFERENCE_ENGINE], folder / "calibration.png", weight_N
         ),
     }
 
@@ -148,14 +153,17 @@ def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
 
 
 def roc(
-    label_N: NDArray[np.integer], probability_N: Mapping[str, NDArray[np.float64]], path: Path
+    label_N: NDArray[np.integer],
+    probability_N: Mapping[str, NDArray[np.float64]],
+    path: Path,
+    weight_N: Weights = None,
 ) -> Path:
     """Receiver operating characteristic, by engine."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="random (AUC 0.5)")
         for style, (name, values) in zip(_styles(), probability_N.items(), strict=False):
-            false_positive, true_positive, _ = sk.roc_curve(label_N, values)
+            false_positive, true_positive, _ = sk.roc_curve(label_N, values, sample_weight=weight_N)
             area = sk.auc(false_positive, true_positive)
             axes.plot(false_positive, true_positive, label=f"{name} (AUC {area:.4f})", **style)
         axes.set(
@@ -172,16 +180,21 @@ def roc(
 
 
 def precision_recall(
-    label_N: NDArray[np.integer], probability_N: Mapping[str, NDArray[np.float64]], path: Path
+    label_N: NDArray[np.integer],
+    probability_N: Mapping[str, NDArray[np.float64]],
+    path: Path,
+    weight_N: Weights = None,
 ) -> Path:
     """Precision against recall, by engine, with the base rate as baseline."""
 
     def draw(axes: Axes) -> None:
-        base = float(np.mean(label_N))
+        base = float(np.average(label_N, weights=weight_N))
         axes.axhline(base, color="0.7", linewidth=1, label=f"base rate ({base:.3f})")
         for style, (name, values) in zip(_styles(), probability_N.items(), strict=False):
-            precision, recall, _ = sk.precision_recall_curve(label_N, values)
-            average = sk.average_precision_score(label_N, values)
+            precision, recall, _ = sk.precision_recall_curve(
+                label_N, values, sample_weight=weight_N
+            )
+            average = average_precision(label_N, values, weight_N)
             axes.plot(recall, precision, label=f"{name} (AP {average:.4f})", **style)
         axes.set(
             xlim=(0, 1),
@@ -196,16 +209,18 @@ def precision_recall(
 
 
 def calibration(
-    label_N: NDArray[np.integer], probability_N: NDArray[np.float64], path: Path
+    label_N: NDArray[np.integer],
+    probability_N: NDArray[np.float64],
+    path: Path,
+    weight_N: Weights = None,
 ) -> Path:
     """Observed rate against predicted probability in equally filled bins, over a histogram."""
 
     def draw(axes: Axes) -> None:
-        observed, predicted = calibration_curve(
-            label_N, probability_N, n_bins=BINS, strategy="quantile"
-        )
+        observed, predicted = _by_bin(label_N, probability_N, weight_N)
         counts = axes.twinx()
-        counts.hist(probability_N, bins=[edge / 40 for edge in range(41)], color="0.85")
+        edges = [edge / 40 for edge in range(41)]
+        counts.hist(probability_N, bins=edges, weights=weight_N, color="0.85")
         counts.set_ylabel("windows (bars)")
         counts.set_zorder(axes.get_zorder() - 1)
         axes.patch.set_visible(False)
@@ -221,6 +236,21 @@ def calibration(
         axes.legend(loc="upper left")
 
     return plot(path, draw)
+
+
+def _by_bin(
+    label_N: NDArray[np.integer], probability_N: NDArray[np.float64], weight_N: Weights
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Observed rate and mean probability in equally filled bins."""
+    edges = quantile(probability_N, [place / BINS for place in range(1, BINS)], weight_N)
+    bin_N = np.searchsorted(edges, probability_N)
+    share_N = np.ones(len(label_N)) if weight_N is None else weight_N
+    filled = np.bincount(bin_N, share_N) > 0
+    total, observed, predicted = (
+        np.bincount(bin_N, values)[filled]
+        for values in (share_N, share_N * label_N, share_N * probability_N)
+    )
+    return observed / total, predicted / total
 
 
 def learning_curve(history: Sequence[Epoch], path: Path) -> Path:

@@ -116,12 +116,16 @@ def _predictions(result: BenchmarkResult) -> Sheet:
         "engine", "accuracy", "AUC", "log loss", "ECE", "flips", "max dp", "batch"
     )  # fmt: skip
     note = (
-        f"{result.windows:,} windows of the newest day. ECE: expected calibration error. Flips: "
-        f"decisions that differ from {REFERENCE_ENGINE}. Max dp: largest probability difference "
-        f"from {REFERENCE_ENGINE}. Batch: largest probability difference between a window alone "
-        "and in a batch."
+        f"{result.windows:,} windows of the newest day{_sampled(result)}. "
+        f"ECE: expected calibration error. Flips: decisions that differ from {REFERENCE_ENGINE}. "
+        f"Max dp: largest probability difference from {REFERENCE_ENGINE}. Batch: largest "
+        "probability difference between a window alone and in a batch."
     )
     return Sheet("Predictions", columns, rows, note)
+
+
+def _sampled(result: BenchmarkResult) -> str:
+    return f": {result.sampling}" if result.sampling else ""
 
 
 def _decisions(result: BenchmarkResult) -> Sheet:

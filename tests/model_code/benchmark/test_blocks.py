@@ -1,5 +1,7 @@
 """Block lengths of sessions of any lengths, and against another implementation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from arch.bootstrap import optimal_block_length
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from model_code.benchmark import blocks
-from model_code.benchmark.significance import loss_series, paired
+from model_code.benchmark.regression import compare
+from model_code.benchmark.significance import interval, loss_series, paired
 from model_code.benchmark.slices import DAY_NS, WindowContext, sliced
+from tests.support.rare import Market, market
 
 INSTRUMENTS = 3
 
@@ -142,3 +146,70 @@ def test_the_length_is_close_to_that_of_arch(count, persistence, tolerance):
     """
     ours, theirs = both(count, persistence)
     assert np.median(ours / theirs) == pytest.approx(1.0, abs=tolerance)
+
+
+def resampled(taken: Market, resamples=400) -> dict[str, np.ndarray]:
+    length = blocks.block_length(
+        loss_series(taken.label_N, taken.probability_N, weight_N=taken.weight_N), taken.context
+    )
+    assert length < 200
+    found = blocks.quality_samples(
+        taken.label_N, {"model": taken.probability_N}, taken.boosting_N, taken.context,
+        length=length, resamples=resamples, seed=0, thresholds={"model": 0.05},
+        reference_threshold=0.05,
+    )  # fmt: skip
+    return found["model"]
+
+
+def figures(taken: Market) -> dict[str, float]:
+    answers = (taken.label_N, taken.probability_N, taken.boosting_N)
+    found = compare(*answers, threshold=0.05, weight_N=taken.weight_N)
+    return {name: getattr(found, name) for name in blocks.QUALITY_METRICS}
+
+
+def test_a_sample_by_class_agrees_with_all_windows_within_its_own_intervals():
+    whole = market(1)
+    taken = whole.by_class()
+    assert taken.weight_N is not None
+    drawn, on_all, on_sample = resampled(taken), figures(whole), figures(taken)
+    for name in blocks.QUALITY_METRICS:
+        bounds = interval(drawn[name], 0.95)
+        assert bounds is not None, name
+        if name == "calibration_error":  # a mean of sizes: any sample's noise enlarges it
+            assert 0 < on_sample[name] - on_all[name] < 0.001
+            continue
+        assert bounds.low < on_sample[name] < bounds.high, name
+        assert bounds.low < on_all[name] < bounds.high, name
+    for name, within in (("log_loss", 0.05), ("auc", 0.01), ("recall", 1e-9), ("accuracy", 0.003)):
+        assert on_sample[name] == pytest.approx(on_all[name], rel=within), name
+
+
+def test_resampled_figures_vary_as_those_of_other_samples():
+    drawn = resampled(market().by_class())
+    others = [figures(market(seed).by_class()) for seed in range(1, 21)]
+    for name in ("accuracy", "auc", "log_loss", "average_precision", "precision", "recall", "mcc"):
+        spread = np.std([found[name] for found in others])
+        assert 0.6 < np.std(drawn[name]) / spread < 1.7, name
+
+
+def test_weights_of_one_change_nothing():
+    taken = market().evenly()
+    ones = taken._replace(weight_N=np.ones(len(taken.label_N)))
+    assert figures(ones) == pytest.approx(figures(taken), rel=1e-12)
+    plain, weighted = resampled(taken, 20), resampled(ones, 20)
+    for name, values in plain.items():
+        np.testing.assert_allclose(weighted[name], values, rtol=1e-9, atol=1e-15, err_msg=name)
+
+
+def test_a_resample_without_one_class_has_no_ranks():
+    weight_N = np.array([0.3, 0.7, 1.1, 1.3])
+    context = replace(where([4]), weight_N=weight_N)
+    found = blocks.quality_samples(
+        np.array([1, 0, 0, 0]), {"model": np.array([0.9, 0.1, 0.2, 0.3])}, np.full(4, 0.9), context,
+        length=1, resamples=50, seed=0,
+    )["model"]  # fmt: skip
+    none = np.isnan(found["auc"])
+    assert 0 < none.sum() < 50
+    for name in ("average_precision", "recall", "balanced_accuracy", "average_precision_lift"):
+        np.testing.assert_array_equal(np.isnan(found[name]), none, err_msg=name)
+    assert np.isfinite(found["accuracy"]).all()

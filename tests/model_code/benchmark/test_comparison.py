@@ -6,7 +6,9 @@ import pytest
 from model_code.benchmark.comparison import Comparison, Windows, between, compare
 from model_code.benchmark.reports.frontier import draw_frontier
 from model_code.benchmark.significance import Interval
+from model_code.training.metrics import classification
 from tests.support.benchmark import context
+from tests.support.rare import market
 
 COUNT = 4000
 RANDOM = np.random.default_rng(3)
@@ -93,3 +95,25 @@ def test_the_picture_is_a_png(tmp_path) -> None:
 )
 def test_intervals_have_signs(bounds: Interval | None, text: str) -> None:
     assert between(bounds) == text
+
+
+def test_models_and_boosting_are_compared_with_the_same_weights() -> None:
+    whole = market()
+    taken = whole.by_class()
+    found = compare(
+        Windows(taken.label_N, taken.context, {"mlp": taken.probability_N}, taken.boosting_N),
+        boosting=classification(taken.label_N, taken.boosting_N, 0.05, taken.weight_N),
+        validation_auc={"mlp": 0.8},
+        thresholds={"mlp": 0.05},
+        p50_ms={"mlp": 1.0},
+        seconds={"mlp": 1.0},
+    )
+    (row,) = found.rows
+    expected = classification(whole.label_N, whole.probability_N, 0.05)
+    assert row.log_loss == pytest.approx(expected["log_loss"], rel=0.05)
+    assert row.accuracy == pytest.approx(expected["accuracy"], abs=0.003)
+    assert found.base_rate == pytest.approx(whole.label_N.mean())
+    assert row.ahead is not None
+    assert row.ahead.low < row.auc - found.boosting["auc"] < row.ahead.high
+    assert f"{found.sampling}." in found.markdown()
+    assert found.sampling.endswith("without, weighted")

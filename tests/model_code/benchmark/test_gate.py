@@ -1,19 +1,24 @@
 """The gate on whole runs: evidence drawn from raw numbers, ties, pins."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from sklearn import metrics as sk
 
+from model_code.benchmark import significance
 from model_code.benchmark.gate import Choice, choose, evidence, judge_run, places
-from model_code.benchmark.goals import Goals
+from model_code.benchmark.goals import Goals, load_goals
+from model_code.benchmark.reports.report import sheets
 from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.slices import sliced
 from model_code.benchmark.verdict import Verdict
 from model_code.errors import GateError
 from model_code.settings import BenchmarkSpec
 from tests.support.benchmark import benchmark_run, row_of
+from tests.support.rare import Market, market
 
 RANDOM = np.random.default_rng(0)
 P = RANDOM.uniform(size=400)
@@ -272,3 +277,64 @@ def test_with_too_few_events_no_engine_is_accepted():
     assert choice.reason == "no engine could be judged: too few events"
     pinned = choose(rare, found, pin="onnxruntime-fp32")
     assert pinned.reason == "onnxruntime-fp32 is pinned and could not be judged: too few events"
+
+
+def night(taken: Market) -> BenchmarkRun:
+    """The benchmark of one engine and FP32 on these windows, beside gradient boosting."""
+    names = ("torch-fp32", "onnxruntime-fp32")
+    return benchmark_run(
+        taken.label_N,
+        dict.fromkeys(names, taken.probability_N),
+        dict.fromkeys(names, np.ones(40)),
+        boosting_N=taken.boosting_N,
+        threshold=0.05,
+        windows=taken.context,
+    )
+
+
+def test_a_market_of_rare_opportunities_is_judged_if_sampled_by_class(tmp_path, monkeypatch):
+    monkeypatch.setattr(significance, "RESAMPLES", 200)
+    whole = market()
+    goals = load_goals()
+    evenly, by_class = (
+        judge_run(night(taken), goals, simulated=False)["onnxruntime-fp32"]
+        for taken in (whole.evenly(), whole.by_class())
+    )
+    assert evenly.verdict == "too few events"
+    assert by_class.verdict == "no baseline", by_class.reason
+    named = {row.name: row for row in by_class.rows}
+    against = named["AUC no worse than gradient boosting"]
+    assert against.passed is True
+    assert against.reference == pytest.approx(
+        sk.roc_auc_score(whole.label_N, whole.boosting_N), abs=0.01
+    )
+    loss = named["log loss no worse than gradient boosting"]
+    assert loss.value == pytest.approx(sk.log_loss(whole.label_N, whole.probability_N), rel=0.05)
+    assert loss.reference == pytest.approx(sk.log_loss(whole.label_N, whole.boosting_N), rel=0.05)
+    lift = named["better than the base rate"].value
+    on_all = sk.average_precision_score(whole.label_N, whole.probability_N) / whole.label_N.mean()
+    assert lift == pytest.approx(on_all, rel=0.3)
+
+    night(whole.by_class()).save(tmp_path)
+    again = BenchmarkRun.load(tmp_path)
+    assert list(again.probability_N) == ["torch-fp32", "onnxruntime-fp32"]
+    np.testing.assert_array_equal(again.context.weight_N, whole.by_class().weight_N)
+    (note,) = (sheet.note for sheet in sheets(again.result) if sheet.title == "Predictions")
+    assert "with an opportunity, " in note
+    assert "without, weighted" in note
+
+
+def test_slices_are_of_all_windows_too():
+    whole = market()
+    taken = whole.by_class()
+    for found, expected in itertools.zip_longest(
+        *(
+            sliced(some.context, some.label_N, some.probability_N, some.boosting_N, (0.05, 0.05))
+            for some in (taken, whole)
+        )
+    ):
+        assert (found.dimension, found.name) == (expected.dimension, expected.name)
+        assert found.accuracy == pytest.approx(expected.accuracy, abs=0.02)
+        assert found.flip_fraction == pytest.approx(expected.flip_fraction, abs=0.02)
+        if expected.dimension != "volatility" or expected.name == "4th quartile":
+            assert found.auc == pytest.approx(expected.auc, abs=0.05)

@@ -282,7 +282,11 @@ def test_a_day_shorter_than_a_batch_is_repeated_to_fill_it():
         lambda a, b: X[COUNT // 2 - 5 : COUNT // 2 + 5][a:b],
         LABEL[COUNT // 2 - 5 : COUNT // 2 + 5],
         WindowContext(
-            *(column[COUNT // 2 - 5 : COUNT // 2 + 5] for column in vars(CONTEXT).values())
+            *(
+                column[COUNT // 2 - 5 : COUNT // 2 + 5]
+                for column in vars(CONTEXT).values()
+                if column is not None
+            )
         ),
         SPEC,
     )

@@ -31,3 +31,13 @@ def test_constants_do_not_drift_until_they_change() -> None:
     zeros, ones = np.zeros((100, 1), np.float32), np.ones((100, 1), np.float32)
     assert drift(zeros, zeros, ["c"])["c"] == pytest.approx(0.0, abs=1e-9)
     assert drift(zeros, ones, ["c"])["c"] > LARGE
+
+
+def test_rows_sampled_by_class_do_not_drift() -> None:
+    every = rows(seed=3)
+    large, others = every[every[:, 0] > 1.5], every[every[:, 0] <= 1.5]
+    taken, weight = others[::10], len(others) / len(others[::10])
+    weights = np.repeat([1.0, weight], [len(large), len(taken)])
+    sample = np.concatenate([large, taken])
+    assert drift(every, sample, ["a", "b"])["a"] > LARGE
+    assert drift(every, sample, ["a", "b"], weights)["a"] < MODERATE / 2

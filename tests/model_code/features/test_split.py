@@ -208,3 +208,42 @@ def test_a_split_without_purge_is_refused(part: str, later: str) -> None:
     broken = replace(chosen, **{f"{later}_ends": np.r_[near, getattr(chosen, f"{later}_ends")]})
     with pytest.raises(DataError, match=rf"windows reach to .*, but {later} windows look back to"):
         require_apart(rows, broken)
+
+
+def test_rare_opportunities_are_sampled_by_class_on_validation_and_test_only(
+    tmp_path: Path,
+) -> None:
+    source = table(rows=6000)
+    random = np.random.default_rng(3)
+    source.label_N[:] = random.uniform(size=len(source.label_N)) < 0.01
+    spec = SplitSpec(embargo_ms=0.0, train_windows=2000, validation_windows=1000, test_windows=2000)
+    found = split(source, spec)
+    kept = split(source, SplitSpec(embargo_ms=0.0))
+    assert np.isin(found.train_ends, kept.train_ends).all()
+    assert source.label_N[found.train_ends].mean() < 0.02, "their shares set the probabilities"
+    for part, ends, weights, every in (
+        ("validation", found.validation_ends, found.validation_weights, kept.validation_ends),
+        ("test", found.test_ends, found.test_weights, kept.test_ends),
+    ):
+        report, positives = getattr(found.report, part), int(source.label_N[every].sum())
+        assert weights is not None
+        assert weights.sum() == pytest.approx(len(every))
+        assert (report.positives, report.positives_kept) == (positives, positives)
+        assert report.windows == len(ends) < report.kept
+        assert report.label_rate == pytest.approx(positives / len(every)), "of all windows"
+        assert report.sampling.startswith(f"{positives} of {positives} with an opportunity, ")
+
+    found.save(tmp_path / "split")
+    again = Split.load(tmp_path / "split")
+    assert again.report == found.report
+    np.testing.assert_array_equal(again.validation_weights, found.validation_weights)
+    np.testing.assert_array_equal(again.test_weights, found.test_weights)
+
+
+def test_an_even_stride_leaves_nothing_about_weights(tmp_path: Path) -> None:
+    split(table(), SPEC).save(tmp_path)
+    with np.load(tmp_path / "ends.npz") as ends:
+        assert sorted(ends) == ["test", "train", "validation"]
+    assert "positives" not in (tmp_path / "report.json").read_text()
+    again = Split.load(tmp_path)
+    assert (again.validation_weights, again.test_weights) == (None, None)

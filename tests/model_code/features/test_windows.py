@@ -47,3 +47,13 @@ def test_gather_copies_the_rows_up_to_each_end(tmp_path: Path) -> None:
 def test_gather_refuses_ends_without_a_window(end: int) -> None:
     with pytest.raises(DataError, match=f"ends at row {end} of 200"):
         windows.gather(np.zeros((200, 16), np.float32), np.array([100, end]))
+
+
+def test_weighted_steps_take_the_shares_of_all_windows() -> None:
+    rare = np.random.default_rng(1).uniform(size=5000) < 0.5
+    weight = np.where(rare, 1.0, 9.0)  # a tenth of the windows they stand for
+    found = windows.spread(np.arange(5000), 512, weight)
+    assert len(found) == 512
+    assert rare[found].mean() == pytest.approx(0.1, abs=0.03)
+    even = windows.spread(np.arange(2000), 500, np.ones(2000))
+    assert set(np.diff(even)) == {4}

@@ -137,3 +137,28 @@ def test_each_split_chooses_from_a_share_of_the_columns_drawn_by_the_seed(table)
     assert first_columns(0.1, 1) == first_columns(0.1, 1)
     assert first_columns(0.1, 1) != first_columns(0.1, 2)
     assert len(set(first_columns(1.0, 1))) < len(set(first_columns(0.1, 1)))
+
+
+def test_a_weight_is_as_many_windows(table):
+    features_NF, _, ends = table
+    chance_N = 1 / (1 + np.exp(3.5 - 2 * features_NF[:, 0]))
+    labels_N = (np.random.default_rng(2).uniform(size=4000) < chance_N).astype(np.int8)
+    every = ends[2000:2900]
+    validation = np.concatenate([every[labels_N[every] == 1], every[labels_N[every] == 0][::9]])
+    weight_B = np.where(labels_N[validation] == 1, 1.0, 9.0)
+
+    def fitted(validation_ends, **weights) -> boosting.BaselineResult:
+        parts = (features_NF, labels_N, ends[:1900], validation_ends, ends[3000:])
+        return boosting.fit_baseline(*parts, seed=1, **weights)
+
+    found = fitted(
+        validation, validation_weight_B=weight_B, test_weight_B=1.0 + labels_N[ends[3000:]]
+    )
+    expected = fitted(np.repeat(validation, weight_B.astype(int)))
+    assert (found.iterations, found.threshold) == (expected.iterations, expected.threshold)
+    for name in ("log_loss", "accuracy", "mcc", "base_rate"):
+        assert found.validation[name] == pytest.approx(expected.validation[name])
+    assert found.test["base_rate"] > expected.test["base_rate"], "of which each counts twice"
+    without = fitted(validation)
+    assert without.iterations != found.iterations
+    assert without.threshold != found.threshold

@@ -135,6 +135,7 @@ def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
         "features": {"data": (features_NF * 1.001, labels_N, train_ends, validation_ends)},
         "labels": {"data": (features_NF, 1 - labels_N, train_ends, validation_ends)},
         "windows": {"data": (features_NF, labels_N, train_ends[1:], validation_ends)},
+        "weights": {"validation_weight_B": 1.0 + labels_N[validation_ends]},
     }
     for name, changed in others.items():
         result = run(tmp_path, **({"spec": spec} | changed))

@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 
 from model_code.errors import DataError
 from model_code.training.metrics import CALIBRATION_BINS, calibration_error, classification
+from tests.support.rare import market
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.6, 0.4, 0.9])
@@ -101,3 +102,54 @@ def test_decisions_are_scikit_learns_at_the_threshold(threshold):
 def test_precision_is_0_if_no_window_is_predicted():
     found = classification(LABELS, PROBABILITIES, 0.95)
     assert (found["precision"], found["recall"], found["mcc"]) == (0.0, 0.0, 0.0)
+
+
+def test_a_weight_is_as_many_windows():
+    random = np.random.default_rng(5)
+    label_B = random.integers(0, 2, 300)
+    probability_B = random.uniform(size=300).round(2)  # with ties
+    weight_B = random.integers(1, 6, 300).astype(float)
+    found = classification(label_B, probability_B, 0.4, weight_B)
+    times = weight_B.astype(int)
+    expected = classification(label_B.repeat(times), probability_B.repeat(times), 0.4)
+    ranks = {"average_precision", "average_precision_lift"}  # of windows that were not seen, too
+    assert {name: found[name] for name in set(found) - ranks} == pytest.approx(
+        {name: expected[name] for name in set(found) - ranks}, rel=1e-12
+    )
+    ones = classification(label_B, probability_B, 0.4, np.ones(300))
+    assert ones == pytest.approx(classification(label_B, probability_B, 0.4), rel=1e-12)
+
+
+def test_a_constant_no_has_the_accuracy_of_all_windows():
+    whole = market()
+    taken, rate = whole.by_class(), whole.label_N.mean()
+    none_N = np.zeros(len(taken.label_N))
+    found = classification(taken.label_N, none_N + 0.01, 0.5, taken.weight_N)
+    assert found["accuracy"] == pytest.approx(1 - rate)
+    assert 0.995 < found["accuracy"] < 0.997
+    assert found["base_rate"] == pytest.approx(rate)
+    assert (found["auc"], found["mcc"], found["precision"]) == (0.5, 0.0, 0.0)
+    assert found["average_precision_lift"] == pytest.approx(1.0, abs=1e-3)
+    without = classification(taken.label_N, none_N + 0.01)
+    assert without["accuracy"] < 0.9, "the sample's, which nobody wants"
+
+
+def test_average_precision_counts_the_windows_that_were_not_taken():
+    # guesses: the first windows of a sample by class would have precision 1 far too often
+    random = np.random.default_rng(2)
+    label_B = np.repeat([1, 0], [200, 4000])
+    weight_B = np.repeat([1.0, 200.0], [200, 4000])
+    lifts = [
+        classification(label_B, random.uniform(size=4200), 0.5, weight_B)["average_precision_lift"]
+        for _ in range(40)
+    ]
+    assert np.mean(lifts) == pytest.approx(1.05, abs=0.05)
+    assert np.max(lifts) < 1.5
+
+
+@pytest.mark.parametrize(
+    "weight_B", [np.ones(3), np.array([1.0, 0.0, 1.0, 1.0]), np.full(4, np.nan)]
+)
+def test_weights_of_other_windows_are_refused(weight_B):
+    with pytest.raises(DataError, match="weights have shape"):
+        classification(LABELS, PROBABILITIES, 0.5, weight_B)

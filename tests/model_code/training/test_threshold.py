@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
 from model_code.training.threshold import DEFAULT_THRESHOLD, choose_threshold, decide, matthews
+from tests.support.rare import market
 
 
 def rare(count=50_000, share=0.004):
@@ -104,3 +105,28 @@ def test_matthews_correlation_is_scikit_learns():
         assert correlation(label_B, decided_B) == pytest.approx(
             sk.matthews_corrcoef(label_B, decided_B)
         )
+
+
+def test_a_weight_is_as_many_windows():
+    random = np.random.default_rng(5)
+    label_B, probability_B = random.integers(0, 2, 300), random.uniform(size=300).round(2)
+    weight_B = random.integers(1, 6, 300)
+    times = label_B.repeat(weight_B), probability_B.repeat(weight_B)
+    found = choose_threshold(label_B, probability_B, weight_B.astype(float))
+    assert found == choose_threshold(*times)
+    ones = choose_threshold(label_B, probability_B, np.ones(300))
+    assert ones == choose_threshold(label_B, probability_B)
+
+
+def test_a_sample_by_class_chooses_the_threshold_of_all_windows():
+    whole = market()
+    taken = whole.by_class()
+    found = choose_threshold(taken.label_N, taken.probability_N, taken.weight_N)
+    without = choose_threshold(taken.label_N, taken.probability_N)
+
+    def on_all(threshold: float) -> float:
+        return correlation(whole.label_N, decide(whole.probability_N, threshold))
+
+    best = on_all(choose_threshold(whole.label_N, whole.probability_N))
+    assert on_all(found) > 0.85 * best
+    assert on_all(without) < 0.85 * best

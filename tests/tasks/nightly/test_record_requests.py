@@ -28,9 +28,10 @@ def reference(path: Path) -> ArtifactRef:
     return ArtifactRef(name=path.name, path=str(path), sha256=hash_path(path))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("others", [False, True])
 def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
-    build: Build, tmp_path: Path, others: bool
+    build: Build, tmp_path: Path, others: bool, weighted: bool
 ) -> None:
     table, champions = (build(name, name) for name in ("paired", "solo"))
     rows, own = (FeatureTable.load(found.open()) for found in (table, champions))
@@ -41,7 +42,10 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     report = SplitReport(
         test_date=DATES[0], validation_from="", train=part, validation=part, test=part
     )
-    Split(ends[:50], ends[50:80], ends[80:], report).save(tmp_path / "split")
+    # as of a day sampled by class: every other window stands for many
+    many_B = np.where(np.arange(len(ends) - 80) % 2, 1e6, 1.0)
+    weight_B = many_B if weighted else None
+    Split(ends[:50], ends[50:80], ends[80:], report, None, weight_B).save(tmp_path / "split")
     answer_N = np.linspace(0.1, 0.9, len(ends) - 80)
     (tmp_path / "measured").mkdir()
     benchmark_run(
@@ -73,7 +77,8 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     )
     assert found is not None
     replay = Replay.load(found.open() / REPLAY_FILE)
-    taken = ends[80:][spread(np.arange(len(ends) - 80), RECORDED)]
+    taken = ends[80:][spread(np.arange(len(ends) - 80), RECORDED, weight_B)]
+    assert not weighted or len(taken) == (len(ends) - 80) // 2
     np.testing.assert_array_equal(replay.x_RTF, gather(rows.features_NF, taken))
     np.testing.assert_array_equal(replay.label_R, rows.label_N[taken])
     if not others:
