@@ -7,6 +7,8 @@ Shapes: B windows, T steps (64), F features (16), C classes (2).
 """
 
 import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from model_code.models.boosting import CHECKED, fit_boosting
@@ -43,7 +45,12 @@ class Blend(WindowModel):
         logits_BC = self.mlp.of_summaries(x_BG)
         if self.trees.levels == 0 or self.training:
             return logits_BC
-        return self.spec.weight * logits_BC + (1.0 - self.spec.weight) * self.trees.logits(x_BG)
+        return self.weight * logits_BC + (1.0 - self.weight) * self.trees.logits(x_BG)
+
+    @property
+    def weight(self) -> float:
+        """Of the perceptrons; a half until it is fitted."""
+        return 0.5 if self.spec.weight == "fitted" else self.spec.weight
 
     def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
         """The perceptrons' loss."""
@@ -64,6 +71,7 @@ class Blend(WindowModel):
         """Fit the trees on the training windows, with early stopping on validation.
 
         The epochs' validation figures, and the choice of the best one, are the perceptrons' alone.
+        A weight that is to be fitted takes its place in `spec`.
 
         Raises:
             ExportError: the trees as tensors differ from scikit-learn's.
@@ -72,3 +80,33 @@ class Blend(WindowModel):
             features_NF, labels_N, train_ends, validation_ends, seed, self.spec.trees
         )
         self.trees.copy_from(boosting, summaries(features_NF, validation_ends[:CHECKED]))
+        if self.spec.weight == "fitted":
+            x_BG = summaries(features_NF, validation_ends)
+            with torch.inference_mode():
+                logits_BC = self.mlp.eval().of_summaries(torch.from_numpy(x_BG)).double().numpy()
+            found = fit_weight(
+                logits_BC[:, 1] - logits_BC[:, 0],
+                boosting.decision_function(x_BG),
+                labels_N[validation_ends],
+            )
+            self.spec = self.spec.model_copy(update={"weight": found})
+
+
+def fit_weight(perceptrons_B: np.ndarray, trees_B: np.ndarray, label_B: np.ndarray) -> float:
+    """The weight of the perceptrons, 0 to 1, with the lowest log loss of the averaged log-odds.
+
+    The loss is convex in the weight. Source: Breiman 1996, "Stacked Regressions", with weights that
+    are not negative and add up to 1.
+
+    Args:
+        perceptrons_B: log-odds of class 1.
+        trees_B: the same.
+        label_B: 0 or 1.
+    """
+    sign_B = np.where(label_B == 1, -1.0, 1.0)
+
+    def loss(weight: float) -> float:
+        odds_B = weight * perceptrons_B + (1.0 - weight) * trees_B
+        return float(np.logaddexp(0.0, sign_B * odds_B).mean())
+
+    return float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded").x)

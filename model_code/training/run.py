@@ -110,7 +110,10 @@ class TrainingRun:
         ends: np.ndarray,
         bar: Progress,
     ) -> dict[str, float]:
-        """Train one pass over `ends`; this rank takes its share of every batch."""
+        """Train one pass over `ends`; this rank takes its share of every batch.
+
+        `labels_N` are 0 or 1, or targets between them as floating-point numbers.
+        """
         group, epoch = self.group, len(self.history) + 1
         torch.manual_seed(seed_of(self.spec.seed, epoch, 1 + group.rank))  # dropout
         self.parallel.train()
@@ -123,7 +126,7 @@ class TrainingRun:
             if self.mirror is not None:
                 x_BTF = self.mirror(x_BTF)
             x_BTF = x_BTF.to(group.device)
-            label_B = torch.from_numpy(labels_N[ends_B].astype(np.int64)).to(group.device)
+            label_B = torch.from_numpy(_labels(labels_N, ends_B)).to(group.device)
 
             with self._autocast():
                 logits = self.parallel(x_BTF)
@@ -227,6 +230,12 @@ def rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
     return 0.5 * (
         1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup)))
     )
+
+
+def _labels(labels_N: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
+    kind = np.float32 if labels_N.dtype.kind == "f" else np.int64
+    label_B: np.ndarray = labels_N[ends_B].astype(kind)
+    return label_B
 
 
 def _cpu_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
