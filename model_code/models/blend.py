@@ -9,7 +9,7 @@ Shapes: B windows, T steps (64), F features (16), C classes (2).
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_code.models.boosting import CHECKED, fit_boosting
 from model_code.models.mlp import SummaryMlp
@@ -55,6 +55,10 @@ class Blend(WindowModel):
     def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
         """The perceptrons' loss."""
         return self.mlp.loss(logits, label_B, smoothing)
+
+    def heads(self) -> list[nn.Linear]:
+        """The perceptrons'."""
+        return self.mlp.heads()
 
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the perceptrons' mean and deviation of each summary."""

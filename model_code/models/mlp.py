@@ -60,6 +60,11 @@ class SummaryMlp(WindowModel):
         label = label_B.repeat(len(self.members))
         return cross_entropy(logits.reshape(len(label), CLASS_COUNT), label, smoothing)
 
+    def heads(self) -> list[nn.Linear]:
+        """One of each member."""
+        layers = [list(member.children())[-1] for member in self.members]
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the graph's mean and deviation of each summary from the training windows.
 

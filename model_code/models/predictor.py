@@ -50,6 +50,10 @@ class WindowModel(nn.Module, ABC):
         """
         return cross_entropy(logits, label_B, smoothing)
 
+    def heads(self) -> list[nn.Linear]:
+        """The layers that return logits: what auxiliary tasks are learned beside."""
+        return []
+
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped."""
         z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F

@@ -119,6 +119,8 @@ class TrainingSpec(Spec):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     # swap the sides of the market in half of the windows; None: where features and label allow it
     mirror: bool | None = None
+    # horizons whose labels are learned too, in ms; the exported network has no part of it
+    auxiliary: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
     start: Literal["fresh", "champion"] = "fresh"  # weights; the serving version's, or new ones
     distillation: Fraction = 0.0  # weight of boosting, out of fold, in the targets; 0: labels alone
     seed: int = 7

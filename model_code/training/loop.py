@@ -27,6 +27,7 @@ from model_code.models import network
 from model_code.models.predictor import WindowModel
 from model_code.settings import AnyNetworkSpec, FeatureSpec, PerceptronSpec, TrainingSpec
 from model_code.training import checkpoint, distillation, ranks, sampling
+from model_code.training.auxiliary import require_labels
 from model_code.training.distillation import Instants
 from model_code.training.evaluation import evaluate
 from model_code.training.mirror import mirror_of
@@ -46,6 +47,7 @@ def train(
     checkpoints: Path,
     feature_spec: FeatureSpec | None = None,
     instants: Instants | None = None,
+    auxiliary_NA: np.ndarray | None = None,
     start: WindowModel | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: bool = False,
@@ -66,6 +68,7 @@ def train(
         checkpoints: folder of this training's checkpoints; training resumes from a usable one.
         feature_spec: what the features and labels are, for `training_spec.mirror`; None if unknown.
         instants: of the table's rows, for `training_spec.distillation`; None if unknown.
+        auxiliary_NA: `auxiliary_labels`, for `training_spec.auxiliary`; None if unknown.
         start: the model whose weights to start from, if `training_spec.start` is not fresh.
         on_epoch: called after each newly trained epoch, once its checkpoint is written.
         progress: show a progress bar with windows/s and time left on stderr.
@@ -74,13 +77,14 @@ def train(
         DataError: too few windows, a label that is not 0 or 1, one class only, or features or a
             loss that are not finite.
         ConfigError: the batch size is not divisible by the number of ranks, the features or the
-            label have no mirror image, there are no instants for distillation, or nothing suitable
-            to start from.
+            label have no mirror image, there are no instants for distillation, no labels for
+            auxiliary tasks, or nothing suitable to start from.
         StorageError: a checkpoint cannot be written.
     """
     spec = training_spec
     _check(labels_N, train_ends, validation_ends)
     mirror = mirror_of(spec.mirror, feature_spec)
+    require_labels(spec.auxiliary, auxiliary_NA)
     require_start(spec.start, start)
     taught = distillation.instants_of(spec.distillation, instants)
     with (
@@ -106,9 +110,17 @@ def train(
         some_ends = _some(labels_N, validation_ends, spec.validated_windows)
         labels = (labels_N[train_ends], labels_N[validation_ends])
         spans = () if taught is None else taught.spans(train_ends)
-        data = (train_ends, validation_ends, *labels, *spans)
-        key = _key(inputs, spec, precision, group.world, *data)
-        run = TrainingRun(model.to(group.device), spec, group, precision, steps, mirror)
+        others = () if auxiliary_NA is None else (auxiliary_NA[train_ends],)
+        key = _key(
+            inputs,
+            spec,
+            precision,
+            group.world,
+            (train_ends, validation_ends, *labels, *spans, *others),
+        )
+        run = TrainingRun(
+            model.to(group.device), spec, group, precision, steps, mirror, auxiliary_NA
+        )
 
         state, note = group.broadcast(
             checkpoint.newest(checkpoints, key) if group.first else (None, "")
@@ -191,7 +203,11 @@ def _inputs(model: WindowModel, start: WindowModel | None) -> dict[str, Any]:
 
 
 def _key(
-    inputs: dict[str, Any], spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
+    inputs: dict[str, Any],
+    spec: TrainingSpec,
+    precision: str,
+    world: int,
+    data: tuple[np.ndarray, ...],
 ) -> str:
     """Key of all inputs."""
     return checkpoint.key(

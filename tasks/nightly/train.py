@@ -8,9 +8,12 @@ from model_code.benchmark.reports import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network
+from model_code.models.blend import Blend
+from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, evaluation, loop
+from model_code.training.auxiliary import auxiliary_labels
 from model_code.training.distillation import Instants
 from model_code.training.metrics import classification
 from model_code.training.run import EpochMetrics
@@ -79,6 +82,9 @@ def train(
             checkpoints=checkpoints,
             feature_spec=rows.meta.mirrored_spec,
             instants=Instants(rows.timestamp_N, rows.meta.spec.horizon_ms),
+            auxiliary_NA=auxiliary_labels(
+                rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
+            ),
             start=None if start is None else network.load(start.weights.open()),
             on_epoch=log_epoch,
             progress=True,
@@ -104,6 +110,7 @@ def train(
             "device": result.device,
             "threshold": threshold,
             "parameters": network.parameter_count(result.model),
+            **_fitted(result.model),
         },
     )
     mlflow_runs.log_metrics(
@@ -136,3 +143,8 @@ def train(
         validation_auc=validation_auc,
         seconds=seconds,
     )
+
+
+def _fitted(model: WindowModel) -> dict[str, float]:
+    """What training found in place of a value of the specification."""
+    return {"weight_used": model.weight} if isinstance(model, Blend) else {}

@@ -61,6 +61,13 @@ def test_it_is_set_like_any_other_value() -> None:
     assert changed.network.weight == "fitted"
     assert changed.training.distillation == 0.5
     assert assign(NightlySpec(), ["training.start=champion"]).starts_from_champion
-    for wrong in ("network.weight=1.5", "network.weight=best", "training.start=yesterday"):
+    two = assign(NightlySpec(), ["training.auxiliary=[20, 500]"])
+    assert two.training.auxiliary == (20.0, 500.0)
+    for wrong in (
+        "network.weight=1.5",
+        "network.weight=best",
+        "training.start=yesterday",
+        "training.auxiliary=[0]",
+    ):
         with pytest.raises(ValidationError):
             assign(NightlySpec(), [wrong])
