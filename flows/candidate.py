@@ -8,7 +8,7 @@ from rich.markup import escape
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
-from model_code.errors import ConfigError, EngineError
+from model_code.errors import EngineError
 from model_code.features.market import settled
 from model_code.features.served import ServedFeatures
 from model_code.settings import (
@@ -18,7 +18,7 @@ from model_code.settings import (
     ModelSpec,
     NightlySpec,
 )
-from model_code.training.start import StartingPoint
+from model_code.training.start import StartingPoint, startable
 from tasks.caching.stage import RunRef, console
 from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
@@ -67,8 +67,10 @@ def build_candidate(
     made = prepare(run, spec, plan, plan.test_date)
     windows = split(run, made.table, spec.split, plan.test_date)
     boosting = baseline(run, made.table, windows, spec.training.seed)
-    models, left_out = _startable(spec, made, windows, champion)
     start = champion.start if champion else None
+    seen = made.features.model_copy(update={"leaders": made.leading.leaders})
+    until = str(windows.summary["train"]["last"])
+    models, left_out = startable(spec.models, start, seen, until)
     trained = tuple(_train(run, made.table, windows, model, spec, start) for model in models)
     choice = None
     if len(models) > 1:
@@ -183,29 +185,6 @@ def _table_of(
     spec = candidate.features.model_copy(update={"feature_set": champion.features.feature_set})
     compute = features.with_options(task_run_name="features of the champion")
     return compute(run, candidate.ticks, spec, champion.features.leaders, plan.simulated)
-
-
-def _startable(
-    spec: NightlySpec, made: Prepared, windows: SplitWindows, champion: Champion | None
-) -> tuple[tuple[ModelSpec, ...], list[str]]:
-    """The night's models without those that cannot start as they should, and a note on each."""
-    features = made.features.model_copy(update={"leaders": made.leading.leaders})
-    left_out: dict[str, str] = {}
-    for model in spec.models:
-        if model.training.start == "champion":
-            reason = "no champion's weights are known"
-            if champion and champion.start:
-                until = str(windows.summary["train"]["last"])
-                reason = champion.start.unfit_for(model.network, features, until)
-            if reason:
-                left_out[model.name] = f"model {model.name} is left out: {reason}"
-    if spec.models[0].name in left_out:
-        raise ConfigError(
-            left_out[spec.models[0].name],
-            where="training.start",
-            remedy="set training.start=fresh, or make it one of other_models",
-        )
-    return tuple(model for model in spec.models if model.name not in left_out), [*left_out.values()]
 
 
 def _train(

@@ -5,6 +5,8 @@ have been trained on later windows: it could know the validation or test windows
 standardisation is kept with its weights; trees are fitted anew.
 """
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from model_code.errors import ConfigError
 from model_code.models.network import parameter_count
 from model_code.models.predictor import WindowModel
 from model_code.models.trees import TreeEnsemble
-from model_code.settings import AnyNetworkSpec, FeatureSpec
+from model_code.settings import AnyNetworkSpec, FeatureSpec, ModelSpec
 
 FREE = {"dropout", "trees", "weight"}  # may differ: the weights do not depend on them
 
@@ -59,6 +61,39 @@ class StartingPoint(BaseModel):
                 "it may know the validation windows"
             )
         return ""
+
+
+def startable(
+    models: Sequence[ModelSpec], start: StartingPoint | None, features: FeatureSpec, until: str
+) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
+    """The models that can start as they should, and a note on each of the others.
+
+    Args:
+        models: of the night.
+        start: the champion's; None if there is none.
+        features: of the table, with feature set, label and leaders named.
+        until: when the newest training window ends, ISO 8601 UTC.
+
+    Raises:
+        ConfigError: the first one cannot.
+    """
+    reasons: dict[str, str] = {}
+    for model in models:
+        if model.training.start == "fresh":
+            continue
+        reason = "no champion's weights are known"
+        if start is not None:
+            reason = start.unfit_for(model.network, features, until)
+        if reason:
+            reasons[model.name] = reason
+    if models[0].name in reasons:
+        raise ConfigError(
+            f"model {models[0].name} cannot start as it should: {reasons[models[0].name]}",
+            where="training.start",
+            remedy="set training.start=fresh, or make it one of other_models",
+        )
+    notes = tuple(f"model {name} is left out: {reason}" for name, reason in reasons.items())
+    return tuple(model for model in models if model.name not in reasons), notes
 
 
 def require_start(wanted: str, start: WindowModel | None) -> None:
