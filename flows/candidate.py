@@ -18,6 +18,7 @@ from model_code.settings import (
     ModelSpec,
     NightlySpec,
 )
+from model_code.training.start import StartingPoint, startable
 from tasks.caching.stage import RunRef, console
 from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
@@ -46,27 +47,41 @@ from tasks.nightly.train import train
 from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
 
 
-def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
+def build_candidate(
+    run: RunRef, spec: NightlySpec, plan: Plan, champion: Champion | None = None
+) -> Candidate:
     """Validate, compute features, split, train, export, build; each stage cached by content.
+
+    Args:
+        run: where it is logged.
+        spec: what to compute.
+        plan: the instrument-days.
+        champion: with the weights that a model with `training.start` champion starts from. Another
+            model than the first is left out with a note if it cannot.
 
     Raises:
         DataError: a day failed validation.
+        ConfigError: the first model cannot start from the champion's weights.
         EngineError: the reference engine cannot be built.
     """
     made = prepare(run, spec, plan, plan.test_date)
     windows = split(run, made.table, spec.split, plan.test_date)
     boosting = baseline(run, made.table, windows, spec.training.seed)
-    trained = tuple(_train(run, made.table, windows, model, spec) for model in spec.models)
+    start = champion.start if champion else None
+    seen = made.features.model_copy(update={"leaders": made.leading.leaders})
+    until = str(windows.summary["train"]["last"])
+    models, left_out = startable(spec.models, start, seen, until)
+    trained = tuple(_train(run, made.table, windows, model, spec, start) for model in models)
     choice = None
-    if spec.other_models:
+    if len(models) > 1:
         choice = choose_model(run, made.table, windows, trained, boosting)
     chosen = choice.name if choice else spec.models[0].name
-    models = dict(zip((model.name for model in spec.models), trained, strict=True))
+    by_name = {model.name: model for model in trained}
     engines = tuple(
-        _build(run, name, models[chosen], _spec(spec, chosen)) for name in spec.benchmark.measured
+        _build(run, name, by_name[chosen], _spec(spec, chosen)) for name in spec.benchmark.measured
     )
     return Candidate(
-        notes=made.notes,
+        notes=(*made.notes, *left_out),
         ticks=made.ticks,
         features=made.features,
         leading=made.leading,
@@ -75,9 +90,9 @@ def build_candidate(run: RunRef, spec: NightlySpec, plan: Plan) -> Candidate:
         baseline=boosting,
         model=_spec(spec, chosen),
         choice=choice,
-        beside=_beside(run, spec, chosen, models),
-        network=models[chosen].network,
-        exported=models[chosen].exported,
+        beside=_beside(run, spec, chosen, by_name),
+        network=by_name[chosen].network,
+        exported=by_name[chosen].exported,
         engines=engines,
     )
 
@@ -173,7 +188,12 @@ def _table_of(
 
 
 def _train(
-    run: RunRef, table: ArtifactRef, windows: SplitWindows, model: ModelSpec, spec: NightlySpec
+    run: RunRef,
+    table: ArtifactRef,
+    windows: SplitWindows,
+    model: ModelSpec,
+    spec: NightlySpec,
+    start: StartingPoint | None,
 ) -> TrainedModel:
     """Train and export one model; every model but the first has its name in its stages' names."""
     fit, write, name = train, export, "training"
@@ -181,7 +201,9 @@ def _train(
         fit = train.with_options(task_run_name=f"train {model.name}")
         write = export.with_options(task_run_name=f"export {model.name}")
         name = f"training {model.name}"
-    network = fit(run, table, windows, model.network, model.training, name)
+    if model.training.start != "champion":
+        start = None
+    network = fit(run, table, windows, model.network, model.training, name, start)
     exported = write(run, table, windows, network.model)
     return TrainedModel(name=model.name, network=network, exported=exported)
 

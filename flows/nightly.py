@@ -54,7 +54,8 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
         print_start("nightly", str(flow_run.name), spec)
         plan = find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            candidate = build_candidate(run, spec, plan)
+            start = find_champion(run, weights=True) if spec.starts_from_champion else None
+            candidate = build_candidate(run, spec, plan, start)
             attributed = explain_candidate(run, spec, candidate)
             champion = find_champion(run)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
@@ -69,6 +70,8 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 judged,
                 candidate.model.network,
                 candidate.model.training,
+                candidate.network.model,
+                candidate.split,
             )
             requests = record_requests(
                 run,

@@ -59,7 +59,7 @@ class _NativeForm(nn.Module):
         self.register_buffer("summary_ST", torch.from_numpy(_summary_product()))
         self.mlp, weight = None, 0.0  # of the perceptrons
         if isinstance(model, Blend):
-            self.mlp, weight = copy.deepcopy(model.mlp), model.spec.weight
+            self.mlp, weight = copy.deepcopy(model.mlp), model.weight
             with torch.no_grad():
                 for member in self.mlp.members:
                     for parameter in list(member.children())[-1].parameters():

@@ -11,10 +11,9 @@ C classes (2), M members.
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model_code.models.dropout import BitDropout
-from model_code.models.predictor import CLAMP, WindowModel
+from model_code.models.predictor import CLAMP, WindowModel, cross_entropy
 from model_code.models.summaries import COUNT, summaries, summarise
 from model_code.settings import CLASS_COUNT, MlpSpec, PerceptronSpec
 
@@ -59,8 +58,12 @@ class SummaryMlp(WindowModel):
     def loss(self, logits: Tensor, label_B: Tensor, smoothing: float = 0.0) -> Tensor:
         """Mean of the members' own cross-entropies: AdamW's steps do not depend on its scale."""
         label = label_B.repeat(len(self.members))
-        logits = logits.float().reshape(len(label), CLASS_COUNT)
-        return functional.cross_entropy(logits, label, label_smoothing=smoothing)
+        return cross_entropy(logits.reshape(len(label), CLASS_COUNT), label, smoothing)
+
+    def heads(self) -> list[nn.Linear]:
+        """One of each member."""
+        layers = [list(member.children())[-1] for member in self.members]
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the graph's mean and deviation of each summary from the training windows.

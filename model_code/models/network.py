@@ -73,6 +73,10 @@ class FinancialPredictor(WindowModel):
         logits_BC: Tensor = self.head(h_BTD.mean(dim=1))
         return logits_BC
 
+    def heads(self) -> list[nn.Linear]:
+        """The only one."""
+        return [self.head]
+
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped and shifted."""
         return super().standardise(x_BTF) + SHIFT

@@ -45,10 +45,14 @@ class WindowModel(nn.Module, ABC):
 
         Args:
             logits: `forward`'s.
-            label_B: 0 or 1.
+            label_B: 0 or 1, int64; or targets between them, float32.
             smoothing: share of the label's weight that both classes get alike.
         """
-        return functional.cross_entropy(logits.float(), label_B, label_smoothing=smoothing)
+        return cross_entropy(logits, label_B, smoothing)
+
+    def heads(self) -> list[nn.Linear]:
+        """The layers that return logits: what auxiliary tasks are learned beside."""
+        return []
 
     def standardise(self, x_BTF: Tensor) -> Tensor:
         """Standard deviations from the training mean, clamped."""
@@ -119,3 +123,10 @@ class WindowModel(nn.Module, ABC):
         std_F[std_F <= 1e-6 * np.maximum(np.abs(mean_F), 1e-6)] = 1.0
         self.feature_mean_F.copy_(torch.from_numpy(mean_F))
         self.feature_std_F.copy_(torch.from_numpy(std_F))
+
+
+def cross_entropy(logits_BC: Tensor, label_B: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy in FP32; arguments as `WindowModel.loss`."""
+    if label_B.is_floating_point():
+        label_B = torch.stack([1.0 - label_B, label_B], dim=1)
+    return functional.cross_entropy(logits_BC.float(), label_B, label_smoothing=smoothing)

@@ -61,6 +61,10 @@ class ConvTransformer2(WindowModel):
             logits_BC if self.mlp is None else logits_BC + self.mlp.of_summaries(summarise(x_BTF))
         )
 
+    def heads(self) -> list[nn.Linear]:
+        """The encoder's, and the branch's if there is one."""
+        return [self.head, *(self.mlp.heads() if self.mlp else ())]
+
     def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
         """Set the branch's mean and deviation of each summary."""
         if self.mlp is not None:

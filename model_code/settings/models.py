@@ -74,7 +74,8 @@ class BlendSpec(PerceptronSpec):
 
     KIND: Literal["blend"] = "blend"
     members: PositiveInt = 3  # perceptrons; their logits are averaged first
-    weight: Fraction = 0.5  # of the perceptrons
+    # of the perceptrons; fitted: the one with the lowest log loss on the validation windows
+    weight: Fraction | Literal["fitted"] = 0.5
     trees: TreesSpec = TreesSpec()
 
 
@@ -118,6 +119,10 @@ class TrainingSpec(Spec):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     # swap the sides of the market in half of the windows; None: where features and label allow it
     mirror: bool | None = None
+    # horizons whose labels are learned too, in ms; the exported network has no part of it
+    auxiliary: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
+    start: Literal["fresh", "champion"] = "fresh"  # weights; the serving version's, or new ones
+    distillation: Fraction = 0.0  # weight of boosting, out of fold, in the targets; 0: labels alone
     seed: int = 7
 
 

@@ -189,6 +189,11 @@ class NightlySpec(Spec):
         first = ModelSpec(name=name, network=self.network, training=self.training)
         return (first, *self.other_models)
 
+    @property
+    def starts_from_champion(self) -> bool:
+        """Whether any model of the night starts from the champion's weights."""
+        return any(model.training.start == "champion" for model in self.models)
+
 
 class PromotionSpec(Spec):
     """What a promotion requires of the candidate between approval and serving.

@@ -11,11 +11,10 @@ in one step instead.
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,39 +26,14 @@ from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
 from model_code.settings import AnyNetworkSpec, FeatureSpec, PerceptronSpec, TrainingSpec
-from model_code.training import checkpoint, ranks, sampling
+from model_code.training import checkpoint, distillation, ranks, sampling
+from model_code.training.auxiliary import require_labels
+from model_code.training.distillation import Instants
 from model_code.training.evaluation import evaluate
 from model_code.training.mirror import mirror_of
+from model_code.training.result import TrainingResult, fit_once
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
-
-FITTED = 4096  # training windows whose loss is measured after a fit without gradient descent
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The network with the best validation AUC, in evaluation mode on the CPU, and its training.
-
-    Attributes:
-        model: the network.
-        history: every epoch, including those before a resumption.
-        best_epoch: the epoch of `model`.
-        resumed_from: the last epoch of the checkpoint; None if training started from scratch.
-        resume_note: why checkpoints were skipped, if any were.
-        precision: fp32, bf16 or fp16, as used.
-        precision_reason: why this precision.
-        device: cpu or cuda.
-        samples_per_s: training windows per second over the whole history.
-    """
-
-    model: WindowModel
-    history: tuple[EpochMetrics, ...]
-    best_epoch: int
-    resumed_from: int | None
-    resume_note: str
-    precision: str
-    precision_reason: str
-    device: str
-    samples_per_s: float
+from model_code.training.start import begin_from, require_start
 
 
 def train(
@@ -73,6 +47,9 @@ def train(
     training_spec: TrainingSpec,
     checkpoints: Path,
     feature_spec: FeatureSpec | None = None,
+    instants: Instants | None = None,
+    auxiliary_NA: np.ndarray | None = None,
+    start: WindowModel | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: bool = False,
 ) -> TrainingResult:
@@ -92,19 +69,26 @@ def train(
         training_spec: how to train.
         checkpoints: folder of this training's checkpoints; training resumes from a usable one.
         feature_spec: what the features and labels are, for `training_spec.mirror`; None if unknown.
+        instants: of the table's rows, for `training_spec.distillation`; None if unknown.
+        auxiliary_NA: `auxiliary_labels`, for `training_spec.auxiliary`; None if unknown.
+        start: the model whose weights to start from, if `training_spec.start` is not fresh.
         on_epoch: called after each newly trained epoch, once its checkpoint is written.
         progress: show a progress bar with windows/s and time left on stderr.
 
     Raises:
         DataError: too few windows, a label that is not 0 or 1, one class only, or features or a
             loss that are not finite.
-        ConfigError: the batch size is not divisible by the number of ranks, or the features or the
-            label have no mirror image.
+        ConfigError: the batch size is not divisible by the number of ranks, the features or the
+            label have no mirror image, there are no instants for distillation, no labels for
+            auxiliary tasks, or nothing suitable to start from.
         StorageError: a checkpoint cannot be written.
     """
     spec = training_spec
     _check(labels_N, train_ends, validation_ends)
     mirror = mirror_of(spec.mirror, feature_spec)
+    require_labels(spec.auxiliary, auxiliary_NA)
+    require_start(spec.start, start)
+    taught = distillation.instants_of(spec.distillation, instants)
     with (
         ranks.launched() as group,
         torch.random.fork_rng(_cuda_devices(group.device)),
@@ -114,8 +98,11 @@ def train(
         model = network.build(network_spec)
         model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
         model.fit_windows(features_NF, train_ends)
+        inputs = _inputs(model, start)
+        if start is not None:
+            begin_from(model, start)
         if network.parameter_count(model) == 0:
-            result = _fit(
+            result = fit_once(
                 model,
                 features_NF,
                 labels_N,
@@ -132,10 +119,14 @@ def train(
         precision, reason = resolve_precision(spec.precision, group.device)
         some = _some(labels_N[validation_ends], spec.validated_windows)
         weight_B = None if validation_weight_B is None else validation_weight_B[some]
-        data = [train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends]]
-        data += [] if validation_weight_B is None else [validation_weight_B]
-        key = _key(model, spec, precision, group.world, *data)
-        run = TrainingRun(model.to(group.device), spec, group, precision, steps, mirror)
+        data = (train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends])
+        spans = () if taught is None else taught.spans(train_ends)
+        others = None if auxiliary_NA is None else auxiliary_NA[train_ends]
+        optional = (validation_weight_B, *spans, others)
+        key = _key(inputs, spec, precision, group.world, data, optional)
+        run = TrainingRun(
+            model.to(group.device), spec, group, precision, steps, mirror, auxiliary_NA
+        )
 
         state, note = group.broadcast(
             checkpoint.newest(checkpoints, key) if group.first else (None, "")
@@ -144,12 +135,17 @@ def train(
             run.restore(state)
         elif group.first:
             checkpoint.discard(checkpoints)
+        targets_N = labels_N
+        if taught is not None and not run.finished():
+            targets_N = distillation.targets(
+                features_NF, labels_N, train_ends, taught, spec.distillation, spec.seed
+            )
 
         with _bar(progress and group.first, spec.epochs * steps, len(run.history) * steps) as bar:
             while not run.finished():
                 epoch = len(run.history) + 1
                 ends = sampling.epoch_ends(train_ends, epoch, steps * batch, spec.seed)
-                trained = run.train_epoch(features_NF, labels_N, ends, bar)
+                trained = run.train_epoch(features_NF, targets_N, ends, bar)
                 figures = group.broadcast(
                     evaluate(run.judged, features_NF, labels_N, validation_ends[some], weight_B)
                     if group.first
@@ -177,46 +173,6 @@ def train(
             device=group.device.type,
             samples_per_s=run.samples_per_s,
         )
-
-
-def _fit(
-    model: WindowModel,
-    features_NF: np.ndarray,
-    labels_N: np.ndarray,
-    train_ends: np.ndarray,
-    validation_ends: np.ndarray,
-    seed: int,
-    validation_weight_B: np.ndarray | None,
-) -> TrainingResult:
-    """The model after `WindowModel.finish`, which is all of its training."""
-    started = time.perf_counter()
-    model.eval().finish(
-        features_NF, labels_N, train_ends, validation_ends, seed, validation_weight_B
-    )
-    seconds = time.perf_counter() - started
-    found = evaluate(model, features_NF, labels_N, validation_ends, validation_weight_B)
-    row = EpochMetrics(
-        epoch=1,
-        train_loss=evaluate(model, features_NF, labels_N, spread(train_ends, FITTED))["log_loss"],
-        validation_loss=found["log_loss"],
-        validation_auc=found["auc"],
-        validation_accuracy=found["accuracy"],
-        learning_rate=0.0,
-        grad_norm=0.0,
-        samples_per_s=len(train_ends) / seconds,
-        seconds=seconds,
-    )
-    return TrainingResult(
-        model=model,
-        history=(row,),
-        best_epoch=1,
-        resumed_from=None,
-        resume_note="",
-        precision="fp32",
-        precision_reason="fitted without gradient descent",
-        device="cpu",
-        samples_per_s=row.samples_per_s,
-    )
 
 
 def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.ndarray) -> None:
@@ -248,17 +204,30 @@ def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
     return min(spec.batch_size, spec.windows_per_epoch, windows) // world * world
 
 
+def _inputs(model: WindowModel, start: WindowModel | None) -> dict[str, Any]:
+    """The network and its inputs; mean and deviation represent the training features."""
+    return {
+        "network": model.spec.model_dump(),
+        "standardisation": [model.feature_mean_F.tolist(), model.feature_std_F.tolist()],
+        "start": None if start is None else network.state_digest(start.state_dict()),
+    }
+
+
 def _key(
-    model: WindowModel, spec: TrainingSpec, precision: str, world: int, *data: np.ndarray
+    inputs: dict[str, Any],
+    spec: TrainingSpec,
+    precision: str,
+    world: int,
+    data: Sequence[np.ndarray],
+    optional: Sequence[np.ndarray | None],
 ) -> str:
-    """Key of the inputs; mean and deviation represent the training features."""
+    """Key of all inputs."""
     return checkpoint.key(
-        network=model.spec.model_dump(),
+        **inputs,
         training=spec.model_dump(),
         precision=precision,
         world=world,
-        standardisation=[model.feature_mean_F.tolist(), model.feature_std_F.tolist()],
-        data=[checkpoint.array_digest(array) for array in data],
+        data=[checkpoint.array_digest(array) for array in (*data, *optional) if array is not None],
     )
 
 

@@ -21,6 +21,7 @@ from model_code.features.windows import gather
 from model_code.models.predictor import WindowModel
 from model_code.settings import TrainingSpec
 from model_code.training import ranks
+from model_code.training.auxiliary import AuxiliaryHeads, auxiliary_loss
 from model_code.training.mirror import Mirror
 from model_code.training.sampling import seed_of
 
@@ -57,16 +58,22 @@ class TrainingRun:
         precision: str,
         steps: int,
         mirror: Mirror | None = None,
+        auxiliary_NA: np.ndarray | None = None,
     ) -> None:
         self.model, self.spec, self.group, self.steps = model, spec, group, steps
+        self.auxiliary_NA = auxiliary_NA
+        self.heads: AuxiliaryHeads | None = None
+        trained: nn.Module = model
+        if auxiliary_NA is not None:
+            self.heads = trained = AuxiliaryHeads(model, auxiliary_NA.shape[1]).to(group.device)
         self.dtype, self.mirror = DTYPES[precision], mirror
         device = group.device
-        self.parallel: nn.Module = model
+        self.parallel = trained
         if group.world > 1:
             ids = [device] if device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(model, ids, forward_sync_buffers=False)
+            self.parallel = DistributedDataParallel(trained, ids, forward_sync_buffers=False)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            trained.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
@@ -110,7 +117,10 @@ class TrainingRun:
         ends: np.ndarray,
         bar: Progress,
     ) -> dict[str, float]:
-        """Train one pass over `ends`; this rank takes its share of every batch."""
+        """Train one pass over `ends`; this rank takes its share of every batch.
+
+        `labels_N` are 0 or 1, or targets between them as floating-point numbers.
+        """
         group, epoch = self.group, len(self.history) + 1
         torch.manual_seed(seed_of(self.spec.seed, epoch, 1 + group.rank))  # dropout
         self.parallel.train()
@@ -123,15 +133,20 @@ class TrainingRun:
             if self.mirror is not None:
                 x_BTF = self.mirror(x_BTF)
             x_BTF = x_BTF.to(group.device)
-            label_B = torch.from_numpy(labels_N[ends_B].astype(np.int64)).to(group.device)
+            label_B = torch.from_numpy(_labels(labels_N, ends_B)).to(group.device)
 
             with self._autocast():
                 logits = self.parallel(x_BTF)
-            loss = self.model.loss(logits, label_B, self.spec.label_smoothing)
+            if self.auxiliary_NA is not None:
+                logits, others = logits
+            total = loss = self.model.loss(logits, label_B, self.spec.label_smoothing)
+            if self.auxiliary_NA is not None:
+                wanted_BA = torch.from_numpy(self.auxiliary_NA[ends_B]).to(group.device)
+                total = loss + auxiliary_loss(others, wanted_BA)
             self.optimizer.zero_grad()
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.parallel.parameters(), self.spec.clip_norm)
             self._check_finite(epoch, step, loss.item(), norm.item())
             scale = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
@@ -170,6 +185,7 @@ class TrainingRun:
         """Everything `restore` needs, as tensors and plain values."""
         return {
             "model": _cpu_copy(self.model.state_dict()),
+            "auxiliary": {} if self.heads is None else _cpu_copy(self.heads.extra.state_dict()),
             "averaged": {} if self.averaged is None else _cpu_copy(self.averaged.state_dict()),
             "best_state": self.best_state,
             "optimizer": self.optimizer.state_dict(),
@@ -181,6 +197,8 @@ class TrainingRun:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue as if the earlier epochs had run in this process."""
         self.model.load_state_dict(state["model"])
+        if self.heads is not None:
+            self.heads.extra.load_state_dict(state["auxiliary"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.best_state = state["best_state"]
@@ -227,6 +245,12 @@ def rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
     return 0.5 * (
         1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup)))
     )
+
+
+def _labels(labels_N: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
+    kind = np.float32 if labels_N.dtype.kind == "f" else np.int64
+    label_B: np.ndarray = labels_N[ends_B].astype(kind)
+    return label_B
 
 
 def _cpu_copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,11 +13,14 @@ from model_code.features.leaders import LeadTable
 from model_code.features.served import SOLO, SeenFeatures
 from model_code.market.coverage import DaySpan
 from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
+from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 THRESHOLD_TAG = "threshold"  # of a model version
 FEATURE_SET_TAG = "feature_set"
 LEADERS_TAG = "leaders"  # JSON
+START_TAG = "start"  # JSON: `StartingPoint` without the weights
+WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that registered the version
 SUNDAY = 7  # an FX market opens in its evening
 
 
@@ -295,6 +298,7 @@ class Champion(Record):
             (alias set by hand). ONNX Runtime then runs its graph.
         threshold: of its decisions, from the registry.
         features: feature set and leaders of its windows, from the registry.
+        start: what fine-tuning starts from; None if it was not asked for or not registered.
     """
 
     version: str
@@ -302,6 +306,7 @@ class Champion(Record):
     engine: ArtifactRef | None
     threshold: float = DEFAULT_THRESHOLD
     features: SeenFeatures = SOLO
+    start: StartingPoint | None = None
 
 
 def seen_tags(features: SeenFeatures) -> dict[str, str]:

@@ -27,15 +27,19 @@ from model_code.settings import (
     AnyNetworkSpec,
     TrainingSpec,
 )
+from model_code.training.start import StartingPoint
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
+    START_TAG,
     THRESHOLD_TAG,
+    WEIGHTS_FOLDER,
     ExportedNetwork,
     Judged,
     Measured,
     Plan,
     Registered,
     SourceDay,
+    SplitWindows,
     seen_tags,
 )
 from tasks.runs import mlflow_runs
@@ -56,6 +60,8 @@ def register(
     judged: Judged,
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
+    weights: ArtifactRef,
+    split: SplitWindows,
 ) -> Registered | None:
     """Register the candidate under a challenger alias; None if the gate does not accept it."""
     verdict = judged.verdict
@@ -67,9 +73,16 @@ def register(
     if version is None:
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
-        version = _log_model(run, plan, exported, _figures(measured, judged), params)
+        version = _log_model(run, plan, exported, weights, _figures(measured, judged), params)
     meta = FeatureTable.load(table.open()).meta
+    start = StartingPoint(
+        weights=weights,
+        network=network_spec,
+        features=meta.spec.model_copy(update={"leaders": meta.leaders}),
+        trained_until=str(split.summary["train"]["last"]),
+    )
     tags = seen_tags(ServedFeatures.of(meta.spec, meta.leaders)) | {
+        START_TAG: start.model_dump_json(exclude={"weights"}),
         "onnx_sha256": exported.onnx.sha256,
         THRESHOLD_TAG: repr(threshold),
         "engine": judged.engine,
@@ -99,15 +112,17 @@ def _log_model(
     run: RunRef,
     plan: Plan,
     exported: ExportedNetwork,
+    weights: ArtifactRef,
     figures: dict[str, float | None],
     params: dict[str, Any],
 ) -> str:
-    """Log the graph with an example, then its figures and the ticks it was trained and judged on.
+    """Log weights, the graph with an example, its figures and the ticks of training and judging.
 
     The signature's input has no name: MLflow would refuse a bare array for a named one.
     """
     client = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(client, run.settings, run.mlflow_run_id, "registration")
+    client.log_artifact(run_id, str(weights.open()), WEIGHTS_FOLDER)
     mlflow.set_tracking_uri(run.settings.tracking_uri)
     windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT))
     logits = TensorSpec(np.dtype(np.float32), (-1, CLASS_COUNT), OUTPUT_NAME)

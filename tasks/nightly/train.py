@@ -8,11 +8,16 @@ from model_code.benchmark.reports import plots
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network
+from model_code.models.blend import Blend
+from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import checkpoint, evaluation, loop
+from model_code.training.auxiliary import auxiliary_labels
+from model_code.training.distillation import Instants
 from model_code.training.metrics import classification
 from model_code.training.run import EpochMetrics
+from model_code.training.start import StartingPoint
 from model_code.training.threshold import choose_threshold
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.refresh import is_stale
@@ -30,10 +35,11 @@ def train(
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
     name: str = "training",
+    start: StartingPoint | None = None,
 ) -> TrainedNetwork:
     """Train the network; after an interruption, resume from the last finished epoch.
 
-    `name` is the MLflow run's.
+    `name` is the MLflow run's, `start` the champion's weights where the training starts from them.
     """
     mlflow = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, name)
@@ -57,6 +63,7 @@ def train(
             "split": split.windows,
             "network": network_spec,
             "training": training_spec,
+            "start": start,
         },
     )
     checkpoints = run.settings.checkpoints / key
@@ -75,6 +82,11 @@ def train(
             training_spec=training_spec,
             checkpoints=checkpoints,
             feature_spec=rows.meta.mirrored_spec,
+            instants=Instants(rows.timestamp_N, rows.meta.spec.horizon_ms),
+            auxiliary_NA=auxiliary_labels(
+                rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
+            ),
+            start=None if start is None else network.load(start.weights.open()),
             on_epoch=log_epoch,
             progress=True,
         )
@@ -100,6 +112,7 @@ def train(
             "device": result.device,
             "threshold": threshold,
             "parameters": network.parameter_count(result.model),
+            **_fitted(result.model),
         },
     )
     mlflow_runs.log_metrics(
@@ -132,3 +145,8 @@ def train(
         validation_auc=validation_auc,
         seconds=seconds,
     )
+
+
+def _fitted(model: WindowModel) -> dict[str, float]:
+    """What training found in place of a value of the specification."""
+    return {"weight_used": model.weight} if isinstance(model, Blend) else {}

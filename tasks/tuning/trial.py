@@ -14,6 +14,8 @@ from model_code.features.folds import Fold
 from model_code.settings import NightlySpec
 from model_code.settings.changes import changed
 from model_code.training import loop
+from model_code.training.auxiliary import auxiliary_labels
+from model_code.training.distillation import Instants
 from model_code.training.evaluation import evaluate
 from tasks.caching.stage import RunRef
 from tasks.runs import mlflow_runs
@@ -108,6 +110,10 @@ def _score(bench: Bench, spec: NightlySpec, fold: Fold) -> float:
             training_spec=spec.training,
             checkpoints=scratch / "checkpoints",
             feature_spec=table.meta.mirrored_spec,
+            instants=Instants(table.timestamp_N, table.meta.spec.horizon_ms),
+            auxiliary_NA=auxiliary_labels(
+                table, spec.training.auxiliary, fold.train_ends, fold.validation_ends
+            ),
         )
     figures = evaluate(result.model, table.features_NF, table.label_N, fold.validation_ends)
     return float(figures["auc"])

@@ -12,6 +12,8 @@ from model_code.models import network
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
 from model_code.training import evaluation, loop
+from model_code.training.auxiliary import auxiliary_labels
+from model_code.training.distillation import Instants
 from model_code.training.threshold import choose_threshold
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import SplitWindows
@@ -47,6 +49,10 @@ def fit_model(
             training_spec=training_spec,
             checkpoints=scratch / "checkpoints",
             feature_spec=rows.meta.mirrored_spec,
+            instants=Instants(rows.timestamp_N, rows.meta.spec.horizon_ms),
+            auxiliary_NA=auxiliary_labels(
+                rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
+            ),
         )
         validation_B, test_B = (
             probability(evaluation.predict(result.model, rows.features_NF, ends))

@@ -13,7 +13,7 @@ from model_code.artifacts import ArtifactRef
 from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
-from model_code.errors import DataError, EngineError
+from model_code.errors import ConfigError, DataError, EngineError
 from model_code.features.served import SOLO, SeenFeatures
 from model_code.settings import (
     DESIGN,
@@ -25,6 +25,7 @@ from model_code.settings import (
     NightlySpec,
     TrainingSpec,
 )
+from model_code.training.start import StartingPoint
 from tasks.nightly.records import (
     Attributed,
     Baseline,
@@ -100,7 +101,9 @@ SEEN = SeenFeatures(feature_set="paired", leaders=LEADING.leaders)
 TABLE = file("features")
 CHAMPIONS_TABLE = file("features of the champion")
 BASELINE = Baseline(metrics={"auc": 0.6}, threshold=0.4, probability=file("boosting"))
-SPLIT = SplitWindows(windows=file("split"), summary={})
+SPLIT = SplitWindows(
+    windows=file("split"), summary={"train": {"last": "2024-08-08T09:00:00.000000000Z"}}
+)
 NETWORK = TrainedNetwork(
     model=file("model"),
     history=(),
@@ -222,7 +225,12 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
         "baseline": [both | {"seed": 5}],
         "train": [
             both
-            | {"network_spec": SPEC.network, "training_spec": SPEC.training, "name": "training"}
+            | {
+                "network_spec": SPEC.network,
+                "training_spec": SPEC.training,
+                "name": "training",
+                "start": None,
+            }
         ],
         "export": [both | {"model": NETWORK.model}],
         "build_engine": [
@@ -286,6 +294,64 @@ def test_the_design_is_not_timed_beside_itself(
     made = candidate.build_candidate(RUN, several, PLAN)
     assert made.model == DESIGN
     assert made.beside == ()
+
+
+def champion_to_start_from(**changes: object) -> Champion:
+    given: dict[str, Any] = {
+        "weights": file("weights"),
+        "network": MlpSpec(),
+        "features": SPEC.features.model_copy(
+            update={
+                "feature_set": "paired",
+                "label": "executable-roundtrip",
+                "leaders": LEADING.leaders,
+            }
+        ),
+        "trained_until": "2024-08-07T09:00:00.000000000Z",
+    }
+    start = StartingPoint(**(given | changes))
+    return Champion(version="4", onnx=file("champion"), engine=None, features=SEEN, start=start)
+
+
+TUNED = ModelSpec(name="tuned", network=MlpSpec(), training=TrainingSpec(start="champion"))
+WITH_TUNED = SPEC.model_copy(
+    update={"other_models": (ModelSpec(name="mlp", network=MlpSpec()), TUNED)}
+)
+
+
+def test_one_model_starts_from_the_champions_weights(stages: Stages) -> None:
+    champion = champion_to_start_from()
+    candidate.build_candidate(RUN, WITH_TUNED, PLAN, champion)
+    found = {inputs["name"]: inputs["start"] for inputs in stages.inputs["train"]}
+    assert found == {
+        "training": None, "training mlp": None, "training tuned": champion.start,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("champion", "reason"),
+    [
+        (None, "no champion's weights are known"),
+        (Champion(version="4", onnx=file("onnx"), engine=None), "no champion's weights are known"),
+        (champion_to_start_from(network=BlendSpec()), "the champion is of kind blend, not mlp"),
+        (champion_to_start_from(features=SPEC.features), "differ in feature_set, leaders, label"),
+        (
+            champion_to_start_from(trained_until="2024-08-08T09:00:00.000000001Z"),
+            "it may know the validation windows",
+        ),
+    ],
+)
+def test_a_champion_that_does_not_suit_leaves_the_model_out_or_is_refused(
+    stages: Stages, champion: Champion | None, reason: str
+) -> None:
+    made = candidate.build_candidate(RUN, WITH_TUNED, PLAN, champion)
+    assert [inputs["name"] for inputs in stages.inputs["train"]] == ["training", "training mlp"]
+    assert made.notes[-1].startswith("model tuned is left out: ")
+    assert reason in made.notes[-1]
+
+    first = SPEC.model_copy(update={"network": TUNED.network, "training": TUNED.training})
+    with pytest.raises(ConfigError, match=reason):
+        candidate.build_candidate(RUN, first, PLAN, champion)
 
 
 @pytest.mark.parametrize("measure_again", [False, True])

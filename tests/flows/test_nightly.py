@@ -182,6 +182,13 @@ def test_champion_is_compared_on_the_same_windows(home: Settings, easy: str) -> 
     assert worse.staged is None
     assert "not registered, not staged" in text(worse)
 
+    # as short a training, from the champion's weights: still the champion
+    still = TrainingSpec(epochs=1, batch_size=32, learning_rate=1e-9, start="champion")
+    tuned = nightly_outcome(tiny(SIMULATED, goals=easy, training=still))
+    row = next(row for row in tuned.verdict.rows if row.kind == "min-improvement")
+    assert tuned.verdict.verdict == "pass"
+    assert row.value == pytest.approx(row.reference, abs=1e-4)
+
 
 def test_desk_csv_runs_through_the_same_flow(home: Settings, tmp_path: Path, easy: str) -> None:
     desk_csv(tmp_path / "desk")

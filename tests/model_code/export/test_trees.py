@@ -33,6 +33,7 @@ SPECS = (
     BlendSpec(hidden=8, weight=0.3, trees=LIMITS),
     BlendSpec(hidden=8, members=3, trees=LIMITS),
     BoostingSpec(trees=LIMITS),
+    BlendSpec(hidden=8, weight="fitted", trees=LIMITS),
 )
 WINDOWS = 300
 
@@ -56,7 +57,9 @@ def fitted(spec: BlendSpec | BoostingSpec, x_BTF: np.ndarray) -> Blend | Boostin
     return made.eval()
 
 
-@pytest.fixture(scope="module", params=SPECS, ids=("blend", "blend of three", "boosting"))
+@pytest.fixture(
+    scope="module", params=SPECS, ids=("blend", "blend of three", "boosting", "fitted weight")
+)
 def model(request: pytest.FixtureRequest, x_BTF: np.ndarray) -> Blend | Boosting:
     return fitted(request.param, x_BTF)
 

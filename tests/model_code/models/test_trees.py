@@ -14,7 +14,8 @@ from model_code.models.mlp import mlp_flops
 from model_code.models.summaries import COUNT, summaries, summarise
 from model_code.models.trees import TreeEnsemble
 from model_code.settings import BlendSpec, TrainingSpec
-from model_code.training.loop import TrainingResult, train
+from model_code.training.loop import train
+from model_code.training.result import TrainingResult
 
 SPEC = BlendSpec(hidden=16, layers=1, dropout=0.0, weight=0.25)
 Fitted = tuple[HistGradientBoostingClassifier, np.ndarray]
