@@ -54,12 +54,12 @@ class TreesSpec(Spec):
     """Gradient-boosted trees of `boosting` and `blend`; the baseline has these defaults."""
 
     KIND: Literal["histogram-boosting"] = "histogram-boosting"
-    max_iter: PositiveInt = 400  # trees at most; fitting stops early on the validation windows
-    learning_rate: Positive = 0.1
+    max_iter: PositiveInt = 600  # trees at most; fitting stops early on the validation windows
+    learning_rate: Positive = 0.05
     max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
     min_samples_leaf: PositiveInt = 40
-    l2_regularization: Annotated[float, Field(ge=0.0)] = 1.0
-    max_features: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # share of columns at each split
+    l2_regularization: Annotated[float, Field(ge=0.0)] = 10.0
+    max_features: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3  # share of columns at each split
 
 
 class BoostingSpec(Spec):
@@ -73,9 +73,9 @@ class BlendSpec(PerceptronSpec):
     """Perceptrons and gradient boosting on the same summaries, log-odds averaged."""
 
     KIND: Literal["blend"] = "blend"
-    members: PositiveInt = 3  # perceptrons; their logits are averaged first
+    members: PositiveInt = 1  # perceptrons; their logits are averaged first
     # of the perceptrons; fitted: the one with the lowest log loss on the validation windows
-    weight: Fraction | Literal["fitted"] = 0.5
+    weight: Fraction | Literal["fitted"] = "fitted"
     trees: TreesSpec = TreesSpec()
 
 

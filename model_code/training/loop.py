@@ -120,9 +120,11 @@ def train(
         some = _some(labels_N[validation_ends], spec.validated_windows)
         weight_B = None if validation_weight_B is None else validation_weight_B[some]
         data = (train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends])
-        spans = () if taught is None else taught.spans(train_ends)
-        others = None if auxiliary_NA is None else auxiliary_NA[train_ends]
-        optional = (validation_weight_B, *spans, others)
+        optional = (
+            validation_weight_B,
+            *(() if taught is None else taught.spans(train_ends)),
+            None if auxiliary_NA is None else auxiliary_NA[train_ends],
+        )
         key = _key(inputs, spec, precision, group.world, data, optional)
         run = TrainingRun(
             model.to(group.device), spec, group, precision, steps, mirror, auxiliary_NA
