@@ -31,7 +31,7 @@ from model_code.settings import (
 )
 
 PARITY_BATCHES = (1, 7, 64)
-PARITY_LIMIT = 1e-5  # largest difference of a logit, FP32 against FP32
+PARITY_LIMIT = 1e-5  # largest difference, FP32 against FP32, of a logit; of one above 1, its share
 # With trees as tensors, a window on a threshold takes the other branch if the graph rounds a mean
 # otherwise than torch: a few of 10,000 windows. A wrong graph differs on many.
 BRANCHED = 1  # different windows of the example that may do so
@@ -46,8 +46,9 @@ class ExportReport:
     Attributes:
         format: torchscript or onnx.
         opset: of ONNX's default domain; None for TorchScript.
-        parity_error: largest absolute difference of a logit from torch, over all batches checked;
-            with trees as tensors, also that of a window that takes another branch.
+        parity_error: largest difference of a logit from torch, over all batches checked, divided by
+            the logit if that is above 1: sums of hundreds of trees round. With trees as tensors,
+            also that of a window that takes another branch.
         parity_batches: the batch sizes checked.
         file_bytes: size of the file.
     """
@@ -217,7 +218,7 @@ def _parity(
     path: Path,
     branched: int = 0,
 ) -> float:
-    """Largest difference of a logit between `answer` and the network, over all parity batches.
+    """`ExportReport.parity_error` of `answer`.
 
     Windows that differ by more than the limit are refused, except `branched` different ones.
     """
@@ -229,7 +230,8 @@ def _parity(
         found_BC = answer(x_BTF)
         if found_BC.shape != expected_BC.shape:
             raise _refused(f"output shape {found_BC.shape} at batch {batch}", path)
-        error_B = np.abs(found_BC - expected_BC).max(axis=1)
+        scale_BC = np.maximum(1.0, np.abs(expected_BC))
+        error_B = (np.abs(found_BC - expected_BC) / scale_BC).max(axis=1)
         errors.append(float(error_B.max()))
         beyond = np.flatnonzero(~(error_B <= PARITY_LIMIT))  # NaN must count too
         differing |= set((beyond % len(example_BTF)).tolist())
