@@ -9,6 +9,7 @@ from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
+from model_code.features.dataset import FeatureTable
 from model_code.features.market import settled
 from model_code.features.served import ServedFeatures
 from model_code.settings import (
@@ -31,6 +32,7 @@ from tasks.nightly.find_leaders import find_leaders
 from tasks.nightly.gate import gate
 from tasks.nightly.records import (
     Attributed,
+    Auxiliary,
     BuiltEngine,
     Candidate,
     Champion,
@@ -133,12 +135,15 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
     leading = find_leaders(run, ticks, wanted, test_date)
+    auxiliary = Auxiliary.of(plan, wanted)
+    table = features(run, ticks, wanted, leading.leaders, plan.simulated, auxiliary)
+    left_out = FeatureTable.load(table.open()).meta.notes if auxiliary else ()
     return Prepared(
-        notes=(*day_notes(days), *([why] if why else []), leading.note),
+        notes=(*day_notes(days), *([why] if why else []), leading.note, *left_out),
         ticks=ticks,
         features=wanted,
         leading=leading,
-        table=features(run, ticks, wanted, leading.leaders, plan.simulated),
+        table=table,
     )
 
 
@@ -182,9 +187,11 @@ def _table_of(
     own = ServedFeatures.of(candidate.features, candidate.leading.leaders).seen
     if champion is None or champion.features == own:
         return None
-    spec = candidate.features.model_copy(update={"feature_set": champion.features.feature_set})
+    seen = champion.features
+    spec = candidate.features.with_set(seen.feature_set, seen.exogenous)
     compute = features.with_options(task_run_name="features of the champion")
-    return compute(run, candidate.ticks, spec, champion.features.leaders, plan.simulated)
+    auxiliary = Auxiliary.of(plan, spec)
+    return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, auxiliary)
 
 
 def _train(
