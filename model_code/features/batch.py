@@ -66,7 +66,7 @@ class FeatureStream:
         self._columns_F = columns(spec.chosen_set)
         self._others = [(states_M, pairs.new_pair()) for states_M in others]
         self._book_S = book_S if looks_at_depth(spec.chosen_set) else None
-        self._series = series
+        self._series = series[: len(spec.exogenous)]
         seen = SEEN_AT + len(self._others) * pairs.WIDTH
         self._width = max(seen, int(self._columns_F.max()) + 1)
         self._state_1 = kernel.new_state()

@@ -182,6 +182,6 @@ def read_depth(
             f"{day.date}",
             where=market.uri if market else "no store given",
             remedy=f"add depth/symbol={day.symbol}/date={day.date}.parquet, leave the instrument "
-            "out with --instruments, or choose another set: --set features.feature_set=paired",
+            "out with --instrument, or choose another set: --set features.feature_set=paired",
         )
     return summaries(rows), rows.notes

@@ -80,8 +80,8 @@ def test_what_was_left_out_of_the_book_is_noted(run: RunRef, tmp_path: Path) -> 
     (tmp_path / "other" / "spot_aaa_20240808.gz").rename(tmp_path / "store/spot_aaa_20240808.gz")
     _, made = prepared(run, market, DEPTH)
     assert made.notes[-2:] == (
-        "AAA.spot 2024-08-08: 125 depth events without a book left out",
-        "AAA.spot 2024-08-09: 125 depth events without a book left out",
+        "AAA.spot 2024-08-08: depth events left out, no book: 125",
+        "AAA.spot 2024-08-09: depth events left out, no book: 125",
     )
 
 

@@ -81,10 +81,10 @@ def clean(
     book_N = usable(*(value_NPL[:, part] for part in range(len(PARTS))))
     kept = np.flatnonzero(book_N)[in_order(time_N[book_N])]
     counts = (
-        (int((~book_N).sum()), "depth rows that are no book left out"),
-        (int(book_N.sum()) - len(kept), "depth rows out of time order left out"),
+        (int((~book_N).sum()), "depth rows left out, not a book"),
+        (int(book_N.sum()) - len(kept), "depth rows left out, out of time order"),
     )
-    notes += tuple(f"{count:,} {text}" for count, text in counts if count)
+    notes += tuple(f"{text}: {count:,}" for count, text in counts if count)
     bid, bid_size, ask, ask_size = (
         np.ascontiguousarray(value_NPL[kept, part]) for part in range(len(PARTS))
     )

@@ -158,12 +158,12 @@ class BinanceFramesStore(FileStore):
         if not received and not stamps:
             return None
         counts = (
-            (gaps, "gaps in the depth events: the book was discarded until the next snapshot"),
-            (max(0, received - applied - stale), "depth events without a book left out"),
+            (gaps, "gaps in the depth events, the book discarded until the next snapshot"),
+            (max(0, received - applied - stale), "depth events left out, no book"),
             (crossed, "crossed books left out"),
             (one_sided, "books without a bid or an ask left out"),
         )
-        notes = tuple(f"{count:,} {text}" for count, text in counts if count)
+        notes = tuple(f"{text}: {count:,}" for count, text in counts if count)
         value_NPL = np.frombuffer(values, np.float64).reshape(-1, len(PARTS), LEVELS)
         return clean(np.frombuffer(stamps, np.int64), value_NPL, notes)
 
@@ -276,4 +276,4 @@ def _spelled(faults: Counter[str], first: int) -> tuple[str, ...]:
     if not faults:
         return ()
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in faults.most_common())
-    return (f"{faults.total():,} frames left out, the first in line {first:,} ({reasons})",)
+    return (f"frames left out: {faults.total():,}, the first in line {first:,} ({reasons})",)

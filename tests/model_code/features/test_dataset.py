@@ -278,7 +278,7 @@ def test_notes_name_what_was_left_out_of_depth_rows(
     meta = dataset.build(
         write(tmp_path, tables), spec, tmp_path / "out", simulated=False, market=open_market(uri)
     )
-    assert meta.notes == (f"{SYMBOLS[1]} {DATES[0]}: 2 depth rows that are no book left out",)
+    assert meta.notes == (f"{SYMBOLS[1]} {DATES[0]}: depth rows left out, not a book: 2",)
     assert FeatureTable.load(tmp_path / "out").meta == meta
 
 

@@ -1,6 +1,7 @@
 """Exogenous series as features: strictly earlier, however old, live as batch."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.support.frames import write_series
 from tests.support.market import hive, ticks
 
 MS = 1_000_000
+Look = Callable[..., object]
 NAMES = ("macro.rate", "macro.vix")
 SPEC = FeatureSpec(feature_set="exogenous", exogenous=NAMES)
 SEEN = [name.startswith("exogenous_") for name in names("exogenous")]
@@ -53,12 +55,20 @@ def test_the_newest_strictly_earlier_value_and_its_age(
     assert seen(5, rows_at([], [])) == [0.0, exogenous.NEVER]
 
 
-def test_a_row_of_the_same_stamp_says_nothing() -> None:
-    before = rows_at([MS, 5 * MS], [1.0, 2.0])
-    for later in ([5 * MS], [5 * MS, 6 * MS]):
-        changed = rows_at([MS, *later], [1.0, *[-9.0] * len(later)])
-        assert seen(5 * MS, before) == seen(5 * MS, changed)
-        assert seen(5 * MS + 1, before) != seen(5 * MS + 1, changed)  # the check can fail
+def look_ahead(look: Look) -> bool:
+    """Whether rows of the same stamp or later matter."""
+    found = []
+    for later, values in (([5 * MS], [2.0]), ([5 * MS], [-9.0]), ([5 * MS, 6 * MS], [-9.0, 4.0])):
+        found_2 = np.empty(2, np.float32)
+        rows_M = rows_at([MS, *later], [1.0, *values])
+        look(5 * MS, rows_M, len(rows_M), found_2)
+        found.append(found_2.tolist())
+    return not found[0] == found[1] == found[2]
+
+
+def test_a_row_of_the_same_stamp_says_nothing_and_a_planted_look_ahead_is_caught() -> None:
+    assert not look_ahead(exogenous.look)
+    assert look_ahead(lambda now, *rest: exogenous.look(now + 1, *rest))
 
 
 def test_live_equals_batch_bit_for_bit() -> None:
@@ -87,6 +97,9 @@ def test_live_equals_batch_bit_for_bit() -> None:
     seen_NF = whole[:, SEEN]
     assert (seen_NF[:, :4].std(axis=0) > 0).all()
     assert not seen_NF[:, 4:].any()  # no third and fourth series
+    solo = FeatureSpec(feature_set="solo")
+    plain = batch.compute(table, solo).features_NF
+    assert np.array_equal(batch.compute(table, solo, series=series).features_NF, plain)
     assert (seen_NF[:9, 1] == exogenous.NEVER).all()
 
 

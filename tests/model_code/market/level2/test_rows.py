@@ -43,7 +43,7 @@ def test_a_row_that_is_no_book_is_left_out_and_counted(part: int, level: int, va
     broken = rows()
     broken.levels[part][[3, 7], level] = value
     found = read_rows(to_table(broken), "file")
-    assert found.notes == ("2 depth rows that are no book left out",)
+    assert found.notes == ("depth rows left out, not a book: 2",)
     np.testing.assert_array_equal(found.timestamp_N, np.delete(rows().timestamp_N, [3, 7]))
 
 
@@ -51,7 +51,7 @@ def test_a_row_whose_clock_goes_back_is_left_out_and_counted() -> None:
     broken = rows()
     broken.timestamp_N[5] -= 10**12
     found = read_rows(to_table(broken), "file")
-    assert found.notes == ("1 depth rows out of time order left out",)
+    assert found.notes == ("depth rows left out, out of time order: 1",)
     assert (np.diff(found.timestamp_N) >= 0).all()
     assert len(found.timestamp_N) == 39
 

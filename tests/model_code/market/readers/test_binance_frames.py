@@ -89,8 +89,8 @@ def test_a_missing_event_discards_the_book_until_the_next_snapshot(tmp_path: Pat
     assert found is not None
     assert len(found.timestamp_N) == 11
     assert found.notes == (
-        "1 gaps in the depth events: the book was discarded until the next snapshot",
-        "38 depth events without a book left out",
+        "gaps in the depth events, the book discarded until the next snapshot: 1",
+        "depth events left out, no book: 38",
     )
     whole = store.depth(SECOND)
     assert whole is not None
@@ -107,7 +107,7 @@ def test_without_a_snapshot_or_depth_frames_there_is_nothing_to_see(tmp_path: Pa
     rows = opened(str(tmp_path)).depth(FIRST)
     assert rows is not None
     assert not len(rows.timestamp_N)
-    assert rows.notes == ("10 depth events without a book left out",)
+    assert rows.notes == ("depth events left out, no book: 10",)
     assert opened(str(tmp_path)).depth(InstrumentDay(DATES[0], "BBB.spot")) is None
 
 
@@ -130,7 +130,7 @@ def test_lines_that_are_no_frames_are_counted_with_their_reasons(tmp_path: Path)
     loaded = opened(str(tmp_path)).load(FIRST)
     assert loaded.ticks.equals(clean.ticks)
     assert loaded.notes.warnings == (
-        "6 frames left out, the first in line 6 (no receive time in ns: 3, not JSON: 1, "
+        "frames left out: 6, the first in line 6 (no receive time in ns: 3, not JSON: 1, "
         "not a bookTicker, trade, depthUpdate or REST book: 1, of another instrument: 1)",
     )
 
