@@ -21,7 +21,7 @@ from model_code.features.definition import (
     columns,
     looks_at_depth,
 )
-from model_code.market.level2.rows import usable
+from model_code.market.level2.rows import LEVELS, usable
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
 
 KEPT_NS = pairs.FAR_NS + 10_000_000_000  # of what is looked at; a receiver's clock may lag so far
@@ -181,10 +181,11 @@ class FeatureState:
             np.asarray(part_L, np.float64)
             for part_L in (bid_price_L, bid_size_L, ask_price_L, ask_size_L)
         ]
-        if not usable(*(part_L[None] for part_L in levels))[0]:
+        ten = all(part_L.shape == (LEVELS,) for part_L in levels)
+        if not ten or not usable(*(part_L[None] for part_L in levels))[0]:
             raise DataError(
-                "the depth row is no book: prices must be sorted from the best on and not cross, "
-                f"sizes positive; found bids {levels[0]}, {levels[1]}, asks {levels[2]}, "
+                "the depth row is no book: it needs ten levels a side, sorted from the best on, not "
+                f"crossed, sizes positive; found bids {levels[0]}, {levels[1]}, asks {levels[2]}, "
                 f"{levels[3]}",
                 where="live depth row",
                 remedy="leave it out and count it, or ask for a new snapshot",

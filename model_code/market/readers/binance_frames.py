@@ -47,7 +47,7 @@ from model_code.market.schema import InstrumentDay
 
 LAYOUT = "<spot|usdm|cm>_<symbol>_<YYYYMMDD>.gz"
 VENUES = {"spot": "spot", "usdm": "usdm", "cm": "coinm"}
-_NAME = re.compile(r"(?P<venue>spot|usdm|cm)_(?P<symbol>[^/]+)_(?P<date>\d{8})\.gz$")
+_NAME = re.compile(r"(?:^|/)(?P<venue>spot|usdm|cm)_(?P<symbol>[^/]+)_(?P<date>\d{8})\.gz$")
 _LATEST_NS = 2**63
 
 Key = tuple[dt.date, str]

@@ -198,6 +198,8 @@ def test_a_live_row_that_is_no_book_is_refused_and_changes_nothing(
     state.update_depth(5 * MS, good[0], good[1], good[2], good[3])
     with pytest.raises(DataError, match="no book"):
         state.update_depth(6 * MS, bad[0], bad[1], bad[2], bad[3])
+    with pytest.raises(DataError, match="ten levels a side"):
+        state.update_depth(6 * MS, good[0][:3], good[1][:3], good[2][:3], good[3][:3])
     with pytest.raises(DataError, match="clock goes back"):
         state.update_depth(4 * MS, good[0], good[1], good[2], good[3])
     assert state.update(7 * MS, 99.0, 100.0)[SEEN][7] == pytest.approx(math.log1p(2000))
