@@ -184,8 +184,8 @@ class FeatureState:
         ten = all(part_L.shape == (LEVELS,) for part_L in levels)
         if not ten or not usable(*(part_L[None] for part_L in levels))[0]:
             raise DataError(
-                "the depth row is no book: it needs ten levels a side, sorted from the best on, not "
-                f"crossed, sizes positive; found bids {levels[0]}, {levels[1]}, asks {levels[2]}, "
+                "the depth row is no book: it needs ten levels a side, sorted from the best on, "
+                f"not crossed, with positive sizes; found bids {levels[0]}, {levels[1]}, asks {levels[2]}, "
                 f"{levels[3]}",
                 where="live depth row",
                 remedy="leave it out and count it, or ask for a new snapshot",
