@@ -185,8 +185,7 @@ class FeatureState:
         if not ten or not usable(*(part_L[None] for part_L in levels))[0]:
             raise DataError(
                 "the depth row is no book: it needs ten levels a side, sorted from the best on, "
-                f"not crossed, with positive sizes; found bids {levels[0]}, {levels[1]}, asks {levels[2]}, "
-                f"{levels[3]}",
+                f"not crossed, with positive sizes; found {[part_L.tolist() for part_L in levels]}",
                 where="live depth row",
                 remedy="leave it out and count it, or ask for a new snapshot",
             )
