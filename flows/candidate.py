@@ -32,7 +32,6 @@ from tasks.nightly.find_leaders import find_leaders
 from tasks.nightly.gate import gate
 from tasks.nightly.records import (
     Attributed,
-    Auxiliary,
     BuiltEngine,
     Candidate,
     Champion,
@@ -41,6 +40,7 @@ from tasks.nightly.records import (
     Plan,
     Prepared,
     SplitWindows,
+    Supplements,
     TrainedModel,
 )
 from tasks.nightly.report import publish_validation
@@ -135,9 +135,9 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
     leading = find_leaders(run, ticks, wanted, test_date)
-    auxiliary = Auxiliary.of(plan, wanted)
-    table = features(run, ticks, wanted, leading.leaders, plan.simulated, auxiliary)
-    left_out = FeatureTable.load(table.open()).meta.notes if auxiliary else ()
+    supplements = Supplements.of(plan, wanted)
+    table = features(run, ticks, wanted, leading.leaders, plan.simulated, supplements)
+    left_out = FeatureTable.load(table.open()).meta.notes if supplements else ()
     return Prepared(
         notes=(*day_notes(days), *([why] if why else []), leading.note, *left_out),
         ticks=ticks,
@@ -190,8 +190,8 @@ def _table_of(
     seen = champion.features
     spec = candidate.features.with_set(seen.feature_set, seen.exogenous)
     compute = features.with_options(task_run_name="features of the champion")
-    auxiliary = Auxiliary.of(plan, spec)
-    return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, auxiliary)
+    supplements = Supplements.of(plan, spec)
+    return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, supplements)
 
 
 def _train(

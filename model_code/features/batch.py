@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from model_code.errors import DataError
-from model_code.features import depth, exogenous, kernel, pairs
+from model_code.features import kernel, pairs
 from model_code.features.definition import (
     DEPTH_AT,
     EXOGENOUS_AT,
@@ -20,6 +20,7 @@ from model_code.features.definition import (
     columns,
     looks_at_depth,
 )
+from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT, FeatureSpec
 
 CHUNK_ROWS = 1 << 17

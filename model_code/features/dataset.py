@@ -24,8 +24,8 @@ from model_code.features.batch import CHUNK_ROWS, FeatureStream
 from model_code.features.definition import FEATURES_VERSION
 from model_code.features.labels import UNOBSERVED, LabelStream
 from model_code.features.shared import SharedDays, count, given_labels, read
-from model_code.market.auxiliary import AuxiliaryStore
 from model_code.market.schema import InstrumentDay
+from model_code.market.supplements import SupplementStore
 from model_code.settings import FEATURE_COUNT, FeatureSpec, Leaders
 
 # name: (type, shape of one row)
@@ -128,7 +128,7 @@ def build(
     *,
     simulated: bool,
     leaders: Mapping[str, tuple[str, ...]] | None = None,
-    market: AuxiliaryStore | None = None,
+    market: SupplementStore | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> TableMeta:
     """Write the table of `parquet_paths` (clean TICKS, one file each) into the new folder `out`.

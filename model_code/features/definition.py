@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError
-from model_code.features import depth, pairs
+from model_code.features import pairs
+from model_code.features.supplements import depth
 from model_code.settings import FEATURE_COUNT, MOST_SERIES, FeatureSetName
 
 _CONT = "Cont, Kukanov, Stoikov 2014, 'The Price Impact of Order Book Events'"
@@ -279,8 +280,15 @@ def mirror(feature_set: FeatureSetName) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return np.array(column_F, np.int64), np.array(sign_F, np.float32)
 
 
-_SOURCES = ("kernel.py", "pairs.py", "depth.py", "exogenous.py", "labels.py", "definition.py")
+_SOURCES = (
+    "kernel.py",
+    "pairs.py",
+    "supplements/depth.py",
+    "supplements/exogenous.py",
+    "labels.py",
+    "definition.py",
+)
 FEATURES_VERSION = hash_bytes(
-    b"\0".join((Path(__file__).with_name(name)).read_bytes() for name in _SOURCES)
+    b"\0".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
 )[:12]
 """Changes when the code that computes features or labels changes: part of every cache key."""

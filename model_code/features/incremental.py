@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_code.errors import DataError
-from model_code.features import depth, exogenous, kernel, pairs
+from model_code.features import kernel, pairs
 from model_code.features.batch import invalid_tick, reset_gap_ns
 from model_code.features.definition import (
     ALL,
@@ -21,6 +21,7 @@ from model_code.features.definition import (
     columns,
     looks_at_depth,
 )
+from model_code.features.supplements import depth, exogenous
 from model_code.market.level2.rows import LEVELS, usable
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from model_code.errors import ConfigError
 from model_code.features.batch import compute
 from model_code.features.definition import looks_at_depth
-from model_code.features.depth import EMPTY as EMPTY_BOOK
-from model_code.features.depth import read_depth
-from model_code.features.exogenous import read_series
 from model_code.features.pairs import EMPTY
 from model_code.features.served import SeenFeatures
+from model_code.features.supplements.depth import EMPTY as EMPTY_BOOK
+from model_code.features.supplements.depth import read_depth
+from model_code.features.supplements.exogenous import read_series
 from model_code.features.windows import gather, valid_ends
 from model_code.market.quality import quarantine
 from model_code.market.schema import InstrumentDay

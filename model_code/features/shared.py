@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_code.errors import DataError
-from model_code.features import depth, pairs
+from model_code.features import pairs
 from model_code.features.batch import CHUNK_ROWS, FeatureStream, reset_gap_ns
 from model_code.features.definition import look_at, looks_at_depth
-from model_code.features.exogenous import read_series
+from model_code.features.supplements import depth
+from model_code.features.supplements.exogenous import read_series
 from model_code.features.venues import Quotes, crossings, siblings
-from model_code.market.auxiliary import AuxiliaryStore
 from model_code.market.schema import InstrumentDay, conform
+from model_code.market.supplements import SupplementStore
 from model_code.settings import FeatureSpec
 
 
@@ -45,7 +46,7 @@ class SharedDays:
         spec: FeatureSpec,
         leaders: Mapping[str, tuple[str, ...]],
         chunk_rows: int = CHUNK_ROWS,
-        market: AuxiliaryStore | None = None,
+        market: SupplementStore | None = None,
     ) -> None:
         self._paths = {(day.date, day.symbol): path for day, path in inputs}
         self._spec, self._leaders, self._chunk_rows = spec, leaders, chunk_rows

@@ -21,13 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError, MarketError
 from model_code.market import join, simulated_book
-from model_code.market.auxiliary import Series
 from model_code.market.level2.rows import DepthRows
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.files import PassedOver
 from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated_book import Book, run_book
+from model_code.market.supplements import Series
 
 FIRST_DATE = dt.date(2000, 1, 3)
 VENUE = "sim"
@@ -141,7 +141,7 @@ class SimulatedStore:
             remedy="choose another set, e.g. --set features.feature_set=paired",
         )
 
-    def auxiliary(self, day: InstrumentDay) -> dict[str, str]:  # noqa: ARG002
+    def supplements(self, day: InstrumentDay) -> dict[str, str]:  # noqa: ARG002
         """Nothing beside ticks."""
         return {}
 

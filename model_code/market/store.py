@@ -7,7 +7,6 @@ import fsspec
 import pyarrow as pa
 
 from model_code.errors import MarketError
-from model_code.market.auxiliary import AuxiliaryStore
 from model_code.market.notes import Loaded
 from model_code.market.readers.binance_archive import BinanceArchiveStore
 from model_code.market.readers.binance_frames import BinanceFramesStore
@@ -17,6 +16,7 @@ from model_code.market.readers.hive import HiveStore
 from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
+from model_code.market.supplements import SupplementStore
 
 LAYOUTS = """supported layouts:
     hive             <root>/quotes/symbol=<S>/date=<D>.parquet or date=<D>/*.parquet
@@ -28,7 +28,7 @@ LAYOUTS = """supported layouts:
     simulated        simulated: or simulated:?seed=7&instruments=2&days=2&minutes=6"""
 
 
-class MarketStore(AuxiliaryStore, Protocol):
+class MarketStore(SupplementStore, Protocol):
     """Ticks by instrument and day, and what may be beside them.
 
     Attributes:

@@ -37,13 +37,13 @@ def find_days(spec: NightlySpec) -> Plan:
         train=tuple(_source(store, day, spec.calendar) for day in chosen.train),
         test=tuple(_source(store, day, spec.calendar) for day in chosen.test),
         warnings=(*chosen.warnings, *summarize(store.passed_over())),
-        auxiliary=dict(entry for day in days for entry in _auxiliary(store, day)),
+        supplements=dict(entry for day in days for entry in _supplements(store, day)),
     )
 
 
-def _auxiliary(store: MarketStore, day: InstrumentDay) -> Iterator[tuple[str, str]]:
+def _supplements(store: MarketStore, day: InstrumentDay) -> Iterator[tuple[str, str]]:
     """Digests of what the store has beside ticks; depth rows are of one instrument-day."""
-    for name, digest in store.auxiliary(day).items():
+    for name, digest in store.supplements(day).items():
         yield f"depth {day.symbol} {day.date}" if name == "depth" else name, digest
 
 

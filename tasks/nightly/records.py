@@ -13,8 +13,8 @@ from model_code.benchmark.verdict import Verdict
 from model_code.features.definition import looks_at_depth
 from model_code.features.leaders import LeadTable
 from model_code.features.served import SOLO, SeenFeatures
-from model_code.market.auxiliary import FOLDER
 from model_code.market.coverage import DaySpan
+from model_code.market.supplements import FOLDER
 from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -57,7 +57,7 @@ class Plan(Record):
     train: tuple[SourceDay, ...]
     test: tuple[SourceDay, ...]
     warnings: tuple[str, ...]
-    auxiliary: dict[str, str] = {}  # sha256 of depth rows and exogenous tables, by name
+    supplements: dict[str, str] = {}  # sha256 of depth rows and exogenous tables, by name
 
     @property
     def days(self) -> tuple[SourceDay, ...]:
@@ -81,13 +81,13 @@ class Plan(Record):
         used = {f"depth {day.name}" for day in self.days}
         lines += [
             f"{name} {digest}"
-            for name, digest in sorted(self.auxiliary.items())
+            for name, digest in sorted(self.supplements.items())
             if name in used or name.startswith(f"{FOLDER}/")
         ]
         return hash_bytes("\n".join(lines).encode())
 
 
-class Auxiliary(Record):
+class Supplements(Record):
     """What a feature set needs of a store beside ticks.
 
     Attributes:
@@ -106,7 +106,7 @@ class Auxiliary(Record):
             wanted |= {f"depth {day.name}" for day in plan.days}
         if not wanted:
             return None
-        found = {name: plan.auxiliary[name] for name in sorted(wanted & plan.auxiliary.keys())}
+        found = {name: plan.supplements[name] for name in sorted(wanted & plan.supplements.keys())}
         return cls(market=plan.days[0].market, digests=found)
 
 

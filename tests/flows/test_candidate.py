@@ -28,7 +28,6 @@ from model_code.settings import (
 from model_code.training.start import StartingPoint
 from tasks.nightly.records import (
     Attributed,
-    Auxiliary,
     Baseline,
     BuiltEngine,
     Candidate,
@@ -42,6 +41,7 @@ from tasks.nightly.records import (
     Plan,
     SourceDay,
     SplitWindows,
+    Supplements,
     TrainedNetwork,
     ValidatedDay,
 )
@@ -218,7 +218,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
                 "spec": wanted,
                 "leaders": LEADING.leaders,
                 "simulated": True,
-                "auxiliary": None,
+                "supplements": None,
             }
         ],
         "split": [
@@ -409,17 +409,17 @@ def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
     stages: Stages, seen: SeenFeatures, needed: tuple[str, ...]
 ) -> None:
     digests = {"depth A 2024-08-09": "1", "exogenous/macro": "2"}
-    plan = PLAN.model_copy(update={"auxiliary": digests})
+    plan = PLAN.model_copy(update={"supplements": digests})
     made = candidate.build_candidate(RUN, SPEC, plan)
     champion = Champion(version="4", onnx=file("champion"), engine=None, features=seen)
     candidate.judge_candidate(RUN, SPEC, plan, made, champion, load_goals())
     first, second = stages.inputs["features"]
     wanted = {"feature_set": seen.feature_set, "exogenous": seen.exogenous}
-    auxiliary = Auxiliary(market="simulated:", digests={name: digests[name] for name in needed})
+    supplements = Supplements(market="simulated:", digests={name: digests[name] for name in needed})
     assert second == first | {
         "spec": first["spec"].model_copy(update=wanted),
         "leaders": seen.leaders,
-        "auxiliary": auxiliary if needed else None,
+        "supplements": supplements if needed else None,
     }
     (inputs,) = stages.inputs["benchmark"]
     assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)

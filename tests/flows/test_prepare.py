@@ -16,7 +16,7 @@ from model_code.settings import FeatureSpec, NightlySpec, Settings, SplitSpec, V
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.stage import RunRef
 from tasks.nightly.find_days import find_days
-from tasks.nightly.records import Auxiliary, Plan, Prepared
+from tasks.nightly.records import Plan, Prepared, Supplements
 from tasks.nightly.split import split
 from tests.support.frames import recording, write_series
 from tests.support.market import DATES, epoch_ns, hive
@@ -91,9 +91,9 @@ def test_a_changed_table_has_another_key(run: RunRef, tmp_path: Path) -> None:
         market = hive(tmp_path / "store", 500)
         series(market, scale)
         plan = find_days.fn(NightlySpec(market=market))
-        inputs: dict[str, Any] = {"run": run, "auxiliary": Auxiliary.of(plan, SERIES)}
+        inputs: dict[str, Any] = {"run": run, "supplements": Supplements.of(plan, SERIES)}
         keys.append((plan.digest, stage_key("tasks.nightly.features", inputs)))
-        other = Auxiliary.of(plan, FeatureSpec())
+        other = Supplements.of(plan, FeatureSpec())
         assert other is None
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] != keys[1][1]

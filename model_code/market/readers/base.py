@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model_code.errors import MarketError
-from model_code.market import auxiliary
+from model_code.market import supplements
 from model_code.market.level2.rows import DepthRows
 from model_code.market.notes import Loaded
 from model_code.market.readers.files import digest_files, relative, walk
@@ -48,7 +48,9 @@ class FileStore(ABC):
     @cached_property
     def _tables(self) -> dict[str, str]:
         """The exogenous tables: path by name."""
-        named = ((auxiliary.table_name(relative(path, self._root)), path) for path in self._walked)
+        named = (
+            (supplements.table_name(relative(path, self._root)), path) for path in self._walked
+        )
         return {name: path for name, path in named if name}
 
     @abstractmethod
@@ -67,7 +69,7 @@ class FileStore(ABC):
         """The files that `depth` depends on."""
         return []
 
-    def exogenous(self, name: str) -> auxiliary.Series:
+    def exogenous(self, name: str) -> supplements.Series:
         """The exogenous series `<table>.<column>`.
 
         Raises:
@@ -81,7 +83,7 @@ class FileStore(ABC):
             there = ", ".join(sorted(self._tables)) or "none"
             raise MarketError(
                 f"no exogenous table {table}: the store has {there}",
-                where=f"{self._root}/{auxiliary.FOLDER}/{table}.parquet",
+                where=f"{self._root}/{supplements.FOLDER}/{table}.parquet",
                 remedy="add the file, correct features.exogenous, or choose another set, e.g. "
                 "--set features.feature_set=paired --set 'features.exogenous=[]'",
             )
@@ -94,9 +96,9 @@ class FileStore(ABC):
                 where=path,
                 remedy="write this file again; it is incomplete",
             ) from error
-        return auxiliary.read_series(self.statement.with_stamps(rows, path), column, path)
+        return supplements.read_series(self.statement.with_stamps(rows, path), column, path)
 
-    def auxiliary(self, day: InstrumentDay) -> dict[str, str]:
+    def supplements(self, day: InstrumentDay) -> dict[str, str]:
         """sha256 of what the store has beside ticks: `depth` and `exogenous/<table>`."""
         found = dict(self._table_digests)
         if depth := self._depth_paths(day):
@@ -106,6 +108,6 @@ class FileStore(ABC):
     @cached_property
     def _table_digests(self) -> dict[str, str]:
         return {
-            f"{auxiliary.FOLDER}/{name}": digest_files(self._fs, [path, *self.statement.paths])
+            f"{supplements.FOLDER}/{name}": digest_files(self._fs, [path, *self.statement.paths])
             for name, path in sorted(self._tables.items())
         }

@@ -12,9 +12,10 @@ import pytest
 
 from model_code.artifacts import hash_path
 from model_code.errors import DataError, SchemaError, StorageError
-from model_code.features import batch, dataset, depth, exogenous, labels
+from model_code.features import batch, dataset, labels
 from model_code.features.dataset import FeatureTable
 from model_code.features.definition import FEATURES_VERSION
+from model_code.features.supplements import depth, exogenous
 from model_code.features.venues import Quotes, crossings
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market

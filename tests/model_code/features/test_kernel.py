@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_code.features import depth, exogenous, kernel
+from model_code.features import kernel
 from model_code.features.definition import (
     ALL,
     DEPTH_AT,
@@ -23,6 +23,7 @@ from model_code.features.definition import (
     names,
 )
 from model_code.features.pairs import CHANNELS
+from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT
 
 Runner = Callable[..., int]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model_code.errors import ConfigError
-from model_code.features import depth, kernel, pairs
+from model_code.features import kernel, pairs
 from model_code.features.definition import (
     ALL,
     EXOGENOUS_AT,
@@ -15,6 +15,7 @@ from model_code.features.definition import (
     names,
 )
 from model_code.features.labels import crossing_begins, round_trip
+from model_code.features.supplements import depth
 from model_code.features.venues import Quotes, crossings
 from model_code.market.level2.rows import LEVELS, DepthRows
 from model_code.settings import FEATURE_COUNT, FeatureSetName

@@ -11,10 +11,10 @@ from tasks.nightly.records import (
     EXOGENOUS_TAG,
     FEATURE_SET_TAG,
     LEADERS_TAG,
-    Auxiliary,
     Plan,
     SourceDay,
     SplitWindows,
+    Supplements,
     seen_of,
     seen_tags,
 )
@@ -62,19 +62,19 @@ def test_series_are_tagged_where_there_are_any() -> None:
 
 def test_a_stage_depends_on_what_its_set_needs_alone() -> None:
     names = ("depth A 2024-08-08", "depth A 2024-08-09", "exogenous/macro", "exogenous/other")
-    plan = Plan(train=(DAY,), test=(NEXT,), warnings=(), auxiliary={name: name for name in names})
-    assert Auxiliary.of(plan, FeatureSpec()) is None
-    depth = Auxiliary.of(plan, FeatureSpec(feature_set="depth"))
-    assert depth == Auxiliary(market="m", digests={name: name for name in names[:2]})
+    plan = Plan(train=(DAY,), test=(NEXT,), warnings=(), supplements={name: name for name in names})
+    assert Supplements.of(plan, FeatureSpec()) is None
+    depth = Supplements.of(plan, FeatureSpec(feature_set="depth"))
+    assert depth == Supplements(market="m", digests={name: name for name in names[:2]})
     series = FeatureSpec(feature_set="exogenous", exogenous=("macro.vix", "missing.x"))
-    assert Auxiliary.of(plan, series) == Auxiliary(market="m", digests={names[2]: names[2]})
+    assert Supplements.of(plan, series) == Supplements(market="m", digests={names[2]: names[2]})
 
 
 def test_the_snapshots_digest_covers_depth_rows_and_tables() -> None:
     plain = Plan(train=(DAY,), test=(NEXT,), warnings=())
-    with_depth = plain.model_copy(update={"auxiliary": {"depth A 2024-08-09": "1"}})
-    with_table = plain.model_copy(update={"auxiliary": {"exogenous/macro": "1"}})
-    changed = plain.model_copy(update={"auxiliary": {"exogenous/macro": "2"}})
+    with_depth = plain.model_copy(update={"supplements": {"depth A 2024-08-09": "1"}})
+    with_table = plain.model_copy(update={"supplements": {"exogenous/macro": "1"}})
+    changed = plain.model_copy(update={"supplements": {"exogenous/macro": "2"}})
     digests = [plan.digest for plan in (plain, with_depth, with_table, changed)]
     assert len(set(digests)) == 4
     before = with_depth.model_copy(update={"test": ()})  # the test day's rows are not used

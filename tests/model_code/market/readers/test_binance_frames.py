@@ -155,12 +155,12 @@ def test_damaged_missing_and_double_recordings_are_errors(tmp_path: Path) -> Non
 def test_digests_follow_the_bytes_and_depth_those_of_earlier_files_too(tmp_path: Path) -> None:
     path = Path(recording(tmp_path, 30)) / "spot_aaa_20240808.gz"
     before = [
-        (opened(str(tmp_path)).digest(day), opened(str(tmp_path)).auxiliary(day)["depth"])
+        (opened(str(tmp_path)).digest(day), opened(str(tmp_path)).supplements(day)["depth"])
         for day in (FIRST, SECOND)
     ]
     rewrite(path, lines_of(path)[:-1])
     after = [
-        (opened(str(tmp_path)).digest(day), opened(str(tmp_path)).auxiliary(day)["depth"])
+        (opened(str(tmp_path)).digest(day), opened(str(tmp_path)).supplements(day)["depth"])
         for day in (FIRST, SECOND)
     ]
     assert before[0][0] != after[0][0]

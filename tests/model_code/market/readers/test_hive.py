@@ -243,7 +243,7 @@ def test_real_fx_has_no_sizes(fx):
 def test_depth_rows_are_an_optional_family(root):
     store, day = open_market(str(root)), first(root)
     assert store.depth(day) is None
-    assert store.auxiliary(day) == {}
+    assert store.supplements(day) == {}
     digest = store.digest(day)
     write_depth(root, n=300, dates=DATES[:1])
     store = open_market(str(root))
@@ -253,7 +253,7 @@ def test_depth_rows_are_an_optional_family(root):
     assert found is not None
     assert found.notes == ()
     assert to_table(found).equals(to_table(depth_rows(ticks(300))))
-    assert store.auxiliary(day).keys() == {"depth"}
+    assert store.supplements(day).keys() == {"depth"}
     assert store.depth(store.catalog()[-1]) is None
 
 
@@ -261,7 +261,7 @@ def test_depth_rows_in_parts_with_other_columns_and_without_quotes(root):
     write_depth(root, n=300)
     path = root / "depth" / f"symbol={SYMBOLS[0]}" / f"date={DATES[0]}.parquet"
     whole = pq.read_table(path).append_column("venue", pa.array(["x"] * 75))
-    before = open_market(str(root)).auxiliary(first(root))["depth"]
+    before = open_market(str(root)).supplements(first(root))["depth"]
     path.unlink()
     (path.with_suffix("")).mkdir()
     for number, part in enumerate((whole.slice(40), whole.slice(0, 40))):
@@ -274,7 +274,7 @@ def test_depth_rows_in_parts_with_other_columns_and_without_quotes(root):
     assert found is not None
     assert found.notes == ("columns not used (depth): venue",)
     np.testing.assert_array_equal(found.timestamp_N, depth_rows(ticks(300)).timestamp_N)
-    assert store.auxiliary(first(root))["depth"] != before
+    assert store.supplements(first(root))["depth"] != before
     assert [(item.path, item.reason) for item in store.passed_over()] == [
         (f"depth/symbol=CCC.test/date={DATES[0]}.parquet", "depth of a day without quotes")
     ]

@@ -17,9 +17,9 @@ from numba import njit
 from model_code.errors import DataError
 
 if TYPE_CHECKING:
-    from model_code.market.auxiliary import AuxiliaryStore
     from model_code.market.level2.rows import DepthRows
     from model_code.market.schema import InstrumentDay
+    from model_code.market.supplements import SupplementStore
 
 # numba's cache does not notice changes in another file: nothing here calls functions of `kernel`
 DAY_NS = 86_400_000_000_000
@@ -168,7 +168,7 @@ def summaries(rows: "DepthRows") -> npt.NDArray[np.void]:
 
 
 def read_depth(
-    market: "AuxiliaryStore | None", day: "InstrumentDay"
+    market: "SupplementStore | None", day: "InstrumentDay"
 ) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
     """The summaries (S,) of a store's depth rows, and notes on what was left out.
 

@@ -81,17 +81,17 @@ def test_a_damaged_table_and_a_simulated_market_have_no_series(tmp_path: Path) -
         simulated.exogenous("m.x")
     day = simulated.catalog()[0]
     assert simulated.depth(day) is None
-    assert simulated.auxiliary(day) == {}
+    assert simulated.supplements(day) == {}
 
 
 def test_digests_follow_the_bytes_of_each_table(tmp_path: Path) -> None:
     uri = hive(tmp_path, 20)
-    assert open_market(uri).auxiliary(DAY) == {}
+    assert open_market(uri).supplements(DAY) == {}
     write_series(uri, "a", [1], x=[1.0])
     write_series(uri, "b", [1], x=[1.0])
-    before = open_market(uri).auxiliary(DAY)
+    before = open_market(uri).supplements(DAY)
     write_series(uri, "b", [1], x=[2.0])
-    after = open_market(uri).auxiliary(DAY)
+    after = open_market(uri).supplements(DAY)
     assert before.keys() == after.keys() == {"exogenous/a", "exogenous/b"}
     assert {name for name in before if before[name] != after[name]} == {"exogenous/b"}
     assert open_market(uri).digest(DAY) == open_market(hive(tmp_path / "same", 20)).digest(DAY)

@@ -29,7 +29,7 @@ class Series(NamedTuple):
     value_M: npt.NDArray[np.float64]
 
 
-class AuxiliaryStore(Protocol):
+class SupplementStore(Protocol):
     """A market store as feature sets beyond ticks need it.
 
     Attributes:
@@ -46,7 +46,7 @@ class AuxiliaryStore(Protocol):
         """The exogenous series `<table>.<column>`."""
         ...
 
-    def auxiliary(self, day: InstrumentDay) -> dict[str, str]:
+    def supplements(self, day: InstrumentDay) -> dict[str, str]:
         """sha256 of what there is, by name: `depth` and `exogenous/<table>`."""
         ...
 

@@ -8,10 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from model_code.errors import DataError
-from model_code.features import batch, exogenous
+from model_code.features import batch
 from model_code.features.definition import names
-from model_code.features.exogenous import read_series
 from model_code.features.incremental import FeatureState
+from model_code.features.supplements import exogenous
+from model_code.features.supplements.exogenous import read_series
 from model_code.market.store import open_market
 from model_code.settings import FeatureSpec
 from tests.support.frames import write_series

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from model_code.errors import DataError
-from model_code.features import batch, depth, kernel
+from model_code.features import batch, kernel
 from model_code.features.definition import names
-from model_code.features.depth import read_depth, summaries
 from model_code.features.incremental import FeatureState
+from model_code.features.supplements import depth
+from model_code.features.supplements.depth import read_depth, summaries
 from model_code.market.level2.rows import LEVELS, DepthRows
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market

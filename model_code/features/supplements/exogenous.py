@@ -17,7 +17,7 @@ from numba import njit
 from model_code.errors import DataError
 
 if TYPE_CHECKING:
-    from model_code.market.auxiliary import AuxiliaryStore
+    from model_code.market.supplements import SupplementStore
 
 # numba's cache does not notice changes in another file: nothing here calls functions of `kernel`
 LIMIT = 32.0  # as in `kernel`
@@ -54,7 +54,7 @@ def look_all(now_N, rows_M, channel_N2):  # type: ignore[no-untyped-def]
 
 
 def read_series(
-    market: "AuxiliaryStore | None", names: tuple[str, ...]
+    market: "SupplementStore | None", names: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.void], ...]:
     """The named series (M,) of a store, dtype `ROW`.
 
