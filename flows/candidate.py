@@ -9,6 +9,7 @@ from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.engines.registry import ENGINES, unsuitable
 from model_code.errors import EngineError
+from model_code.features.dataset import FeatureTable
 from model_code.features.market import settled
 from model_code.features.served import ServedFeatures
 from model_code.settings import (
@@ -39,6 +40,7 @@ from tasks.nightly.records import (
     Plan,
     Prepared,
     SplitWindows,
+    Supplements,
     TrainedModel,
 )
 from tasks.nightly.report import publish_validation
@@ -133,12 +135,15 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
     leading = find_leaders(run, ticks, wanted, test_date)
+    supplements = Supplements.of(plan, wanted)
+    table = features(run, ticks, wanted, leading.leaders, plan.simulated, supplements)
+    left_out = FeatureTable.load(table.open()).meta.notes if supplements else ()
     return Prepared(
-        notes=(*day_notes(days), *([why] if why else []), leading.note),
+        notes=(*day_notes(days), *([why] if why else []), leading.note, *left_out),
         ticks=ticks,
         features=wanted,
         leading=leading,
-        table=features(run, ticks, wanted, leading.leaders, plan.simulated),
+        table=table,
     )
 
 
@@ -182,9 +187,11 @@ def _table_of(
     own = ServedFeatures.of(candidate.features, candidate.leading.leaders).seen
     if champion is None or champion.features == own:
         return None
-    spec = candidate.features.model_copy(update={"feature_set": champion.features.feature_set})
+    seen = champion.features
+    spec = candidate.features.with_set(seen.feature_set, seen.exogenous)
     compute = features.with_options(task_run_name="features of the champion")
-    return compute(run, candidate.ticks, spec, champion.features.leaders, plan.simulated)
+    supplements = Supplements.of(plan, spec)
+    return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, supplements)
 
 
 def _train(

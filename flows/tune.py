@@ -20,7 +20,7 @@ from model_code.settings import NightlySpec, Settings
 from model_code.settings.tuning import TuneSpec, as_given, require_searchable
 from tasks.caching.stage import console
 from tasks.nightly.find_days import SIMULATED, find_days
-from tasks.nightly.records import Plan, Record
+from tasks.nightly.records import Record
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.tuning import study as studies
 from tasks.tuning.report import publish
@@ -80,7 +80,7 @@ def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
     with exclusive(settings):
         print_start("tune", str(flow_run.name), spec)
         found = find_days(spec)
-        plan = Plan(train=found.train, test=(), warnings=found.warnings)
+        plan = found.model_copy(update={"test": ()})
         with tracked(settings, spec, simulated=plan.simulated) as run:
             rows = FeatureTable.load(prepare(run, spec, plan, None).table.open())
             bench = Bench(run, spec, rows, folds(rows, spec.split, search.folds))

@@ -206,7 +206,7 @@ def _rival(
 
 def _solo(run: RunRef, spec: WalkforwardSpec, plan: Plan, first: dt.date) -> ArtifactRef:
     """The same ticks with each instrument's own features alone."""
-    own = spec.night.features.model_copy(update={"feature_set": "solo"})
+    own = spec.night.features.with_set("solo")
     return prepare(run, spec.night.model_copy(update={"features": own}), plan, first).table
 
 

@@ -75,6 +75,14 @@ def binance() -> str:
 
 
 @pytest.fixture(scope="session")
+def binance_frames() -> str:
+    """URI of the recorded Binance frames; tests that need them are skipped, by name, without."""
+    if not (SHARED / "binance-frames").is_dir():
+        pytest.skip("real data: ../shared/data/binance-frames is absent")
+    return str(SHARED / "binance-frames")
+
+
+@pytest.fixture(scope="session")
 def fx() -> str:
     """URI of the real FX ticks; tests that need them are skipped, by name, without."""
     if not (SHARED / "fx").is_dir():

@@ -12,7 +12,15 @@ import pyarrow as pa
 
 from model_code.errors import DataError
 from model_code.features import kernel, pairs
-from model_code.features.definition import OWN, columns
+from model_code.features.definition import (
+    DEPTH_AT,
+    EXOGENOUS_AT,
+    OWN,
+    SEEN_AT,
+    columns,
+    looks_at_depth,
+)
+from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT, FeatureSpec
 
 CHUNK_ROWS = 1 << 17
@@ -44,12 +52,24 @@ class FeatureStream:
         spec: names the feature set.
         others: states of the instruments it looks at, whole days, the first leader first; fewer
             than the set names, or none, leaves their features 0.
+        book_S: summaries of its depth rows of the whole day (`depth.summaries`).
+        series: rows of the exogenous series that the set names (`exogenous.read_series`).
     """
 
-    def __init__(self, spec: FeatureSpec, others: Sequence[npt.NDArray[np.void]] = ()) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        others: Sequence[npt.NDArray[np.void]] = (),
+        book_S: npt.NDArray[np.void] = depth.EMPTY,
+        series: Sequence[npt.NDArray[np.void]] = (),
+    ) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
         self._columns_F = columns(spec.chosen_set)
         self._others = [(states_M, pairs.new_pair()) for states_M in others]
+        self._book_S = book_S if looks_at_depth(spec.chosen_set) else None
+        self._series = series[: len(spec.exogenous)]
+        seen = SEEN_AT + len(self._others) * pairs.WIDTH
+        self._width = max(seen, int(self._columns_F.max()) + 1)
         self._state_1 = kernel.new_state()
         self._done = 0
         self.symbol: str | None = None
@@ -84,31 +104,42 @@ class FeatureStream:
     def _chosen(
         self, own_NK: npt.NDArray[np.float32], states_N: npt.NDArray[np.void]
     ) -> npt.NDArray[np.float32]:
-        """The set's columns of the instrument's own and of what it sees of others."""
-        all_NK = np.zeros((len(own_NK), len(OWN) + 2 * pairs.WIDTH), np.float32)
+        """The set's columns of the instrument's own and of what else it sees."""
+        all_NK = np.zeros((len(own_NK), self._width), np.float32)
         all_NK[:, : len(OWN)] = own_NK
         for place, (other_M, basis_1) in enumerate(self._others):
-            first = len(OWN) + place * pairs.WIDTH
+            first = SEEN_AT + place * pairs.WIDTH
             seen_NP = np.empty((len(own_NK), pairs.WIDTH), np.float32)
             pairs.look_all(states_N, basis_1, other_M, len(other_M), self._reset_gap_ns, seen_NP)
             all_NK[:, first : first + pairs.WIDTH] = seen_NP
+        if self._book_S is not None:
+            seen_ND = all_NK[:, DEPTH_AT : DEPTH_AT + depth.WIDTH]
+            depth.look_all(states_N, self._book_S, len(self._book_S), self._reset_gap_ns, seen_ND)
+        for place, rows_M in enumerate(self._series):
+            first = EXOGENOUS_AT + place * exogenous.WIDTH
+            seen_N2 = all_NK[:, first : first + exogenous.WIDTH]
+            exogenous.look_all(states_N["timestamp"], rows_M, seen_N2)
         return np.ascontiguousarray(all_NK[:, self._columns_F])
 
 
 def compute(
-    ticks: pa.Table, spec: FeatureSpec, others: Sequence[npt.NDArray[np.void]] = ()
+    ticks: pa.Table,
+    spec: FeatureSpec,
+    others: Sequence[npt.NDArray[np.void]] = (),
+    book_S: npt.NDArray[np.void] = depth.EMPTY,
+    series: Sequence[npt.NDArray[np.void]] = (),
 ) -> FeatureRows:
     """Features of all of `ticks` (schema `TICKS`, one instrument, any number of rows).
 
     Args:
         ticks: of one instrument.
         spec: names the feature set.
-        others: as for `FeatureStream`.
+        others, book_S, series: as for `FeatureStream`.
 
     Raises:
         DataError: more than one instrument, or a row that validation should have quarantined.
     """
-    stream = FeatureStream(spec, others)
+    stream = FeatureStream(spec, others, book_S, series)
     chunks = [stream.update(batch) for batch in ticks.to_batches(max_chunksize=CHUNK_ROWS)]
     return FeatureRows(
         np.concatenate(

@@ -25,6 +25,7 @@ from model_code.features.definition import FEATURES_VERSION
 from model_code.features.labels import UNOBSERVED, LabelStream
 from model_code.features.shared import SharedDays, count, given_labels, read
 from model_code.market.schema import InstrumentDay
+from model_code.market.supplements import SupplementStore
 from model_code.settings import FEATURE_COUNT, FeatureSpec, Leaders
 
 # name: (type, shape of one row)
@@ -64,6 +65,7 @@ class TableMeta(BaseModel):
     features_version: str
     simulated: bool
     given_labels: int = 0  # rows that keep the source's own label
+    notes: tuple[str, ...] = ()  # what was left out of depth rows
 
     @property
     def mirrored_spec(self) -> FeatureSpec | None:
@@ -126,6 +128,7 @@ def build(
     *,
     simulated: bool,
     leaders: Mapping[str, tuple[str, ...]] | None = None,
+    market: SupplementStore | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> TableMeta:
     """Write the table of `parquet_paths` (clean TICKS, one file each) into the new folder `out`.
@@ -139,11 +142,13 @@ def build(
         simulated: the ticks are simulated.
         leaders: whom each instrument looks at, the strongest first; the features of one without
             leaders, or whose leader is absent that day, are 0.
+        market: has the depth rows or exogenous series that the set needs; None if it needs none.
         chunk_rows: rows in memory at a time.
 
     Raises:
-        DataError: no rows, an unreadable file, a file of another instrument, or rows that
-            validation should have quarantined.
+        DataError: no rows, an unreadable file, a file of another instrument, rows that validation
+            should have quarantined, or the store lacks what the set needs.
+        MarketError: the store lacks an exogenous table.
         StorageError: the disk is full or the folder not writable.
     """
     inputs = sorted(parquet_paths, key=lambda entry: (entry[0].date, entry[0].symbol))
@@ -180,13 +185,14 @@ def build(
             for name, (dtype, shape) in COLUMNS.items():
                 _write_header(files[name], dtype, (first, *shape))
             segments = 0
-            shared = SharedDays(inputs, spec, meta.leaders, chunk_rows)
+            shared = SharedDays(inputs, spec, meta.leaders, chunk_rows, market)
             for table_day, (_, path) in zip(days, inputs, strict=True):
                 for columns in _day_columns(table_day, path, meta, shared, segments, chunk_rows):
                     for name, column in columns.items():
                         files[name].write(np.ascontiguousarray(column, COLUMNS[name][0]).data)
                     if "segment" in columns:
                         segments = int(columns["segment"][-1]) + 1
+        meta = meta.model_copy(update={"notes": tuple(shared.notes)})
         (out / "meta.json").write_text(meta.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise storage_error(error, out) from error
@@ -208,7 +214,12 @@ def _day_columns(
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The columns of one instrument-day, chunk by chunk; labels follow once they are known."""
     symbol = meta.symbols.index(day.symbol)
-    features = FeatureStream(meta.spec, shared.others(day.date, day.symbol))
+    features = FeatureStream(
+        meta.spec,
+        shared.others(day.date, day.symbol),
+        shared.book(day.date, day.symbol),
+        shared.series,
+    )
     labels = LabelStream(meta.spec, shared.crossings(day.date, day.symbol))
     for ticks in read(path, chunk_rows):
         rows = features.update(ticks)

@@ -1,13 +1,16 @@
 """Definition of the features and of the sets of 16 that a network sees, in column order.
 
-`kernel.step` computes an instrument's own, `pairs.look` what it sees of another; this module
-documents them. Notation: `slog(x)` is
-sign(x) * ln(1 + |x|), `tick` the tightest spread so far, `size` the running mean of
-(bid_size + ask_size) / 2 and `sigma` the running deviation of mid moves, all within the segment;
-`mean_n` is an exponential mean over about n rows and `d` the change since the previous row.
+`kernel.step` computes an instrument's own, `pairs.look` what it sees of another, `depth.look` what
+it sees of its Level-2 book, `exogenous.look` what it sees of a series; this module documents them.
+Notation: `slog(x)` is sign(x) * ln(1 + |x|), `tick` the tightest spread so far, `size` the running
+mean of (bid_size + ask_size) / 2 and `sigma` the running deviation of mid moves, all within the
+segment; `mean_n` is an exponential mean over about n rows and `d` the change since the previous
+row.
 A feature with missing inputs is 0. On a segment's first row changes, flow and trades are 0.
 A name with `there` belongs to the other instrument, at its newest row that arrived strictly
-earlier; the feature is 0 where there is none within the reset gap.
+earlier; the feature is 0 where there is none within the reset gap. `bids_k` and `asks_k` are the
+sizes of the best k levels of the newest depth row that arrived strictly earlier; those features are
+0 where there is none within the reset gap. `x` is the newest earlier value of an exogenous series.
 """
 
 from dataclasses import dataclass
@@ -17,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model_code.artifacts import hash_bytes
-from model_code.settings import FEATURE_COUNT, FeatureSetName
+from model_code.errors import ConfigError
+from model_code.features import pairs
+from model_code.features.supplements import depth
+from model_code.settings import FEATURE_COUNT, MOST_SERIES, FeatureSetName
 
 _CONT = "Cont, Kukanov, Stoikov 2014, 'The Price Impact of Order Book Events'"
 _GOULD = "Gould, Bonart 2016, 'Queue Imbalance as a One-Tick-Ahead Price Predictor'"
@@ -29,7 +35,13 @@ _VWAP = "Berkowitz, Logue, Noser 1988, 'The Total Cost of Transactions on the NY
 _HUTH = "Huth, Abergel 2014, 'High Frequency Lead/Lag Relationships'"
 _ENGLE = "Engle, Granger 1987, 'Co-integration and Error Correction'"
 _HASB = "Hasbrouck 1995, 'One Security, Many Markets'"
+_NAES = "Naes, Skjeltorp 2006, 'Order Book Characteristics and the Volume-Volatility Relation'"
+_CAO = "Cao, Hansch, Wang 2009, 'The Information Content of an Open Limit-Order Book'"
+_MACRO = "Andersen, Bollerslev, Diebold, Vega 2003, 'Micro Effects of Macro Announcements'"
 _BOOK = "Cartea, Jaimungal, Penalva 2015, 'Algorithmic and High-Frequency Trading', ch. 3-4"
+
+
+UNKNOWN = "?"  # mirror image of a column whose meaning is not known here
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Feature:
         unit: of the column.
         source: where it is from.
         mirror: what the column becomes if the market's sides are swapped: "" itself, "-" itself
-            negated, a name that column, "-" and a name that column negated (`mirror`).
+            negated, a name that column, "-" and a name that column negated (`mirror`); `UNKNOWN`.
     """
 
     name: str
@@ -115,8 +127,51 @@ def _seen(place: str) -> tuple[Feature, ...]:
 
 
 _FIRST, _SECOND = _seen("leader"), _seen("second")
-ALL: tuple[Feature, ...] = OWN + _FIRST + _SECOND
+_DEPTH: tuple[Feature, ...] = (
+    *(
+        Feature(f"depth_imbalance_{k}", f"(bids_{k} - asks_{k}) / (bids_{k} + asks_{k})",
+                "fraction", _CAO, "-")
+        for k in (2, 5, 10)
+    ),
+    Feature("depth_width", "slog((10th ask - 10th bid) / tick)", "log ticks", _CAO),
+    Feature(
+        "depth_slope",
+        "ln(b / a), b = bids_10 / (best - 10th bid + tick), a = asks_10 / (10th - best ask + tick)",
+        "log ratio",
+        _NAES,
+        "-",
+    ),
+    Feature(
+        "depth_weighted_imbalance",
+        "as the imbalance of ten levels, level k with weight 1 / k",
+        "fraction",
+        _CAO,
+        "-",
+    ),
+    Feature(
+        "depth_weighted_change_500ms",
+        "depth_weighted_imbalance less that of 500 ms before; 0 where there was none",
+        "fraction",
+        _CONT,
+        "-",
+    ),
+    Feature("depth_age", "ln(1 + time since the depth row)", "log us", _ACD),
+)  # fmt: skip
+_EXOGENOUS: tuple[Feature, ...] = tuple(
+    feature
+    for place in range(1, MOST_SERIES + 1)
+    for feature in (
+        Feature(f"exogenous_{place}", "slog(x); 0 where there is none", "log of the series' unit",
+                _MACRO, UNKNOWN),
+        Feature(f"exogenous_{place}_age", "ln(1 + time since x); 32 where there is none", "log us",
+                _ACD),
+    )
+)  # fmt: skip
+ALL: tuple[Feature, ...] = OWN + _FIRST + _SECOND + _DEPTH + _EXOGENOUS
 """Every feature, in the order in which the kernels write them."""
+SEEN_AT = len(OWN)  # where the parts of `ALL` begin
+DEPTH_AT = SEEN_AT + 2 * pairs.WIDTH
+EXOGENOUS_AT = DEPTH_AT + depth.WIDTH
 
 
 def _named(*names: str) -> tuple[Feature, ...]:
@@ -124,17 +179,20 @@ def _named(*names: str) -> tuple[Feature, ...]:
     return tuple(known[name] for name in names)
 
 
+_EIGHT = (
+    "queue_imbalance",
+    "bid_size",
+    "ask_size",
+    "mid_move",
+    "volatility",
+    "time_gap",
+    "order_flow_imbalance",
+    "trade_volume",
+)
 FEATURE_SETS: dict[FeatureSetName, tuple[Feature, ...]] = {
     "solo": OWN,
     "paired": _named(
-        "queue_imbalance",
-        "bid_size",
-        "ask_size",
-        "mid_move",
-        "volatility",
-        "time_gap",
-        "order_flow_imbalance",
-        "trade_volume",
+        *_EIGHT,
         "leader_imbalance",
         "leader_basis",
         "leader_age",
@@ -162,6 +220,8 @@ FEATURE_SETS: dict[FeatureSetName, tuple[Feature, ...]] = {
         "leader_rows_20ms",
         "leader_rows_100ms",
     ),
+    "depth": _named(*_EIGHT, *(feature.name for feature in _DEPTH)),
+    "exogenous": _named(*_EIGHT, *(feature.name for feature in _EXOGENOUS)),
 }
 """The 16 features of each set, in column order."""
 
@@ -185,13 +245,31 @@ def look_at(feature_set: FeatureSetName) -> int:
     return sum(not chosen.isdisjoint(f.name for f in seen) for seen in (_FIRST, _SECOND))
 
 
+def looks_at_depth(feature_set: FeatureSetName) -> bool:
+    """Whether the set needs depth rows."""
+    return not set(names(feature_set)).isdisjoint(feature.name for feature in _DEPTH)
+
+
+def has_mirror(feature_set: FeatureSetName) -> bool:
+    """Whether the mirror image of every column is known."""
+    return all(feature.mirror != UNKNOWN for feature in FEATURE_SETS[feature_set])
+
+
 def mirror(feature_set: FeatureSetName) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Columns and signs (F,) of the same market with its sides swapped: `x[..., column] * sign`.
 
     Every price p becomes C - p, so bids and asks change places, with their sizes; what was bought
     was sold. Exact, except for a basis: `ln(mid there / mid)` is the logarithm of a ratio, which
     mirrored prices have only to first order in the distance of the two.
+
+    Raises:
+        ConfigError: the set has a column whose mirror image is not known.
     """
+    if not has_mirror(feature_set):
+        raise ConfigError(
+            f"the feature set {feature_set} has no mirror image: what its series mean is not known",
+            remedy="set training.mirror=false, or choose another features.feature_set",
+        )
     chosen = names(feature_set)
     found = [
         (chosen.index(other.lstrip("-") or feature.name), -1.0 if other.startswith("-") else 1.0)
@@ -202,8 +280,15 @@ def mirror(feature_set: FeatureSetName) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return np.array(column_F, np.int64), np.array(sign_F, np.float32)
 
 
-_SOURCES = ("kernel.py", "pairs.py", "labels.py", "definition.py")
+_SOURCES = (
+    "kernel.py",
+    "pairs.py",
+    "supplements/depth.py",
+    "supplements/exogenous.py",
+    "labels.py",
+    "definition.py",
+)
 FEATURES_VERSION = hash_bytes(
-    b"\0".join((Path(__file__).with_name(name)).read_bytes() for name in _SOURCES)
+    b"\0".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
 )[:12]
 """Changes when the code that computes features or labels changes: part of every cache key."""

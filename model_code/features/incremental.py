@@ -12,28 +12,43 @@ import numpy.typing as npt
 from model_code.errors import DataError
 from model_code.features import kernel, pairs
 from model_code.features.batch import invalid_tick, reset_gap_ns
-from model_code.features.definition import OWN, columns
+from model_code.features.definition import (
+    ALL,
+    DEPTH_AT,
+    EXOGENOUS_AT,
+    OWN,
+    SEEN_AT,
+    columns,
+    looks_at_depth,
+)
+from model_code.features.supplements import depth, exogenous
+from model_code.market.level2.rows import LEVELS, usable
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
 
-KEPT_NS = pairs.FAR_NS + 10_000_000_000  # of a leader's rows; a receiver's clock may lag so far
+KEPT_NS = pairs.FAR_NS + 10_000_000_000  # of what is looked at; a receiver's clock may lag so far
 FIRST_ROWS = 1024
+Levels = Sequence[float] | npt.NDArray[np.float64]
 
 
 class Recent:
-    """A leader's newest states, for the instruments that look at it."""
+    """The newest rows of what an instrument looks at: a leader's states, depth rows, a series.
 
-    def __init__(self) -> None:
-        self.states_N = np.empty(FIRST_ROWS, kernel.STATE)
+    Args:
+        dtype: of the rows; they have a `timestamp`.
+    """
+
+    def __init__(self, dtype: npt.DTypeLike = kernel.STATE) -> None:
+        self.states_N = np.empty(FIRST_ROWS, dtype)
         self.count = 0
 
     def append(self, state: np.void) -> None:
-        """Add the state after a new row; forget rows too old for anyone to need."""
+        """Add a new row; forget rows too old for anyone to need."""
         if self.count == len(self.states_N):
             old = self.states_N["timestamp"] < state["timestamp"] - KEPT_NS
             first = max(0, int(old.sum()) - 1)  # one row before the oldest span is still needed
             kept_M = self.states_N[first:]
             room = FIRST_ROWS + 2 * len(kept_M)
-            self.states_N = np.empty(room, kernel.STATE)
+            self.states_N = np.empty(room, kept_M.dtype)
             self.count = len(kept_M)
             self.states_N[: self.count] = kept_M
         self.states_N[self.count] = state
@@ -59,11 +74,15 @@ class FeatureState:
         self._columns_F = columns(spec.chosen_set)
         self._others = [(recent, pairs.new_pair()) for recent in others]
         self._own = own
+        self._book = Recent(depth.STATE)
+        self._depth_1 = np.zeros(1, depth.STATE)
+        self._looks_at_depth = looks_at_depth(spec.chosen_set)
+        self._series = {name: Recent(exogenous.ROW) for name in spec.exogenous}
         self._state_1 = kernel.new_state()
         self._after_1 = np.empty(1, kernel.STATE)
         self._tick_1 = np.empty(1, kernel.TICK)
         self._segment_1 = np.empty(1, np.int32)
-        self._all_1K = np.zeros((1, len(OWN) + 2 * pairs.WIDTH), np.float32)
+        self._all_1K = np.zeros((1, len(ALL)), np.float32)
         self._ring_2TF = np.zeros((2 * SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
         self._newest = SEQUENCE_LENGTH - 1
 
@@ -115,7 +134,7 @@ class FeatureState:
         if taken == 0:
             raise invalid_tick(self._tick_1[0], "live tick")
         for place, (recent, basis_1) in enumerate(self._others):
-            first = len(OWN) + place * pairs.WIDTH
+            first = SEEN_AT + place * pairs.WIDTH
             pairs.look(
                 self._after_1[0],
                 basis_1,
@@ -124,6 +143,18 @@ class FeatureState:
                 self._reset_gap_ns,
                 self._all_1K[0, first : first + pairs.WIDTH],
             )
+        if self._looks_at_depth:
+            depth.look(
+                self._after_1[0],
+                self._book.states_N,
+                self._book.count,
+                self._reset_gap_ns,
+                self._all_1K[0, DEPTH_AT : DEPTH_AT + depth.WIDTH],
+            )
+        for place, rows in enumerate(self._series.values()):
+            first = EXOGENOUS_AT + place * exogenous.WIDTH
+            seen_2 = self._all_1K[0, first : first + exogenous.WIDTH]
+            exogenous.look(timestamp_ns, rows.states_N, rows.count, seen_2)
         if self._own is not None:
             self._own.append(self._after_1[0])
         slot = (self._newest + 1) % SEQUENCE_LENGTH
@@ -132,6 +163,55 @@ class FeatureState:
         self._newest = slot
         features_F: npt.NDArray[np.float32] = self._ring_2TF[slot]
         return features_F
+
+    def update_depth(
+        self,
+        timestamp_ns: int,
+        bid_price_L: Levels,
+        bid_size_L: Levels,
+        ask_price_L: Levels,
+        ask_size_L: Levels,
+    ) -> None:
+        """Take one depth row, ten levels a side with the best first; NaN is a missing level.
+
+        Raises:
+            DataError: it is no book (crossed, unsorted, a side empty) or the clock goes back; the
+                state is unchanged.
+        """
+        levels = [
+            np.asarray(part_L, np.float64)
+            for part_L in (bid_price_L, bid_size_L, ask_price_L, ask_size_L)
+        ]
+        ten = all(part_L.shape == (LEVELS,) for part_L in levels)
+        if not ten or not usable(*(part_L[None] for part_L in levels))[0]:
+            raise DataError(
+                "the depth row is no book: it needs ten levels a side, sorted from the best on, "
+                f"not crossed, with positive sizes; found {[part_L.tolist() for part_L in levels]}",
+                where="live depth row",
+                remedy="leave it out and count it, or ask for a new snapshot",
+            )
+        bid_L, bid_size, ask_L, ask_size = levels
+        depth.summarise(timestamp_ns, bid_L, bid_size, ask_L, ask_size, self._depth_1[0])
+        _append(self._book, self._depth_1[0], "live depth row")
+
+    def update_exogenous(self, name: str, timestamp_ns: int, value: float) -> None:
+        """Take one row of an exogenous series, named as in the specification.
+
+        Raises:
+            DataError: the set has no such series, the value is not finite, or the clock goes back;
+                the state is unchanged.
+        """
+        where = f"live row of {name}"
+        if name not in self._series or not math.isfinite(value):
+            raise DataError(
+                f"the value {value} is not finite"
+                if name in self._series
+                else f"no series {name}: the set has {', '.join(self._series) or 'none'}",
+                where=where,
+                remedy="send the series of features.exogenous, finite values only",
+            )
+        row_1 = np.array([(timestamp_ns, value)], exogenous.ROW)
+        _append(self._series[name], row_1[0], where)
 
     @property
     def segment(self) -> int:
@@ -156,6 +236,12 @@ class FeatureState:
             )
         first = self._newest + 1
         return self._ring_2TF[first : first + SEQUENCE_LENGTH]
+
+
+def _append(recent: Recent, row: np.void, where: str) -> None:
+    if recent.count and row["timestamp"] < recent.states_N[recent.count - 1]["timestamp"]:
+        raise DataError("the clock goes back", where=where, remedy="leave the row out, count it")
+    recent.append(row)
 
 
 def group(

@@ -78,10 +78,10 @@ def suggest(quotes: Mapping[str, Quotes], present: frozenset[str]) -> LeadTable:
 
 
 def by_name(feature_set: FeatureSetName, symbols: tuple[str, ...]) -> Leaders | None:
-    """Leaders that follow from the names alone: other venues for `venues`, none for `solo`."""
+    """Leaders that follow from the names: other venues for `venues`; None for `paired`."""
     if feature_set == "paired":
         return None
-    if feature_set == "solo":
+    if feature_set != "venues":
         return {}
     return {name: others for name, others in siblings(symbols).items() if others}
 

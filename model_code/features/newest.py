@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 from model_code.errors import ConfigError
 from model_code.features.batch import compute
+from model_code.features.definition import looks_at_depth
 from model_code.features.pairs import EMPTY
 from model_code.features.served import SeenFeatures
+from model_code.features.supplements.depth import EMPTY as EMPTY_BOOK
+from model_code.features.supplements.depth import read_depth
+from model_code.features.supplements.exogenous import read_series
 from model_code.features.windows import gather, valid_ends
 from model_code.market.quality import quarantine
 from model_code.market.schema import InstrumentDay
@@ -53,25 +57,35 @@ class NewestWindows:
 
         Raises:
             ConfigError: too few consecutive ticks.
-            DataError: a day cannot be read.
+            DataError: a day cannot be read, or the store lacks the depth rows or series that the
+                version sees.
+            MarketError: the store lacks an exogenous table.
         """
         for seen, gap_s, named in self._found:
             if (seen, gap_s) == (features.seen, reset_gap_s):
                 return named
-        spec = FeatureSpec(feature_set=features.feature_set, reset_gap_s=reset_gap_s)
+        spec = FeatureSpec(
+            feature_set=features.feature_set,
+            exogenous=features.exogenous,
+            reset_gap_s=reset_gap_s,
+        )
         named = self._computed(features, spec)
         self._found.append((features.seen, reset_gap_s, named))
         return named
 
     def _computed(self, features: SeenFeatures, spec: FeatureSpec) -> Named:
-        alone = spec.model_copy(update={"feature_set": "solo"})
+        alone = spec.with_set("solo")
         others = [
             compute(self._ticks(self._present[name]), alone).states_N
             if name in self._present
             else EMPTY
             for name in features.leaders.get(self._day.symbol, ())
         ]
-        rows = compute(self._ticks(self._day), spec, others)
+        book_S = EMPTY_BOOK
+        if looks_at_depth(spec.chosen_set):
+            book_S, _ = read_depth(self._store, self._day)
+        series = read_series(self._store, spec.exogenous)
+        rows = compute(self._ticks(self._day), spec, others, book_S, series)
         # inference needs no labels: with dummy labels every window is valid
         no_label_N = np.zeros(len(rows.segment_N), np.int8)
         ends = valid_ends(rows.segment_N, no_label_N)[-self._last :]

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from model_code.features.definition import look_at
-from model_code.settings import FeatureSetName, FeatureSpec, LabelName, Leaders
+from model_code.settings import FeatureSetName, FeatureSpec, LabelName, Leaders, Names
 
 
 class SeenFeatures(BaseModel):
@@ -14,23 +14,28 @@ class SeenFeatures(BaseModel):
     Attributes:
         feature_set: the 16 features.
         leaders: whom each instrument looks at, the strongest first, and no further than the set.
+        exogenous: the series of the set `exogenous`, in the order of its columns.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     feature_set: FeatureSetName = "solo"
     leaders: Leaders = {}
+    exogenous: Names = ()
 
     @property
     def seen(self) -> "SeenFeatures":
-        """These two alone, for comparison."""
-        return SeenFeatures(feature_set=self.feature_set, leaders=self.leaders)
+        """These alone, for comparison."""
+        return SeenFeatures(
+            feature_set=self.feature_set, leaders=self.leaders, exogenous=self.exogenous
+        )
 
     @property
     def text(self) -> str:
         """For people: `paired, looks at others: B at A; C at A`."""
         looks = "; ".join(f"{name} at {', '.join(seen)}" for name, seen in self.leaders.items())
-        return f"{self.feature_set}, looks at others: {looks or 'none'}"
+        series = f" ({', '.join(self.exogenous)})" if self.exogenous else ""
+        return f"{self.feature_set}{series}, looks at others: {looks or 'none'}"
 
 
 class ServedFeatures(SeenFeatures):
@@ -53,6 +58,7 @@ class ServedFeatures(SeenFeatures):
         return cls(
             feature_set=spec.chosen_set,
             leaders={name: others[:reach] for name, others in leaders.items() if others[:reach]},
+            exogenous=spec.exogenous,
             label=spec.chosen_label,
             horizon_ms=spec.horizon_ms,
             reset_gap_s=spec.reset_gap_s,

@@ -1,4 +1,4 @@
-"""What instruments of one date share: states of the leaders, crossings of the venues.
+"""What instruments of one date share: states of leaders, crossings of venues, exogenous series.
 
 Shapes: N rows of an instrument-day, E instants.
 """
@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 from model_code.errors import DataError
 from model_code.features import pairs
 from model_code.features.batch import CHUNK_ROWS, FeatureStream, reset_gap_ns
-from model_code.features.definition import look_at
+from model_code.features.definition import look_at, looks_at_depth
+from model_code.features.supplements import depth
+from model_code.features.supplements.exogenous import read_series
 from model_code.features.venues import Quotes, crossings, siblings
 from model_code.market.schema import InstrumentDay, conform
+from model_code.market.supplements import SupplementStore
 from model_code.settings import FeatureSpec
 
 
@@ -31,6 +34,10 @@ class SharedDays:
         spec: feature set and label.
         leaders: whom each instrument looks at.
         chunk_rows: rows read at a time.
+        market: has the depth rows and series that the set needs; None if it needs none.
+
+    Raises:
+        MarketError, DataError: the store lacks a series, or it is unfit.
     """
 
     def __init__(
@@ -39,9 +46,13 @@ class SharedDays:
         spec: FeatureSpec,
         leaders: Mapping[str, tuple[str, ...]],
         chunk_rows: int = CHUNK_ROWS,
+        market: SupplementStore | None = None,
     ) -> None:
         self._paths = {(day.date, day.symbol): path for day, path in inputs}
         self._spec, self._leaders, self._chunk_rows = spec, leaders, chunk_rows
+        self._market = market
+        self.series = read_series(market, spec.exogenous)
+        self.notes: list[str] = []
         self._date: dt.date | None = None
         self._states: dict[str, npt.NDArray[np.void]] = {}
         self._begins: dict[str, npt.NDArray[np.int64]] = {}
@@ -55,6 +66,18 @@ class SharedDays:
                 path = self._paths.get((date, name))
                 self._states[name] = self._read_states(path) if path else pairs.EMPTY
         return [self._states[name] for name in wanted]
+
+    def book(self, date: dt.date, symbol: str) -> npt.NDArray[np.void]:
+        """Summaries (S,) of the instrument-day's depth rows; empty if the set needs none.
+
+        Raises:
+            DataError: the store has none.
+        """
+        if not looks_at_depth(self._spec.chosen_set):
+            return depth.EMPTY
+        rows_S, notes = depth.read_depth(self._market, InstrumentDay(date, symbol))
+        self.notes += [f"{symbol} {date}: {note}" for note in notes]
+        return rows_S
 
     def crossings(self, date: dt.date, symbol: str) -> npt.NDArray[np.int64] | None:
         """Instants (E,) at which a crossing of the instrument's venues begins; else None.
@@ -80,7 +103,7 @@ class SharedDays:
             self._begins.clear()
 
     def _read_states(self, path: Path) -> npt.NDArray[np.void]:
-        stream = FeatureStream(self._spec.model_copy(update={"feature_set": "solo"}))
+        stream = FeatureStream(self._spec.with_set("solo"))
         parts = [stream.update(batch).states_N for batch in read(path, self._chunk_rows)]
         return np.concatenate([pairs.EMPTY, *parts])
 

@@ -21,11 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError, MarketError
 from model_code.market import join, simulated_book
+from model_code.market.level2.rows import DepthRows
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.files import PassedOver
 from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated_book import Book, run_book
+from model_code.market.supplements import Series
 
 FIRST_DATE = dt.date(2000, 1, 3)
 VENUE = "sim"
@@ -122,6 +124,26 @@ class SimulatedStore:
         )
         fixed = f"{self.simulation.seed}|{self.simulation.minutes}|{day.symbol}|{day.date}|"
         return hash_bytes(fixed.encode() + code)
+
+    def depth(self, day: InstrumentDay) -> DepthRows | None:  # noqa: ARG002
+        """None: only the best levels are simulated."""
+        return None
+
+    def exogenous(self, name: str) -> Series:
+        """There is none.
+
+        Raises:
+            MarketError: always.
+        """
+        raise MarketError(
+            f"no exogenous series {name}: none is simulated",
+            where=self.uri,
+            remedy="choose another set, e.g. --set features.feature_set=paired",
+        )
+
+    def supplements(self, day: InstrumentDay) -> dict[str, str]:  # noqa: ARG002
+        """Nothing beside ticks."""
+        return {}
 
     def _check(self, day: InstrumentDay) -> None:
         if (day.date, day.symbol) not in {(d.date, d.symbol) for d in self.catalog()}:

@@ -9,33 +9,34 @@ import pyarrow as pa
 from model_code.errors import MarketError
 from model_code.market.notes import Loaded
 from model_code.market.readers.binance_archive import BinanceArchiveStore
+from model_code.market.readers.binance_frames import BinanceFramesStore
 from model_code.market.readers.desk_csv import DeskCsvStore
 from model_code.market.readers.files import PassedOver, relative, walk
 from model_code.market.readers.hive import HiveStore
 from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
+from model_code.market.supplements import SupplementStore
 
 LAYOUTS = """supported layouts:
     hive             <root>/quotes/symbol=<S>/date=<D>.parquet or date=<D>/*.parquet
-                     (and trades/...)
+                     (and trades/..., depth/...)
     desk-csv         a .csv file, or a folder of <SYMBOL>.csv or <SYMBOL>_<date>.csv
                      (also .csv.gz, .csv.zst)
     binance-archive  a folder of <SYMBOL>-bookTicker-<D>.zip (and -trades- or -aggTrades-)
+    binance-frames   a folder of <spot|usdm|cm>_<symbol>_<YYYYMMDD>.gz: recorded WebSocket frames
     simulated        simulated: or simulated:?seed=7&instruments=2&days=2&minutes=6"""
 
 
-class MarketStore(Protocol):
-    """Ticks by instrument and day.
+class MarketStore(SupplementStore, Protocol):
+    """Ticks by instrument and day, and what may be beside them.
 
     Attributes:
         KIND: the reader's name.
-        uri: what was opened.
         simulated: whether the ticks are simulated; such results are labelled, never promoted.
     """
 
     KIND: ClassVar[str]
-    uri: str
     simulated: bool
 
     @property
@@ -98,12 +99,15 @@ def open_market(uri: str) -> MarketStore:
         return HiveStore(uri, fs, root)
     if BinanceArchiveStore.holds(fs, root):
         return BinanceArchiveStore(uri, fs, root)
+    if BinanceFramesStore.holds(fs, root):
+        return BinanceFramesStore(uri, fs, root)
     if DeskCsvStore.holds(fs, root):
         return DeskCsvStore(uri, fs, root)
     files = [relative(path, root) for path in walk(fs, root)]
     shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     raise MarketError(
-        "no market layout found; looked for quotes/, *.csv and *-bookTicker-*.zip, "
+        "no market layout found; looked for quotes/, *.csv, *-bookTicker-*.zip and "
+        f"recorded frames, "
         f"found {len(files)} files{': ' if files else ''}{shown}",
         where=uri,
         remedy=LAYOUTS,

@@ -51,6 +51,7 @@ from model_code.settings.models import (
 )
 from model_code.settings.presets import PRESETS
 from model_code.settings.specs import (
+    MOST_SERIES,
     AttributionSpec,
     BenchmarkSpec,
     FeatureSetName,
@@ -79,6 +80,7 @@ __all__ = [
     "MAX_BATCH_SIZE",
     "MAX_QUEUE_DELAY_US",
     "MODEL_NAME",
+    "MOST_SERIES",
     "NIGHTLY_ENGINES",
     "ONNX_ML_OPSET",
     "ONNX_OPSET",

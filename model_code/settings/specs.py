@@ -41,9 +41,13 @@ class ValidationSpec(Spec):
     minimum_row_share: Fraction = 0.25  # of the usual number of rows; fewer fail
 
 
-FeatureSetName = Literal["solo", "paired", "venues"]
+FeatureSetName = Literal["solo", "paired", "venues", "depth", "exogenous"]
 LabelName = Literal["executable-roundtrip", "cross-venue", "mid-move"]
 Leaders = dict[str, Annotated[tuple[str, ...], Field(strict=False)]]
+
+
+SeriesName = Annotated[str, Field(pattern=r"^[^./]+\.[^/]+$")]  # table.column
+MOST_SERIES = 4
 
 
 class FeatureSpec(Spec):
@@ -51,7 +55,9 @@ class FeatureSpec(Spec):
 
     Attributes:
         feature_set: the 16 features: an instrument's own (`solo`), or with those of others
-            (`paired`, `venues`); None: what suits the market (`features.market.settled`).
+            (`paired`, `venues`), of its Level-2 book (`depth`) or of series (`exogenous`); None:
+            what suits the market (`features.market.settled`).
+        exogenous: the series of the set `exogenous`, each `table.column`, at most four.
         leaders: whom each instrument looks at, the strongest first; None: suggested by the
             training days.
         label: what counts as an opportunity; None: what suits the market.
@@ -62,11 +68,24 @@ class FeatureSpec(Spec):
 
     KIND: Literal["level1-16"] = "level1-16"
     feature_set: FeatureSetName | None = None
+    exogenous: Annotated[tuple[SeriesName, ...], Field(strict=False, max_length=MOST_SERIES)] = ()
     leaders: Leaders | None = None
     label: LabelName | None = None
     horizon_ms: Positive = 100.0
     cost_bps: Annotated[float, Field(ge=0.0)] = 0.0
     reset_gap_s: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _series_belong_to_their_set(self) -> Self:
+        if (self.feature_set == "exogenous") != bool(self.exogenous):
+            raise ValueError(
+                "feature_set exogenous needs exogenous: [table.column, ...], and no other set does"
+            )
+        return self
+
+    def with_set(self, feature_set: FeatureSetName, exogenous: tuple[str, ...] = ()) -> Self:
+        """The same label and gaps with another feature set."""
+        return self.model_copy(update={"feature_set": feature_set, "exogenous": exogenous})
 
     @property
     def chosen_set(self) -> FeatureSetName:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from model_code.errors import ConfigError
-from model_code.features.definition import mirror
+from model_code.features.definition import has_mirror, mirror
 from model_code.settings import FeatureSpec
 
 DIRECTED = frozenset({"mid-move"})  # labels that mean one side of the market
@@ -14,13 +14,16 @@ def mirror_of(wanted: bool | None, spec: FeatureSpec | None) -> "Mirror | None":
     """The augmentation, or none.
 
     Args:
-        wanted: None: where the features are known and the label has no direction.
+        wanted: None: where the features and their mirror image are known and the label has no
+            direction.
         spec: the features and the label; None if unknown.
 
     Raises:
         ConfigError: it is wanted, but not possible.
     """
-    possible = spec is not None and spec.chosen_label not in DIRECTED
+    possible = (
+        spec is not None and spec.chosen_label not in DIRECTED and has_mirror(spec.chosen_set)
+    )
     return Mirror(spec) if wanted or (wanted is None and possible) else None
 
 
@@ -34,7 +37,8 @@ class Mirror:
         spec: names the feature set and the label.
 
     Raises:
-        ConfigError: the label has a direction, or the specification is missing.
+        ConfigError: the label has a direction, the set has no mirror image, or the specification
+            is missing.
     """
 
     def __init__(self, spec: FeatureSpec | None) -> None:

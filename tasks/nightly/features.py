@@ -3,9 +3,10 @@
 from model_code.artifacts import ArtifactRef
 from model_code.features import dataset
 from model_code.market.schema import InstrumentDay
+from model_code.market.store import open_market
 from model_code.settings import FeatureSpec, Leaders
 from tasks.caching.stage import RunRef, stage
-from tasks.nightly.records import CleanDay
+from tasks.nightly.records import CleanDay, Supplements
 
 
 @stage("features")
@@ -15,10 +16,15 @@ def features(
     spec: FeatureSpec,
     leaders: Leaders,
     simulated: bool,
+    supplements: Supplements | None = None,
 ) -> ArtifactRef:
-    """Compute the 16 features and the label of every clean row into one (N, 16) array."""
+    """Compute the 16 features and the label of every clean row into one (N, 16) array.
+
+    The set's depth rows or exogenous series are read from the store that `supplements` names.
+    """
+    market = open_market(supplements.market) if supplements else None
     paths = [(InstrumentDay(day.date, day.symbol), day.ticks.open()) for day in days]
     with run.store.scratch() as scratch:
         out = scratch / "features"
-        dataset.build(paths, spec, out, simulated=simulated, leaders=leaders)
+        dataset.build(paths, spec, out, simulated=simulated, leaders=leaders, market=market)
         return run.store.put(out)

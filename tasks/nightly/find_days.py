@@ -1,6 +1,7 @@
 """Stage `find days`: choose the instrument-days of a nightly and hash their source bytes."""
 
 import datetime as dt
+from collections.abc import Iterator
 
 from prefect import task
 
@@ -31,11 +32,19 @@ def find_days(spec: NightlySpec) -> Plan:
         today=dt.datetime.now(dt.UTC).date(),
         where=uri,
     )
+    days = (*chosen.train, *chosen.test)
     return Plan(
         train=tuple(_source(store, day, spec.calendar) for day in chosen.train),
         test=tuple(_source(store, day, spec.calendar) for day in chosen.test),
         warnings=(*chosen.warnings, *summarize(store.passed_over())),
+        supplements=dict(entry for day in days for entry in _supplements(store, day)),
     )
+
+
+def _supplements(store: MarketStore, day: InstrumentDay) -> Iterator[tuple[str, str]]:
+    """Digests of what the store has beside ticks; depth rows are of one instrument-day."""
+    for name, digest in store.supplements(day).items():
+        yield f"depth {day.symbol} {day.date}" if name == "depth" else name, digest
 
 
 def _source(store: MarketStore, day: InstrumentDay, calendar: str) -> SourceDay:

@@ -3,15 +3,18 @@
 import datetime as dt
 import json
 from collections.abc import Mapping
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.verdict import Verdict
+from model_code.features.definition import looks_at_depth
 from model_code.features.leaders import LeadTable
 from model_code.features.served import SOLO, SeenFeatures
 from model_code.market.coverage import DaySpan
+from model_code.market.supplements import FOLDER
 from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -21,6 +24,7 @@ FEATURE_SET_TAG = "feature_set"
 LEADERS_TAG = "leaders"  # JSON
 START_TAG = "start"  # JSON: `StartingPoint` without the weights
 WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that registered the version
+EXOGENOUS_TAG = "exogenous"  # JSON
 SUNDAY = 7  # an FX market opens in its evening
 
 
@@ -53,6 +57,7 @@ class Plan(Record):
     train: tuple[SourceDay, ...]
     test: tuple[SourceDay, ...]
     warnings: tuple[str, ...]
+    supplements: dict[str, str] = {}  # sha256 of depth rows and exogenous tables, by name
 
     @property
     def days(self) -> tuple[SourceDay, ...]:
@@ -72,7 +77,37 @@ class Plan(Record):
     @property
     def digest(self) -> str:
         """sha256 of the data snapshot: every instrument-day's name and source hash."""
-        return hash_bytes("\n".join(f"{day.name} {day.digest}" for day in self.days).encode())
+        lines = [f"{day.name} {day.digest}" for day in self.days]
+        used = {f"depth {day.name}" for day in self.days}
+        lines += [
+            f"{name} {digest}"
+            for name, digest in sorted(self.supplements.items())
+            if name in used or name.startswith(f"{FOLDER}/")
+        ]
+        return hash_bytes("\n".join(lines).encode())
+
+
+class Supplements(Record):
+    """What a feature set needs of a store beside ticks.
+
+    Attributes:
+        market: the store.
+        digests: sha256 of its bytes, by name.
+    """
+
+    market: str
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, plan: Plan, spec: FeatureSpec) -> Self | None:
+        """None if the set needs ticks alone."""
+        wanted = {f"{FOLDER}/{name.partition('.')[0]}" for name in spec.exogenous}
+        if looks_at_depth(spec.chosen_set):
+            wanted |= {f"depth {day.name}" for day in plan.days}
+        if not wanted:
+            return None
+        found = {name: plan.supplements[name] for name in sorted(wanted & plan.supplements.keys())}
+        return cls(market=plan.days[0].market, digests=found)
 
 
 class CleanDay(Record):
@@ -311,7 +346,10 @@ class Champion(Record):
 
 def seen_tags(features: SeenFeatures) -> dict[str, str]:
     """The tags of a model version that name its features."""
-    return {FEATURE_SET_TAG: features.feature_set, LEADERS_TAG: json.dumps(features.leaders)}
+    tags = {FEATURE_SET_TAG: features.feature_set, LEADERS_TAG: json.dumps(features.leaders)}
+    if features.exogenous:
+        tags[EXOGENOUS_TAG] = json.dumps(features.exogenous)
+    return tags
 
 
 def seen_of(tags: Mapping[str, str]) -> SeenFeatures:
@@ -319,7 +357,10 @@ def seen_of(tags: Mapping[str, str]) -> SeenFeatures:
     if FEATURE_SET_TAG not in tags:
         return SOLO
     leaders = json.loads(tags.get(LEADERS_TAG, "{}"))
-    return SeenFeatures.model_validate({"feature_set": tags[FEATURE_SET_TAG], "leaders": leaders})
+    series = json.loads(tags.get(EXOGENOUS_TAG, "[]"))
+    return SeenFeatures.model_validate(
+        {"feature_set": tags[FEATURE_SET_TAG], "leaders": leaders, "exogenous": series}
+    )
 
 
 class Measured(Record):

@@ -41,6 +41,7 @@ from tasks.nightly.records import (
     Plan,
     SourceDay,
     SplitWindows,
+    Supplements,
     TrainedNetwork,
     ValidatedDay,
 )
@@ -217,6 +218,7 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
                 "spec": wanted,
                 "leaders": LEADING.leaders,
                 "simulated": True,
+                "supplements": None,
             }
         ],
         "split": [
@@ -391,17 +393,33 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
     assert stages.options == ([{"refresh_cache": True}] if measure_again else [])
 
 
-@pytest.mark.parametrize("seen", [SOLO, SeenFeatures(feature_set="paired", leaders={"A": ("C",)})])
+@pytest.mark.parametrize(
+    ("seen", "needed"),
+    [
+        (SOLO, ()),
+        (SeenFeatures(feature_set="paired", leaders={"A": ("C",)}), ()),
+        (SeenFeatures(feature_set="depth"), ("depth A 2024-08-09",)),
+        (
+            SeenFeatures(feature_set="exogenous", exogenous=("macro.vix",)),
+            ("exogenous/macro",),
+        ),
+    ],
+)
 def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
-    stages: Stages, seen: SeenFeatures
+    stages: Stages, seen: SeenFeatures, needed: tuple[str, ...]
 ) -> None:
-    made = candidate.build_candidate(RUN, SPEC, PLAN)
+    digests = {"depth A 2024-08-09": "1", "exogenous/macro": "2"}
+    plan = PLAN.model_copy(update={"supplements": digests})
+    made = candidate.build_candidate(RUN, SPEC, plan)
     champion = Champion(version="4", onnx=file("champion"), engine=None, features=seen)
-    candidate.judge_candidate(RUN, SPEC, PLAN, made, champion, load_goals())
+    candidate.judge_candidate(RUN, SPEC, plan, made, champion, load_goals())
     first, second = stages.inputs["features"]
+    wanted = {"feature_set": seen.feature_set, "exogenous": seen.exogenous}
+    supplements = Supplements(market="simulated:", digests={name: digests[name] for name in needed})
     assert second == first | {
-        "spec": first["spec"].model_copy(update={"feature_set": seen.feature_set}),
+        "spec": first["spec"].model_copy(update=wanted),
         "leaders": seen.leaders,
+        "supplements": supplements if needed else None,
     }
     (inputs,) = stages.inputs["benchmark"]
     assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)

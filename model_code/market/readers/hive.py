@@ -1,12 +1,13 @@
-"""Hive-partitioned Parquet below `quotes/` and, optionally, `trades/`, by fsspec URI.
+"""Hive-partitioned Parquet below `quotes/` and, optionally, `trades/` and `depth/`, by fsspec URI.
 
-`<root>/<quotes|trades>/symbol=<S>/date=<D>.parquet`, or `.../symbol=<S>/date=<D>/*.parquet` as
-DuckDB, polars and Spark write it (`year=/month=/day=` too), at any depth. Values in folder names
+`<root>/<quotes|trades|depth>/symbol=<S>/date=<D>.parquet`, or `.../symbol=<S>/date=<D>/*.parquet`
+as DuckDB, polars and Spark write it (`year=/month=/day=` too), at any depth. Values in folder names
 may be percent-encoded. A day's parts follow each other in time.
 
 quotes: timestamp, bid_price, ask_price and, if the venue provides them, both bid_size and
 ask_size; optional symbol, sequence and the desk's own last_trade, vwap, feature_ema_1min, label.
 trades: timestamp, price, size; optional buyer_is_maker, trade_id, sequence, symbol.
+depth: timestamp, bid_price_0 to _9, bid_size_0 to _9, ask_price_0 to _9, ask_size_0 to _9.
 """
 
 import datetime as dt
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from model_code.errors import DataError, MarketError, SchemaError
 from model_code.market import join, trades
+from model_code.market.level2 import rows as depth_rows
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.files import (
@@ -41,6 +43,11 @@ SIZES = ("bid_size", "ask_size")
 KEYS = ("symbol", "date", "year", "month", "day")  # of partitions, repeated by some writers
 QUOTE_COLUMNS = frozenset((*join.QUOTES, *join.OWN, trades.SEQUENCE, *KEYS))
 TRADE_COLUMNS = frozenset((*trades.COLUMNS, trades.AGGRESSOR, *trades.IDS, trades.SEQUENCE, *KEYS))
+KNOWN_COLUMNS = {
+    "quotes": QUOTE_COLUMNS,
+    "trades": TRADE_COLUMNS,
+    "depth": frozenset((*depth_rows.KINDS, *KEYS)),
+}
 _CODEC = r"\.(?:snappy|zstd|zst|gzip|gz|lz4|brotli|br)"
 _SUFFIX = re.compile(rf"\.(parquet|pq)({_CODEC})?$|\.\w+\.parquet$")
 # of a damaged footer: pyarrow raises UnicodeDecodeError (a ValueError) for names
@@ -132,26 +139,44 @@ class HiveStore(FileStore):
         paths = [path for kind in kinds for path in self._of(kind, day)]
         return digest_files(self._fs, [*paths, *self.statement.paths])
 
+    def depth(self, day: InstrumentDay) -> depth_rows.DepthRows | None:
+        """The instrument-day's depth rows; None if there is no file of them.
+
+        Raises:
+            MarketError: a file is truncated or not Parquet, or parts overlap.
+            SchemaError: a column is missing or of the wrong type.
+            DataError: the file contains another symbol than its folder's name.
+        """
+        if not self._depth_paths(day):
+            return None
+        where, table, warnings = self._table("depth", day)
+        found = depth_rows.read_rows(table, where)
+        return found._replace(notes=(*warnings, *found.notes))
+
+    def _depth_paths(self, day: InstrumentDay) -> list[str]:
+        return self._files["depth"].get((day.date, day.symbol), [])
+
     @cached_property
     def _found(self) -> tuple[dict[str, dict[Key, list[str]]], list[PassedOver]]:
-        files: dict[str, dict[Key, list[str]]] = {"quotes": {}, "trades": {}}
+        files: dict[str, dict[Key, list[str]]] = {kind: {} for kind in KNOWN_COLUMNS}
         passed = []
         for path in self._paths:
             below = relative(path, self._root)
             kind, _, inner = below.partition("/")
             if kind not in files or not inner:
-                passed.append(PassedOver(below, "not below quotes/ or trades/"))
+                passed.append(PassedOver(below, "not below quotes/, trades/ or depth/"))
             elif not _SUFFIX.search(below):
                 passed.append(PassedOver(below, "not a .parquet file"))
             elif isinstance(key := _key(inner), str):
                 passed.append(PassedOver(below, key))
             else:
                 files[kind].setdefault(key, []).append(path)
-        for key in sorted(files["trades"].keys() - files["quotes"].keys()):
-            passed += [
-                PassedOver(relative(path, self._root), "trades of a day without quotes")
-                for path in files["trades"].pop(key)
-            ]
+        for kind in ("trades", "depth"):
+            for key in sorted(files[kind].keys() - files["quotes"].keys()):
+                passed += [
+                    PassedOver(relative(path, self._root), f"{kind} of a day without quotes")
+                    for path in files[kind].pop(key)
+                ]
         return files, passed
 
     @property
@@ -245,7 +270,7 @@ class HiveStore(FileStore):
                 remedy="write each column once",
             )
         _require_symbol(table, path, day)
-        known = QUOTE_COLUMNS if kind == "quotes" else TRADE_COLUMNS
+        known = KNOWN_COLUMNS[kind]
         unknown = [name for name in names if name not in known]
         warnings = [f"columns not used ({kind}): {', '.join(unknown)}"] * bool(unknown)
         if kind == "quotes":
@@ -255,7 +280,7 @@ class HiveStore(FileStore):
 
 
 def _key(inner: str) -> Key | str:
-    """The instrument-day of a path below quotes/ or trades/, or why it has none."""
+    """The instrument-day of a path below its family's folder, or why it has none."""
     values = {key: _SUFFIX.sub("", value) for key, value in partitions(inner).items()}
     symbol = values.get("symbol", "")
     if not symbol:

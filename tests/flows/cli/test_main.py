@@ -267,7 +267,7 @@ def test_describe_prints_tables_of_80_columns_and_draws_a_picture_where_it_says(
     assert len(re.findall("2024-08-08 +AAA", tables)) == 2
     assert lines.startswith(" crypto (assumed; choose with --profile)")
     assert "AAA.test: time resolution 1 ns; aggressor: flag" in lines
-    assert "1 file passed over, not below quotes/ or trades/: readme.txt" in lines
+    assert "1 file passed over, not below quotes/, trades/ or depth/: readme.txt" in lines
     assert (home / "market.png").read_bytes().startswith(b"\x89PNG")
 
     picture = tmp_path / "m.png"

@@ -15,10 +15,13 @@ from model_code.errors import DataError, SchemaError, StorageError
 from model_code.features import batch, dataset, labels
 from model_code.features.dataset import FeatureTable
 from model_code.features.definition import FEATURES_VERSION
+from model_code.features.supplements import depth, exogenous
 from model_code.features.venues import Quotes, crossings
 from model_code.market.schema import TICKS, InstrumentDay
+from model_code.market.store import open_market
 from model_code.settings import FeatureSpec
-from tests.support.market import DATES, SYMBOLS, ticks
+from tests.support.frames import write_depth, write_series
+from tests.support.market import DATES, SYMBOLS, epoch_ns, hive, ticks
 
 SPEC = FeatureSpec()
 Inputs = list[tuple[InstrumentDay, Path]]
@@ -232,3 +235,59 @@ def test_the_label_of_venues_needs_two(
     one = {key: table for key, table in tables.items() if key[1] == SYMBOLS[0]}
     with pytest.raises(DataError, match="two venues"):
         dataset.build(write(tmp_path, one), spec, tmp_path / "out", simulated=False)
+
+
+def test_depth_rows_and_series_come_from_the_store(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    uri = hive(tmp_path / "store", n=300, seed=1)
+    write_depth(uri, n=300, seed=1)
+    stamps = [epoch_ns(DATES[0]) + 10**9 * k for k in range(12)]
+    write_series(uri, "macro", stamps, vix=np.arange(12.0), rate=np.ones(12))
+    market, inputs = open_market(uri), write(tmp_path, tables)
+    series = exogenous.read_series(market, ("macro.vix", "macro.rate"))
+    for spec in (
+        FeatureSpec(feature_set="depth"),
+        FeatureSpec(feature_set="exogenous", exogenous=("macro.vix", "macro.rate")),
+    ):
+        out = tmp_path / spec.chosen_set
+        meta = dataset.build(inputs, spec, out, simulated=False, market=market, chunk_rows=70)
+        assert meta.notes == ()
+        table = FeatureTable.load(out)
+        for day in meta.days:
+            rows_S, _ = depth.read_depth(market, InstrumentDay(day.date, day.symbol))
+            source = tables[day.date, day.symbol]
+            plain = batch.compute(
+                source, spec, book_S=rows_S, series=series if spec.exogenous else ()
+            )
+            rows = slice(day.first, day.first + day.rows)
+            assert np.array_equal(table.features_NF[rows], plain.features_NF)
+            assert plain.features_NF[:, 8:].any()
+
+
+def test_notes_name_what_was_left_out_of_depth_rows(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    uri = hive(tmp_path / "store", n=300, seed=1)
+    write_depth(uri, n=300, seed=1)
+    path = Path(uri) / "depth" / f"symbol={SYMBOLS[1]}" / f"date={DATES[0]}.parquet"
+    table = pq.read_table(path)
+    bid_N = table["bid_price_0"].to_numpy().copy()
+    bid_N[[4, 9]] = 1e9
+    pq.write_table(table.set_column(1, "bid_price_0", pa.array(bid_N)), path)
+    spec = FeatureSpec(feature_set="depth")
+    meta = dataset.build(
+        write(tmp_path, tables), spec, tmp_path / "out", simulated=False, market=open_market(uri)
+    )
+    assert meta.notes == (f"{SYMBOLS[1]} {DATES[0]}: depth rows left out, not a book: 2",)
+    assert FeatureTable.load(tmp_path / "out").meta == meta
+
+
+def test_a_store_without_depth_rows_is_refused(
+    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+) -> None:
+    inputs, spec = write(tmp_path, tables), FeatureSpec(feature_set="depth")
+    market = open_market(hive(tmp_path / "store", n=300, seed=1))
+    for store in (None, market):
+        with pytest.raises(DataError, match="the feature set depth needs depth rows"):
+            dataset.build(inputs, spec, tmp_path / "out", simulated=False, market=store)

@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from model_code.features import kernel
 from model_code.features.definition import (
     ALL,
+    DEPTH_AT,
+    EXOGENOUS_AT,
     FEATURE_SETS,
     FEATURES_VERSION,
     OWN,
     columns,
     look_at,
+    looks_at_depth,
     names,
 )
 from model_code.features.pairs import CHANNELS
+from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT
 
 Runner = Callable[..., int]
@@ -84,13 +88,20 @@ def test_every_set_has_sixteen_features_named_and_explained() -> None:
 
 
 def test_what_is_seen_of_others_is_named_in_the_kernels_order() -> None:
-    seen = [feature.name for feature in ALL[len(OWN) :]]
+    seen = [feature.name for feature in ALL]
     expected = [f"{place}_{channel}" for place in ("leader", "second") for channel in CHANNELS]
-    assert seen == expected
+    expected += [f"depth_{channel}" for channel in depth.CHANNELS]
+    assert seen[len(OWN) : EXOGENOUS_AT] == expected
+    assert seen[DEPTH_AT] == "depth_imbalance_2"
+    assert seen[EXOGENOUS_AT :: exogenous.WIDTH] == [f"exogenous_{k}" for k in (1, 2, 3, 4)]
+    assert seen[EXOGENOUS_AT + 1 :: 2] == [f"exogenous_{k}_age" for k in (1, 2, 3, 4)]
+    assert {chosen for chosen in FEATURE_SETS if looks_at_depth(chosen)} == {"depth"}
     assert {chosen: look_at(chosen) for chosen in FEATURE_SETS} == {
         "solo": 0,
         "paired": 2,
         "venues": 1,
+        "depth": 0,
+        "exogenous": 0,
     }
 
 

@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 
+from model_code.errors import ConfigError
 from model_code.features import kernel, pairs
-from model_code.features.definition import ALL, FEATURE_SETS, OWN, mirror, names
+from model_code.features.definition import (
+    ALL,
+    EXOGENOUS_AT,
+    FEATURE_SETS,
+    OWN,
+    has_mirror,
+    mirror,
+    names,
+)
 from model_code.features.labels import crossing_begins, round_trip
+from model_code.features.supplements import depth
 from model_code.features.venues import Quotes, crossings
+from model_code.market.level2.rows import LEVELS, DepthRows
 from model_code.settings import FEATURE_COUNT, FeatureSetName
 
 GAP_NS = 10_000_000_000
@@ -45,8 +56,27 @@ def mirrored(found: np.ndarray) -> np.ndarray:
     return other
 
 
-def every_feature(own: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
-    """All features (N, len(ALL)) of an instrument that looks at two others."""
+def books(quotes: np.ndarray) -> DepthRows:
+    """Random books around the quotes, half a millisecond before each."""
+    rng = np.random.default_rng(9)
+    count = len(quotes)
+    away_NL = 0.5 * np.cumsum(rng.integers(1, 4, (2, count, LEVELS)), axis=2) - 0.5
+    size_NL = rng.integers(1, 9, (2, count, LEVELS)).astype(np.float64)
+    size_NL[0, ::5, 6:] = np.nan
+    away_NL[0, ::5, 6:] = np.nan
+    bid_NL = quotes["bid_price"][:, None] - away_NL[0]
+    ask_NL = quotes["ask_price"][:, None] + away_NL[1]
+    return DepthRows(quotes["timestamp"] - 500_000, (bid_NL, size_NL[0], ask_NL, size_NL[1]))
+
+
+def swapped_books(rows: DepthRows) -> DepthRows:
+    """The same books with the sides swapped."""
+    bid_NL, bid_size_NL, ask_NL, ask_size_NL = rows.levels
+    return rows._replace(levels=(CENTRE - ask_NL, ask_size_NL, CENTRE - bid_NL, bid_size_NL))
+
+
+def every_feature(own: np.ndarray, others: list[np.ndarray], book: DepthRows) -> np.ndarray:
+    """The features (N, EXOGENOUS_AT) of an instrument that looks at two others and at its book."""
     parts, states = [], []
     for ticks in (own, *others):
         own_NK = np.empty((len(ticks), len(OWN)), np.float32)
@@ -61,7 +91,10 @@ def every_feature(own: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
         seen_NP = np.empty((len(own), pairs.WIDTH), np.float32)
         pairs.look_all(states[0], pairs.new_pair(), state_N, len(state_N), GAP_NS, seen_NP)
         seen.append(seen_NP)
-    return np.concatenate([parts[0], *seen], axis=1)
+    seen_ND = np.empty((len(own), depth.WIDTH), np.float32)
+    rows_S = depth.summaries(book)
+    depth.look_all(states[0], rows_S, len(rows_S), GAP_NS, seen_ND)
+    return np.concatenate([parts[0], *seen, seen_ND], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +102,14 @@ def both() -> tuple[np.ndarray, np.ndarray]:
     """Every feature of three instruments, and of their mirror images."""
     market = [rows(seed) for seed in (1, 2, 3)]
     swapped = [mirrored(part) for part in market]
-    return every_feature(market[0], market[1:]), every_feature(swapped[0], swapped[1:])
+    book = books(market[0][::3])
+    return (
+        every_feature(market[0], market[1:], book),
+        every_feature(swapped[0], swapped[1:], swapped_books(book)),
+    )
 
 
-@pytest.mark.parametrize("name", [feature.name for feature in ALL])
+@pytest.mark.parametrize("name", [feature.name for feature in ALL[:EXOGENOUS_AT]])
 def test_features_of_the_mirrored_market_are_the_mirrored_features(
     both: tuple[np.ndarray, np.ndarray], name: str
 ) -> None:
@@ -91,7 +128,13 @@ def test_features_of_the_mirrored_market_are_the_mirrored_features(
         assert np.corrcoef(found_N, expected_N)[0, 1] > 0.9999
 
 
-@pytest.mark.parametrize("feature_set", FEATURE_SETS)
+def test_the_mirror_image_of_a_series_is_not_known() -> None:
+    assert [chosen for chosen in FEATURE_SETS if not has_mirror(chosen)] == ["exogenous"]
+    with pytest.raises(ConfigError, match="the feature set exogenous has no mirror image"):
+        mirror("exogenous")
+
+
+@pytest.mark.parametrize("feature_set", [name for name in FEATURE_SETS if has_mirror(name)])
 def test_each_set_contains_its_mirror_image_and_mirroring_twice_changes_nothing(
     feature_set: FeatureSetName,
 ) -> None:

@@ -16,14 +16,20 @@ from model_code.features.windows import gather
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market
 from model_code.settings import FeatureSpec
-from tests.support.market import DATES, SYMBOLS, hive
+from tests.support.frames import write_depth, write_series
+from tests.support.market import DATES, SYMBOLS, epoch_ns, hive
 
 PAIRED = SeenFeatures(feature_set="paired", leaders={SYMBOLS[1]: (SYMBOLS[0],)})
+DEPTH = SeenFeatures(feature_set="depth")
+SERIES = SeenFeatures(feature_set="exogenous", exogenous=("macro.vix",))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
-    return hive(tmp_path / "store", n=300)
+    uri = hive(tmp_path / "store", n=300)
+    write_depth(uri, n=300)
+    write_series(uri, "macro", [epoch_ns(DATES[1]) + 10**9 * s for s in range(9)], vix=range(9))
+    return uri
 
 
 def trained_on(store: str, folder: Path, seen: SeenFeatures) -> NDArray[np.float32]:
@@ -34,14 +40,15 @@ def trained_on(store: str, folder: Path, seen: SeenFeatures) -> NDArray[np.float
         path = folder / f"{symbol}.parquet"
         pq.write_table(open_market(store).read(day), path)
         inputs.append((day, path))
-    spec = FeatureSpec(feature_set=seen.feature_set)
+    spec = FeatureSpec(feature_set=seen.feature_set, exogenous=seen.exogenous)
     out = folder / seen.feature_set
-    meta = dataset.build(inputs, spec, out, simulated=False, leaders=seen.leaders)
+    market = open_market(store)
+    meta = dataset.build(inputs, spec, out, simulated=False, leaders=seen.leaders, market=market)
     last = meta.days[1].first + meta.days[1].rows - 1
     return gather(FeatureTable.load(out).features_NF, np.arange(last - 2, last + 1))
 
 
-@pytest.mark.parametrize("seen", [SOLO, PAIRED])
+@pytest.mark.parametrize("seen", [SOLO, PAIRED, DEPTH, SERIES])
 def test_windows_are_those_that_a_version_is_trained_on(
     store: str, tmp_path: Path, seen: SeenFeatures
 ) -> None:

@@ -30,3 +30,12 @@ def test_all_that_a_version_depends_on_is_read_back() -> None:
     found = ServedFeatures.of(spec, {"A": ("B",)})
     assert (found.label, found.horizon_ms, found.reset_gap_s) == ("cross-venue", 20.0, 3.0)
     assert ServedFeatures.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_series_of_a_version_are_named() -> None:
+    spec = FeatureSpec(feature_set="exogenous", exogenous=("macro.vix", "btc.move"))
+    found = ServedFeatures.of(spec, {})
+    assert found.seen.exogenous == ("macro.vix", "btc.move")
+    assert found.text == "exogenous (macro.vix, btc.move), looks at others: none"
+    assert ServedFeatures.model_validate_json(found.model_dump_json()) == found
+    assert found.seen != ServedFeatures.of(spec.with_set("exogenous", ("macro.vix",)), {}).seen

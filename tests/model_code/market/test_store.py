@@ -2,12 +2,14 @@ import pytest
 
 from model_code.errors import MarketError
 from model_code.market.store import open_market
+from tests.support.frames import recording
 from tests.support.market import desk_csv, hive
 
 
 def test_the_reader_is_picked_by_content(tmp_path):
     assert open_market(hive(tmp_path / "hive", n=5)).KIND == "hive"
     assert open_market(desk_csv(tmp_path / "desk", n=5)).KIND == "desk-csv"
+    assert open_market(recording(tmp_path / "frames", n=5)).KIND == "binance-frames"
     assert open_market("simulated:").KIND == "simulated"
 
 
@@ -35,7 +37,7 @@ def test_an_unknown_layout_lists_the_known_ones(tmp_path):
     for uri in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(MarketError, match="no market layout found") as caught:
             open_market(str(uri))
-        for kind in ("hive", "desk-csv", "binance-archive", "simulated"):
+        for kind in ("hive", "desk-csv", "binance-archive", "binance-frames", "simulated"):
             assert kind in caught.value.remedy
 
 

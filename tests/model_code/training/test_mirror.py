@@ -7,7 +7,7 @@ import torch
 from model_code.errors import ConfigError
 from model_code.features.definition import mirror
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
-from model_code.training.mirror import Mirror
+from model_code.training.mirror import Mirror, mirror_of
 
 
 def test_about_half_of_the_windows_are_mirrored_as_a_whole() -> None:
@@ -27,3 +27,11 @@ def test_about_half_of_the_windows_are_mirrored_as_a_whole() -> None:
 def test_a_label_with_a_direction_has_no_mirror_image(spec: FeatureSpec | None) -> None:
     with pytest.raises(ConfigError, match="without direction"):
         Mirror(spec)
+
+
+def test_a_set_without_a_mirror_image_is_not_mirrored() -> None:
+    spec = FeatureSpec(feature_set="exogenous", exogenous=("macro.vix",))
+    assert mirror_of(None, spec) is None
+    assert mirror_of(None, FeatureSpec(feature_set="depth")) is not None
+    with pytest.raises(ConfigError, match="feature set exogenous has no mirror image"):
+        mirror_of(True, spec)

@@ -68,7 +68,7 @@ def test_models_dates_and_sequences_are_reduced_to_plain_values() -> None:
                 "silences": [],
             }
         ],
-        "spec": FeatureSpec().model_dump(),
+        "spec": FeatureSpec().model_dump(mode="json"),
     }
 
 

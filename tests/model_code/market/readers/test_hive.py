@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from model_code.errors import DataError, MarketError, SchemaError
+from model_code.market.level2.rows import to_table
 from model_code.market.readers.hive import HiveStore
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
+from tests.support.frames import depth_rows, write_depth
 from tests.support.market import DATES, SYMBOLS, hive, quotes, ticks, write_hive
 
 FROM_TRADES = ("last_trade", "vwap", "buy_volume", "sell_volume", "trade_count")
@@ -148,7 +150,7 @@ def test_files_that_are_not_read_are_named_with_the_reason(root):
         f"{below}/date=2024-13-01.parquet": "date=2024-13-01 is not a date (YYYY-MM-DD)",
         f"{below}/notes.txt": "not a .parquet file",
         f"{below}/old.parquet": "no date=<YYYY-MM-DD> in its path",
-        "readme.md": "not below quotes/ or trades/",
+        "readme.md": "not below quotes/, trades/ or depth/",
         f"trades/symbol={SYMBOLS[0]}/date={DATES[0]}.parquet": "trades of a day without quotes",
     }
 
@@ -236,3 +238,46 @@ def test_real_fx_has_no_sizes(fx):
     assert len(store.catalog()) == 22
     out = store.read(store.catalog()[0])
     assert out["bid_size"].null_count == out.num_rows == store.catalog()[0].rows
+
+
+def test_depth_rows_are_an_optional_family(root):
+    store, day = open_market(str(root)), first(root)
+    assert store.depth(day) is None
+    assert store.supplements(day) == {}
+    digest = store.digest(day)
+    write_depth(root, n=300, dates=DATES[:1])
+    store = open_market(str(root))
+    assert store.passed_over() == ()
+    assert store.digest(day) == digest  # of quotes and trades alone
+    found = store.depth(day)
+    assert found is not None
+    assert found.notes == ()
+    assert to_table(found).equals(to_table(depth_rows(ticks(300))))
+    assert store.supplements(day).keys() == {"depth"}
+    assert store.depth(store.catalog()[-1]) is None
+
+
+def test_depth_rows_in_parts_with_other_columns_and_without_quotes(root):
+    write_depth(root, n=300)
+    path = root / "depth" / f"symbol={SYMBOLS[0]}" / f"date={DATES[0]}.parquet"
+    whole = pq.read_table(path).append_column("venue", pa.array(["x"] * 75))
+    before = open_market(str(root)).supplements(first(root))["depth"]
+    path.unlink()
+    (path.with_suffix("")).mkdir()
+    for number, part in enumerate((whole.slice(40), whole.slice(0, 40))):
+        pq.write_table(part, path.with_suffix("") / f"part-{number}.parquet")
+    stray = root / "depth" / "symbol=CCC.test" / f"date={DATES[0]}.parquet"
+    stray.parent.mkdir()
+    pq.write_table(whole, stray)
+    store = open_market(str(root))
+    found = store.depth(first(root))
+    assert found is not None
+    assert found.notes == ("columns not used (depth): venue",)
+    np.testing.assert_array_equal(found.timestamp_N, depth_rows(ticks(300)).timestamp_N)
+    assert store.supplements(first(root))["depth"] != before
+    assert [(item.path, item.reason) for item in store.passed_over()] == [
+        (f"depth/symbol=CCC.test/date={DATES[0]}.parquet", "depth of a day without quotes")
+    ]
+    (path.with_suffix("") / "part-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MarketError, match="not readable as Parquet"):
+        open_market(str(root)).depth(first(root))

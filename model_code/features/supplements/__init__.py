@@ -1,0 +1,1 @@
+"""What an instrument sees beyond ticks: its Level-2 book, exogenous series."""
