@@ -8,6 +8,8 @@ counts: both legs cross the spread.
 Shapes: N rows of one instrument and date, M of another, B decisions.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -15,6 +17,7 @@ from numba import njit
 from model_code.features.batch import reset_gap_ns
 from model_code.features.dataset import FeatureTable, TableDay
 from model_code.features.venues import Quotes, siblings
+from model_code.settings import FeatureSpec
 
 BPS = 1e4
 NO_QUOTES = Quotes(np.empty(0, np.int64), np.empty(0), np.empty(0))
@@ -33,45 +36,70 @@ def best_cases(
         ends_B: rows on which the decisions fall.
         delay_ms: from the decision to the trade.
     """
-    spec = table.meta.spec
-    label, others = spec.chosen_label, siblings(table.meta.symbols)
-    delay_ns, horizon_ns = round(delay_ms * 1e6), round(spec.horizon_ms * 1e6)
+    spec, others = table.meta.spec, siblings(table.meta.symbols)
     earned_B = np.empty(len(ends_B))
     days = {(day.date, day.symbol): day for day in table.meta.days if day.rows}
     for (date, symbol), day in days.items():
         inside_B = (ends_B >= day.first) & (ends_B < day.first + day.rows)
         if not inside_B.any():
             continue
-        here, rows_B = _quotes(table, day), ends_B[inside_B] - day.first
-        if label == "cross-venue":
-            present = [days[date, name] for name in others[symbol] if (date, name) in days]
-            venues = [_quotes(table, venue) for venue in present]
-            earned_B[inside_B] = np.max(
-                [
-                    crossings(
-                        here,
-                        venue,
-                        rows_B,
-                        delay_ns=delay_ns,
-                        horizon_ns=horizon_ns,
-                        stale_ns=reset_gap_ns(spec),
-                        cost_bps=spec.cost_bps,
-                    )
-                    for venue in venues or [NO_QUOTES]
-                ],
-                axis=0,
-            )
-        else:
-            earned_B[inside_B] = round_trips(
+        present = [days[date, name] for name in others[symbol] if (date, name) in days]
+        earned_B[inside_B] = day_cases(
+            spec,
+            _quotes(table, day),
+            np.asarray(table.segment_N[day.first : day.first + day.rows]),
+            ends_B[inside_B] - day.first,
+            delay_ms,
+            [_quotes(table, venue) for venue in present],
+        )
+    return earned_B
+
+
+def day_cases(
+    spec: FeatureSpec,
+    here: Quotes,
+    segment_N: npt.NDArray[np.int32],
+    rows_B: npt.NDArray[np.int64],
+    delay_ms: float,
+    venues: Sequence[Quotes] = (),
+) -> npt.NDArray[np.float64]:
+    """`best_cases` (B,) of one instrument and date.
+
+    Args:
+        spec: names label, horizon and cost.
+        here: the instrument's quotes.
+        segment_N: a round trip stays within its segment.
+        rows_B: rows of `here` on which decisions fall.
+        delay_ms: from the decision to the trade.
+        venues: the same instrument elsewhere, for the label `cross-venue`.
+    """
+    delay_ns, horizon_ns = round(delay_ms * 1e6), round(spec.horizon_ms * 1e6)
+    if spec.chosen_label != "cross-venue":
+        return round_trips(
+            here,
+            segment_N,
+            rows_B,
+            delay_ns=delay_ns,
+            horizon_ns=horizon_ns,
+            cost_bps=spec.cost_bps,
+            long_only=spec.chosen_label == "mid-move",
+        )
+    found: npt.NDArray[np.float64] = np.max(
+        [
+            crossings(
                 here,
-                np.asarray(table.segment_N[day.first : day.first + day.rows]),
+                venue,
                 rows_B,
                 delay_ns=delay_ns,
                 horizon_ns=horizon_ns,
+                stale_ns=reset_gap_ns(spec),
                 cost_bps=spec.cost_bps,
-                long_only=label == "mid-move",
             )
-    return earned_B
+            for venue in venues or [NO_QUOTES]
+        ],
+        axis=0,
+    )
+    return found
 
 
 def _quotes(table: FeatureTable, day: TableDay) -> Quotes:

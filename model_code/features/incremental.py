@@ -4,10 +4,12 @@ Shapes: T steps of a window (64), F features (16), K columns before the set's ar
 """
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from model_code.errors import DataError
 from model_code.features import kernel, pairs
@@ -27,7 +29,18 @@ from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, FeatureSpec
 
 KEPT_NS = pairs.FAR_NS + 10_000_000_000  # of what is looked at; a receiver's clock may lag so far
 FIRST_ROWS = 1024
+Dumped = tuple[bytes, bytes, int, tuple[float, ...], tuple[bytes, ...]]
 Levels = Sequence[float] | npt.NDArray[np.float64]
+_PACK = struct.Struct("=q10d").pack_into  # a row of `kernel.TICK`
+
+
+@njit(cache=True)
+def _keep(all_1K, columns_F, ring_2TF, slot):  # type: ignore[no-untyped-def]
+    """Write the set's columns twice, a window apart."""
+    steps = ring_2TF.shape[0] // 2
+    for k in range(columns_F.shape[0]):
+        ring_2TF[slot, k] = all_1K[0, columns_F[k]]
+        ring_2TF[slot + steps, k] = all_1K[0, columns_F[k]]
 
 
 class Recent:
@@ -54,6 +67,17 @@ class Recent:
         self.states_N[self.count] = state
         self.count += 1
 
+    def dump(self) -> bytes:
+        """The rows as bytes."""
+        return self.states_N[: self.count].tobytes()
+
+    def load(self, dumped: bytes) -> None:
+        """Replace the rows by those of `dump`."""
+        kept_M = np.frombuffer(dumped, self.states_N.dtype)
+        self.states_N = np.empty(FIRST_ROWS + 2 * len(kept_M), kept_M.dtype)
+        self.count = len(kept_M)
+        self.states_N[: self.count] = kept_M
+
 
 class FeatureState:
     """One instrument's feature state and its newest window.
@@ -73,16 +97,23 @@ class FeatureState:
         self._reset_gap_ns = reset_gap_ns(spec)
         self._columns_F = columns(spec.chosen_set)
         self._others = [(recent, pairs.new_pair()) for recent in others]
-        self._own = own
+        self.own = own
         self._book = Recent(depth.STATE)
         self._depth_1 = np.zeros(1, depth.STATE)
         self._looks_at_depth = looks_at_depth(spec.chosen_set)
         self._series = {name: Recent(exogenous.ROW) for name in spec.exogenous}
         self._state_1 = kernel.new_state()
+        self._rows_1 = self._state_1["rows"]
         self._after_1 = np.empty(1, kernel.STATE)
         self._tick_1 = np.empty(1, kernel.TICK)
         self._segment_1 = np.empty(1, np.int32)
         self._all_1K = np.zeros((1, len(ALL)), np.float32)
+        self._own_1K = self._all_1K[:, : len(OWN)]
+        self._seen = [
+            self._all_1K[0, SEEN_AT + place * pairs.WIDTH :][: pairs.WIDTH]
+            for place in range(len(others))
+        ]
+        self._tick_bytes = self._tick_1.view(np.uint8).data
         self._ring_2TF = np.zeros((2 * SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
         self._newest = SEQUENCE_LENGTH - 1
 
@@ -109,7 +140,9 @@ class FeatureState:
             DataError: the tick is invalid (crossed, negative, clock going back); the state is
                 unchanged, so the caller can count the tick and continue.
         """
-        self._tick_1[0] = (
+        _PACK(
+            self._tick_bytes,
+            0,
             timestamp_ns,
             bid_price,
             ask_price,
@@ -122,30 +155,22 @@ class FeatureState:
             sell_volume,
             trade_count,
         )
-        own_1K = self._all_1K[:, : len(OWN)]
         taken = kernel.run(
             self._state_1,
             self._tick_1,
             self._reset_gap_ns,
-            own_1K,
+            self._own_1K,
             self._segment_1,
             self._after_1,
         )
         if taken == 0:
             raise invalid_tick(self._tick_1[0], "live tick")
-        for place, (recent, basis_1) in enumerate(self._others):
-            first = SEEN_AT + place * pairs.WIDTH
-            pairs.look(
-                self._after_1[0],
-                basis_1,
-                recent.states_N,
-                recent.count,
-                self._reset_gap_ns,
-                self._all_1K[0, first : first + pairs.WIDTH],
-            )
+        after = self._after_1[0]
+        for (recent, basis_1), channel_P in zip(self._others, self._seen, strict=True):
+            pairs.look(after, basis_1, recent.states_N, recent.count, self._reset_gap_ns, channel_P)
         if self._looks_at_depth:
             depth.look(
-                self._after_1[0],
+                after,
                 self._book.states_N,
                 self._book.count,
                 self._reset_gap_ns,
@@ -155,11 +180,10 @@ class FeatureState:
             first = EXOGENOUS_AT + place * exogenous.WIDTH
             seen_2 = self._all_1K[0, first : first + exogenous.WIDTH]
             exogenous.look(timestamp_ns, rows.states_N, rows.count, seen_2)
-        if self._own is not None:
-            self._own.append(self._after_1[0])
+        if self.own is not None:
+            self.own.append(after)
         slot = (self._newest + 1) % SEQUENCE_LENGTH
-        self._ring_2TF[slot] = self._all_1K[0, self._columns_F]
-        self._ring_2TF[slot + SEQUENCE_LENGTH] = self._ring_2TF[slot]
+        _keep(self._all_1K, self._columns_F, self._ring_2TF, slot)
         self._newest = slot
         features_F: npt.NDArray[np.float32] = self._ring_2TF[slot]
         return features_F
@@ -213,6 +237,30 @@ class FeatureState:
         row_1 = np.array([(timestamp_ns, value)], exogenous.ROW)
         _append(self._series[name], row_1[0], where)
 
+    def reset(self) -> None:
+        """Begin a new segment with the next tick, as after a gap: something was missed."""
+        self._state_1[:] = kernel.new_state()
+
+    def dump(self) -> Dumped:
+        """Everything that the next update depends on, but the leaders' states (`Recent`)."""
+        basis = tuple(float(basis_1[0]) for _, basis_1 in self._others)
+        beside = tuple(recent.dump() for recent in (self._book, *self._series.values()))
+        return self._state_1.tobytes(), self._ring_2TF.tobytes(), self._newest, basis, beside
+
+    def load(self, dumped: Dumped) -> None:
+        """Continue from what `dump` returned for an instrument of the same set and leaders.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        state, ring, self._newest, basis, beside = dumped
+        self._state_1[:] = np.frombuffer(state, kernel.STATE)
+        self._ring_2TF[:] = np.frombuffer(ring, np.float32).reshape(self._ring_2TF.shape)
+        for (_, basis_1), value in zip(self._others, basis, strict=True):
+            basis_1[0] = value
+        for recent, rows in zip((self._book, *self._series.values()), beside, strict=True):
+            recent.load(rows)
+
     @property
     def segment(self) -> int:
         """Number of the current segment, counted from 0; -1 before the first tick."""
@@ -221,7 +269,7 @@ class FeatureState:
     @property
     def ready(self) -> bool:
         """Whether the current segment has a full window."""
-        return bool(self._state_1[0]["rows"] >= SEQUENCE_LENGTH)
+        return bool(self._rows_1[0] >= SEQUENCE_LENGTH)
 
     def window_TF(self) -> npt.NDArray[np.float32]:  # noqa: N802
         """The newest window, oldest row first: a view that the next update overwrites.
@@ -231,7 +279,7 @@ class FeatureState:
         """
         if not self.ready:
             raise DataError(
-                f"the window is not full: {self._state_1[0]['rows']} of {SEQUENCE_LENGTH} rows",
+                f"the window is not full: {self._rows_1[0]} of {SEQUENCE_LENGTH} rows",
                 remedy="call window_TF only when ready is true",
             )
         first = self._newest + 1

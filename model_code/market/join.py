@@ -88,7 +88,13 @@ def load(
         span = (moment(time.min()), moment(time.max())) if len(time) else None
         warnings += trade_rules.warnings(counts, span)
     ticks = fold(quotes, usable, symbol, where)
-    return Loaded(ticks, notes.model_copy(update=update | {"warnings": tuple(warnings)}))
+    return Loaded(
+        ticks,
+        notes.model_copy(update=update | {"warnings": tuple(warnings)}),
+        trades=usable,
+        sequence=_sequence(quotes),
+        own=tuple(own),
+    )
 
 
 def resolution(time_ns: Stamps) -> str:
@@ -209,6 +215,18 @@ def _imbalance_average(quotes: pa.Table, row_time: Stamps) -> pa.Array:
 
 
 @njit(cache=True)
+def decay(average, newest, time, value, tau_ns):  # type: ignore[no-untyped-def]
+    """The average after one more value, and the newest time: a step of `decayed_average`."""
+    if not np.isnan(value):
+        if np.isnan(average):
+            average = value
+        elif time > newest:
+            average += (1.0 - math.exp(-(time - newest) / tau_ns)) * (value - average)
+        newest = max(newest, time)
+    return average, newest
+
+
+@njit(cache=True)
 def decayed_average(row_time: Stamps, values: Floats, tau_ns: float) -> Floats:
     """Exponential average over uneven times: a += (1 - exp(-dt / tau)) (x - a), from the first x.
 
@@ -219,12 +237,6 @@ def decayed_average(row_time: Stamps, values: Floats, tau_ns: float) -> Floats:
     averages = np.empty(len(values))
     average, newest = np.nan, row_time[0] if len(row_time) else 0
     for i in range(len(values)):
-        value = values[i]
-        if not np.isnan(value):
-            if np.isnan(average):
-                average = value
-            elif row_time[i] > newest:
-                average += (1.0 - math.exp(-(row_time[i] - newest) / tau_ns)) * (value - average)
-            newest = max(newest, row_time[i])
+        average, newest = decay(average, newest, row_time[i], values[i], tau_ns)
         averages[i] = average
     return averages

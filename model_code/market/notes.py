@@ -1,11 +1,16 @@
 """What a reader did to one instrument-day, in numbers: nothing is left out without a count."""
 
 import datetime as dt
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from model_code.market.trades import Trades
 
 Aggressor = Literal["no trades", "flag", "Lee-Ready"]
 
@@ -67,9 +72,23 @@ class DayNotes(BaseModel):
         return self.trades.aggressor if self.trades else "no trades"
 
 
+NO_SEQUENCE: npt.NDArray[np.int64] = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """One instrument-day: `ticks` in the schema `TICKS`, and `notes` on how they were read."""
+    """One instrument-day, and what it was joined from.
+
+    Attributes:
+        ticks: N rows in the schema `TICKS`.
+        notes: how they were read.
+        trades: the usable trades that were folded in; None if the source has none.
+        sequence: (N,) the source's own number of each quote; empty without one.
+        own: columns of the ticks that the source gives itself.
+    """
 
     ticks: pa.Table
     notes: DayNotes
+    trades: "Trades | None" = None
+    sequence: npt.NDArray[np.int64] = field(default_factory=NO_SEQUENCE.copy)
+    own: tuple[str, ...] = ()

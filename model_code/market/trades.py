@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from model_code.errors import SchemaError
-from model_code.market.measures import BAND_IN_SPREADS
-from model_code.market.notes import Aggressor, TradeNotes
+from model_code.market.notes import NO_SEQUENCE, Aggressor, TradeNotes
 from model_code.market.order import count_before, in_order
 from model_code.market.schema import moment, require, stamps
+from model_code.market.trade_check import classify_all, off_band, two_sided, usable
 
 COLUMNS: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("ns", "UTC"),
@@ -29,12 +29,10 @@ IDS = ("trade_id", "id")
 SEQUENCE = "sequence"
 ONE_SIDED = 30  # trades; fewer on one side may be chance
 COVERED = 0.5  # share of the quotes' span
-ROUNDING = 1e-12  # of a mid; far below half a tick
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
-NO_SEQUENCE: Integers = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Book:
         time = stamps(quotes)
         bid, ask = (floats(quotes, name) for name in ("bid_price", "ask_price"))
         with np.errstate(invalid="ignore"):
-            sane = np.isfinite(bid) & np.isfinite(ask) & (bid > 0) & (ask >= bid)
+            sane = two_sided(bid, ask)
         time, bid, ask = time[sane], bid[sane], ask[sane]
         kept = in_order(time)
         return cls(time[kept], bid[kept], ask[kept])
@@ -131,8 +129,8 @@ def prepare(
 
     empty = size == 0
     with np.errstate(invalid="ignore"):
-        sane = np.isfinite(price) & np.isfinite(size) & np.isfinite(flag) & (price > 0)
-        bad = ~(sane & (size >= 0)) | _off_quotes(time, price, book, band_bps)
+        sane = usable(price, size) & np.isfinite(flag)
+        bad = ~sane | _off_quotes(time, price, book, band_bps)
     good = ~bad & ~empty
     trades = Trades(time, sequence, price, size, flag > 0)
     if not good.all():
@@ -209,8 +207,7 @@ def _off_quotes(time: Integers, price: Floats, book: Book, band_bps: float) -> B
     after = np.minimum(before + 1, len(book.time_ns) - 1)
     low = np.minimum(book.bid[before], book.bid[after])
     high = np.maximum(book.ask[before], book.ask[after])
-    band = max(band_bps, BAND_IN_SPREADS * book.tightest_bps) / 1e4
-    outside: Booleans = (price < low * (1 - band)) | (price > high * (1 + band))
+    outside: Booleans = off_band(price, low, high, band_bps, book.tightest_bps)
     return outside
 
 
@@ -223,17 +220,11 @@ def _outside(time: Integers, row_time: Integers) -> int:
 
 def _lee_ready(trades: Trades, book: Book) -> Booleans:
     """True where the aggressor sold."""
-    change = np.sign(np.diff(trades.price, prepend=trades.price[:1]))
-    moved = np.flatnonzero(change)
-    newest = np.searchsorted(moved, np.arange(len(change)), side="right") - 1
-    tick = np.where(newest >= 0, change[moved[np.maximum(newest, 0)]], 1.0) if len(moved) else 1.0
-    if not len(book.time_ns):
-        return np.broadcast_to(np.asarray(tick) < 0, trades.price.shape).copy()
-    before = book.before(trades.time_ns)
-    mid = (book.bid[before] + book.ask[before]) / 2
-    off = trades.price - mid
-    against_mid = np.where(np.abs(off) <= ROUNDING * mid, 0.0, np.sign(off))
-    sold: Booleans = np.where(against_mid == 0, tick, against_mid) < 0
+    mid = np.full(len(trades.price), np.nan)
+    if len(book.time_ns):
+        before = book.before(trades.time_ns)
+        mid = (book.bid[before] + book.ask[before]) / 2
+    sold: Booleans = classify_all(trades.price, mid)
     return sold
 
 

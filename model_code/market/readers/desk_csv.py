@@ -28,7 +28,7 @@ import fsspec
 import polars as pl
 
 from model_code.errors import MarketError
-from model_code.market.join import resolution
+from model_code.market.join import OWN, resolution
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.desk_cells import HEADER, header, parse, stamps_of
@@ -122,7 +122,7 @@ class DeskCsvStore(FileStore):
             resolution=resolution(table["timestamp"].cast(pl.Int64).to_numpy()),
             warnings=tuple(dict.fromkeys(warnings)),
         )
-        return Loaded(conform(table.to_arrow(), self._root), notes)
+        return Loaded(conform(table.to_arrow(), self._root), notes, own=tuple(OWN))
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the files that contain the day and what the store states."""

@@ -151,3 +151,16 @@ def test_an_invalid_live_tick_is_refused_and_changes_nothing() -> None:
                 marred.update(1_000 * i, 1.0, 5.0, -1.0, math.nan)
         marred.update(1_000 * i, 1.0 + i % 3, 5.0, 1.0, 2.0 + i)
     assert np.array_equal(clean.window_TF(), marred.window_TF())
+
+
+def test_after_a_reset_the_window_fills_again() -> None:
+    state, fresh = FeatureState(SPEC), FeatureState(SPEC)
+    for i in range(100):
+        state.update(1_000 * i, 1.0 + i % 3, 5.0)
+    state.reset()
+    for i in range(100, 164):
+        assert not state.ready
+        for one in (state, fresh):
+            one.update(1_000 * i, 1.0 + i % 3, 5.0)
+    assert state.ready
+    assert np.array_equal(state.window_TF(), fresh.window_TF())
