@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead bench-live swap-load story story-oncall up down chaos ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -63,6 +63,9 @@ bench-triton: setup ## measure the server's overhead at batch 1, part by part
 
 bench-overhead: setup ## measure Prefect's and MLflow's overhead in a nightly (DATA=URI for real ticks)
 	$(BIN)/python -m tests.bench.bench_overhead $(if $(DATA),--data $(DATA))
+
+bench-live: setup ## measure tick to decision in one process (DATA=URI for real ticks)
+	$(BIN)/python -m tests.bench.bench_live $(if $(DATA),--data $(DATA))
 
 swap-load: setup ## swap and roll back a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load

@@ -19,6 +19,7 @@ from flows.cli import (
     oncall,
     predict,
     promotion,
+    replay,
     stack,
     triton,
     tune,
@@ -51,6 +52,7 @@ app.add_typer(walkforward.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(predict.app)
+app.add_typer(replay.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)
