@@ -81,6 +81,7 @@ def load_model(folder: Path, manifest: "Manifest", cost_bps: float = 0.0) -> "Mo
     """The version's engine in this process.
 
     Raises:
+        ConfigError: no message carries what its feature set looks at.
         EngineError: it cannot be loaded here.
     """
     import torch
@@ -88,7 +89,9 @@ def load_model(folder: Path, manifest: "Manifest", cost_bps: float = 0.0) -> "Mo
     from model_code.engines.registry import ENGINES
     from model_code.engines.sidecar import EngineSidecar
     from model_code.live.replay import Model
+    from model_code.live.state import require_messages
 
+    require_messages(manifest.seen)
     torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
     features = manifest.features
     spec = FeatureSpec(feature_set=manifest.seen.feature_set, cost_bps=cost_bps)

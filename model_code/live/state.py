@@ -13,7 +13,7 @@ import numpy as np
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError, IntegrityError
 from model_code.features import incremental
-from model_code.features.definition import FEATURES_VERSION
+from model_code.features.definition import FEATURES_VERSION, looks_at_depth
 from model_code.features.served import SeenFeatures
 from model_code.live import fold, messages, order
 from model_code.live.fold import Join, Row, Session
@@ -32,7 +32,6 @@ _SOURCES = [
 ] + [__file__]
 CODE_VERSION = hash_bytes(b"\0".join(Path(file).read_bytes() for file in _SOURCES))[:12]
 """Changes with the code that a snapshot depends on, besides the features' own version."""
-Features = tuple[bytes, bytes, int, tuple[float, ...]]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +49,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class _Instrument(msgspec.Struct):
     order: Order
     session: Session
-    features: Features
+    features: incremental.Dumped
     recent: bytes | None
 
 
@@ -79,6 +78,19 @@ class Instrument:
         return row if broken is None else Reason(broken)
 
 
+def require_messages(seen: SeenFeatures) -> None:
+    """Refuse a set that looks at more than quotes and trades.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if seen.exogenous or looks_at_depth(seen.feature_set):
+        raise ConfigError(
+            f"no message carries what the set {seen.feature_set} looks at",
+            remedy="use a version of the set solo, paired or venues",
+        )
+
+
 class Group:
     """The live state of instruments that look at each other.
 
@@ -91,7 +103,8 @@ class Group:
 
     Raises:
         DataError: a leader is not among the symbols.
-        ConfigError: an instrument is named twice, or none is.
+        ConfigError: an instrument is named twice, or none is; or the set looks at more than quotes
+            and trades.
     """
 
     def __init__(
@@ -109,6 +122,7 @@ class Group:
             )
         bounds = spec if isinstance(spec, Limits) else limits(spec or ValidationSpec())
         band = bounds.trade_band_bps if trade_band_bps is None else trade_band_bps
+        require_messages(seen)
         features = FeatureSpec(feature_set=seen.feature_set, reset_gap_s=reset_gap_s)
         leaders = {name: seen.leaders[name] for name in symbols if name in seen.leaders}
         self.instruments = {

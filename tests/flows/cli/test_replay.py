@@ -135,6 +135,13 @@ def test_a_wrong_option_is_named(
     assert error.value.remedy
 
 
+def test_a_version_that_looks_at_the_book_s_depth_is_refused(desk: Settings, store: str) -> None:
+    seen = ServedFeatures.of(FeatureSpec(feature_set="depth"), {})
+    staged(desk.staging_repository, 2, features=seen)
+    with pytest.raises(ConfigError, match="no message carries what the set depth looks at"):
+        tickline("replay", "--data", store)
+
+
 def test_without_any_version_it_says_how_to_make_one(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,15 @@ def test_another_code_is_refused(name: str) -> None:
         live.group.restore(snapshot())
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [SeenFeatures(feature_set="depth"), SeenFeatures(feature_set="exogenous", exogenous=("a.b",))],
+)
+def test_a_set_that_looks_at_more_than_messages_bring_is_refused(seen: SeenFeatures) -> None:
+    with pytest.raises(ConfigError, match=f"what the set {seen.feature_set} looks at"):
+        Group(seen, SYMBOLS, 10.0)
+
+
 def test_a_group_needs_its_leaders_and_each_name_once() -> None:
     with pytest.raises(DataError, match=f"no ticks of {SYMBOLS[0]}"):
         Group(PAIRED, SYMBOLS[1:], 10.0)
