@@ -123,6 +123,33 @@ def test_windows_on_and_beside_a_threshold_go_the_networks_way(
         np.testing.assert_allclose(found_BC, expected_BC, PARITY_LIMIT, PARITY_LIMIT)
 
 
+def test_one_window_may_take_another_branch_than_torch_and_two_may_not(
+    model: Blend | Boosting, x_BTF: np.ndarray, tmp_path: Path
+) -> None:
+    """Torch sums a mean in FP32: windows beside a threshold of a mean, where that shows."""
+    threshold_KP = model.trees.threshold_KP
+    values = np.unique(threshold_KP[torch.isfinite(threshold_KP)].numpy())
+    shape = (len(values), SEQUENCE_LENGTH, FEATURE_COUNT)
+    near_BTF = np.broadcast_to(values[:, None, None], shape).astype(np.float32)
+    with torch.inference_mode():
+        gap_B = np.abs(model(torch.from_numpy(near_BTF)).numpy() - exact(model, near_BTF)).max(1)
+    other_BTF = near_BTF[gap_B > PARITY_LIMIT]
+    assert len(other_BTF) >= 2
+    with torch.inference_mode():
+        apart_B = np.abs(model(torch.from_numpy(x_BTF)).numpy() - exact(model, x_BTF)).max(1)
+    alike_BTF = x_BTF[apart_B <= PARITY_LIMIT][:40]
+    report = trees.export_native(
+        model, np.concatenate([alike_BTF, other_BTF[:1]]), tmp_path / "one.onnx"
+    )
+    assert report is not None
+    assert report.parity_error > PARITY_LIMIT
+    with pytest.raises(ExportError, match="on 2 windows"):
+        trees.export_native(
+            model, np.concatenate([alike_BTF, other_BTF[:2]]), tmp_path / "two.onnx"
+        )
+    assert not (tmp_path / "two.onnx").exists()
+
+
 def test_the_servers_opener_gives_the_same_logits(
     path: Path, model: Blend | Boosting, x_BTF: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
