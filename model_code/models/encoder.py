@@ -71,7 +71,8 @@ class EncoderLayer(nn.TransformerEncoderLayer):
         batch, steps, width = x.shape
         qkv = functional.linear(x, own.in_proj_weight, own.in_proj_bias)
         heads = (batch, steps, 3, own.num_heads, width // own.num_heads)
-        q_ATE, k_ATE, v_ATE = qkv.view(heads).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        # in FP32, as torch: a softmax's gradient is a difference that BF16 would round away
+        q_ATE, k_ATE, v_ATE = qkv.float().view(heads).permute(2, 0, 3, 1, 4).flatten(1, 2)
         o_ATE = _Attention.apply(q_ATE, k_ATE, v_ATE, own.dropout)  # type: ignore[no-untyped-call]
         o_BTD = o_ATE.view(batch, own.num_heads, steps, -1).transpose(1, 2).flatten(2)
         output: Tensor = self.dropout1(own.out_proj(o_BTD))
@@ -109,7 +110,7 @@ class _FeedForward(torch.autograd.Function):
 
 
 class _Attention(torch.autograd.Function):
-    """`dropout(softmax(q k' / sqrt(E))) v`; see also `scaled_dot_product_attention`."""
+    """`dropout(softmax(q k' / sqrt(E))) v`, float32; see also `scaled_dot_product_attention`."""
 
     @staticmethod
     def forward(ctx: Any, q_ATE: Tensor, k_ATE: Tensor, v_ATE: Tensor, p: float) -> Tensor:
