@@ -73,7 +73,8 @@ class EncoderLayer(nn.TransformerEncoderLayer):
         heads = (batch, steps, 3, own.num_heads, width // own.num_heads)
         # in FP32, as torch: a softmax's gradient is a difference that BF16 would round away
         q_ATE, k_ATE, v_ATE = qkv.float().view(heads).permute(2, 0, 3, 1, 4).flatten(1, 2)
-        o_ATE = _Attention.apply(q_ATE, k_ATE, v_ATE, own.dropout)  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", enabled=False):
+            o_ATE = _Attention.apply(q_ATE, k_ATE, v_ATE, own.dropout)  # type: ignore[no-untyped-call]
         o_BTD = o_ATE.view(batch, own.num_heads, steps, -1).transpose(1, 2).flatten(2)
         output: Tensor = self.dropout1(own.out_proj(o_BTD))
         return output
