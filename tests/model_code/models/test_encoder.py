@@ -47,6 +47,23 @@ def test_without_dropout_output_and_gradients_are_torchs(
         assert (one - other).norm() <= tolerance * other.norm() + 1e-4
 
 
+def test_attention_under_autocast_is_computed_in_fp32_as_torch_does() -> None:
+    """In BF16 the softmax's gradient loses its small differences, and training is slower."""
+    ours, _ = pair(0.0, norm_first=False)
+    x_BTD = torch.randn(B, T, D)
+    seen: list[torch.dtype] = []
+    real = torch.softmax
+
+    def softmax(scores_ATT: Tensor, dim: int) -> Tensor:
+        seen.append(scores_ATT.dtype)
+        return real(scores_ATT, dim)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "softmax", softmax)
+        gradients(ours, x_BTD, torch.bfloat16)
+    assert seen == [torch.float32]
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_evaluation_is_torchs_bit_for_bit(norm_first: bool) -> None:
     ours, theirs = pair(0.1, norm_first=norm_first)
