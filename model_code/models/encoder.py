@@ -26,6 +26,8 @@ from model_code.models.dropout import BitDropout
 CHUNK_BYTES = 2**20  # of the wide block at once: within the second-level cache of a core
 NONE, LOW, HIGH = np.uint32(0), np.uint32(0xFFFF), np.uint32(0xFFFF0000)
 LOW_SIGN, SIGN = np.uint32(0x8000), np.uint32(0x80000000)
+# bits of infinity; with more, besides the sign, a number is NaN
+INFINITY = {torch.float32: 0x7F800000, torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
 
 
 class EncoderLayer(nn.TransformerEncoderLayer):
@@ -145,7 +147,7 @@ def _cast(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def _draw(p: float) -> tuple[int, int, float]:
     """A key from torch's generator, the share to drop in 1/65536, the scale of the rest."""
-    dropped = round(p * 65536)
+    dropped = min(round(p * 65536), 65535)
     return int(torch.randint(2**32, ()).item()), dropped, 65536.0 / (65536 - dropped)
 
 
@@ -160,11 +162,14 @@ def _words(tensor: Tensor) -> np.ndarray:
 
 
 def _relu_and_drop(h: Tensor, key: int, dropped: int, first: int) -> None:
-    """In place; `first` is the position of h's first element among those of the same key."""
+    """In place; `first` is the position of h's first element among those of the same key.
+
+    NaN stays NaN, whatever its sign bit, unless it is dropped: as in torch.
+    """
     if h.element_size() == 2:
-        _relu_and_drop_halves(_words(h), key, dropped, first // 2)
+        _relu_and_drop_halves(_words(h), key, dropped, first // 2, INFINITY[h.dtype])
     else:
-        _relu_and_drop_words(_words(h), key, dropped, first)
+        _relu_and_drop_words(_words(h), key, dropped, first, INFINITY[h.dtype])
 
 
 def _clear_where_zero(gradient: Tensor, value: Tensor) -> None:
@@ -187,21 +192,29 @@ def _hash(word: np.uint32) -> np.uint32:
 
 
 @njit(cache=True)
-def _relu_and_drop_halves(h_W32: np.ndarray, key: int, dropped: int, first: int) -> None:
+def _relu_and_drop_halves(
+    h_W32: np.ndarray, key: int, dropped: int, first: int, infinity: int
+) -> None:
     low, high = np.uint32(dropped), np.uint32(dropped << 16)
+    low_infinity, high_infinity = np.uint32(infinity), np.uint32(infinity << 16)
     for i in range(h_W32.size):
         bits, word = _hash(np.uint32(np.uint32(first + i) ^ np.uint32(key))), h_W32[i]
-        keep_low = LOW if (bits & LOW) >= low and (word & LOW_SIGN) == 0 else NONE
-        keep_high = HIGH if bits >= high and (word & SIGN) == 0 else NONE
+        low_stays = (word & LOW_SIGN) == 0 or (word & (LOW ^ LOW_SIGN)) > low_infinity
+        high_stays = (word & SIGN) == 0 or (word & (HIGH ^ SIGN)) > high_infinity
+        keep_low = LOW if (bits & LOW) >= low and low_stays else NONE
+        keep_high = HIGH if bits >= high and high_stays else NONE
         h_W32[i] = word & (keep_low | keep_high)
 
 
 @njit(cache=True)
-def _relu_and_drop_words(h_W32: np.ndarray, key: int, dropped: int, first: int) -> None:
-    high = np.uint32(dropped << 16)
+def _relu_and_drop_words(
+    h_W32: np.ndarray, key: int, dropped: int, first: int, infinity: int
+) -> None:
+    high, nan_above = np.uint32(dropped << 16), np.uint32(infinity)
     for i in range(h_W32.size):
         bits, word = _hash(np.uint32(np.uint32(first + i) ^ np.uint32(key))), h_W32[i]
-        h_W32[i] = word if bits >= high and (word & SIGN) == 0 else NONE
+        stays = (word & SIGN) == 0 or (word & ~SIGN) > nan_above
+        h_W32[i] = word if bits >= high and stays else NONE
 
 
 @njit(cache=True)

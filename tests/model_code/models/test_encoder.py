@@ -139,14 +139,24 @@ def test_another_key_drops_other_elements_and_chunks_continue_the_same_draw() ->
     assert torch.equal(one, parts)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+)
 def test_relu_and_its_gradient_treat_negative_zero_and_nan_as_torch_does(
     dtype: torch.dtype,
 ) -> None:
-    value = torch.tensor([1.5, -2.0, 0.0, -0.0, float("nan"), float("inf")], dtype=dtype)
+    nan = torch.tensor(float("nan"), dtype=dtype)
+    numbers = [1.5, -2.0, 0.0, -0.0, float("inf"), float("-inf")]
+    value = torch.cat([torch.tensor(numbers, dtype=dtype), nan[None], -nan[None]])
+    assert torch.signbit(value[-1]) != torch.signbit(value[-2])  # a processor's own NaN has one set
     expected = value.relu()
     encoder._relu_and_drop(value, 7, 0, 0)
     torch.testing.assert_close(value, expected, equal_nan=True)
     gradient = torch.ones_like(value)
     encoder._clear_where_zero(gradient, value)
-    assert gradient.tolist() == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    assert gradient.tolist() == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
+
+
+def test_a_probability_that_rounds_to_1_drops_nearly_all() -> None:
+    _, dropped, scale = encoder._draw(0.9999999)
+    assert (dropped, scale) == (65535, 65536.0)
