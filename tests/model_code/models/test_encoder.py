@@ -140,15 +140,25 @@ def test_another_key_drops_other_elements_and_chunks_continue_the_same_draw() ->
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"]
+    ("dtype", "integer", "negative_nan"),
+    [
+        (torch.float32, torch.int32, -0x400000),
+        (torch.bfloat16, torch.int16, -0x40),
+        (torch.float16, torch.int16, -0x200),
+    ],
+    ids=["fp32", "bf16", "fp16"],
 )
 def test_relu_and_its_gradient_treat_negative_zero_and_nan_as_torch_does(
-    dtype: torch.dtype,
+    dtype: torch.dtype, integer: torch.dtype, negative_nan: int
 ) -> None:
-    nan = torch.tensor(float("nan"), dtype=dtype)
+    """A processor's own NaN has its sign bit set."""
+    both = [
+        torch.tensor([float("nan")], dtype=dtype),
+        torch.tensor([negative_nan], dtype=integer).view(dtype),
+    ]
+    assert both[1].isnan()
     numbers = [1.5, -2.0, 0.0, -0.0, float("inf"), float("-inf")]
-    value = torch.cat([torch.tensor(numbers, dtype=dtype), nan[None], -nan[None]])
-    assert torch.signbit(value[-1]) != torch.signbit(value[-2])  # a processor's own NaN has one set
+    value = torch.cat([torch.tensor(numbers, dtype=dtype), *both])
     expected = value.relu()
     encoder._relu_and_drop(value, 7, 0, 0)
     torch.testing.assert_close(value, expected, equal_nan=True)
