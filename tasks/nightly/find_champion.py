@@ -19,15 +19,9 @@ from model_code.settings import (
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef
-from tasks.nightly.records import (
-    START_TAG,
-    THRESHOLD_TAG,
-    WEIGHTS_FILE,
-    WEIGHTS_FOLDER,
-    Champion,
-    seen_of,
-)
+from tasks.nightly.records import Champion
 from tasks.runs import mlflow_runs
+from tasks.runs.version_tags import START_TAG, THRESHOLD_TAG, WEIGHTS_FILE, WEIGHTS_FOLDER, seen_of
 
 
 @task(name="find champion")  # never cached: it reads the registry

@@ -1,8 +1,6 @@
 """Stage results: small frozen records. Large data is referenced by `ArtifactRef`."""
 
 import datetime as dt
-import json
-from collections.abc import Mapping
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -19,12 +17,6 @@ from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
-THRESHOLD_TAG = "threshold"  # of a model version
-FEATURE_SET_TAG = "feature_set"
-LEADERS_TAG = "leaders"  # JSON
-START_TAG = "start"  # JSON: `StartingPoint` without the weights
-WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that registered the version
-EXOGENOUS_TAG = "exogenous"  # JSON
 SUNDAY = 7  # an FX market opens in its evening
 
 
@@ -342,25 +334,6 @@ class Champion(Record):
     threshold: float = DEFAULT_THRESHOLD
     features: SeenFeatures = SOLO
     start: StartingPoint | None = None
-
-
-def seen_tags(features: SeenFeatures) -> dict[str, str]:
-    """The tags of a model version that name its features."""
-    tags = {FEATURE_SET_TAG: features.feature_set, LEADERS_TAG: json.dumps(features.leaders)}
-    if features.exogenous:
-        tags[EXOGENOUS_TAG] = json.dumps(features.exogenous)
-    return tags
-
-
-def seen_of(tags: Mapping[str, str]) -> SeenFeatures:
-    """The features that a model version's tags name; `solo` without leaders if they name none."""
-    if FEATURE_SET_TAG not in tags:
-        return SOLO
-    leaders = json.loads(tags.get(LEADERS_TAG, "{}"))
-    series = json.loads(tags.get(EXOGENOUS_TAG, "[]"))
-    return SeenFeatures.model_validate(
-        {"feature_set": tags[FEATURE_SET_TAG], "leaders": leaders, "exogenous": series}
-    )
 
 
 class Measured(Record):

@@ -30,9 +30,6 @@ from model_code.settings import (
 from model_code.training.start import StartingPoint
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
-    START_TAG,
-    THRESHOLD_TAG,
-    WEIGHTS_FOLDER,
     ExportedNetwork,
     Judged,
     Measured,
@@ -40,11 +37,11 @@ from tasks.nightly.records import (
     Registered,
     SourceDay,
     SplitWindows,
-    seen_tags,
 )
 from tasks.runs import mlflow_runs
 from tasks.runs.mlflow_runs import DatasetEntry
 from tasks.runs.tick_source import TickDay, TickSource
+from tasks.runs.version_tags import START_TAG, THRESHOLD_TAG, WEIGHTS_FOLDER, seen_tags
 
 EXAMPLES = 2  # windows; 2,048 numbers as JSON
 

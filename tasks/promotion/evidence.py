@@ -23,9 +23,9 @@ from model_code.features.served import SeenFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.requests import DRIFT_FILE
 from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
-from tasks.nightly.records import seen_of
 from tasks.promotion.changes import Change, changes_since
 from tasks.runs.attributions import drift_since, profile_of
+from tasks.runs.version_tags import seen_of
 
 
 class Evidence(BaseModel):
