@@ -37,7 +37,7 @@ def measure(
     if spec.windows == 0:
         raise DataError("attributions.windows is 0: there is nothing to explain")
     symbol_N, label_N = rows.symbol_N[parts.test_ends], rows.label_N[parts.test_ends]
-    sample = stratified(symbol_N, label_N, spec.windows)
+    sample = stratified(symbol_N, label_N, spec.windows, parts.test_weights)
     symbol_B = symbol_N[sample.place_B]
     place_BK = backgrounds(symbol_B, rows.symbol_N[parts.train_ends], spec.background)
     background_BKTF = gather(rows.features_NF, parts.train_ends[place_BK.ravel()]).reshape(

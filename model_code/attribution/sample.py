@@ -28,12 +28,25 @@ class Sample:
     half_B: NDArray[np.bool_]
 
 
-def stratified(symbol_N: NDArray[np.integer], label_N: NDArray[np.integer], count: int) -> Sample:
+def stratified(
+    symbol_N: NDArray[np.integer],
+    label_N: NDArray[np.integer],
+    count: int,
+    weight_N: NDArray[np.float64] | None = None,
+) -> Sample:
     """About `count` windows: as many of each instrument and label, evenly spaced in each stratum.
 
     Rare opportunities are drawn as often as the rest. The weights undo that. A stratum has at least
     one window, so there may be more than `count` if there are more strata than that.
+
+    Args:
+        symbol_N: instrument.
+        label_N: 0 or 1.
+        count: of windows.
+        weight_N: how many windows each stands for, equal within a label (`features.strata`); None:
+            one each.
     """
+    share_N = np.ones(len(label_N)) if weight_N is None else weight_N
     key_N = 2 * symbol_N.astype(np.int64) + label_N
     strata = np.unique(key_N)
     each = max(1, count // len(strata))
@@ -42,7 +55,7 @@ def stratified(symbol_N: NDArray[np.integer], label_N: NDArray[np.integer], coun
         own = np.flatnonzero(key_N == stratum)
         chosen = spread(own, each)
         places.append(chosen)
-        weights.append(np.full(len(chosen), len(own) / len(key_N) / len(chosen)))
+        weights.append(np.full(len(chosen), share_N[own].sum() / share_N.sum() / len(chosen)))
         halves.append(np.arange(len(chosen)) % 2 == 0)
     return Sample(np.concatenate(places), np.concatenate(weights), np.concatenate(halves))
 

@@ -33,3 +33,12 @@ def test_backgrounds_are_of_the_windows_own_instrument() -> None:
     found = backgrounds(symbol_B, SYMBOL, 3)
     assert found.tolist() == [[300, 349, 399], [0, 149, 299], [300, 349, 399], [0, 199, 399]]
     assert backgrounds(symbol_B[:1], SYMBOL[299:301], 3).tolist() == [[1, 1, 1]]
+
+
+def test_windows_sampled_by_class_count_as_many_as_they_stand_for() -> None:
+    """4 of 4 with an opportunity and 4 of 396 without: the weights give 1% and 99%."""
+    label_N = np.array([0, 1] * 4)
+    weight_N = np.where(label_N == 1, 1.0, 99.0)
+    sample = stratified(np.zeros(8, np.int64), label_N, 4, weight_N)
+    assert sample.weight_B.sum() == pytest.approx(1.0)
+    assert sample.weight_B[label_N[sample.place_B] == 1].sum() == pytest.approx(0.01)
