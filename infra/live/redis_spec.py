@@ -1,4 +1,4 @@
-"""How decisions are kept in Redis, where it is, and the count of what was written."""
+"""How decisions are kept in Redis, where it is, why it failed, and what was written."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -6,7 +6,9 @@ from urllib.parse import urlparse
 
 from pydantic import Field
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
+from infra.servers import ServerError
 from model_code.errors import ConfigError
 from model_code.settings import Spec
 
@@ -73,13 +75,25 @@ def server_address(url: str) -> str:
         parts = urlparse(url)
         database = parts.path.strip("/")
         if parts.scheme != "unix" and database and not database.isdecimal():
-            raise ValueError(f"the database {database!r} is not a number")
-        connection = Redis.from_url(url).connection_pool.make_connection()
-    except (ValueError, TypeError) as error:
+            raise ValueError("the database is not a number")
+        pool = Redis.from_url(url).connection_pool
+        pool.make_connection()  # refuses unknown options
+    except (ValueError, TypeError):  # its text may contain a part of the password
         raise ConfigError(
-            f"the URL of Redis cannot be read: {error}",
-            remedy="write redis://HOST:PORT/DATABASE, or rediss:// for TLS",
-        ) from error
-    if hasattr(connection, "path"):
-        return str(connection.path)
-    return f"{connection.host}:{connection.port}"
+            "the URL of Redis cannot be read",
+            remedy="write redis://HOST:PORT/DATABASE, or rediss:// for TLS; percent-encode "
+            "special characters of a password",
+        ) from None
+    found = pool.connection_kwargs
+    host, port = found.get("host", "localhost"), found.get("port", 6379)
+    return str(found.get("path") or f"{host}:{port}")
+
+
+def failure(error: BaseException, address: str) -> ServerError:
+    """Why Redis cannot be used, and what to do."""
+    if isinstance(error, AuthenticationError):
+        what, remedy = f"Redis refuses the user or password: {error}", "set the right password"
+    else:
+        why = str(error) or "no response in time"
+        what, remedy = f"Redis cannot be used: {why}", "is it running? redis-cli ping"
+    return ServerError(what, where=address, remedy=remedy)

@@ -14,13 +14,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    NoScriptError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from infra.live.redis_fields import (
     SCRIPT,
@@ -31,7 +25,7 @@ from infra.live.redis_fields import (
     quote_item,
     state_key,
 )
-from infra.live.redis_spec import Counts, RedisSpec, server_address
+from infra.live.redis_spec import Counts, RedisSpec, failure, server_address
 from infra.servers import ServerError
 from model_code.live.messages import Decision
 
@@ -231,21 +225,16 @@ class RedisState:
         return self._client
 
     def _down(self, error: BaseException) -> ServerError:
-        self._note(error)
+        found = self._note(error)
         if self._reconnecting is None:
             self._reconnecting = asyncio.get_running_loop().create_task(self._reconnect())
-        assert self.error is not None  # noqa: S101 (noted above)
-        return self.error
+        return found
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException) -> ServerError:
         self.counts.failures += 1
         self._discard()
-        if isinstance(error, AuthenticationError):
-            what, remedy = f"Redis refuses the user or password: {error}", "set the right password"
-        else:
-            why = str(error) or f"no response within {self._spec.timeout_s:g} s"
-            what, remedy = f"Redis cannot be used: {why}", "is it running? redis-cli ping"
-        self.error = ServerError(what, where=self.address, remedy=remedy)
+        self.error = failure(error, self.address)
+        return self.error
 
     def _discard(self) -> None:
         """Set the client aside; closing it may take a while."""

@@ -4,10 +4,8 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
 import asyncio
-import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Self
 
 import grpc
@@ -23,49 +21,14 @@ from tenacity import (
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from model_code.errors import ServingError
-from model_code.serving import wire
+from model_code.serving import refusals, wire
 from model_code.settings import MODEL_NAME
 
 DEADLINE_S = 5.0
 ATTEMPTS = 8
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.01, 0.5
-LONGEST_DEADLINE_S = 60.0  # of a submitted request
-MOST_IN_FLIGHT = 256  # submitted requests
 
 Callback = Callable[[wire.Answer | ServingError], None]
-
-
-def check_submitted(x_BTF: object, deadline_s: object) -> None:
-    """Refuse a request before it is sent.
-
-    Raises:
-        ServingError: windows as `wire.check_windows`; a deadline that is not a number above 0 and
-            up to 60 s.
-    """
-    if not (
-        isinstance(deadline_s, Real)
-        and math.isfinite(deadline_s)
-        and 0 < deadline_s <= LONGEST_DEADLINE_S
-    ):
-        raise ServingError(
-            f"the deadline is {deadline_s!r}",
-            remedy=f"pass seconds, above 0 and up to {LONGEST_DEADLINE_S:g}",
-        )
-    wire.check_windows(x_BTF)
-
-
-def too_many(most: int, url: str) -> ServingError:
-    """The refusal of a request beyond the bound."""
-    return ServingError(
-        f"{most} submitted requests have no response yet",
-        where=url,
-        remedy="submit fewer, or check the server's load: tickline triton status",
-    )
-
-
-def closed(url: str) -> ServingError:
-    """The refusal of a request after `close`."""
-    return ServingError("the client is closed", where=url, remedy="submit before close")
 
 
 class AsyncTritonClient:
@@ -89,7 +52,7 @@ class AsyncTritonClient:
         model: str = MODEL_NAME,
         version: int | None = None,
         attempts: int = ATTEMPTS,
-        most_in_flight: int = MOST_IN_FLIGHT,
+        most_in_flight: int = refusals.MOST_IN_FLIGHT,
     ) -> None:
         self.url, self.model, self.version = url, model, version
         self._channel = grpc.aio.insecure_channel(url, options=wire.KEEPALIVE)
@@ -166,11 +129,11 @@ class AsyncTritonClient:
 
     def _refusal_of(self, x_BTF: object, deadline_s: object) -> ServingError | None:
         if self._closed:
-            return closed(self.url)
+            return refusals.closed(self.url)
         if self._in_flight >= self._most_in_flight:
-            return too_many(self._most_in_flight, self.url)
+            return refusals.too_many(self._most_in_flight, self.url)
         try:
-            check_submitted(x_BTF, deadline_s)
+            refusals.check(x_BTF, deadline_s)
         except ServingError as error:
             return error
         return None
@@ -203,8 +166,8 @@ class AsyncTritonClient:
             outcome.__cause__ = error
         try:
             callback(outcome)
-        except Exception as error:  # the caller's; other requests must still be answered
-            self._callback_error = self._callback_error or error
+        except Exception as raised:  # the caller's; other requests must still be answered
+            self._callback_error = self._callback_error or raised
 
     def _missed(self, deadline_s: float) -> ServingError:
         return ServingError(

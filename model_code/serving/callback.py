@@ -11,17 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import ServingError
-from model_code.serving import wire
-from model_code.serving.aio import (
-    ATTEMPTS,
-    DEADLINE_S,
-    MOST_IN_FLIGHT,
-    AsyncTritonClient,
-    Callback,
-    check_submitted,
-    closed,
-    too_many,
-)
+from model_code.serving import refusals, wire
+from model_code.serving.aio import ATTEMPTS, DEADLINE_S, AsyncTritonClient, Callback
 from model_code.settings import MODEL_NAME
 
 
@@ -43,7 +34,7 @@ class CallbackPredictor:
         model: str = MODEL_NAME,
         version: int | None = None,
         attempts: int = ATTEMPTS,
-        most_in_flight: int = MOST_IN_FLIGHT,
+        most_in_flight: int = refusals.MOST_IN_FLIGHT,
     ) -> None:
         async def connect() -> AsyncTritonClient:
             return AsyncTritonClient(
@@ -99,13 +90,13 @@ class CallbackPredictor:
             callback(outcome)
 
         try:
-            check_submitted(x_BTF, deadline_s)
+            refusals.check(x_BTF, deadline_s)
             own_BTF = x_BTF.copy()
             with self._lock:
                 if self._closed:
-                    raise closed(self.url)
+                    raise refusals.closed(self.url)
                 if self._in_flight >= self._most_in_flight:
-                    raise too_many(self._most_in_flight, self.url)
+                    raise refusals.too_many(self._most_in_flight, self.url)
                 self._loop.call_soon_threadsafe(self._send, own_BTF, answered, version, deadline_s)
                 self._in_flight += 1
         except ServingError as error:

@@ -96,11 +96,23 @@ def test_an_address_shows_no_password(url: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:6379", "http://db", "redis://db:port", "redis://db/x", "redis://db?no=1"]
+    "url",
+    [
+        "",
+        "127.0.0.1:6379",
+        "http://db",
+        "redis://db:port",
+        "redis://db/x",
+        "redis://db?no=1",
+        "redis://:my/secret@db",
+        "redis://:my#secret@db",
+    ],
 )
 def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="URL of Redis cannot be read"):
+    with pytest.raises(ConfigError, match="URL of Redis cannot be read") as caught:
         server_address(url)
+    assert "my" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,7 @@ def test_keys_expire_and_a_quote_does_not_prolong_a_decision(server: RedisServer
     key = f"tickline:state:{SYMBOLS[0]}"
 
     def life_ms() -> int:
-        found: int = server.client.pttl(key)  # type: ignore[assignment]
-        return found
+        return server.client.pttl(key)
 
     async def write() -> None:
         now = time.time_ns()

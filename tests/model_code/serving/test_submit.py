@@ -36,7 +36,7 @@ WINDOWS: dict[str, Any] = {
     "nan": np.where(ONE > 0, np.float32("nan"), ONE),
     "infinite": ONE * np.float32("inf"),
 }
-DEADLINES: tuple[Any, ...] = (math.nan, math.inf, -math.inf, None, "1", 0, -1.0, 1e9)
+DEADLINES: tuple[Any, ...] = (math.nan, math.inf, -math.inf, None, "1", 0, -1.0, 10**400)
 # the version says what the server does
 ANSWERS, SLOW, HANGS, UNAVAILABLE, INTERNAL, BROKEN, REFUSES = range(7)
 
