@@ -218,7 +218,8 @@ def test_an_error_in_a_callback_stops_no_other(monkeypatch) -> None:
 def test_a_callback_may_submit_but_not_close(monkeypatch) -> None:
     monkeypatch.setattr(callback, "AsyncTritonClient", FakeServer)
     outcomes: list[Answer | ServingError] = []
-    done, threads = threading.Event(), []
+    done = threading.Event()
+    threads: list[str] = []
 
     def again(_: object) -> None:
         threads.append(threading.current_thread().name)
