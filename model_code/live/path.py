@@ -266,7 +266,7 @@ class LivePath:
             if instrument.features.ready:
                 at, window_TF = self._clock(), instrument.features.window_TF()
                 assert isinstance(tick, Quote)  # noqa: S101 (a trade makes no row)
-                self._slots.put(Waiting(tick, window_TF, decode_ns, at - begun, at))
+                self._slots.put(Waiting(tick, window_TF, decode_ns, at - begun, at, row))
             else:
                 outcomes.append(self._end(tick, Reason.WARMING, now_ns))
         return outcomes

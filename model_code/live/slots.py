@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.live.fold import Row
 from model_code.live.messages import Quote
 
 
@@ -16,6 +17,7 @@ class Waiting(NamedTuple):
         window_TF: float32 (64, 16), the newest window itself, not a copy.
         decode_ns, features_ns: what the stages took.
         since_ns: when it began to wait, on the clock of the durations.
+        row: of the quote, with what the join computed.
     """
 
     quote: Quote
@@ -23,6 +25,7 @@ class Waiting(NamedTuple):
     decode_ns: int
     features_ns: int
     since_ns: int
+    row: Row
 
 
 class Slots:

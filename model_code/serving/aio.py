@@ -5,6 +5,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 import grpc
@@ -20,7 +21,7 @@ from tenacity import (
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from model_code.errors import ServingError
-from model_code.serving import wire
+from model_code.serving import refusals, wire
 from model_code.settings import MODEL_NAME
 
 DEADLINE_S = 5.0
@@ -41,6 +42,7 @@ class AsyncTritonClient:
         model: served name.
         version: pinned; None for the server's newest. A call may name another.
         attempts: maximum per request.
+        most_in_flight: submitted requests without a response; more are refused.
     """
 
     def __init__(
@@ -50,21 +52,32 @@ class AsyncTritonClient:
         model: str = MODEL_NAME,
         version: int | None = None,
         attempts: int = ATTEMPTS,
+        most_in_flight: int = refusals.MOST_IN_FLIGHT,
     ) -> None:
         self.url, self.model, self.version = url, model, version
         self._channel = grpc.aio.insecure_channel(url, options=wire.KEEPALIVE)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._dtypes: dict[int | None, str] = {}
         self._attempts = attempts
-        self._submitted: set[asyncio.Task[None]] = set()
+        self._most_in_flight, self._in_flight = most_in_flight, 0
+        self._submitted: set[asyncio.Task[wire.Answer]] = set()
+        self._closed = False
+        self._callback_error: Exception | None = None
         self.retried = 0
 
     async def close(self) -> None:
-        """Wait for the submitted requests, then close the connection."""
+        """Wait for the submitted requests, then close the connection.
+
+        The first error that a callback raised is raised here.
+        """
+        self._closed = True
         try:
-            await asyncio.gather(*self._submitted)
-        finally:  # a callback may raise
+            await asyncio.gather(*self._submitted, return_exceptions=True)
+        finally:
             await self._channel.close()
+        error, self._callback_error = self._callback_error, None
+        if error is not None:
+            raise error
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,21 +109,72 @@ class AsyncTritonClient:
     ) -> None:
         """Send a request without waiting.
 
-        `callback` is called once, in the event loop, with the response or the error.
+        The windows are copied. `callback` is called exactly once, in the event loop after this
+        returns: with the response, or with the refusal, the missed deadline or the failure. Bad
+        windows, a bad deadline, too many requests in flight and a closed client are refusals.
         """
 
-        async def run() -> None:
-            try:
-                outcome: wire.Answer | ServingError = await self.ask(
-                    x_BTF, version=version, deadline_s=deadline_s
-                )
-            except ServingError as error:
-                outcome = error
-            callback(outcome)
+        async def refuse(error: ServingError) -> wire.Answer:
+            raise error
 
-        task = asyncio.get_running_loop().create_task(run())
+        loop, refusal = asyncio.get_running_loop(), self._refusal_of(x_BTF, deadline_s)
+        if refusal is None:
+            self._in_flight += 1
+            task = loop.create_task(self._within(x_BTF.copy(), version, deadline_s))
+            task.add_done_callback(self._leave)
+        else:
+            task = loop.create_task(refuse(refusal))
         self._submitted.add(task)
-        task.add_done_callback(self._submitted.discard)
+        task.add_done_callback(partial(self._finish, callback))
+
+    def _refusal_of(self, x_BTF: object, deadline_s: object) -> ServingError | None:
+        if self._closed:
+            return refusals.closed(self.url)
+        if self._in_flight >= self._most_in_flight:
+            return refusals.too_many(self._most_in_flight, self.url)
+        try:
+            refusals.check(x_BTF, deadline_s)
+        except ServingError as error:
+            return error
+        return None
+
+    async def _within(
+        self, x_BTF: NDArray[np.float32], version: int | None, deadline_s: float
+    ) -> wire.Answer:
+        """As `ask`; the deadline holds even if the connection does not keep it."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self.ask(x_BTF, version=version, deadline_s=deadline_s)
+        except TimeoutError as error:
+            raise self._missed(deadline_s) from error
+
+    def _leave(self, _: asyncio.Task[wire.Answer]) -> None:
+        self._in_flight -= 1
+
+    def _finish(self, callback: Callback, task: asyncio.Task[wire.Answer]) -> None:
+        """Call back; also if the task was cancelled, even before it began."""
+        self._submitted.discard(task)
+        outcome: wire.Answer | ServingError
+        if task.cancelled():
+            outcome = ServingError("the request was cancelled", where=self.url)
+        elif (error := task.exception()) is None:
+            outcome = task.result()
+        elif isinstance(error, ServingError):
+            outcome = error
+        else:
+            outcome = ServingError(f"the request failed: {error!r}", where=self.url)
+            outcome.__cause__ = error
+        try:
+            callback(outcome)
+        except Exception as raised:  # the caller's; other requests must still be answered
+            self._callback_error = self._callback_error or raised
+
+    def _missed(self, deadline_s: float) -> ServingError:
+        return ServingError(
+            f"model {self.model} did not respond within {deadline_s:g} s",
+            where=self.url,
+            remedy="is the server running? tickline triton status",
+        )
 
     async def ask(
         self,
@@ -140,11 +204,7 @@ class AsyncTritonClient:
         except grpc.RpcError as error:
             raise self._refusal(error) from error
         except TimeoutError as error:
-            raise ServingError(
-                f"model {self.model} did not respond within {deadline_s:g} s",
-                where=self.url,
-                remedy="is the server running? tickline triton status",
-            ) from error
+            raise self._missed(deadline_s) from error
         raise AssertionError("the attempts end with a response or an error")
 
     def _retries(self) -> AsyncRetrying:

@@ -43,14 +43,14 @@ class Answer:
     version: int
 
 
-def request(
-    x_BTF: NDArray[np.float32], model: str, version: int | None, dtype: str
-) -> service_pb2.ModelInferRequest:
-    """An inference request; with `version` None the server uses its newest.
+def check_windows(x_BTF: object) -> None:
+    """Refuse windows before they are sent.
 
     Raises:
-        ServingError: windows of another shape or type, too many of them, NaN or infinity.
+        ServingError: not an array (B, 64, 16) of float32, too many of them, NaN or infinity.
     """
+    if not isinstance(x_BTF, np.ndarray):
+        raise ServingError(f"windows are a {type(x_BTF).__name__}, expected a numpy array")
     shape = x_BTF.shape
     if len(shape) != 3 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT):
         raise ServingError(
@@ -65,6 +65,17 @@ def request(
         raise ServingError(f"windows are {x_BTF.dtype}, expected float32")
     if not np.isfinite(x_BTF).all():
         raise ServingError("windows contain NaN or infinity", remedy="fix the features first")
+
+
+def request(
+    x_BTF: NDArray[np.float32], model: str, version: int | None, dtype: str
+) -> service_pb2.ModelInferRequest:
+    """An inference request; with `version` None the server uses its newest.
+
+    Raises:
+        ServingError: as `check_windows`, or a value beyond the range of FP16.
+    """
+    check_windows(x_BTF)
     with np.errstate(over="ignore"):  # overflow is checked below
         sent_BTF = np.ascontiguousarray(x_BTF, dtype=NUMPY[dtype])
     if dtype == "FP16" and not np.isfinite(sent_BTF).all():
@@ -74,7 +85,7 @@ def request(
         model_version=text(version),
         inputs=[
             service_pb2.ModelInferRequest.InferInputTensor(
-                name=INPUT_NAME, datatype=dtype, shape=shape
+                name=INPUT_NAME, datatype=dtype, shape=x_BTF.shape
             )
         ],
         raw_input_contents=[sent_BTF.tobytes()],

@@ -1,12 +1,15 @@
 import numpy as np
 
+from model_code.live.fold import Row
 from model_code.live.slots import Slots, Waiting
 from tests.support.live import quote
 from tests.support.market import SYMBOLS
 
 
 def waiting(sequence: int, symbol: str = SYMBOLS[0]) -> Waiting:
-    return Waiting(quote(sequence, symbol=symbol), np.zeros((64, 16), np.float32), 0, 0, 0)
+    one, window_TF = quote(sequence, symbol=symbol), np.zeros((64, 16), np.float32)
+    row = Row(one.local_ns, one.bid_price, one.ask_price, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0)
+    return Waiting(one, window_TF, 0, 0, 0, row)
 
 
 def test_one_window_for_each_instrument_the_oldest_first() -> None:

@@ -1,0 +1,1 @@
+"""The live path's connections to other systems."""
