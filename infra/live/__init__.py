@@ -1,0 +1,1 @@
+"""The live path on Kafka: consumer, producer, positions, service."""
