@@ -52,7 +52,7 @@ class PlayedDay:
     @property
     def messages(self) -> int:
         """How many messages the day is."""
-        return self.quotes.num_rows + (0 if self.trades is None else len(self.trades.time_ns))
+        return int(self.quotes.num_rows) + (0 if self.trades is None else len(self.trades.time_ns))
 
 
 def bounds_of(store: MarketStore, loaded: Loaded) -> Limits:

@@ -68,4 +68,8 @@ def read_all(spec: KafkaSpec, topic: str, count: int) -> list[Message]:
 
 def headers(message: Message) -> Mapping[str, bytes]:
     """A message's headers by name."""
-    return {name: bytes(value or b"") for name, value in message.headers() or []}
+    found = {}
+    for name, value in dict(message.headers() or []).items():
+        assert isinstance(value, bytes)
+        found[name] = value
+    return found

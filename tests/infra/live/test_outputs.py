@@ -46,7 +46,8 @@ def test_windows_of_several_paths_are_asked_about_together() -> None:
 
 
 def test_windows_without_an_answer_are_counted_and_said() -> None:
-    live, lines = path(), []
+    lines: list[str] = []
+    live = path()
     warm(live)
     assert asyncio.run(decide(Fixed(fails=True), ready(live, 0), lines.append)) == []
     assert lines == ["the model did not answer for 1 windows: out of memory"]

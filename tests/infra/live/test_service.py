@@ -79,7 +79,12 @@ def replayed(
     """The decisions that `tickline replay` has compared with the batch pipeline's."""
     found: list[Decision] = []
     add = Tally.add
-    monkeypatch.setattr(Tally, "add", lambda self, one: (found.append(one), add(self, one)))
+
+    def keep(self: Tally, one: Decision) -> None:
+        found.append(one)
+        add(self, one)
+
+    monkeypatch.setattr(Tally, "add", keep)
     market = open_market(store)
     play_store(market, market.catalog(), model(seen))
     assert len(found) == DECISIONS
