@@ -75,5 +75,9 @@ class ServingError(TicklineError):
     """The model server refuses a request, does not respond in time, or responds wrongly."""
 
 
+class StreamError(TicklineError):
+    """The message broker cannot be reached, refuses, or did not take what was sent."""
+
+
 class PromotionError(TicklineError):
     """A version must not or cannot be promoted."""

@@ -14,6 +14,8 @@ from flows.cli import (
     benchmark,
     cleanup,
     data,
+    feed,
+    live,
     monitoring,
     nightly,
     oncall,
@@ -53,6 +55,8 @@ app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)
+app.add_typer(live.app)
+app.add_typer(feed.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)

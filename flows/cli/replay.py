@@ -80,12 +80,12 @@ def replay(
     from model_code.live.replay import play_store
     from model_code.market.store import open_market
 
-    delay_ms, pacer = _delay(latency), _pacer(speed)
+    delay_ms, pacer = _delay(latency), pacer_of(speed)
     settings = settings_from_environment()
     folder, manifest = find_version(settings, version, run)
     store = open_market(market_uri(data, settings) or "simulated:")
     model = load_model(folder, manifest, cost_bps)
-    catalog = _days(store, manifest, symbols, date)
+    catalog = days_of(store, manifest, symbols, date)
     begun = time.perf_counter()
     played = play_store(
         store,
@@ -122,7 +122,7 @@ def _delay(latency: str | None) -> float:
     return _number(latency, "--latency", f"a number of ms, or {MEASURED}", least=0.0)
 
 
-def _pacer(speed: str) -> Callable[[], Pace | None]:
+def pacer_of(speed: str) -> Callable[[], Pace | None]:
     """What holds the messages of each date back to a multiple of real time."""
     if speed == "max":
         return lambda: None
@@ -154,7 +154,7 @@ def _number(text: str, option: str, expected: str, least: float) -> float:
     return value
 
 
-def _days(
+def days_of(
     store: "MarketStore",
     manifest: "Manifest",
     symbols: Sequence[str] | None,

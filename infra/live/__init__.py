@@ -1,1 +1,1 @@
-"""The live path's connections to other systems."""
+"""The live path's connections to other systems: Kafka and Redis."""

@@ -137,7 +137,7 @@ def decision_item(decision: Decision, expire_ms: int) -> Item:
     fault = ""
     if not 0.0 <= decision.probability <= 1.0:
         fault = f"probability {decision.probability}"
-    values = {
+    values: dict[str, object] = {
         "probability": decision.probability,
         "threshold": decision.threshold,
         "decision": decision.decision,

@@ -77,7 +77,7 @@ def server_address(url: str) -> str:
         if parts.scheme != "unix" and database and not database.isdecimal():
             raise ValueError("the database is not a number")
         pool = Redis.from_url(url).connection_pool
-        pool.make_connection()  # refuses unknown options
+        pool.make_connection()  # type: ignore[no-untyped-call]  # refuses unknown options
     except (ValueError, TypeError):  # its text may contain a part of the password
         raise ConfigError(
             "the URL of Redis cannot be read",

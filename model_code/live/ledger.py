@@ -8,7 +8,7 @@ from model_code.live.reasons import Column, Reason, column
 
 @dataclass
 class Ledger:
-    """Counts of one path since it started.
+    """Counts of one path since it started, or of several.
 
     A message that cannot be read counts once, whatever it held. Used trades carry no decision and
     have a column of their own.
@@ -37,6 +37,15 @@ class Ledger:
         self.reordered += reason is Reason.LATE
         self.duplicated += reason is Reason.DUPLICATE
         return found
+
+    def add(self, other: "Ledger") -> None:
+        """Count what another path counted."""
+        self.taken += other.taken
+        self.columns.update(other.columns)
+        self.reasons.update(other.reasons)
+        self.lost += other.lost
+        self.reordered += other.reordered
+        self.duplicated += other.duplicated
 
     @property
     def ended(self) -> int:

@@ -49,6 +49,11 @@ class PlayedDay:
     ticks: pa.Table
     left_out: dict[str, int]
 
+    @property
+    def messages(self) -> int:
+        """How many messages the day is."""
+        return int(self.quotes.num_rows) + (0 if self.trades is None else len(self.trades.time_ns))
+
 
 def bounds_of(store: MarketStore, loaded: Loaded) -> Limits:
     """The thresholds of validation for a store's day."""
@@ -88,9 +93,14 @@ def played(store: MarketStore, day: InstrumentDay) -> tuple[PlayedDay, Limits]:
 
 
 class Feed:
-    """Recorded days as messages in the order of their stamps, with gapless sequence numbers."""
+    """Recorded days as messages in the order of their stamps, with gapless sequence numbers.
 
-    def __init__(self) -> None:
+    Args:
+        session: of the messages; a feed that starts again needs a larger one.
+    """
+
+    def __init__(self, session: int = 0) -> None:
+        self._session = session
         self._next: dict[str, int] = {}
 
     def messages(self, days: Sequence[PlayedDay]) -> Iterator[Tick]:
@@ -104,7 +114,7 @@ class Feed:
             for columns in zip(*map(_keys, range(len(days)), days), strict=True)
         )
         order = np.lexsort((row, kind, number, place, time))
-        makers = [_Maker(day) for day in days]
+        makers = [_Maker(day, self._session) for day in days]
         for where, is_trade, index in zip(
             place[order].tolist(), kind[order].tolist(), row[order].tolist(), strict=True
         ):
@@ -132,8 +142,8 @@ def _keys(place: int, day: PlayedDay) -> tuple[NDArray[np.int64], ...]:
 class _Maker:
     """Makes the messages of one instrument-day."""
 
-    def __init__(self, day: PlayedDay) -> None:
-        self._symbol = day.day.symbol
+    def __init__(self, day: PlayedDay, session: int) -> None:
+        self._symbol, self._session = day.day.symbol, session
         self._time = stamps(day.quotes).tolist()
         table = day.quotes
         names = [name for name in table.column_names if name not in ("timestamp", "label")]
@@ -149,13 +159,16 @@ class _Maker:
 
     def quote(self, row: int, sequence: int) -> Quote:
         values = dict(zip(self._names, self._values[row], strict=True))
-        return Quote(symbol=self._symbol, sequence=sequence, local_ns=self._time[row], **values)
+        return Quote(
+            symbol=self._symbol, sequence=sequence, session=self._session,
+            local_ns=self._time[row], **values,
+        )  # fmt: skip
 
     def trade(self, row: int, sequence: int) -> Trade:
         time, price, size, sell, number = self._trades[row]
         return Trade(
-            symbol=self._symbol, sequence=sequence, local_ns=time, price=price, size=size,
-            buyer_is_maker=sell, source_sequence=number,
+            symbol=self._symbol, sequence=sequence, session=self._session, local_ns=time,
+            price=price, size=size, buyer_is_maker=sell, source_sequence=number,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A real Redis server for each test."""
+"""A demo broker for all tests, a real Redis server for each."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.broker import demo_broker
 from tests.support.redis import RedisServer
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a broker in memory, for all tests of the session."""
+    with demo_broker(tmp_path_factory.mktemp("broker")) as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""Options shared by the commands that speak to Kafka."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.options import read_spec
+
+if TYPE_CHECKING:
+    from infra.live.spec import ServiceSpec
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(help="host:port of Kafka brokers.", show_default="127.0.0.1:9092"),
+]
+Demo = Annotated[
+    bool,
+    typer.Option(
+        "--demo",
+        help="Settings for the demo broker in memory (tickline up --with tansu).",
+    ),
+]
+
+
+def read_service_spec(
+    path: Path | None, bootstrap: str | None, *, demo: bool, **changes: Any
+) -> "ServiceSpec":
+    """The service's specification from a file and the command line.
+
+    Args:
+        path: YAML; None: the defaults.
+        bootstrap: overrides the file's brokers.
+        demo: start from what the demo broker needs.
+        changes: override other values; None keeps one.
+
+    Raises:
+        ConfigError: it cannot be read, or a value is wrong.
+    """
+    from infra.live.kafka import DEMO
+    from infra.live.spec import ServiceSpec
+
+    start = {"kafka": DEMO} if demo else {}
+    return read_spec(ServiceSpec, path, {"kafka": {"bootstrap": bootstrap}, **changes}, start)

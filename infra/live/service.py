@@ -1,0 +1,230 @@
+"""The live path on Kafka: ticks in, decisions and dead letters out, at least once.
+
+    poll thread -> queue -> paths of the partition's groups -> model -> producer -> positions
+
+Everything but the poll thread happens in one event loop. A position is stored when the broker has
+confirmed the outputs of all messages before it; a snapshot is written at the same moment.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from infra.live.consumer import Inbox, Received
+from infra.live.kafka import Partition
+from infra.live.model import Model
+from infra.live.outputs import Output, Sink, Windows, dead_letter, decide, decision, ready
+from infra.live.partitions import Partitions
+from infra.live.positions import Positions, Round
+from infra.live.producer import Outbox
+from infra.live.spec import ServiceSpec
+from model_code.errors import StreamError
+from model_code.live.ledger import Ledger
+from model_code.live.path import LivePath
+
+SERVE_S = 0.005
+
+
+class Service:
+    """Consumes ticks, decides, publishes.
+
+    Args:
+        spec: of the service.
+        groups: instruments by the group's key, from `model_code.live.groups`.
+        make_path: a fresh path of these instruments.
+        model: answers.
+        folder: of the snapshots.
+        say: called with each line for the log.
+        sinks: also take the decisions.
+    """
+
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        groups: Mapping[str, tuple[str, ...]],
+        make_path: Callable[[tuple[str, ...]], LivePath],
+        model: Model,
+        folder: Path,
+        say: Callable[[str], None],
+        sinks: Sequence[Sink] = (),
+    ) -> None:
+        self._spec, self._say, self._model, self._sinks = spec, say, model, sinks
+        self.partitions = Partitions(groups, make_path, folder, say)
+        self._outbox = Outbox(spec.kafka, say)
+        self._inbox = Inbox(spec.kafka, self, say)
+        self._queue: asyncio.Queue[Sequence[Received]] = asyncio.Queue()
+        self._positions = Positions()
+        self._error: BaseException | None = None
+        self._stop = asyncio.Event()
+        self._snapshot_at = time.monotonic() + spec.snapshot_s
+        self._sink_failures = 0
+
+    def stop(self) -> None:
+        """Finish what was received, then end `run`."""
+        self._stop.set()
+
+    async def run(self) -> Ledger:
+        """Serve until `stop`.
+
+        Returns:
+            The ledger.
+
+        Raises:
+            StreamError: the broker refuses, or did not confirm the outputs in time. Their
+                positions are not stored: the next start decides again.
+        """
+        self._inbox.start(asyncio.get_running_loop())
+        tasks = [asyncio.create_task(work()) for work in (self._work, self._serve, self._report)]
+        try:
+            await self._stop.wait()
+            leaving = asyncio.create_task(self._inbox.stop())
+            await asyncio.wait({leaving}, timeout=2 * self._spec.drain_s)
+            if not leaving.done():
+                self.failed(self._late())
+            await asyncio.wait_for(leaving, timeout=2 * self._spec.drain_s)
+        except TimeoutError:
+            self.failed(self._late())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self.partitions.close)
+            self._outbox.close()
+        if self._error is not None:
+            raise self._error
+        return self.partitions.ledger
+
+    @property
+    def state(self) -> str:
+        """The ledger in one line, and what was counted besides."""
+        counts = {
+            "producer queue full": self._outbox.full,
+            "partitions paused": self._inbox.pauses,
+            "sink failed": self._sink_failures,
+        }
+        parts = [f"{name} {count:,}" for name, count in counts.items() if count]
+        return "; ".join([str(self.partitions.ledger), *parts])
+
+    # called by the consumer, in the event loop
+
+    def received(self, batch: Sequence[Received]) -> None:
+        """Queue a batch."""
+        self._queue.put_nowait(batch)
+
+    async def assigned(self, committed: Mapping[Partition, int | None]) -> dict[Partition, int]:
+        """Restore the snapshots; begin where each was taken."""
+        begin = {}
+        for partition, offset in committed.items():
+            if offset is None:
+                self.partitions.take_new(partition)
+                continue
+            continues = self.partitions.take(partition)
+            if continues is not None:
+                begin[partition] = continues
+        return begin
+
+    async def revoked(self, partitions: Sequence[Partition], *, lost: bool) -> None:
+        """Finish with the partitions: their outputs are confirmed, or will be decided again."""
+        await self._queue.join()
+        until = time.monotonic() + (0.0 if lost else self._spec.drain_s)
+        while len(self._positions) and self._error is None and time.monotonic() < until:
+            await asyncio.sleep(SERVE_S)
+        if not lost and self._error is None and len(self._positions) == 0:
+            self.partitions.write(self.partitions.snapshots(partitions))
+        undone = self._positions.drop(partitions)
+        if undone and self._stop.is_set():
+            self.failed(self._late())
+        for partition in partitions:
+            self.partitions.give_up(partition)
+
+    def failed(self, error: BaseException) -> None:
+        """Stop because of an error; the first one counts."""
+        self._error = self._error or error
+        self._stop.set()
+
+    # tasks of the event loop
+
+    async def _work(self) -> None:
+        while True:
+            batches = [await self._queue.get()]
+            while not self._queue.empty():
+                batches.append(self._queue.get_nowait())
+            messages = [one for batch in batches for one in batch]
+            try:
+                if self._error is None:
+                    await self._process(messages)
+            except Exception as error:
+                self.failed(error)
+            finally:
+                self._inbox.processed(len(messages))
+                for _ in batches:
+                    self._queue.task_done()
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                self._outbox.poll()
+                positions, saved = self._positions.done()
+                self._inbox.store(positions)
+                self.partitions.write(saved)
+            except Exception as error:
+                self.failed(error)
+            await asyncio.sleep(SERVE_S)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.report_s)
+            self._say(self.state)
+
+    async def _process(self, messages: Sequence[Received]) -> None:
+        """One round: all messages that wait, then the model, then the producer."""
+        outputs: list[Output] = []
+        asked: list[Windows] = []
+        for one in messages:
+            now_ns = time.time_ns()
+            path = self.partitions.path(one)
+            if path is None:
+                outputs.append(dead_letter(one, self.partitions.of_no_group(one, now_ns)))
+                continue
+            letters = [outcome.letter for outcome in path.take(one.value, now_ns)]
+            outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
+            if self._spec.every_window:
+                asked += ready(path, now_ns)
+        for path in self.partitions.paths:
+            asked += ready(path, time.time_ns())
+        decisions = await decide(self._model, asked, self._say)
+        outputs += [decision(self._spec.kafka.decisions, one) for one in decisions]
+        positions = {one.partition: one.offset + 1 for one in messages}
+        self.partitions.processed(positions)
+        done = Round(positions, len(outputs))
+        if time.monotonic() >= self._snapshot_at:
+            self._snapshot_at = time.monotonic() + self._spec.snapshot_s
+            done.snapshots = self.partitions.snapshots(self.partitions.owned)
+        self._positions.add(done)
+        for output in outputs:
+            await self._send(output, done)
+        for sink in self._sinks if decisions else ():
+            try:
+                await sink.write(decisions)
+            except Exception as error:
+                self._say(f"{type(sink).__name__} did not take decisions: {error}")
+                self._sink_failures += 1
+
+    async def _send(self, output: Output, done: Round) -> None:
+        waited = False
+        while not self._outbox.send(*output, done=done.confirm):
+            if not waited:
+                self._say("the producer's queue is full: the broker is away or too slow; waiting")
+            waited = True
+            if self._error is not None:
+                raise self._error
+            await asyncio.sleep(SERVE_S)
+
+    def _late(self) -> StreamError:
+        return StreamError(
+            f"{len(self._outbox):,} outputs were not confirmed within {self._spec.drain_s:g} s",
+            where=self._spec.kafka.bootstrap,
+            remedy="check the broker and start again: nothing is lost, "
+            "positions are stored only after delivery",
+        )
