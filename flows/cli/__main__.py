@@ -14,19 +14,17 @@ from flows.cli import (
     benchmark,
     cleanup,
     data,
-    feed,
-    live,
     monitoring,
     nightly,
     oncall,
     predict,
     promotion,
-    replay,
     stack,
     triton,
     tune,
     walkforward,
 )
+from flows.cli.live import feed, replay, serve
 from flows.cli.options import PANELS
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -55,7 +53,7 @@ app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)
-app.add_typer(live.app)
+app.add_typer(serve.app)
 app.add_typer(feed.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)

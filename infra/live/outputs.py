@@ -24,8 +24,8 @@ Windows = tuple[LivePath, Asked]
 class Sink(Protocol):
     """Where decisions go besides the topic; one that fails does not stop the service."""
 
-    async def write(self, decisions: Sequence[Decision]) -> None:
-        """Take decisions, in their order."""
+    async def write(self, decisions: Sequence[Decision], asked: Sequence[Asked]) -> None:
+        """Take the decisions of a round, in their order, and all windows that were asked about."""
 
 
 class Output(NamedTuple):

@@ -204,9 +204,10 @@ class Service:
         self._positions.add(done)
         for output in outputs:
             await self._send(output, done)
-        for sink in self._sinks if decisions else ():
+        windows = [one for _, one in asked]
+        for sink in self._sinks if windows else ():
             try:
-                await sink.write(decisions)
+                await sink.write(decisions, windows)
             except Exception as error:
                 self._say(f"{type(sink).__name__} did not take decisions: {error}")
                 self._sink_failures += 1

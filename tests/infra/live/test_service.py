@@ -22,7 +22,7 @@ from model_code.live.groups import groups
 from model_code.live.ledger import Ledger
 from model_code.live.messages import Decision, Tick, read
 from model_code.live.newest import Newest
-from model_code.live.path import LivePath
+from model_code.live.path import Asked, LivePath
 from model_code.live.reasons import Column, Reason
 from model_code.live.recorded import Feed, played
 from model_code.live.replay import Tally, play_store
@@ -45,12 +45,14 @@ class Recorded:
 
     def __init__(self, *, fails: bool = False) -> None:
         self.decisions: list[Decision] = []
+        self.windows = 0
         self._fails = fails
 
-    async def write(self, decisions: Sequence[Decision]) -> None:
+    async def write(self, decisions: Sequence[Decision], asked: Sequence[Asked]) -> None:
         if self._fails:
             raise OSError("no route")
         self.decisions += decisions
+        self.windows += sum(len(one.waiting) for one in asked)
 
 
 def values(one: Decision) -> tuple[Any, ...]:
@@ -159,6 +161,7 @@ def test_decisions_equal_those_of_a_replay(
     decisions = decided(spec, len(wanted))
     assert {key(found): values(found) for found in decisions} == wanted
     assert sorted(map(key, sink.decisions)) == sorted(wanted)
+    assert sink.windows == len(wanted)
     assert all(found.flags == ("in-process",) for found in decisions)
     assert any("Recorded did not take decisions: no route" in line for line in lines)
     assert "sink failed" in one.state

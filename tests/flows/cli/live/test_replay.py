@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import replay
 from flows.cli.__main__ import app
+from flows.cli.live import replay
 from model_code.errors import ConfigError
 from model_code.features.served import ServedFeatures
 from model_code.repository.route import Route, Target

@@ -9,8 +9,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
-from flows.cli.streams import Bootstrap, Demo, read_service_spec
 from model_code.errors import ConfigError
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, ValidationSpec
 

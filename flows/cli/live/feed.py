@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flows.cli.live.replay import days_of, pacer_of
+from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import PANELS, Data, SpecFile, market_uri, settings_from_environment
-from flows.cli.replay import days_of, pacer_of
-from flows.cli.streams import Bootstrap, Demo, read_service_spec
 from model_code.errors import StreamError
 
 if TYPE_CHECKING:

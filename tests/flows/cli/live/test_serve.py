@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import feed, live
+from flows.cli.live import feed, serve
 from infra.live.kafka import KafkaSpec
 from infra.live.service import Service
 from model_code.errors import ConfigError
@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> str:
 def test_a_fed_day_is_decided_and_sigterm_ends_with_the_ledger(
     broker: str, desk: Settings, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (feed, live):
+    for module in (feed, serve):
         monkeypatch.setattr(module.out, "width", 200)
     options = ("--data", store, "--bootstrap", broker, "--demo")
     fed = tickline("feed", *options, "--speed", "max")
@@ -89,7 +89,7 @@ def test_a_fed_day_is_decided_and_sigterm_ends_with_the_ledger(
 
 
 def test_a_spec_file_names_broker_and_topics(tmp_path: Path) -> None:
-    from flows.cli.streams import read_service_spec
+    from flows.cli.live.streams import read_service_spec
 
     path = tmp_path / "live.yaml"
     path.write_text("stale_after_ms: 50.0\nkafka:\n  ticks: [a, b]\n  linger_ms: 7\n")
