@@ -93,15 +93,20 @@ def load_model(folder: Path, manifest: "Manifest", cost_bps: float = 0.0) -> "Mo
 
     require_messages(manifest.seen)
     torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
-    features = manifest.features
-    spec = FeatureSpec(feature_set=manifest.seen.feature_set, cost_bps=cost_bps)
-    if features is not None:
-        named = ("label", "horizon_ms", "reset_gap_s")
-        spec = spec.model_copy(update={name: getattr(features, name) for name in named})
     return Model(
         ENGINES[EngineSidecar.load(folder).engine].load(folder),
         manifest.seen,
-        spec,
+        feature_spec(manifest, cost_bps),
         manifest.threshold,
         manifest.version,
     )
+
+
+def feature_spec(manifest: "Manifest", cost_bps: float = 0.0) -> FeatureSpec:
+    """The features and label of a version."""
+    features = manifest.features
+    spec = FeatureSpec(feature_set=manifest.seen.feature_set, cost_bps=cost_bps)
+    if features is None:
+        return spec
+    named = ("label", "horizon_ms", "reset_gap_s")
+    return spec.model_copy(update={name: getattr(features, name) for name in named})

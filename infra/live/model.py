@@ -3,27 +3,47 @@
 Shapes: B windows, T = 64 steps, F = 16 features.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_code.engines.protocol import Predictor
+from model_code.errors import ServingError
 from model_code.live.path import Flag
 from model_code.models.probability import probability
 
 
-class Model(Protocol):
-    """A model that may answer from elsewhere.
+class Answered(NamedTuple):
+    """Probabilities and who computed them.
 
     Attributes:
-        flags: of its decisions.
+        probability_B: of an opportunity, float64.
+        flags: of the decisions.
+        version: that answered; None: the path's.
+        threshold: of that version; None: the path's.
     """
 
-    flags: tuple[Flag, ...]
+    probability_B: NDArray[np.float64]
+    flags: tuple[Flag, ...] = ()
+    version: int | None = None
+    threshold: float | None = None
 
-    async def ask(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The probability of an opportunity, (B,)."""
+
+class FeaturesChangedError(ServingError):
+    """The version sees other features than those that the service computes."""
+
+
+class Model(Protocol):
+    """A model that may answer from elsewhere."""
+
+    async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
+        """Answer for windows.
+
+        Raises:
+            FeaturesChangedError: the service must start again with other features.
+            Exception: there is no answer; the windows are suppressed.
+        """
 
 
 class InProcess:
@@ -33,11 +53,9 @@ class InProcess:
         predictor: the engine.
     """
 
-    flags: tuple[Flag, ...] = ("in-process",)
-
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    async def ask(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The probability of an opportunity, (B,)."""
-        return probability(self._predictor.predict(x_BTF))
+    async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
+        """The engine's probabilities."""
+        return Answered(probability(self._predictor.predict(x_BTF)), ("in-process",))

@@ -11,7 +11,7 @@ import numpy as np
 
 from infra.live.consumer import Received
 from infra.live.kafka import dead_letters
-from infra.live.model import Model
+from infra.live.model import FeaturesChangedError, Model
 from model_code.live.messages import DeadLetter, Decision, encode
 from model_code.live.path import Asked, LivePath
 from model_code.settings import MAX_BATCH_SIZE
@@ -48,21 +48,34 @@ def ready(path: LivePath, now_ns: int) -> list[Windows]:
 async def decide(
     model: Model, asked: Sequence[Windows], say: Callable[[str], None]
 ) -> list[Decision]:
-    """Ask the model about the windows, as many at once as an engine takes."""
+    """Ask the model about the windows, as many at once as an engine takes.
+
+    Raises:
+        FeaturesChangedError: the champion sees other features than those computed here.
+    """
     decisions: list[Decision] = []
     for batch in batches(asked):
         x_BTF = np.concatenate([one.x_BTF for _, one in batch])
         try:
-            probability_B = await model.ask(x_BTF)
+            answered = await model.ask(x_BTF)
         except Exception as error:  # of whatever library answers; the windows are counted
             say(f"the model did not answer for {len(x_BTF)} windows: {error}")
             for path, one in batch:
                 path.fail(one)
+            if isinstance(error, FeaturesChangedError):
+                raise
             continue
         now_ns, first = time.time_ns(), 0
         for path, one in batch:
             last = first + len(one.waiting)
-            decisions += path.answer(one, probability_B[first:last], now_ns, flags=model.flags)
+            decisions += path.answer(
+                one,
+                answered.probability_B[first:last],
+                now_ns,
+                model_version=answered.version,
+                threshold=answered.threshold,
+                flags=answered.flags,
+            )
             first = last
     return decisions
 

@@ -1,4 +1,4 @@
-"""The service besides the model."""
+"""Specification of the service."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,34 @@ from model_code.settings import Spec
 Amount = Annotated[float, Field(gt=0)]
 
 
+class TritonSpec(Spec):
+    """How windows go to Triton.
+
+    Attributes:
+        deadline_ms: of one request, all attempts together; then the fallback answers.
+        hedge_to: gRPC host:port of a second server; a request goes there too if the first has not
+            answered after `hedge_after_ms`, and the first answer counts. None: no second server.
+        hedge_after_ms: before the second request.
+        probe_ms: from a failure to the first probe; the wait doubles up to `longest_probe_ms`.
+        longest_probe_ms: between two probes.
+        fallback: let the champion's engine in this process answer while no server does.
+    """
+
+    KIND: Literal["live-triton"] = "live-triton"
+    deadline_ms: Amount = 20.0
+    hedge_to: Annotated[str, Field(pattern=r"^[^\s/]+:\d+$")] | None = None
+    hedge_after_ms: Amount = 5.0
+    probe_ms: Amount = 50.0
+    longest_probe_ms: Amount = 1000.0
+    fallback: bool = True
+
+
 class ServiceSpec(Spec):
     """Broker, what is decided, and how often.
 
     Attributes:
         kafka: broker and topics.
+        triton: how windows go to Triton.
         stale_after_ms: later than this after the tick's local stamp, a decision is suppressed;
             None: never.
         every_window: decide on every window instead of the newest of each instrument.
@@ -24,6 +47,7 @@ class ServiceSpec(Spec):
 
     KIND: Literal["live"] = "live"
     kafka: KafkaSpec = KafkaSpec()
+    triton: TritonSpec = TritonSpec()
     stale_after_ms: Amount | None = None
     every_window: bool = False
     snapshot_s: Amount = 5.0

@@ -48,10 +48,14 @@ class RoutedClient:
         url: gRPC host:port of the server.
         route_file: of the serving repository.
         refresh_s: maximum age of the cached route, in seconds.
+        attempts: maximum per target.
     """
 
-    def __init__(self, url: str, route_file: Path, refresh_s: float = 0.02) -> None:
+    def __init__(
+        self, url: str, route_file: Path, refresh_s: float = 0.02, *, attempts: int = 2
+    ) -> None:
         self._url, self._router = url, Router(route_file, refresh_s)
+        self._attempts = attempts
         self._clients: dict[str, AsyncTritonClient] = {}
 
     async def __aenter__(self) -> Self:
@@ -104,7 +108,7 @@ class RoutedClient:
         """
         client = self._clients.get(target.model)
         if client is None:
-            client = AsyncTritonClient(self._url, model=target.model, attempts=2)
+            client = AsyncTritonClient(self._url, model=target.model, attempts=self._attempts)
             self._clients[target.model] = client
         answer = await client.ask(x_BTF, version=target.version, deadline_s=deadline_s)
         return answer.logits_BC

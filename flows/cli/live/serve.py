@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -15,7 +17,11 @@ from model_code.errors import ConfigError
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, ValidationSpec
 
 if TYPE_CHECKING:
+    from infra.live.model import Model
     from infra.live.service import Service
+    from infra.live.spec import TritonSpec
+    from infra.live.triton import Triton
+    from model_code.repository.manifest import Manifest
 
 app = typer.Typer()
 out = Console()
@@ -55,24 +61,33 @@ def live(
             show_default="never",
         ),
     ] = None,
+    in_process: Annotated[
+        bool,
+        typer.Option(
+            "--in-process", help="Answer from the version's engine in this process, not Triton."
+        ),
+    ] = False,
     spec: SpecFile = None,
     bootstrap: Bootstrap = None,
     demo: Demo = False,
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
-    The version's engine answers in this process. Decisions go to a topic, what
-    cannot be read to a dead-letter topic. The store only names the instruments
-    and the validation profile. A stop finishes what was received; the next start
-    continues from there (docs/live.md).
+    Triton answers, with the version that the route names: a canary's share and a
+    promotion apply at once. While Triton is away, the approved engine answers in
+    this process. With --version that version's engine answers here. Decisions go
+    to a topic, what cannot be read to a dead-letter topic. The store only names
+    the instruments and the validation profile. A stop finishes what was received;
+    the next start continues from there (docs/live.md).
     """
-    from flows.runs.replay_model import find_version, load_model
+    import torch
+
+    from flows.runs.replay_model import feature_spec, find_version
     from infra.live.kafka import create_topics, dead_letters
-    from infra.live.model import InProcess
     from infra.live.service import Service
     from model_code.live.groups import groups
     from model_code.live.path import LivePath
-    from model_code.live.state import Group
+    from model_code.live.state import Group, require_messages
     from model_code.market.profiles import limits
     from model_code.market.store import open_market
 
@@ -81,52 +96,89 @@ def live(
         spec, bootstrap, demo=demo, every_window=every_window, stale_after_ms=stale_after
     )
     folder, manifest = find_version(settings, _serving(settings, version), None)
-    model = load_model(folder, manifest)
+    torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
+    require_messages(manifest.seen)
+    reset_gap_s = feature_spec(manifest).reset_gap_s
     uri = market_uri(data, settings)
     store = None if uri is None else open_market(uri)
     if store is None and not symbols:
         raise ConfigError("no instruments", remedy="name them: --symbols, or --data STORE")
     names = symbols or sorted({day.symbol for day in store.catalog()} if store else ())
-    members = groups(model.seen.leaders, names)
+    members = groups(manifest.seen.leaders, names)
     bounds = limits(ValidationSpec(), None if store is None else store.statement.profile)
     stale_ms = chosen.stale_after_ms
 
     def make_path(group: tuple[str, ...]) -> LivePath:
         return LivePath(
-            Group(model.seen, group, model.spec.reset_gap_s, bounds),
-            threshold=model.threshold,
-            model_version=model.version,
+            Group(manifest.seen, group, reset_gap_s, bounds),
+            threshold=manifest.threshold,
+            model_version=manifest.version,
             stale_after_ns=None if stale_ms is None else round(stale_ms * 1e6),
             clock=time.perf_counter_ns,
         )
 
     for group in members.values():
         make_path(group)  # a wrong set or leader is an error now, not at the first message
-    model.predictor.predict(np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
     kafka = chosen.kafka
     letters = [dead_letters(topic) for topic in kafka.ticks]
     made = create_topics(kafka, [*kafka.ticks, *letters, kafka.decisions])
-    service = Service(
-        chosen, members, make_path, InProcess(model.predictor),
-        settings.home / "live" / kafka.group_id, _say,
-    )  # fmt: skip
-    _say(f"version {manifest.version}, features {model.seen.feature_set}, in process")
+
+    async def serve() -> None:
+        if in_process or version is not None:
+            context: AbstractAsyncContextManager[Model] = nullcontext(_engine(folder, manifest))
+        else:
+            context = _triton(settings, manifest, chosen.triton)
+        async with context as model:
+            await _run(
+                Service(
+                    chosen, members, make_path, model, settings.home / "live" / kafka.group_id, _say
+                )
+            )
+
+    where = "in process" if in_process or version is not None else "Triton"
+    _say(f"version {manifest.version}, features {manifest.seen.feature_set}, {where}")
     for key, group in members.items():
         _say(f"key {key}: {', '.join(group)}")
     if made:
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
-    try:
-        asyncio.run(_serve(service))
-    finally:
-        _say(service.state)
+    asyncio.run(serve())
 
 
-async def _serve(service: "Service") -> None:
+def _engine(folder: Path, manifest: "Manifest") -> "Model":
+    """The version's engine in this process, warmed up."""
+    from flows.runs.replay_model import load_model
+    from infra.live.model import InProcess
+
+    predictor = load_model(folder, manifest).predictor
+    predictor.predict(np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
+    return InProcess(predictor)
+
+
+def _triton(settings: Settings, manifest: "Manifest", spec: "TritonSpec") -> "Triton":
+    """The server that the settings name, with the fallback.
+
+    Raises:
+        ServerError: none is configured or running.
+    """
+    from infra.live.triton import Triton
+    from infra.live.versions import Versions
+    from infra.triton.daemon import serving_url
+    from model_code.repository.serving import ServingRepository
+
+    serving = ServingRepository(settings.serving_repository)
+    versions = Versions(serving, settings.staging_repository, manifest.seen)
+    return Triton(serving_url(settings), versions, spec, _say)
+
+
+async def _run(service: "Service") -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
-    await service.run()
+    try:
+        await service.run()
+    finally:
+        _say(service.state)
 
 
 def _serving(settings: Settings, version: int | None) -> int:

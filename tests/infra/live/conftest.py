@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.broker import demo_broker
 from tests.support.redis import RedisServer
+from tests.support.triton import TritonProcess
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +26,16 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     found.start()
     yield found
     found.kill()
+
+
+@pytest.fixture
+def triton(tmp_path: Path, triton_home: Path) -> Iterator[TritonProcess]:
+    """A Triton server of its own in which version 1 serves."""
+    assert triton_home.is_dir()
+    found = TritonProcess(tmp_path / "home")
+    try:
+        found.start()
+        found.promote(1, threshold=0.25)
+        yield found
+    finally:
+        found.kill()

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from infra.live.consumer import Received
 from infra.live.kafka import Partition
+from infra.live.model import Answered
 from infra.live.outputs import MOST_PAYLOAD, batches, dead_letter, decide, ready
 from model_code.live.messages import DeadLetter
-from model_code.live.path import Flag
 from model_code.live.reasons import Reason
 from tests.support.live import path, warm
 from tests.support.market import SYMBOLS
@@ -18,17 +18,15 @@ from tests.support.market import SYMBOLS
 class Fixed:
     """Answers the batch's size, or fails."""
 
-    flags: tuple[Flag, ...] = ("in-process",)
-
     def __init__(self, *, fails: bool = False) -> None:
         self.asked: list[int] = []
         self._fails = fails
 
-    async def ask(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float64]:
+    async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
         self.asked.append(len(x_BTF))
         if self._fails:
             raise RuntimeError("out of memory")
-        return np.linspace(0.4, 0.6, len(x_BTF))
+        return Answered(np.linspace(0.4, 0.6, len(x_BTF)), ("fallback",), 8, 0.6)
 
 
 def test_windows_of_several_paths_are_asked_about_together() -> None:
@@ -41,7 +39,8 @@ def test_windows_of_several_paths_are_asked_about_together() -> None:
     assert model.asked == [2]
     assert [one.probability for one in decisions] == [0.4, 0.6]
     assert [one.decision for one in decisions] == [False, True]
-    assert decisions[0].flags == ("in-process",)
+    assert [(one.model_version, one.threshold) for one in decisions] == [(8, 0.6)] * 2
+    assert decisions[0].flags == ("fallback",)
     assert all(live.ledger.balanced() for live in paths)
 
 

@@ -79,7 +79,7 @@ def test_a_fed_day_is_decided_and_sigterm_ends_with_the_ledger(
 
     waiting = threading.Thread(target=terminate)
     waiting.start()
-    printed = tickline("live", *options, "--every-window")
+    printed = tickline("live", *options, "--every-window", "--in-process")
     waiting.join()
     decisions = 2 * (N - 63)
     assert "version 1, features solo, in process" in printed

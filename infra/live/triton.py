@@ -1,0 +1,250 @@
+"""Triton as the service's model: along the route, with a deadline, a hedge and a fallback.
+
+Every request follows the route, so that a canary's share and a swap apply at once. A server that
+does not answer in time is away: decisions come from the other server or from the engine in this
+process, and a task in the background probes the server until it answers.
+
+Shapes: B windows, T = 64 steps, F = 16 features.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.live.model import Answered, FeaturesChangedError
+from infra.live.spec import TritonSpec
+from infra.live.versions import Fallback, Versions
+from model_code.errors import PromotionError, ServingError, TicklineError
+from model_code.models.probability import probability
+from model_code.repository.route import Target
+from model_code.serving.routed import Routed, RoutedClient, WindowsOf
+from model_code.serving.wire import check_windows
+from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
+
+PROBE_DEADLINE_S = 5.0  # the first request to a model takes longer
+PROBE_BTF = np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
+
+
+class Endpoint:
+    """One Triton server; while it does not answer, it is probed instead of asked.
+
+    Args:
+        url: gRPC host:port.
+        versions: of the repository.
+        spec: deadline and probes.
+        say: called with each line for the log.
+    """
+
+    def __init__(
+        self, url: str, versions: Versions, spec: TritonSpec, say: Callable[[str], None]
+    ) -> None:
+        self.url = url
+        self._client = RoutedClient(url, versions.serving.route_file, attempts=1)
+        self._versions, self._spec, self._say = versions, spec, say
+        self._probing: asyncio.Task[None] | None = None
+        self._refused: set[Target] = set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the last request failed and no probe was answered since."""
+        return self._probing is not None
+
+    async def close(self) -> None:
+        """Stop probing, disconnect."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._client.__aexit__()
+
+    async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float) -> Routed:
+        """The logits of the version that the route names.
+
+        Raises:
+            FeaturesChangedError: the champion sees other features.
+            ServingError: no answer; the server is away from now on.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._client.ask(self._windows(x_BTF), deadline_s)
+        except FeaturesChangedError:
+            raise
+        except TimeoutError:
+            error = ServingError(f"no answer within {1e3 * deadline_s:.0f} ms", where=self.url)
+            self._leave(error)
+            raise error from None
+        except (ServingError, PromotionError) as error:
+            check_windows(x_BTF)  # bad windows are not the server's fault
+            self._leave(error)
+            raise
+
+    async def probe(self) -> None:
+        """Ask once, with a long deadline; a failure begins the probes in the background."""
+        try:
+            await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
+        except FeaturesChangedError:
+            raise
+        except TicklineError as error:
+            self._leave(error)
+
+    def _windows(self, x_BTF: NDArray[np.float32]) -> WindowsOf:
+        def of(target: Target) -> NDArray[np.float32]:
+            try:
+                self._versions.find(target.version)
+            except FeaturesChangedError as error:
+                if target not in self._refused:
+                    self._refused.add(target)
+                    self._say(f"not asked: {error.what}")
+                raise
+            return x_BTF
+
+        return of
+
+    def _leave(self, error: TicklineError) -> None:
+        if self._probing is None:
+            self._say(f"Triton at {self.url} is away: {error.what}")
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        wait_s = self._spec.probe_ms / 1e3
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, self._spec.longest_probe_ms / 1e3)
+            with suppress(TicklineError):
+                await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
+                break
+        self._say(f"Triton at {self.url} answers again")
+        self._probing = None
+
+
+class Triton:
+    """The model of `Service`; use it as a context in the service's event loop.
+
+    Args:
+        url: gRPC host:port of the server.
+        versions: of the repository.
+        spec: deadline, hedge, probes, fallback.
+        say: called with each line for the log.
+
+    Attributes:
+        counts: requests by what became of them: `triton`, `fallback`, `failed`, `hedged`,
+            `hedge won`, `other features`.
+    """
+
+    def __init__(
+        self, url: str, versions: Versions, spec: TritonSpec, say: Callable[[str], None]
+    ) -> None:
+        self._urls = [url] if spec.hedge_to is None else [url, spec.hedge_to]
+        self._versions, self._spec, self._say = versions, spec, say
+        self._fallback = Fallback(versions, say) if spec.fallback else None
+        self._endpoints: list[Endpoint] = []
+        self._following: asyncio.Task[None] | None = None
+        self._requests: set[asyncio.Task[Routed]] = set()
+        self.counts: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        """Connect and load the fallback.
+
+        Raises:
+            FeaturesChangedError: the champion sees other features.
+        """
+        arguments = (self._versions, self._spec, self._say)
+        self._endpoints = [Endpoint(url, *arguments) for url in self._urls]
+        if self._fallback is not None:
+            await self._fallback.update()
+            self._following = asyncio.create_task(self._fallback.follow())
+        await asyncio.gather(*(one.probe() for one in self._endpoints))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await asyncio.gather(*self._requests, return_exceptions=True)
+        await asyncio.gather(*(one.close() for one in self._endpoints))
+
+    @property
+    def away(self) -> bool:
+        """Whether no server is asked now."""
+        return all(one.away for one in self._endpoints)
+
+    @property
+    def state(self) -> str:
+        """The counts in one line."""
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(self.counts.items()))
+        return f"requests: {counts or 'none'}"
+
+    async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
+        """Answer for windows, within the deadline and the time of the fallback.
+
+        Raises:
+            FeaturesChangedError: the champion sees other features.
+            ServingError: neither a server nor the fallback answers, or the windows are bad.
+        """
+        try:
+            routed = await self._routed(x_BTF)
+        except FeaturesChangedError:
+            raise
+        except (ServingError, PromotionError) as error:
+            check_windows(x_BTF)
+            answered = None if self._fallback is None else self._fallback.ask(x_BTF)
+            if answered is None:
+                self.counts["failed"] += 1
+                raise error
+            self.counts["fallback"] += 1
+            return answered
+        self.counts["triton"] += 1
+        for target, _ in routed.failed:
+            self.counts[
+                "other features" if self._versions.refuses(target.version) else "rerouted"
+            ] += 1
+        version = self._versions.find(routed.target.version)
+        return Answered(probability(routed.logits_BC), (), version.number, version.threshold)
+
+    async def _routed(self, x_BTF: NDArray[np.float32]) -> Routed:
+        """The first answer of the servers that are not away."""
+        servers = [one for one in self._endpoints if not one.away]
+        if not servers:
+            raise ServingError("no Triton server answers", where=", ".join(self._urls))
+        deadline_s = self._spec.deadline_ms / 1e3
+        if len(servers) == 1:
+            return await servers[0].ask(x_BTF, deadline_s)
+        return await self._hedged(servers[0], servers[1], x_BTF, deadline_s)
+
+    async def _hedged(
+        self, first: Endpoint, second: Endpoint, x_BTF: NDArray[np.float32], deadline_s: float
+    ) -> Routed:
+        """Ask the second server if the first is slow or fails; the first answer counts.
+
+        The slower request ends by itself, so that a server that hangs is found to be away.
+        """
+        tasks = [self._start(first.ask(x_BTF, deadline_s))]
+        done, waiting = await asyncio.wait(tasks, timeout=self._spec.hedge_after_ms / 1e3)
+        if waiting or tasks[0].exception() is not None:
+            self.counts["hedged"] += 1
+            left_s = max(deadline_s - self._spec.hedge_after_ms / 1e3, deadline_s / 2)
+            tasks.append(self._start(second.ask(x_BTF, left_s)))
+            waiting = set(tasks)
+        while True:
+            for task in done:
+                if task.exception() is None:
+                    self.counts["hedge won"] += task is not tasks[0]
+                    return task.result()
+            if not waiting:
+                return tasks[0].result()  # raises its error
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+    def _start(self, request: Coroutine[Any, Any, Routed]) -> asyncio.Task[Routed]:
+        task = asyncio.get_running_loop().create_task(request)
+        self._requests.add(task)
+        task.add_done_callback(self._finish)
+        return task
+
+    def _finish(self, task: asyncio.Task[Routed]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a request that nobody waits for
