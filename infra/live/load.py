@@ -4,10 +4,12 @@ A tick's stamp is the moment it was due, so that the decision itself says how lo
 """
 
 import math
+import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -100,18 +102,15 @@ class Decisions:
 
 
 def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
-    """Processor time of each process and its descendants until now."""
+    """Processor time of each process and its descendants until now; of this process, alone."""
     found: dict[str, float] = {}
     for name, pid in processes.items():
-        total = 0.0
-        try:
+        found[name] = 0.0
+        with suppress(psutil.NoSuchProcess):  # ended since
             one = psutil.Process(pid)
-            for process in (one, *one.children(recursive=True)):
-                times = process.cpu_times()
-                total += times.user + times.system
-        except psutil.NoSuchProcess:
-            pass  # ended since
-        found[name] = total
+            others = [] if pid == os.getpid() else one.children(recursive=True)
+            for times in [process.cpu_times() for process in (one, *others)]:
+                found[name] += times.user + times.system
     return found
 
 
