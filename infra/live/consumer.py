@@ -7,6 +7,7 @@ not take them away.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,12 +21,13 @@ MOST = 500  # messages in one hand-over
 
 
 class Received(NamedTuple):
-    """A message and where it came from."""
+    """A message, where it came from, and when: ns since the epoch."""
 
     partition: Partition
     offset: int
     key: bytes
     value: bytes
+    at_ns: int
 
 
 class Handler(Protocol):
@@ -127,7 +129,11 @@ class Inbox:
         if error is None:
             partition = Partition(str(message.topic()), int(message.partition() or 0))
             received = Received(
-                partition, int(message.offset() or 0), message.key() or b"", message.value() or b""
+                partition,
+                int(message.offset() or 0),
+                message.key() or b"",
+                message.value() or b"",
+                time.time_ns(),
             )
             self._batch.append(received)
         elif error.fatal() or error.code() in (

@@ -182,15 +182,14 @@ class Service:
         outputs: list[Output] = []
         asked: list[Windows] = []
         for one in messages:
-            now_ns = time.time_ns()
             path = self.partitions.path(one)
             if path is None:
-                outputs.append(dead_letter(one, self.partitions.of_no_group(one, now_ns)))
+                outputs.append(dead_letter(one, self.partitions.of_no_group(one, one.at_ns)))
                 continue
-            letters = [outcome.letter for outcome in path.take(one.value, now_ns)]
+            letters = [outcome.letter for outcome in path.take(one.value, one.at_ns)]
             outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
             if self._spec.every_window:
-                asked += ready(path, now_ns)
+                asked += ready(path, time.time_ns())
         for path in self.partitions.paths:
             asked += ready(path, time.time_ns())
         decisions = await decide(self._model, asked, self._say)

@@ -100,6 +100,8 @@ class Decision(_Message, frozen=True, kw_only=True, tag_field="type", tag="decis
         decision: whether the model sees an opportunity.
         side: to open; None where the label has no direction.
         latency: of this decision.
+        received_ns: when the tick was received here, on the receiver's clock.
+        decided_ns: when the model had answered, on the same clock.
         deadline_ns: after it the decision is stale; None without a limit.
         flags: `fallback` if another model than the routed one answered, `in-process` if no server.
     """
@@ -115,6 +117,8 @@ class Decision(_Message, frozen=True, kw_only=True, tag_field="type", tag="decis
     decision: bool
     side: Literal["buy", "sell"] | None
     latency: Latency
+    received_ns: Count | None = None
+    decided_ns: Count | None = None
     deadline_ns: Count | None = None
     flags: tuple[Literal["fallback", "in-process"], ...] = ()
     version: Literal[1] = VERSION

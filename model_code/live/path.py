@@ -116,7 +116,7 @@ class LivePath:
 
         Args:
             message: as received, or already decoded.
-            now_ns: the receiver's clock, ns since the epoch.
+            now_ns: the receiver's clock when it was received, ns since the epoch.
 
         Returns:
             The messages that ended here without a decision: this one, or one that it replaced.
@@ -223,6 +223,8 @@ class LivePath:
                     decision=yes,
                     side=self._side,
                     latency=latency,
+                    received_ns=one.received_ns,
+                    decided_ns=now_ns,
                     deadline_ns=None if late_ns is None else quote.local_ns + late_ns,
                     flags=flags,
                 )
@@ -266,7 +268,7 @@ class LivePath:
             if instrument.features.ready:
                 at, window_TF = self._clock(), instrument.features.window_TF()
                 assert isinstance(tick, Quote)  # noqa: S101 (a trade makes no row)
-                self._slots.put(Waiting(tick, window_TF, decode_ns, at - begun, at, row))
+                self._slots.put(Waiting(tick, window_TF, decode_ns, at - begun, at, row, now_ns))
             else:
                 outcomes.append(self._end(tick, Reason.WARMING, now_ns))
         return outcomes

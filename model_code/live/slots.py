@@ -18,6 +18,7 @@ class Waiting(NamedTuple):
         decode_ns, features_ns: what the stages took.
         since_ns: when it began to wait, on the clock of the durations.
         row: of the quote, with what the join computed.
+        received_ns: when the quote was received, on the caller's clock.
     """
 
     quote: Quote
@@ -26,6 +27,7 @@ class Waiting(NamedTuple):
     features_ns: int
     since_ns: int
     row: Row
+    received_ns: int
 
 
 class Slots:

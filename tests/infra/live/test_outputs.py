@@ -67,7 +67,7 @@ def test_batches_are_no_larger_than_an_engine_takes() -> None:
 
 
 def test_a_dead_letter_names_its_error_and_origin() -> None:
-    one = Received(Partition("ticks", 2), 41, b"A", b"broken")
+    one = Received(Partition("ticks", 2), 41, b"A", b"broken", 5)
     letter = DeadLetter(reason=Reason.MALFORMED, detail="d" * 5000, at_ns=7, payload=b"broken")
     found = dead_letter(one, letter)
     assert (found.topic, found.key, found.value) == ("ticks.dlq", b"A", b"broken")
@@ -78,7 +78,7 @@ def test_a_dead_letter_names_its_error_and_origin() -> None:
 
 
 def test_a_payload_that_would_not_fit_is_cut_and_says_so() -> None:
-    one = Received(Partition("ticks", 0), 0, b"A", b"x" * 1_000_000)
+    one = Received(Partition("ticks", 0), 0, b"A", b"x" * 1_000_000, 5)
     letter = DeadLetter(reason="malformed", detail="", at_ns=0, payload=one.value)
     found = dead_letter(one, letter)
     assert len(found.value) == MOST_PAYLOAD

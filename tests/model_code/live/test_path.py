@@ -41,6 +41,7 @@ def test_a_decision_says_what_it_is_of() -> None:
     stages = found.latency
     assert (stages.decode, stages.features, stages.queue, stages.inference) == (10, 10, 10, 10)
     assert stages.publish == 10
+    assert (found.received_ns, found.decided_ns) == (last.local_ns, last.local_ns + 2 * MS)
     assert live.ledger.balanced()
 
 

@@ -9,7 +9,7 @@ from tests.support.market import SYMBOLS
 def waiting(sequence: int, symbol: str = SYMBOLS[0]) -> Waiting:
     one, window_TF = quote(sequence, symbol=symbol), np.zeros((64, 16), np.float32)
     row = Row(one.local_ns, one.bid_price, one.ask_price, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0)
-    return Waiting(one, window_TF, 0, 0, 0, row)
+    return Waiting(one, window_TF, 0, 0, 0, row, 0)
 
 
 def test_one_window_for_each_instrument_the_oldest_first() -> None:
