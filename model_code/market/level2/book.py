@@ -39,6 +39,11 @@ class OrderBook:
         self._first = True  # whether the next event is the first one after a snapshot
         self._waiting: deque[BookUpdate] = deque(maxlen=MOST_WAITING)
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is a book: a snapshot came, and no event has been missing since."""
+        return self._last is not None
+
     def update(self, event: BookUpdate) -> bool:
         """Take one event; return whether the book has changed and is complete."""
         self.received += 1

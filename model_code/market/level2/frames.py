@@ -15,23 +15,36 @@ Levels = tuple[tuple[float, float], ...]
 
 
 class QuoteFrame(NamedTuple):
-    """Best bid and ask (`bookTicker`)."""
+    """Best bid and ask (`bookTicker`).
+
+    Attributes:
+        update_id: of the order book (`u`); grows, with holes. None where the frame has none.
+        exchange_ms: the exchange's stamp; None on spot, which does not send it.
+    """
 
     symbol: str
     bid_price: float
     bid_size: float
     ask_price: float
     ask_size: float
+    update_id: int | None = None
+    exchange_ms: int | None = None
 
 
 class TradeFrame(NamedTuple):
-    """One trade; `buyer_is_maker`: the aggressor sold."""
+    """One trade; `buyer_is_maker`: the aggressor sold.
+
+    Attributes:
+        trade_id: counts an instrument's trades without holes (`t`).
+        exchange_ms: the exchange's stamp; None where the frame has none.
+    """
 
     symbol: str
     trade_id: int
     price: float
     size: float
     buyer_is_maker: bool
+    exchange_ms: int | None = None
 
 
 class BookUpdate(NamedTuple):
@@ -59,6 +72,7 @@ class BookSnapshot(NamedTuple):
     asks: Levels
 
 
+_MOST = 2**63
 Event = QuoteFrame | TradeFrame | BookUpdate | BookSnapshot
 
 
@@ -105,6 +119,8 @@ def _quote(data: Mapping[str, Any]) -> Event:
         _number(data["B"]),
         _number(data["a"]),
         _number(data["A"]),
+        _whole(data.get("u")),
+        _whole(data.get("T")),
     )
 
 
@@ -113,7 +129,12 @@ def _trade(data: Mapping[str, Any]) -> Event:
     if not isinstance(sold, bool):
         raise TypeError("m")
     return TradeFrame(
-        _text(data["s"]), _id(data["t"]), _number(data["p"]), _number(data["q"]), sold
+        _text(data["s"]),
+        _id(data["t"]),
+        _number(data["p"]),
+        _number(data["q"]),
+        sold,
+        _whole(data.get("T")),
     )
 
 
@@ -160,6 +181,11 @@ def _id(value: Any) -> int:
     if type(value) is not int:
         raise TypeError("id")
     return value
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number that the frame may lack."""
+    return value if type(value) is int and 0 <= value < _MOST else None
 
 
 def _text(value: Any) -> str:

@@ -99,7 +99,7 @@ class BinanceFramesStore(FileStore):
         for line, time, event in self._events(path, day):
             if isinstance(event, QuoteFrame):
                 stamps.append(time)
-                values.extend(event[1:])
+                values.extend(event[1:5])
             elif isinstance(event, TradeFrame):
                 traded.append(time)
                 ids.append(event.trade_id)

@@ -23,9 +23,9 @@ BOOK = {"lastUpdateId": 8, "bids": [["1.5", "2"], ["1.4", "1"]], "asks": [["1.6"
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (SPOT_QUOTE, QuoteFrame("BTCUSDT", 61837.63, 3.7, 61837.64, 1.5)),
-        (SPOT_QUOTE | {"e": "bookTicker"}, QuoteFrame("BTCUSDT", 61837.63, 3.7, 61837.64, 1.5)),
-        (TRADE, TradeFrame("BTCUSDT", 7, 10.5, 0.02, True)),
+        (SPOT_QUOTE, QuoteFrame("BTCUSDT", 61837.63, 3.7, 61837.64, 1.5, 9)),
+        (SPOT_QUOTE | {"e": "bookTicker"}, QuoteFrame("BTCUSDT", 61837.63, 3.7, 61837.64, 1.5, 9)),
+        (TRADE, TradeFrame("BTCUSDT", 7, 10.5, 0.02, True, 1)),
         (UPDATE, BookUpdate("X", 4, 6, None, ((1.5, 0.0),), ())),
         (UPDATE | {"pu": 3}, BookUpdate("X", 4, 6, 3, ((1.5, 0.0),), ())),
         (BOOK, BookSnapshot("", 8, ((1.5, 2.0), (1.4, 1.0)), ((1.6, 3.0),))),

@@ -1,0 +1,1 @@
+"""Exchanges as feeds of ticks."""
