@@ -3,9 +3,12 @@
 import shutil
 import socket
 import struct
+import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +23,7 @@ from infra.servers import (
     record_server,
     worker_command,
 )
+from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 
 POOL = "local"
@@ -35,6 +39,7 @@ PORTS = {
     "tansu": 9092,
 }
 BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh", "tansu": "tansu"}
+ALIVE_S = 15.0
 # Kafka's protocol: ApiVersions, version 0, correlation id 7, no client id; the response has the
 # same id and no error (kafka.apache.org/protocol)
 KAFKA_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 7, -1)
@@ -54,12 +59,14 @@ class Plan(BaseModel):
     Attributes:
         names: services, in the order they are shown.
         ports: TCP ports by name of service.
+        live_spec: YAML for `tickline live`; None: the defaults.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     names: tuple[str, ...]
     ports: dict[str, int]
+    live_spec: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,30 @@ class Service:
     cleaned: Callable[[], None] | None = None
 
 
-def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
+def choose(
+    settings: Settings,
+    *,
+    triton: bool,
+    extra: tuple[str, ...],
+    live: bool = False,
+    live_spec: Path | None = None,
+) -> Plan:
     """Choose the services to run. A server configured elsewhere is used, not started.
 
+    Args:
+        settings: name the servers that run elsewhere.
+        triton: also run Triton.
+        extra: more services.
+        live: also run `tickline live`, with Redis and, unless `extra` has Kafka, the demo broker.
+        live_spec: YAML for it.
+
     Raises:
-        ServerError: an unknown service is requested, or its program is not installed.
+        ServerError: an unknown service is requested, its program is not installed, or
+            `tickline live` would have no version or no instruments.
     """
+    if live:
+        _require_live(settings, live_spec)
+        extra = (*extra, "redis", *(() if "kafka" in extra else ("tansu",)))
     names = [] if settings.prefect_api_url else ["prefect"]
     names += ["worker"]
     names += [] if settings.tracking_uri.startswith("http") else ["mlflow"]
@@ -107,8 +132,28 @@ def choose(settings: Settings, *, triton: bool, extra: tuple[str, ...]) -> Plan:
                 remedy=INSTALL[name],
             )
     names += [name for name in BINARIES if name in extra]
+    names += ["live"] if live else []
     wanted = {name: _port(port) for name, port in PORTS.items() if name.split("-")[0] in names}
-    return Plan(names=tuple(names), ports=wanted | {"worker": free_port()})
+    spec = None if live_spec is None else str(live_spec.resolve())
+    return Plan(names=tuple(names), ports=wanted | {"worker": free_port()}, live_spec=spec)
+
+
+def _require_live(settings: Settings, spec: Path | None) -> None:
+    what = "so tickline live cannot be started"
+    if ServingRepository(settings.serving_repository).route().champion is None:
+        raise ServerError(
+            f"no version serves, {what}",
+            where=str(settings.serving_repository),
+            remedy="start the stack without --live, approve a version (tickline promote), "
+            "tickline down, then tickline up --live",
+        )
+    if settings.market is None:
+        raise ServerError(
+            f"no instruments are known, {what}",
+            remedy="name the market store whose instruments it decides on: TICKLINE_MARKET=PATH",
+        )
+    if spec is not None and not spec.is_file():
+        raise ServerError("no such specification", where=str(spec), remedy="check --live-spec")
 
 
 def _program(name: str) -> str | None:
@@ -149,6 +194,7 @@ def build(settings: Settings, plan: Plan) -> list[Service]:
         "redis": _redis,
         "kafka": _kafka,
         "tansu": _tansu,
+        "live": _live,
     }
     return [makers[name](settings, plan) for name in plan.names]
 
@@ -273,6 +319,36 @@ def _tansu(_: Settings, plan: Plan) -> Service:
         address=f"{HOST}:{port} (Tansu, not Kafka: a restart loses all data)",
         healthy=lambda: _responds(port, KAFKA_VERSIONS, KAFKA_VERSIONS_RESPONSE, skip=4),
     )
+
+
+def _live(settings: Settings, plan: Plan) -> Service:
+    broker = "kafka" if "kafka" in plan.names else "tansu"
+    address = f"{HOST}:{plan.ports[broker]}"
+    alive = settings.home / "live" / "alive"
+    command = [sys.executable, "-m", "flows.cli", "live", "--bootstrap", address]
+    command += ["--redis", f"redis://{HOST}:{plan.ports['redis']}/0", "--alive-file", str(alive)]
+    command += ["--demo"] if broker == "tansu" else []
+    command += [] if plan.live_spec is None else ["--spec", plan.live_spec]
+    variables = {"TICKLINE_REDIS_PASSWORD": ""}  # the stack's Redis has none
+    if "triton" in plan.names:
+        variables["TICKLINE_TRITON_URL"] = f"{HOST}:{plan.ports['triton-grpc']}"
+    return Service(
+        name="live",
+        command=command,
+        address=f"ticks at {address}",
+        healthy=lambda: _recent(alive),
+        environment=variables,
+        after=tuple(name for name in ("triton", "redis", broker) if name in plan.names),
+        cleaned=lambda: alive.unlink(missing_ok=True),
+    )
+
+
+def _recent(alive: Path) -> bool:
+    """Whether a service has touched its file within the last seconds."""
+    try:
+        return time.time() - alive.stat().st_mtime < ALIVE_S
+    except FileNotFoundError:
+        return False
 
 
 def _responds(port: int, request: bytes, response: bytes, *, skip: int = 0) -> bool:

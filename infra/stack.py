@@ -24,19 +24,36 @@ GIVE_UP_AFTER = 2  # restarts of a service until `up` gives up
 Say = Callable[[str], None]
 
 
-def up(settings: Settings, *, triton: bool, extra: tuple[str, ...], say: Say) -> StackState:
+def up(
+    settings: Settings,
+    *,
+    triton: bool,
+    extra: tuple[str, ...],
+    say: Say,
+    live: bool = False,
+    live_spec: Path | None = None,
+) -> StackState:
     """Start the stack and wait until every service responds; a running stack is left unchanged.
 
+    Args:
+        settings: of the home folder.
+        triton: also run Triton.
+        extra: more services.
+        say: called with each line for the user.
+        live: also run `tickline live`, with Redis and a broker.
+        live_spec: YAML for it.
+
     Raises:
-        ServerError: a program is missing or a service does not come up; then nothing is left
-            running and the message ends with the service's log.
+        ServerError: a program is missing, `tickline live` has no version or instruments, or a
+            service does not come up; then nothing is left running and the message ends with the
+            service's log.
     """
     running = read(settings)
     if running is not None:
         return running
     if triton:
         triton = _prepare_triton(settings, say)
-    plan = choose(settings, triton=triton, extra=extra)
+    plan = choose(settings, triton=triton, extra=extra, live=live, live_spec=live_spec)
     for name, port in plan.ports.items():
         if name in PORTS and port != PORTS[name]:
             say(f"port {PORTS[name]} is taken: {name} uses port {port}")

@@ -220,3 +220,8 @@ def _say_compared(name: str, part: "Compared | None") -> None:
             f"{seen.disagreement:.1%} different decisions, "
             f"p50 {ours or float('nan'):.2f} ms (champion {theirs or float('nan'):.2f})"
         )
+        if seen.live is not None:
+            out.print(
+                f"{name}, live traffic: {seen.live.requests} requests, {seen.live.errors} failed, "
+                f"{seen.live.disagreement:.1%} different decisions"
+            )

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,18 @@ def up(
             show_default="none",
         ),
     ] = "",
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Also run tickline live, with Redis and the in-memory broker; with your own "
+            "Kafka on PATH: --live --with kafka.",
+        ),
+    ] = False,
+    live_spec: Annotated[
+        Path | None,
+        typer.Option(help="YAML for tickline live.", show_default="built-in defaults"),
+    ] = None,
     deploy: Annotated[
         bool, typer.Option("--deploy/--no-deploy", help="Deploy the flows in prefect.yaml.")
     ] = True,
@@ -44,6 +57,7 @@ def up(
     stack automatically.
 
         tickline up --with redis
+        tickline up --live
         tickline status
         tickline logs worker -f
         tickline down
@@ -54,12 +68,15 @@ def up(
     wanted = tuple(name.strip() for name in extra.split(",") if name.strip())
     running = stack_state.read(settings)
     if running is not None:
-        missing = sorted(set(wanted) - set(running.plan.names))
+        asked = {*wanted, *(["live"] if live else [])}
+        missing = sorted(asked - set(running.plan.names))
         note = f", without {', '.join(missing)}: run tickline down first" if missing else ""
         out.print(f"the stack is already running{note}")
     else:
         out.print("starting (a minute or two)...")
-        stack.up(settings, triton=triton, extra=wanted, say=out.print)
+        stack.up(
+            settings, triton=triton, extra=wanted, say=out.print, live=live, live_spec=live_spec
+        )
     if deploy:
         _deploy(settings)
     _show(settings)

@@ -170,6 +170,7 @@ class Rig:
         path = self.settings.home / f"live-{number}.yaml"
         path.write_text(self.spec.model_copy(update=changes).model_dump_json())
         command = [sys.executable, "-m", "flows.cli", "live", "--data", self.store]
+        command += [] if "triton" in self.servers else ["--in-process"]
         variables = environment(self.settings) | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         process = Process(
             f"service-{number}",

@@ -75,6 +75,11 @@ class Inbox:
         self._loop = loop
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread polls."""
+        return self._thread.is_alive()
+
     async def stop(self) -> None:
         """Take no more messages, finish with all partitions, leave the group."""
         self._stopping.set()

@@ -5,6 +5,7 @@ Shapes: B windows, T = 64 steps, F = 16 features.
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -54,16 +55,19 @@ async def decide(
         FeaturesChangedError: the champion sees other features than those computed here.
     """
     decisions: list[Decision] = []
-    for batch in batches(asked):
+    left = batches(asked)
+    while left:
+        batch = left.pop(0)
         x_BTF = np.concatenate([one.x_BTF for _, one in batch])
         try:
             answered = await model.ask(x_BTF)
-        except Exception as error:  # of whatever library answers; the windows are counted
-            say(f"the model did not answer for {len(x_BTF)} windows: {error}")
-            for path, one in batch:
+        except BaseException as error:  # of whatever library answers; the windows are counted
+            fatal = isinstance(error, FeaturesChangedError) or not isinstance(error, Exception)
+            for path, one in [*batch, *chain.from_iterable(left if fatal else ())]:
                 path.fail(one)
-            if isinstance(error, FeaturesChangedError):
+            if fatal:
                 raise
+            say(f"the model did not answer for {len(x_BTF)} windows: {error}")
             continue
         now_ns, first = time.time_ns(), 0
         for path, one in batch:

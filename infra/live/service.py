@@ -9,21 +9,25 @@ confirmed the outputs of all messages before it; a snapshot is written at the sa
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from infra.live.consumer import Inbox, Received
 from infra.live.kafka import Partition
 from infra.live.model import Model
-from infra.live.outputs import Output, Sink, Windows, dead_letter, decide, decision, ready
+from infra.live.outputs import Output, Sink, dead_letter, decide, decision, ready
 from infra.live.partitions import Partitions
 from infra.live.positions import Positions, Round
 from infra.live.producer import Outbox
+from infra.live.rounds import Rounds, Taken
 from infra.live.spec import ServiceSpec
 from model_code.errors import StreamError
 from model_code.live.ledger import Ledger
+from model_code.live.messages import Decision
 from model_code.live.path import LivePath
 
 SERVE_S = 0.005
+BEAT_S = 1.0
 
 
 class Service:
@@ -37,6 +41,7 @@ class Service:
         folder: of the snapshots.
         say: called with each line for the log.
         sinks: also take the decisions.
+        alive: touched every second while the service works; for a probe.
     """
 
     def __init__(
@@ -48,17 +53,23 @@ class Service:
         folder: Path,
         say: Callable[[str], None],
         sinks: Sequence[Sink] = (),
+        alive: Path | None = None,
     ) -> None:
         self._spec, self._say, self._model, self._sinks = spec, say, model, sinks
         self.partitions = Partitions(groups, make_path, folder, say)
         self._outbox = Outbox(spec.kafka, say)
         self._inbox = Inbox(spec.kafka, self, say)
         self._queue: asyncio.Queue[Sequence[Received]] = asyncio.Queue()
+        self._taken = Taken()
+        self._rounds = Rounds(
+            spec.rounds_in_flight, self._decide, self._publish, self.failed, self._finish
+        )
+        self._room = asyncio.Event()
         self._positions = Positions()
         self._error: BaseException | None = None
         self._stop = asyncio.Event()
         self._snapshot_at = time.monotonic() + spec.snapshot_s
-        self._sink_failures = 0
+        self._sink_failures, self._alive = 0, alive
 
     def stop(self) -> None:
         """Finish what was received, then end `run`."""
@@ -75,7 +86,8 @@ class Service:
                 positions are not stored: the next start decides again.
         """
         self._inbox.start(asyncio.get_running_loop())
-        tasks = [asyncio.create_task(work()) for work in (self._work, self._serve, self._report)]
+        works = (self._work, self._serve, self._report, self._beat)
+        tasks = [asyncio.create_task(work()) for work in works]
         try:
             await self._stop.wait()
             leaving = asyncio.create_task(self._inbox.stop())
@@ -89,6 +101,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._rounds.cancel()
             await asyncio.to_thread(self.partitions.close)
             self._outbox.close()
         if self._error is not None:
@@ -147,19 +160,19 @@ class Service:
 
     async def _work(self) -> None:
         while True:
-            batches = [await self._queue.get()]
-            while not self._queue.empty():
-                batches.append(self._queue.get_nowait())
-            messages = [one for batch in batches for one in batch]
+            batch = await self._queue.get()
+            self._taken.batches += 1
+            self._taken.messages += len(batch)
             try:
-                if self._error is None:
-                    await self._process(messages)
+                for one in batch if self._error is None else ():
+                    self._take(one)
             except Exception as error:
                 self.failed(error)
-            finally:
-                self._inbox.processed(len(messages))
-                for _ in batches:
-                    self._queue.task_done()
+            self._dispatch()
+            await asyncio.sleep(0)  # answers first
+            while self._spec.every_window and self._rounds.full:
+                self._room.clear()
+                await self._room.wait()
 
     async def _serve(self) -> None:
         while True:
@@ -177,39 +190,86 @@ class Service:
             await asyncio.sleep(self._spec.report_s)
             self._say(self.state)
 
-    async def _process(self, messages: Sequence[Received]) -> None:
-        """One round: all messages that wait, then the model, then the producer."""
-        outputs: list[Output] = []
-        asked: list[Windows] = []
-        for one in messages:
-            path = self.partitions.path(one)
-            if path is None:
-                outputs.append(dead_letter(one, self.partitions.of_no_group(one, one.at_ns)))
-                continue
-            letters = [outcome.letter for outcome in path.take(one.value, one.at_ns)]
-            outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
-            if self._spec.every_window:
-                asked += ready(path, time.time_ns())
+    async def _beat(self) -> None:
+        while self._alive is not None:
+            if self._inbox.running:
+                with suppress(OSError):  # a full disk must not end the service
+                    self._alive.parent.mkdir(parents=True, exist_ok=True)
+                    self._alive.touch()
+            await asyncio.sleep(BEAT_S)
+
+    def _take(self, one: Received) -> None:
+        """Let the path of a message take it; its window waits in its slot."""
+        taken = self._taken
+        taken.positions[one.partition] = one.offset + 1
+        path = self.partitions.path(one)
+        if path is None:
+            taken.outputs.append(dead_letter(one, self.partitions.of_no_group(one, one.at_ns)))
+            return
+        letters = [outcome.letter for outcome in path.take(one.value, one.at_ns)]
+        taken.outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
+        if self._spec.every_window:
+            taken.asked += ready(path, time.time_ns())
+
+    def _dispatch(self) -> None:
+        """Begin a round with all that was taken, unless enough are under way.
+
+        Until then a newer window replaces the one in its slot.
+        """
+        if self._rounds.full or not self._taken.batches:
+            return
+        one, self._taken = self._taken, Taken()
+        try:
+            if self._error is None:
+                self._complete(one)
+        except Exception as error:
+            self.failed(error)
+        if self._error is None:
+            self._rounds.start(one)
+        else:
+            self._release(one)
+
+    def _complete(self, one: Taken) -> None:
+        """Add the windows in the slots and, if it is time, the snapshots: no window waits now."""
         for path in self.partitions.paths:
-            asked += ready(path, time.time_ns())
-        decisions = await decide(self._model, asked, self._say)
-        outputs += [decision(self._spec.kafka.decisions, one) for one in decisions]
-        positions = {one.partition: one.offset + 1 for one in messages}
-        self.partitions.processed(positions)
-        done = Round(positions, len(outputs))
+            one.asked += ready(path, time.time_ns())
+        self.partitions.processed(one.positions)
         if time.monotonic() >= self._snapshot_at:
             self._snapshot_at = time.monotonic() + self._spec.snapshot_s
-            done.snapshots = self.partitions.snapshots(self.partitions.owned)
+            one.snapshots = self.partitions.snapshots(self.partitions.owned)
+
+    async def _decide(self, one: Taken) -> list[Decision]:
+        return await decide(self._model, one.asked, self._say)
+
+    async def _publish(self, one: Taken, decisions: list[Decision]) -> None:
+        if self._error is not None:  # of an earlier round: these positions must not be stored
+            return
+        outputs = [
+            *one.outputs,
+            *(decision(self._spec.kafka.decisions, found) for found in decisions),
+        ]
+        done = Round(one.positions, len(outputs), one.snapshots)
         self._positions.add(done)
         for output in outputs:
             await self._send(output, done)
-        windows = [one for _, one in asked]
+        windows = [found for _, found in one.asked]
         for sink in self._sinks if windows else ():
             try:
                 await sink.write(decisions, windows)
             except Exception as error:
                 self._say(f"{type(sink).__name__} did not take decisions: {error}")
                 self._sink_failures += 1
+
+    def _finish(self, one: Taken) -> None:
+        self._release(one)
+        self._room.set()
+        self._dispatch()
+
+    def _release(self, one: Taken) -> None:
+        """These messages no longer wait."""
+        self._inbox.processed(one.messages)
+        for _ in range(one.batches):
+            self._queue.task_done()
 
     async def _send(self, output: Output, done: Round) -> None:
         waited = False

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from infra.live.kafka import KafkaSpec
+from infra.live.redis_spec import RedisSpec
 from model_code.settings import Spec
 
 Amount = Annotated[float, Field(gt=0)]
@@ -38,9 +39,12 @@ class ServiceSpec(Spec):
     Attributes:
         kafka: broker and topics.
         triton: how windows go to Triton.
+        redis_url: `redis://HOST:PORT/DATABASE`, where decisions are kept too; None: nowhere.
+        redis: keys and expiry.
         stale_after_ms: later than this after the tick's local stamp, a decision is suppressed;
             None: never.
         every_window: decide on every window instead of the newest of each instrument.
+        rounds_in_flight: at the model at once; while they are, newer windows replace waiting ones.
         snapshot_s, report_s: between two snapshots, between two ledger lines.
         drain_s: how long the outputs may take to be confirmed at the end.
     """
@@ -48,8 +52,11 @@ class ServiceSpec(Spec):
     KIND: Literal["live"] = "live"
     kafka: KafkaSpec = KafkaSpec()
     triton: TritonSpec = TritonSpec()
+    redis_url: str | None = None
+    redis: RedisSpec = RedisSpec()
     stale_after_ms: Amount | None = None
     every_window: bool = False
+    rounds_in_flight: Annotated[int, Field(ge=1, le=64)] = 2
     snapshot_s: Amount = 5.0
     report_s: Amount = 30.0
     drain_s: Amount = 10.0

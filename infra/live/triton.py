@@ -8,6 +8,7 @@ Shapes: B windows, T = 64 steps, F = 16 features.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -16,16 +17,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.live.canary_outcomes import CanaryOutcomes
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
 from infra.live.versions import Fallback, Versions
 from model_code.errors import PromotionError, ServingError, TicklineError
 from model_code.models.probability import probability
-from model_code.repository.route import Target
+from model_code.repository.route import Route, Target
 from model_code.serving.routed import Routed, RoutedClient, WindowsOf
 from model_code.serving.wire import check_windows
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
 
+Note = Callable[[Route, Routed, float, NDArray[np.float32]], None]
 PROBE_DEADLINE_S = 5.0  # the first request to a model takes longer
 PROBE_BTF = np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
 
@@ -38,12 +41,18 @@ class Endpoint:
         versions: of the repository.
         spec: deadline and probes.
         say: called with each line for the log.
+        note: called with the route, each answer, its time in ms and its windows.
     """
 
     def __init__(
-        self, url: str, versions: Versions, spec: TritonSpec, say: Callable[[str], None]
+        self,
+        url: str,
+        versions: Versions,
+        spec: TritonSpec,
+        say: Callable[[str], None],
+        note: Note | None = None,
     ) -> None:
-        self.url = url
+        self.url, self._note = url, note
         self._client = RoutedClient(url, versions.serving.route_file, attempts=1)
         self._versions, self._spec, self._say = versions, spec, say
         self._probing: asyncio.Task[None] | None = None
@@ -68,9 +77,10 @@ class Endpoint:
             FeaturesChangedError: the champion sees other features.
             ServingError: no answer; the server is away from now on.
         """
+        begun = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._client.ask(self._windows(x_BTF), deadline_s)
+                routed = await self._client.ask(self._windows(x_BTF), deadline_s)
         except FeaturesChangedError:
             raise
         except TimeoutError:
@@ -81,6 +91,9 @@ class Endpoint:
             check_windows(x_BTF)  # bad windows are not the server's fault
             self._leave(error)
             raise
+        if self._note is not None:
+            self._note(self._client.route, routed, 1e3 * (time.perf_counter() - begun), x_BTF)
+        return routed
 
     async def probe(self) -> None:
         """Ask once, with a long deadline; a failure begins the probes in the background."""
@@ -142,7 +155,8 @@ class Triton:
         self._versions, self._spec, self._say = versions, spec, say
         self._fallback = Fallback(versions, say) if spec.fallback else None
         self._endpoints: list[Endpoint] = []
-        self._following: asyncio.Task[None] | None = None
+        self._outcomes = CanaryOutcomes(versions, self._fallback, say)
+        self._tasks: list[asyncio.Task[None]] = []
         self._requests: set[asyncio.Task[Routed]] = set()
         self.counts: Counter[str] = Counter()
 
@@ -153,17 +167,21 @@ class Triton:
             FeaturesChangedError: the champion sees other features.
         """
         arguments = (self._versions, self._spec, self._say)
-        self._endpoints = [Endpoint(url, *arguments) for url in self._urls]
+        notes = (self._outcomes.note, None)  # those of one server, so that no request counts twice
+        self._endpoints = [
+            Endpoint(url, *arguments, note) for url, note in zip(self._urls, notes, strict=False)
+        ]
+        self._tasks.append(asyncio.create_task(self._outcomes.run()))
         if self._fallback is not None:
             await self._fallback.update()
-            self._following = asyncio.create_task(self._fallback.follow())
+            self._tasks.append(asyncio.create_task(self._fallback.follow()))
         await asyncio.gather(*(one.probe() for one in self._endpoints))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._requests, return_exceptions=True)
         await asyncio.gather(*(one.close() for one in self._endpoints))
 

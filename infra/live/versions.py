@@ -23,6 +23,7 @@ from model_code.repository.serving import ServingRepository
 from model_code.settings import FEATURE_COUNT, MODEL_NAME, SEQUENCE_LENGTH
 
 FOLLOW_S = 0.1
+WARM = 16  # an engine prepares each batch size at its first request
 
 
 class Version(NamedTuple):
@@ -147,5 +148,6 @@ class Fallback:
         if manifest.approval is None:
             raise EngineError("it was never approved", where=str(folder))
         predictor = ENGINES[EngineSidecar.load(folder).engine].load(folder)
-        predictor.predict(np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
+        for size in range(1, WARM + 1):
+            predictor.predict(np.zeros((size, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
         return version, predictor

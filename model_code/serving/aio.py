@@ -170,7 +170,7 @@ class AsyncTritonClient:
             self._callback_error = self._callback_error or raised
 
     def _missed(self, deadline_s: float) -> ServingError:
-        return ServingError(
+        return wire.LateError(
             f"model {self.model} did not respond within {deadline_s:g} s",
             where=self.url,
             remedy="is the server running? tickline triton status",

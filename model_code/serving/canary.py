@@ -1,8 +1,9 @@
 """Canary: the route gives the candidate a growing share, and withdraws it if a goal is broken.
 
 The route file affects every client that follows it. The canary itself sends recorded requests along
-the route and judges the responses: a share goes to the candidate, the rest to the champion. The
-share expires soon after the process that judges it is gone.
+the route and judges the responses: a share goes to the candidate, the rest to the champion. It also
+judges the outcomes that clients write down (`outcomes.py`), by the same goals. The share expires
+soon after the process that judges it is gone.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from model_code.errors import PromotionError
 from model_code.repository.route import Route, Target
 from model_code.serving.observed import Observed, Tally
+from model_code.serving.outcomes import OutcomeReader
 from model_code.serving.routed import Routed, RoutedClient, WindowsOf
 from model_code.serving.shadow import decision
 from model_code.settings import PromotionSpec
@@ -67,13 +69,14 @@ async def walk(
     ]
     steps: list[Observed] = []
     champion_ms: list[float] = []  # not extended at a share of 100%
+    live = _Live(OutcomeReader(route_file), candidate)
     try:
         for share in spec.shares:
             lease = _Lease(route_file, before, candidate, share)
             client.refresh()
             threshold = own.get(candidate, DEFAULT_THRESHOLD)
             steps.append(
-                await _step(client, requests, agreed_R, threshold, lease, champion_ms, spec)
+                await _step(client, requests, agreed_R, threshold, lease, champion_ms, live, spec)
             )
             report(share, steps[-1])
     finally:
@@ -101,6 +104,30 @@ class _Lease:
         ).save(self._file)
 
 
+class _Live:
+    """The clients' traffic during the canary."""
+
+    def __init__(self, reader: OutcomeReader, candidate: Target) -> None:
+        self._reader, self._candidate = reader, candidate
+        self._champion_ms: list[float] = []
+        self._tally = Tally(self._champion_ms)
+
+    def begin(self) -> None:
+        """Count anew for the next step."""
+        self._tally = Tally(self._champion_ms)
+
+    def observed(self) -> Observed | None:
+        """What was written down in this step; None if nothing was."""
+        for one in self._reader.read():
+            if one.target != self._candidate:
+                self._champion_ms += [] if one.ms is None else [one.ms]
+            elif one.ms is None:
+                self._tally.error(one.error)
+            else:
+                self._tally.answer(one.ms, agrees=one.agrees)
+        return self._tally.observed() if self._tally.requests else None
+
+
 async def _step(
     client: RoutedClient,
     requests: Sequence[WindowsOf],
@@ -108,9 +135,11 @@ async def _step(
     threshold: float,
     lease: _Lease,
     champion_ms: list[float],
+    live: _Live,
     spec: PromotionSpec,
 ) -> Observed:
     tally, candidate = Tally(champion_ms), lease.candidate
+    live.begin()
     number = 0
     # a small share may need more requests until the candidate can be judged
     while number < spec.canary_requests or (
@@ -129,9 +158,9 @@ async def _step(
             tally.answer(ms, agrees=agrees)
         elif not answer.failed:
             tally.champion_ms.append(ms)
-        _stop_if(tally.observed().broken(spec), lease)
+        _stop_if(tally.observed(live.observed()).broken(spec), lease)
         number += 1
-    seen = tally.observed()
+    seen = tally.observed(live.observed())
     _stop_if(seen.broken(spec, final=True), lease)
     return seen
 

@@ -21,6 +21,8 @@ class Observed(BaseModel):
         champion_p50_ms: the champion's, over the same period; None if it got no requests.
         champion_p99_ms: 99th percentile.
         reasons: a few error messages.
+        compared: valid responses whose decision was compared; None: all of them.
+        live: the same of the clients' traffic meanwhile; None if there was none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +35,8 @@ class Observed(BaseModel):
     champion_p50_ms: float | None
     champion_p99_ms: float | None
     reasons: tuple[str, ...] = ()
+    compared: int | None = None
+    live: "Observed | None" = None
 
     @property
     def error_rate(self) -> float:
@@ -41,17 +45,21 @@ class Observed(BaseModel):
 
     @property
     def disagreement(self) -> float:
-        """Differing decisions per valid response."""
-        valid = self.requests - self.errors
-        return self.disagreements / valid if valid else 0.0
+        """Differing decisions per compared response."""
+        return self.disagreements / self._compared if self._compared else 0.0
+
+    @property
+    def _compared(self) -> int:
+        return self.requests - self.errors if self.compared is None else self.compared
 
     def broken(self, spec: PromotionSpec, *, final: bool = False) -> list[str]:
         """The goals that the candidate breaks, as text.
 
         A failed request counts at once. The other goals count once there are enough valid
-        responses; too few of them at the end (`final`) also break a goal.
+        responses; too few of them at the end (`final`) also break a goal, except of live traffic.
         """
-        found = []
+        found = [] if self.live is None else self.live.broken(spec)
+        found = [f"live traffic: {goal}" for goal in found]
         if self.error_rate > spec.max_error_rate:
             reason = f" ({self.reasons[0]})" if self.reasons else ""
             found.append(
@@ -63,7 +71,8 @@ class Observed(BaseModel):
             if final:
                 found.append(f"too few responses to judge: {valid} of {spec.canary_patience}")
             return found
-        if self.disagreement > spec.max_disagreement:
+        enough = self._compared >= spec.canary_patience
+        if enough and self.disagreement > spec.max_disagreement:
             found.append(
                 f"disagreement with the champion {self.disagreement:.2%} > "
                 f"{spec.max_disagreement:.2%}"
@@ -84,7 +93,7 @@ class Tally:
     """Collects the data of an `Observed`; several tallies may share the champion's latencies."""
 
     def __init__(self, champion_ms: list[float] | None = None) -> None:
-        self.requests = self.errors = self.disagreements = 0
+        self.requests = self.errors = self.disagreements = self.compared = 0
         self.candidate_ms: list[float] = []
         self.champion_ms = [] if champion_ms is None else champion_ms
         self.reasons: list[str] = []
@@ -96,14 +105,15 @@ class Tally:
         if reason not in self.reasons[:3]:
             self.reasons.append(reason)
 
-    def answer(self, ms: float, *, agrees: bool) -> None:
-        """Count a valid response."""
+    def answer(self, ms: float, *, agrees: bool | None) -> None:
+        """Count a valid response; `agrees` is None if its decision was not compared."""
         self.requests += 1
         self.candidate_ms.append(ms)
-        self.disagreements += not agrees
+        self.compared += agrees is not None
+        self.disagreements += agrees is False
 
-    def observed(self) -> Observed:
-        """The measurements so far."""
+    def observed(self, live: Observed | None = None) -> Observed:
+        """The measurements so far, with those of live traffic."""
         return Observed(
             requests=self.requests,
             errors=self.errors,
@@ -113,6 +123,8 @@ class Tally:
             champion_p50_ms=_percentile(self.champion_ms, 50),
             champion_p99_ms=_percentile(self.champion_ms, 99),
             reasons=tuple(self.reasons[:3]),
+            compared=self.compared,
+            live=live,
         )
 
 

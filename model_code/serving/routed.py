@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import ServingError
-from model_code.repository.route import Router, Target
+from model_code.repository.route import Route, Router, Target
 from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
+from model_code.serving.wire import LateError
 from model_code.settings import MODEL_NAME
 
 WindowsOf = Callable[[Target], NDArray[np.float32]]
@@ -34,11 +35,13 @@ class Routed:
         logits_BC: float32.
         target: that responded.
         failed: targets that failed before, each with the reason.
+        late: those of them that did not answer in time.
     """
 
     logits_BC: NDArray[np.float32]
     target: Target
     failed: tuple[tuple[Target, str], ...] = ()
+    late: frozenset[Target] = frozenset()
 
 
 class RoutedClient:
@@ -64,6 +67,11 @@ class RoutedClient:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
+    @property
+    def route(self) -> Route:
+        """The route, at most `refresh_s` old."""
+        return self._router.route()
+
     def refresh(self) -> None:
         """Read the route file now, regardless of the cached route's age."""
         self._router.route(now=True)
@@ -82,6 +90,7 @@ class RoutedClient:
         """
         end = asyncio.get_running_loop().time() + deadline_s
         failed: list[tuple[Target, str]] = []
+        late: set[Target] = set()
         target = self._router.pick()
         while True:
             left = end - asyncio.get_running_loop().time()
@@ -92,11 +101,12 @@ class RoutedClient:
                 logits_BC = await self.ask_of(target, own_BTF, left)
             except ServingError as error:
                 failed.append((target, error.what))
+                late |= {target} if isinstance(error, LateError) else set()
                 if len(failed) > TURNS or asyncio.get_running_loop().time() >= end:
                     raise
                 target = self._other(target)
             else:
-                return Routed(logits_BC, target, tuple(failed))
+                return Routed(logits_BC, target, tuple(failed), frozenset(late))
 
     async def ask_of(
         self, target: Target, x_BTF: NDArray[np.float32], deadline_s: float = DEADLINE_S

@@ -30,6 +30,10 @@ KEEPALIVE = (
 )
 
 
+class LateError(ServingError):
+    """There was no answer within the deadline."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The server's response.
@@ -133,7 +137,7 @@ def input_dtype(metadata: service_pb2.ModelMetadataResponse) -> str:
 
 
 def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
-    """Convert a gRPC error into a `ServingError` with a remedy."""
+    """Convert a gRPC error into a `ServingError` with a remedy; `LateError` after the deadline."""
     code = error.code()
     remedies = {
         grpc.StatusCode.UNAVAILABLE: "is it running and the model loaded? tickline triton status",
@@ -141,7 +145,8 @@ def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
         grpc.StatusCode.INTERNAL: "read its log: tickline triton logs",
         grpc.StatusCode.NOT_FOUND: "load the model first",
     }
-    return ServingError(
+    kind = LateError if code == grpc.StatusCode.DEADLINE_EXCEEDED else ServingError
+    return kind(
         f"{what}: {error.details() or 'no details'} ({code.name})",
         where=url,
         remedy=remedies.get(code, ""),

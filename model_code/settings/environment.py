@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         audit: the audit file of promotions; None means under `home`.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
+        redis_password: of the Redis server of `tickline live`.
     """
 
     model_config = SettingsConfigDict(
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     audit: Path | None = None
     auth_username: str = "admin"
     auth_password: SecretStr | None = None
+    redis_password: SecretStr | None = None
 
     @property
     def artifacts(self) -> Path:

@@ -33,6 +33,11 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
             f"            share {share:.0%}: {seen.requests} requests, {seen.errors} failed, "
             f"{seen.disagreement:.1%} different decisions"
         )
+        if seen.live is not None:
+            console.print(
+                f"            live traffic: {seen.live.requests} requests, "
+                f"{seen.live.errors} failed, {seen.live.disagreement:.1%} different decisions"
+            )
 
     async def run() -> list[Observed]:
         async with RoutedClient(url, serving.route_file) as client:

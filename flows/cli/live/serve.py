@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,10 @@ from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, Valida
 
 if TYPE_CHECKING:
     from infra.live.model import Model
+    from infra.live.outputs import Sink
+    from infra.live.redis_sink import RedisSink
     from infra.live.service import Service
-    from infra.live.spec import TritonSpec
+    from infra.live.spec import ServiceSpec, TritonSpec
     from infra.live.triton import Triton
     from model_code.repository.manifest import Manifest
 
@@ -67,6 +70,20 @@ def live(
             "--in-process", help="Answer from the version's engine in this process, not Triton."
         ),
     ] = False,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            help="Also keep each instrument's newest decision there: redis://HOST:PORT/DATABASE.",
+            show_default="nowhere",
+        ),
+    ] = None,
+    alive_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Touch this file every second while the service works, for a probe.",
+            show_default="none",
+        ),
+    ] = None,
     spec: SpecFile = None,
     bootstrap: Bootstrap = None,
     demo: Demo = False,
@@ -93,8 +110,14 @@ def live(
 
     settings = settings_from_environment()
     chosen = read_service_spec(
-        spec, bootstrap, demo=demo, every_window=every_window, stale_after_ms=stale_after
+        spec,
+        bootstrap,
+        demo=demo,
+        every_window=every_window,
+        stale_after_ms=stale_after,
+        redis_url=redis,
     )
+    here = in_process or version is not None
     folder, manifest = find_version(settings, _serving(settings, version), None)
     torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
     require_messages(manifest.seen)
@@ -124,18 +147,19 @@ def live(
     made = create_topics(kafka, [*kafka.ticks, *letters, kafka.decisions])
 
     async def serve() -> None:
-        if in_process or version is not None:
-            context: AbstractAsyncContextManager[Model] = nullcontext(_engine(folder, manifest))
-        else:
-            context = _triton(settings, manifest, chosen.triton)
-        async with context as model:
-            await _run(
-                Service(
-                    chosen, members, make_path, model, settings.home / "live" / kafka.group_id, _say
-                )
-            )
+        async with AsyncExitStack() as opened:
+            sinks: list[Sink] = []
+            if here:
+                model = _engine(folder, manifest)
+            else:
+                model = await opened.enter_async_context(_triton(settings, manifest, chosen.triton))
+            if chosen.redis_url is not None:
+                sinks.append(await opened.enter_async_context(_redis(settings, manifest, chosen)))
+            state = settings.home / "live" / kafka.group_id
+            service = Service(chosen, members, make_path, model, state, _say, sinks, alive_file)
+            await _run(service, [model, *sinks])
 
-    where = "in process" if in_process or version is not None else "Triton"
+    where = "in process" if here else "Triton"
     _say(f"version {manifest.version}, features {manifest.seen.feature_set}, {where}")
     for key, group in members.items():
         _say(f"key {key}: {', '.join(group)}")
@@ -171,14 +195,29 @@ def _triton(settings: Settings, manifest: "Manifest", spec: "TritonSpec") -> "Tr
     return Triton(serving_url(settings), versions, spec, _say)
 
 
-async def _run(service: "Service") -> None:
+def _redis(settings: Settings, manifest: "Manifest", spec: "ServiceSpec") -> "RedisSink":
+    """Redis at the URL of the specification.
+
+    Raises:
+        ConfigError: the URL cannot be read.
+    """
+    from infra.live.redis_sink import RedisSink
+    from infra.live.redis_state import RedisState
+
+    state = RedisState(spec.redis_url or "", spec.redis, password=settings.redis_password)
+    return RedisSink(state, manifest.seen.feature_set, _say)
+
+
+async def _run(service: "Service", parts: Sequence[object]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     try:
         await service.run()
     finally:
-        _say(service.state)
+        for one in (service, *parts):
+            if isinstance(state := getattr(one, "state", None), str):
+                _say(state)
 
 
 def _serving(settings: Settings, version: int | None) -> int:

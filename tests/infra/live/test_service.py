@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from infra.live import consumer
 from infra.live.feed import publish
 from infra.live.kafka import KafkaSpec, create_topics, dead_letters
-from infra.live.model import InProcess
+from infra.live.model import Answered, InProcess
 from infra.live.producer import Outbox
 from infra.live.service import Service
 from infra.live.spec import ServiceSpec
@@ -38,6 +41,7 @@ PAIRED = SeenFeatures(feature_set="paired", leaders={SYMBOLS[1]: SYMBOLS[:1]})
 N = 120
 DECISIONS = 2 * (N - 63)
 Key = tuple[str, int, int]
+STEP = StepPredictor()
 
 
 class Recorded:
@@ -166,6 +170,36 @@ def test_decisions_equal_those_of_a_replay(
     assert any("Recorded did not take decisions: no route" in line for line in lines)
     assert "sink failed" in one.state
     assert one.state.startswith(f"ledger: in {len(ticks):,} = decided {len(wanted):,}")
+
+
+def test_several_rounds_in_flight_keep_the_order(
+    spec: KafkaSpec, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Uneven(InProcess):
+        asked = at_once = most = 0
+
+        async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
+            self.asked += 1
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            await asyncio.sleep(0.004 * (self.asked % 3))
+            self.at_once -= 1
+            return await super().ask(x_BTF)
+
+    monkeypatch.setattr(consumer, "MOST", 3)
+    wanted, ticks, model = replayed(store, PAIRED, monkeypatch), messages(store), Uneven(STEP)
+    send(spec, PAIRED, ticks)
+    options = {"model": model, "rounds_in_flight": 4}
+    ledger = run(
+        service(spec, tmp_path, PAIRED, **options)[0], lambda found: found.taken == len(ticks)
+    )
+    assert ledger.balanced()
+    assert 1 < model.most <= 4
+    decisions = decided(spec, len(wanted))
+    assert {key(one): values(one) for one in decisions} == wanted
+    for symbol in SYMBOLS:
+        sequences = [one.sequence for one in decisions if one.symbol == symbol]
+        assert sequences == sorted(sequences)
 
 
 def test_a_stop_in_mid_stream_loses_and_doubles_no_decision(

@@ -19,6 +19,7 @@ from model_code.models.probability import probability
 from model_code.repository.route import Route, Target
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
+from model_code.serving.outcomes import Outcome, OutcomeReader
 from model_code.settings import MODEL_NAME, FeatureSpec
 from tests.support.serving import logits, staged, windows
 from tests.support.triton import TritonProcess
@@ -79,11 +80,24 @@ def test_a_candidate_gets_its_share_and_its_threshold(triton: TritonProcess) -> 
         load_under(client, CANDIDATE_NAME, folder)
     Route(champion=CHAMPION, candidate=CANDIDATE, share=0.5).save(triton.serving.route_file)
 
+    judge = OutcomeReader(triton.serving.route_file)
+
     async def work(model: Triton, _: list[str]) -> None:
         found = [await model.ask(X_BTF) for _ in range(40)]
         assert 15 <= sum(one.version == 2 for one in found) <= 25
         for one in found:
             require(one, one.version or 0, 0.625 if one.version == 2 else 0.25)
+        seen: list[Outcome] = []
+        while len(seen) < len(found):
+            await asyncio.sleep(0.01)
+            seen += judge.read()
+        assert [one.version for one in seen] == [one.version for one in found]
+        assert all(one.ms and not one.error for one in seen)
+        # the champion's engine answered the same window: p >= 0.25 there, p >= 0.625 here
+        wanted = (probability(logits(1)[:1]) >= 0.25) == (probability(logits(2)[:1]) >= 0.625)
+        compared = [one.agrees for one in seen if one.agrees is not None]
+        assert compared
+        assert set(compared) == {bool(wanted[0])}
 
     play(triton, work)
 

@@ -22,6 +22,7 @@ from model_code.serving.canary import CanaryStoppedError, walk
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
 from model_code.serving.observed import Observed
+from model_code.serving.outcomes import Outcome, OutcomeWriter
 from model_code.serving.routed import RoutedClient
 from model_code.serving.shadow import mirror
 from model_code.serving.swap import Swap
@@ -277,3 +278,28 @@ def test_versions_of_other_features_get_their_own_windows_in_shadow_and_canary(p
     assert all(step.requests > step.errors == 0 for step in seen)
     with pytest.raises(CanaryStoppedError, match="disagreement with the champion"):
         asyncio.run(compared(None))
+
+
+def test_live_traffic_that_fails_stops_the_canary(pair: Pair) -> None:
+    pair.candidate()
+    writer = OutcomeWriter(pair.place.route_file)
+    shares: list[float] = []
+
+    def report(share: float, seen: Observed) -> None:
+        shares.append(share)
+        assert (seen.live is None) == (share == SPEC.shares[0])
+        fault = "" if len(shares) == 1 else "refused"
+        for _ in range(10):
+            ms = None if fault else 1.0
+            writer.add(Outcome(CANDIDATE_NAME, 2, ms, error=fault))
+            writer.add(Outcome(MODEL_NAME, 1, 1.0))
+        writer.flush()
+
+    async def run() -> None:
+        async with RoutedClient(pair.url, pair.place.route_file) as client:
+            await walk(client, pair.place.route_file, windows(), CANDIDATE, SPEC, report)
+
+    with pytest.raises(CanaryStoppedError, match=r"live traffic: error rate 100.00%.*refused"):
+        asyncio.run(run())
+    assert shares == list(SPEC.shares[:2])
+    assert pair.place.route() == Route(champion=CHAMPION)
