@@ -23,7 +23,7 @@ from flows.cli.live.load import (
     stages,
 )
 from flows.cli.options import market_uri, settings_from_environment
-from flows.demos.live_rig import Rig, rig
+from flows.demos.live_rig import Rig, private, rig
 from flows.demos.live_version import provide
 from model_code.live.tick_times import TickTimes, line, search
 
@@ -55,8 +55,9 @@ def main(
     uri = market_uri(data, source) or SIMULATED
     home = Path(tempfile.mkdtemp(prefix="tickline-live-"))
     try:
-        _, manifest = provide(home, source, uri, out.print)
-        with rig(home, uri, names=servers.split(",")) as live:
+        settings = private(home)
+        _, manifest = provide(settings, source, uri, out.print)
+        with rig(settings, uri, names=servers.split(",")) as live:
             play(live, manifest, rate, duration, option or (), search_rates=search_rates)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -73,15 +74,12 @@ def play(
 ) -> None:
     """Measure and print."""
     from infra.live.load import Target, load
-    from model_code.live.groups import groups
     from model_code.machine import facts
     from model_code.market.store import open_market
 
     store = open_market(live.store)
-    members = groups(manifest.seen.leaders, {day.symbol for day in store.catalog()})
-    keys = {symbol: key for key, names in members.items() for symbol in names}
     service = live.service(*options)
-    target = Target(live.kafka, keys, live.pids())
+    target = Target(live.kafka, live.keys(manifest), live.pids())
 
     def measure(seconds: float, at: float) -> TickTimes:
         ticks = recorded(store, manifest)

@@ -23,7 +23,9 @@ from infra.live.kafka import DEMO, KafkaSpec, create_topics, dead_letters
 from infra.live.spec import ServiceSpec
 from infra.servers import ServerError, environment, free_port
 from infra.services import PORTS, Plan
-from model_code.repository.manifest import Approval
+from model_code.live.groups import groups
+from model_code.market.store import open_market
+from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
@@ -182,6 +184,12 @@ class Rig:
         self.services.append(process)
         return process.start(wait=wait)
 
+    def keys(self, manifest: Manifest) -> dict[str, str]:
+        """Key of each instrument's group, by the leaders of a version."""
+        symbols = {day.symbol for day in open_market(self.store).catalog()}
+        members = groups(manifest.seen.leaders, symbols)
+        return {symbol: key for key, names in members.items() for symbol in names}
+
     def pids(self) -> dict[str, int]:
         """Pid of each running process by name, and of this one."""
         names = {"tansu": "broker"}
@@ -192,12 +200,12 @@ class Rig:
 
 @contextmanager
 def rig(
-    home: Path, store: str, *, names: Sequence[str] = ("tansu",), **kafka: Any
+    settings: Settings, store: str, *, names: Sequence[str] = ("tansu",), **kafka: Any
 ) -> Iterator[Rig]:
     """Servers for the duration of the block, in a home folder with a version that serves.
 
     Args:
-        home: the folder.
+        settings: of the home folder.
         store: URI of the ticks.
         names: of servers: tansu, redis, triton.
         kafka: changes of the demo broker's settings.
@@ -205,9 +213,7 @@ def rig(
     Raises:
         ServerError: one does not start.
     """
-    settings = Settings(
-        home=home, prefect_api_url=None, mlflow_tracking_uri=None, triton_url=None
-    ).resolved()
+    home = settings.home
     ports = {name: free_port() for name in PORTS if name.split("-")[0] in names}
     servers: dict[str, Process] = {}
     with ExitStack() as running:
@@ -246,18 +252,24 @@ def load_champion(settings: Settings) -> None:
         client.load(MODEL_NAME)
 
 
-def adopt(home: Path, source: Settings, versions: Sequence[int] = ()) -> list[int]:
+def private(home: Path) -> Settings:
+    """Settings of a rig's own home folder: no server of the caller's is used."""
+    return Settings(
+        home=home, prefect_api_url=None, mlflow_tracking_uri=None, triton_url=None
+    ).resolved()
+
+
+def adopt(settings: Settings, source: Settings, versions: Sequence[int] = ()) -> list[int]:
     """Copy versions of another home into the rig's and let the first of them serve.
 
     Args:
-        home: the rig's.
+        settings: the rig's.
         source: of the home with the versions.
         versions: which; none: the serving one, else the newest staged.
 
     Returns:
         The versions; none if the source has none.
     """
-    settings = Settings(home=home).resolved()
     theirs, mine = (ServingRepository(one.serving_repository) for one in (source, settings))
     staging = source.staging_repository / MODEL_NAME
     folders = {one: staging / str(one) for one in staged_versions(source.staging_repository)}

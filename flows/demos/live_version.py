@@ -24,7 +24,7 @@ QUICK = (
 
 
 def provide(
-    home: Path,
+    settings: Settings,
     source: Settings,
     store: str,
     say: Callable[[str], None],
@@ -33,7 +33,7 @@ def provide(
     """Let a version serve in the rig's home folder.
 
     Args:
-        home: the rig's.
+        settings: the rig's.
         source: of the caller.
         store: URI of the ticks, for a quick nightly if the caller has no version.
         say: called with a line about what is used.
@@ -47,14 +47,14 @@ def provide(
     """
     from flows.runs.replay_model import find_version
 
-    found = adopt(home, source, versions)
+    found = adopt(settings, source, versions)
     if found:
         say(f"version {found[0]} of {source.home}")
     else:
         say("no version in this home: a nightly with a toy network makes one, about a minute")
-        nightly(home, store)
-        found = adopt(home, Settings(home=home).resolved())
-    _, manifest = find_version(Settings(home=home).resolved(), found[0], None)
+        nightly(settings.home, store)
+        found = adopt(settings, settings)
+    _, manifest = find_version(settings, found[0], None)
     return found, manifest
 
 

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -49,13 +49,17 @@ class Target:
 
 
 class Decisions:
-    """Reads new decisions of a topic in a thread of its own, with the time of each.
+    """Reads new decisions of a topic in a thread of its own.
+
+    Args:
+        kafka: of the topic.
+        take: called in that thread with each decision and the time, ns since the epoch.
 
     Raises:
         StreamError: the broker does not know the topic or does not respond.
     """
 
-    def __init__(self, kafka: KafkaSpec) -> None:
+    def __init__(self, kafka: KafkaSpec, take: Callable[[Decision, int], None]) -> None:
         settings = kafka.consumer() | {"group.id": f"{kafka.group_id}-load", "log_level": 0}
         self._consumer = Consumer(settings)
         try:
@@ -72,8 +76,9 @@ class Decisions:
                 where=kafka.bootstrap,
                 remedy="check the broker",
             ) from error
-        self.read: list[tuple[Decision, int]] = []
-        """Each decision, and when it was read, ns since the epoch."""
+        self._take = take
+        self.count = 0
+        """Decisions read."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
 
@@ -89,8 +94,8 @@ class Decisions:
     def settle(self) -> None:
         """Wait until no more decisions come."""
         until, count = time.monotonic() + MOST_SETTLE_S, -1
-        while count != len(self.read) and time.monotonic() < until:
-            count = len(self.read)
+        while count != self.count and time.monotonic() < until:
+            count = self.count
             time.sleep(SETTLE_S)
 
     def _run(self) -> None:
@@ -98,7 +103,8 @@ class Decisions:
             message = self._consumer.poll(POLL_S)
             if message is not None and message.error() is None:
                 at_ns = time.time_ns()
-                self.read.append((read(Decision, message.value() or b""), at_ns))
+                self._take(read(Decision, message.value() or b""), at_ns)
+                self.count += 1
 
 
 def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
@@ -150,7 +156,8 @@ def load(
     count = math.ceil(rate * (warm_s + seconds)) + burst
     messages = list(bursts(islice(ticks, count), target.keys, burst))
     outbox = Outbox(target.kafka)
-    with Decisions(target.kafka) as decisions:
+    found: list[tuple[Decision, int]] = []
+    with Decisions(target.kafka, lambda *one: found.append(one)) as decisions:
         sender = _Sender(outbox, target, rate, messages)
         sender.send(warm_s)
         before, _ = cpu_seconds(target.processes), psutil.cpu_percent()
@@ -161,9 +168,7 @@ def load(
         after, busy = cpu_seconds(target.processes), psutil.cpu_percent() / 100
         outbox.flush(REQUEST_S)
         decisions.settle()
-        found = [
-            (one, at_ns) for one, at_ns in decisions.read if begun_ns <= one.local_ns < ended_ns
-        ]
+    found = [one for one in found if begun_ns <= one[0].local_ns < ended_ns]
     sent = sender.counts - counted
     return TickTimes(
         rate=rate,

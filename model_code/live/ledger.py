@@ -1,8 +1,11 @@
 """Where every message ended: one column each, and what the sequence numbers say was lost."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Self
 
+from model_code.errors import DataError
 from model_code.live.reasons import Column, Reason, column
 
 
@@ -47,6 +50,27 @@ class Ledger:
         self.reordered += other.reordered
         self.duplicated += other.duplicated
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The last ledger in a text that `str` wrote; the reasons are not in it.
+
+        Raises:
+            DataError: there is none.
+        """
+        lines = re.findall(r"ledger: in ([\d,]+) = (.*?); lost (.*)", text)
+        if not lines:
+            raise DataError("no ledger in this text", remedy="read the service's log")
+        taken, ends, rest = lines[-1]
+        columns = (part.rpartition(" ") for part in ends.split(" + "))
+        lost, reordered, duplicated = (_number(found) for found in re.findall(r"[\d,]+", rest)[:3])
+        return cls(
+            taken=_number(taken),
+            columns=Counter({Column(name): _number(count) for name, _, count in columns}),
+            lost=lost,
+            reordered=reordered,
+            duplicated=duplicated,
+        )
+
     @property
     def ended(self) -> int:
         """Messages in a column."""
@@ -67,3 +91,7 @@ class Ledger:
             f"ledger: in {self.taken:,} = {ends}; lost {self.lost:,} "
             f"reordered {self.reordered:,} duplicated {self.duplicated:,}"
         )
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))

@@ -9,10 +9,12 @@ Shapes: N rows of an instrument-day, M messages.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model_code.errors import DataError
@@ -28,6 +30,7 @@ from model_code.market.store import MarketStore
 from model_code.market.trades import SEQUENCE, Trades
 from model_code.settings import ValidationSpec
 
+DAY_NS = 86_400_000_000_000
 FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
@@ -122,6 +125,20 @@ class Feed:
             sequence = self._next[symbol] = self._next.get(symbol, 0) + 1
             make = makers[where].trade if is_trade else makers[where].quote
             yield make(index, sequence)
+
+
+def endless(
+    store: MarketStore, catalog: Sequence[InstrumentDay], session: int = 0
+) -> Iterator[Tick]:
+    """All days, again and again; each pass is later by whole days, sequence numbers go on."""
+    days = sorted(catalog, key=lambda day: day.date)
+    span_ns = ((days[-1].date - days[0].date).days + 1) * DAY_NS
+    feed, later_ns = Feed(session), 0
+    while True:
+        for _, group in groupby(days, key=lambda day: day.date):
+            for tick in feed.messages([played(store, one)[0] for one in group]):
+                yield replace(tick, local_ns=tick.local_ns + later_ns) if later_ns else tick
+        later_ns += span_ns
 
 
 def _keys(place: int, day: PlayedDay) -> tuple[NDArray[np.int64], ...]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from itertools import groupby, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -120,14 +120,10 @@ def load(
 
 
 def recorded(store: "MarketStore", manifest: "Manifest") -> "Iterator[Tick]":
-    """The ticks of all days in a session of its own; from the start again when they are used up."""
-    from model_code.live.recorded import Feed, played
+    """The ticks of all days, again and again, in a session of its own."""
+    from model_code.live.recorded import endless
 
-    catalog = sorted(days_of(store, manifest, None, None), key=lambda day: day.date)
-    feed = Feed(session=time.time_ns() // 1_000_000)
-    while True:
-        for _, group in groupby(catalog, key=lambda day: day.date):
-            yield from feed.messages([played(store, one)[0] for one in group])
+    return endless(store, days_of(store, manifest, None, None), time.time_ns() // 1_000_000)
 
 
 def direct_measure(
