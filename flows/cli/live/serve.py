@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
 from model_code.errors import ConfigError
@@ -70,6 +71,8 @@ def live(
     spec: SpecFile = None,
     bootstrap: Bootstrap = None,
     demo: Demo = False,
+    log_rate: LogRate = None,
+    log_keep_days: LogKeepDays = None,
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
@@ -107,6 +110,7 @@ def live(
     members = groups(manifest.seen.leaders, names)
     bounds = limits(ValidationSpec(), None if store is None else store.statement.profile)
     stale_ms = chosen.stale_after_ms
+    log = prediction_log(settings, chosen.kafka.group_id, log_rate, log_keep_days, _say)
 
     def make_path(group: tuple[str, ...]) -> LivePath:
         return LivePath(
@@ -115,6 +119,7 @@ def live(
             model_version=manifest.version,
             stale_after_ns=None if stale_ms is None else round(stale_ms * 1e6),
             clock=time.perf_counter_ns,
+            watch=None if log is None else log.watch,
         )
 
     for group in members.values():
@@ -128,12 +133,13 @@ def live(
             context: AbstractAsyncContextManager[Model] = nullcontext(_engine(folder, manifest))
         else:
             context = _triton(settings, manifest, chosen.triton)
-        async with context as model:
+        async with context as model, log or nullcontext():
             await _run(
                 Service(
-                    chosen, members, make_path, model, settings.home / "live" / kafka.group_id, _say
+                    chosen, members, make_path, model,
+                    settings.home / "live" / kafka.group_id, _say, [] if log is None else [log],
                 )
-            )
+            )  # fmt: skip
 
     where = "in process" if in_process or version is not None else "Triton"
     _say(f"version {manifest.version}, features {manifest.seen.feature_set}, {where}")
