@@ -7,13 +7,51 @@ Risk Scorecards').
 Shapes: N and M rows, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 BINS = 10
 MODERATE, LARGE = 0.1, 0.25
+
+
+class Bins(BaseModel):
+    """A feature's bins in the reference.
+
+    Attributes:
+        cuts: upper edges of all bins but the last, rising; the edge belongs to the bin below it.
+        counts: reference rows in each bin.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cuts: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, reference_N: NDArray[np.floating]) -> Self:
+        """The deciles of the reference."""
+        cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
+        bin_N = np.digitize(reference_N, cuts, right=True)
+        counts = np.bincount(bin_N, minlength=len(cuts) + 1)
+        return cls(cuts=tuple(cuts.tolist()), counts=tuple(counts.tolist()))
+
+    def place(self, current_M: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The bin of each value, (M,)."""
+        place_M: NDArray[np.int64] = np.digitize(current_M, self.cuts, right=True)
+        return place_M
+
+    def psi(self, counts_B: NDArray[np.floating] | NDArray[np.integer], rows: int) -> float:
+        """PSI of the bins' counts, or sums of weights, of so many rows."""
+        # half a row is added to every bin, so that an empty bin does not make the index infinite
+        shares = [
+            (np.asarray(counts, np.float64) + 0.5) / (total + 0.5 * len(self.counts))
+            for counts, total in ((self.counts, sum(self.counts)), (counts_B, rows))
+        ]
+        return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
 
 
 def drift(
@@ -30,23 +68,25 @@ def drift(
         names: of the F features.
         weight_M: how many rows each of the newest day's stands for; None: one each.
     """
+    bins = {name: Bins.of(reference_NF[:, index]) for index, name in enumerate(names)}
+    return drift_of(bins, current_MF, weight_M)
+
+
+def drift_of(
+    bins: Mapping[str, Bins],
+    current_MF: NDArray[np.floating],
+    weight_M: NDArray[np.float64] | None = None,
+) -> dict[str, float]:
+    """PSI of each feature against bins of the reference; arguments as for `drift`.
+
+    Args:
+        bins: of the F features, in their order.
+        current_MF: rows to compare.
+        weight_M: how many rows each stands for; None: one each.
+    """
     scaled_M = None if weight_M is None else weight_M / weight_M.mean()
-    return {
-        name: _psi(reference_NF[:, index], current_MF[:, index], scaled_M)
-        for index, name in enumerate(names)
-    }
-
-
-def _psi(
-    reference_N: NDArray[np.floating],
-    current_M: NDArray[np.floating],
-    weight_M: NDArray[np.float64] | None,
-) -> float:
-    cuts = np.unique(np.quantile(reference_N, np.linspace(0, 1, BINS + 1)[1:-1]))
-    shares = [
-        # half a row is added to every bin, so that an empty bin does not make the index infinite
-        (np.bincount(np.digitize(values, cuts, right=True), weights, len(cuts) + 1) + 0.5)
-        / (len(values) + 0.5 * (len(cuts) + 1))
-        for values, weights in ((reference_N, None), (current_M, weight_M))
-    ]
-    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+    found = {}
+    for index, (name, one) in enumerate(bins.items()):
+        place_M = one.place(current_MF[:, index])
+        found[name] = one.psi(np.bincount(place_M, scaled_M, len(one.counts)), len(place_M))
+    return found

@@ -267,6 +267,11 @@ class FeatureState:
         return int(self._state_1[0]["segment"])
 
     @property
+    def begins(self) -> bool:
+        """Whether the newest row is the first of its segment."""
+        return bool(self._rows_1[0] == 1)
+
+    @property
     def ready(self) -> bool:
         """Whether the current segment has a full window."""
         return bool(self._rows_1[0] >= SEQUENCE_LENGTH)

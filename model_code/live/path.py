@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_code.errors import ConfigError
+from model_code.live.fold import Row
 from model_code.live.ledger import Ledger
 from model_code.live.messages import (
     DeadLetter,
@@ -36,6 +37,7 @@ from model_code.training.threshold import decide
 AHEAD_NS = 1_000_000_000
 Flag = Literal["fallback", "in-process"]
 Side = Literal["buy", "sell"]
+Watch = Callable[[Quote, Row, bool], None]
 
 
 class Outcome(NamedTuple):
@@ -83,6 +85,8 @@ class LivePath:
         ahead_ns: how far a stamp may be ahead of the caller's time.
         clock: for durations, in ns; None: every duration is 0.
         side: to open, where the label has a direction.
+        watch: called with each valid row, its quote, and whether it begins a segment; before the
+            features' window is asked about.
     """
 
     def __init__(
@@ -95,11 +99,13 @@ class LivePath:
         ahead_ns: int = AHEAD_NS,
         clock: Callable[[], int] | None = None,
         side: Side | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.group, self.threshold, self.model_version = group, threshold, model_version
         self.ledger = Ledger()
         self._stale_after_ns, self._ahead_ns, self._side = stale_after_ns, ahead_ns, side
         self._clock = clock or (lambda: 0)
+        self._watch = watch
         self._slots = Slots()
         self._asked = 0
         self._newest_ns = 0
@@ -265,9 +271,11 @@ class LivePath:
             self.overtaken += row.timestamp < self._newest_ns
             self._newest_ns = max(self._newest_ns, row.timestamp)
             instrument.features.update(*row)
+            assert isinstance(tick, Quote)  # noqa: S101 (a trade makes no row)
+            if self._watch is not None:
+                self._watch(tick, row, instrument.features.begins)
             if instrument.features.ready:
                 at, window_TF = self._clock(), instrument.features.window_TF()
-                assert isinstance(tick, Quote)  # noqa: S101 (a trade makes no row)
                 self._slots.put(Waiting(tick, window_TF, decode_ns, at - begun, at, row, now_ns))
             else:
                 outcomes.append(self._end(tick, Reason.WARMING, now_ns))

@@ -1,4 +1,4 @@
-"""Stage `record requests`: golden requests, recorded requests and drift for the promotion.
+"""Stage `record requests`: golden and recorded requests, drift, and what live is compared with.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
@@ -17,6 +17,7 @@ from model_code.features.definition import names
 from model_code.features.drift import drift
 from model_code.features.split import Split
 from model_code.features.windows import gather, spread
+from model_code.live.feedback.reference import LiveReference
 from model_code.repository.requests import DRIFT_FILE, GOLDEN_FILE, REPLAY_FILE, GoldenSet, Replay
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, SplitWindows
@@ -46,7 +47,8 @@ def record_requests(
     and canary send each version its own.
 
     Returns:
-        The folder with requests and drift; None if the candidate was not registered.
+        The folder with requests, drift and the reference of live decisions; None if the candidate
+        was not registered.
     """
     if registered is None:
         return None
@@ -86,5 +88,11 @@ def record_requests(
             champion_version=champion_version,
             champion_x_RTF=champion_x_RTF,
         ).save(out / REPLAY_FILE)
+        LiveReference.of(
+            np.asarray(rows.features_NF[parts.train_ends]),
+            np.asarray(rows.timestamp_N[parts.train_ends]),
+            names(rows.meta.spec.chosen_set),
+            rows.meta.spec,
+        ).save(out)
         (out / DRIFT_FILE).write_text(json.dumps(psi_by_feature, indent=2) + "\n")
         return run.store.put(out)

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
 from model_code.errors import ConfigError
@@ -87,6 +88,8 @@ def live(
     spec: SpecFile = None,
     bootstrap: Bootstrap = None,
     demo: Demo = False,
+    log_rate: LogRate = None,
+    log_keep_days: LogKeepDays = None,
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
@@ -130,6 +133,7 @@ def live(
     members = groups(manifest.seen.leaders, names)
     bounds = limits(ValidationSpec(), None if store is None else store.statement.profile)
     stale_ms = chosen.stale_after_ms
+    log = prediction_log(settings, chosen.kafka.group_id, log_rate, log_keep_days, _say)
 
     def make_path(group: tuple[str, ...]) -> LivePath:
         return LivePath(
@@ -138,6 +142,7 @@ def live(
             model_version=manifest.version,
             stale_after_ns=None if stale_ms is None else round(stale_ms * 1e6),
             clock=time.perf_counter_ns,
+            watch=None if log is None else log.watch,
         )
 
     for group in members.values():
@@ -155,6 +160,8 @@ def live(
                 model = await opened.enter_async_context(_triton(settings, manifest, chosen.triton))
             if chosen.redis_url is not None:
                 sinks.append(await opened.enter_async_context(_redis(settings, manifest, chosen)))
+            if log is not None:
+                sinks.append(await opened.enter_async_context(log))
             state = settings.home / "live" / kafka.group_id
             service = Service(chosen, members, make_path, model, state, _say, sinks, alive_file)
             await _run(service, [model, *sinks])
