@@ -67,17 +67,19 @@ class Servers:
         self._require(quorum)
 
     def mirror(self, source: ServingRepository, needed: int | None, quorum: int) -> None:
-        """Give targets with a copy of their own the original's versions.
+        """Give targets with a copy of their own the original's versions, also those left behind.
+
+        A server that is away then finds them when it starts.
 
         Raises:
             QuorumError: as `each`.
         """
-        first = {one.repository.root: one for one in self._with_copy(self.level, source)}
+        first = {one.repository.root: one for one in self._with_copy(self.all, source)}
         failed = _together(lambda one: mirror(source, one.repository, needed), first.values())
         roots = {first_one.repository.root: why for first_one, why in failed}
         self._leave(
             (server, roots[server.repository.root])
-            for server in self.level
+            for server in self.all
             if server.repository.root in roots
         )
         self._require(quorum)
@@ -105,7 +107,7 @@ class Servers:
 
     def _leave(self, failed: Iterable[tuple[Server, Exception]]) -> None:
         for server, error in failed:
-            self.behind[server.name] = reason(error)
+            self.behind.setdefault(server.name, reason(error))
 
     def _require(self, quorum: int) -> None:
         count, level = len(self.all), len(self.level)
