@@ -20,6 +20,7 @@ from model_code.errors import PromotionError
 from model_code.repository.audit import account
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
+from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.canary import canary
@@ -32,6 +33,7 @@ from tasks.promotion.records import Decided, Opened, Promoted, Shown
 from tasks.promotion.shadow import shadow
 from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
+from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
 
 GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it
@@ -52,6 +54,8 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     aliases.require_answer()
     url = live_server(settings)
     repository = str(settings.serving_repository)
+    if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
+        console.print(f"  [yellow]warning[/]: {risk}")
     with stop_recorded(settings, version) as seen:
         opened = open_promotion(settings, version, started_by or account(), spec)
         seen.append(opened)
@@ -67,7 +71,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
                 mirrored = shadow(url, opened, repository, spec)
                 stepped = canary(url, opened, repository, spec)
             require_unchanged(settings, opened, shown)
-            swap(settings, url, opened, shown, decided)
+            swap(settings, opened, shown, decided)
             record(settings, url, opened, shown, decided, validated, (mirrored, stepped))
     outcome = Promoted(
         version=version,
@@ -77,6 +81,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
         shadow=mirrored,
         canary=stepped,
         seconds=time.monotonic() - began,
+        behind=behind_now(settings),
     )
     return _finished(settings, opened, shown, outcome)
 

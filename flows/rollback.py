@@ -12,6 +12,7 @@ from tasks.promotion.aliases import Aliases
 from tasks.promotion.record import stop_recorded
 from tasks.promotion.records import RolledBack
 from tasks.promotion.rollback import choose_version, record_rollback, roll_back
+from tasks.promotion.targets import behind_now
 
 
 @flow(name="rollback", description=__doc__, persist_result=False)
@@ -25,11 +26,17 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
     """
     settings, began = Settings().resolved(), time.monotonic()
     Aliases(settings).require_answer()
-    url = live_server(settings)
+    live_server(settings)
     with ServingRepository(settings.serving_repository).exclusive():
         version, champion, previous = choose_version(settings, to)
         with stop_recorded(settings, version):
-            roll_back(settings, url, version, previous)
+            roll_back(settings, version, previous)
             seconds = time.monotonic() - began
             record_rollback(settings, version, champion, by or account(), reason)
-    return RolledBack(version=version, from_version=champion, previous=previous, seconds=seconds)
+    return RolledBack(
+        version=version,
+        from_version=champion,
+        previous=previous,
+        seconds=seconds,
+        behind=behind_now(settings),
+    )

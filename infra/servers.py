@@ -4,6 +4,7 @@ A nightly run needs a real Prefect server: the in-process one loses task records
 running server is used; otherwise one is started on a free port and stopped afterwards.
 """
 
+import json
 import os
 import signal
 import socket
@@ -100,6 +101,8 @@ def _changed_settings(settings: Settings) -> dict[str, str]:
         if isinstance(value, Path):
             value = value.expanduser().resolve()
         text = ",".join(value) if isinstance(value, tuple) else str(value)
+        if isinstance(value, Mapping):
+            text = json.dumps({key: one.absolute() for key, one in value.items()})
         found[f"TICKLINE_{name.upper()}"] = text
     return found
 

@@ -120,7 +120,7 @@ def choose(
     names = [] if settings.prefect_api_url else ["prefect"]
     names += ["worker"]
     names += [] if settings.tracking_uri.startswith("http") else ["mlflow"]
-    names += ["triton"] if triton and not settings.triton_url else []
+    names += ["triton"] if triton and not (settings.triton_url or settings.targets) else []
     for name in extra:
         if name not in BINARIES:
             raise ServerError(

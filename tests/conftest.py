@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ hypothesis_settings.register_profile("tickline", deadline=None, derandomize=True
 hypothesis_settings.load_profile("tickline")
 
 # fixtures that start a server
-SERVERS = {"prefect_url", "_live_triton", "triton_home", "postgres"}
+SERVERS = {"prefect_url", "_live_triton", "_second_triton", "triton_home", "postgres"}
 EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -154,19 +155,42 @@ def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonSe
         yield server
 
 
+@pytest.fixture(scope="session")
+def _second_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:
+    from infra.triton.server import running
+
+    settings = Settings(home=tmp_path_factory.mktemp("triton")).resolved()
+    with running(settings, settings.serving_repository) as server:
+        yield server
+
+
 @pytest.fixture
 def live_triton(_live_triton: "TritonServer") -> Iterator["TritonServer"]:
     """The session's real Triton server, with an empty repository of its own."""
-    root = _live_triton.repository
+    with _emptied(_live_triton):
+        yield _live_triton
+
+
+@pytest.fixture
+def second_triton(_second_triton: "TritonServer") -> Iterator["TritonServer"]:
+    """Another one, as of a second data centre, with an empty repository of its own."""
+    with _emptied(_second_triton):
+        yield _second_triton
+
+
+@contextmanager
+def _emptied(server: "TritonServer") -> Iterator[None]:
+    """Empty the repository before, and unload every model afterwards."""
+    root = server.repository
     for folder in (root, root.with_name(f"{root.name}-state")):
         shutil.rmtree(folder, ignore_errors=True)
     root.mkdir()
-    yield _live_triton
+    yield
     from model_code.serving.candidate import CANDIDATE_NAME
     from model_code.serving.client import TritonClient
     from model_code.serving.swap import BRIDGE_NAMES
 
-    with TritonClient(_live_triton.grpc_url) as client:
+    with TritonClient(server.grpc_url) as client:
         hidden = {CANDIDATE_NAME, *BRIDGE_NAMES}  # which the index does not list
         for model in {entry.model for entry in client.index()} | hidden:
             if client.ready(model):

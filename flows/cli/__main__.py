@@ -20,6 +20,7 @@ from flows.cli import (
     predict,
     promotion,
     stack,
+    targets,
     triton,
     tune,
     walkforward,
@@ -51,6 +52,7 @@ app.add_typer(tune.app)
 app.add_typer(walkforward.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
+app.add_typer(targets.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)
 app.add_typer(serve.app)

@@ -1,7 +1,7 @@
 """`tickline predict`: query the serving model."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,7 +72,8 @@ def predict(
     a manifest the set is solo, and the output says so. Windows of a file must be
     the version's own.
 
-    Server: the one of [bold]tickline triton up[/], or TICKLINE_TRITON_URL.
+    Server: the one of [bold]tickline triton up[/], TICKLINE_TRITON_URL, or the first
+    of TICKLINE_TARGETS that has the version.
 
     Version: the champion, from the route file of the serving repository
     (TICKLINE_SERVING). Before the first promotion, and for another model: the
@@ -81,18 +82,18 @@ def predict(
     Decision: yes from the version's own threshold, which its training chose; 0.5
     for a version that is not in the serving or staging repository.
     """
-    from infra.triton.daemon import serving_url
+    from infra.triton.targets import serving_urls
     from model_code.models.probability import probability
     from model_code.repository.serving import ServingRepository
 
     settings = settings_from_environment()
-    url = serving_url(settings)
+    urls = serving_urls(settings)
     route_file = ServingRepository(settings.serving_repository).route_file
     windows = _windows(settings, source, instrument, last)
     if version is None and model == MODEL_NAME and route_file.exists():
-        answers, routed = _by_route(url, route_file, windows), ", from the route file"
+        answers, routed = _by_route(urls, route_file, windows), ", from the route file"
     else:
-        answers, routed = _by_name(url, model, version, windows), ""
+        answers, routed = _by_name(urls[0], model, version, windows), ""
     found = {target: _threshold(settings, target) for _, target, _ in answers}
     note = _note(settings, source)
     served = "; ".join(
@@ -157,7 +158,7 @@ def _manifest(settings: Settings, target: Target) -> "Manifest | None":
     return Manifest.load(folder) if known else None
 
 
-def _by_route(url: str, route_file: Path, windows: WindowsOf) -> list[Answer]:
+def _by_route(urls: Sequence[str], route_file: Path, windows: WindowsOf) -> list[Answer]:
     """Return logits by the route, a canary's share included, and the version of each answer."""
     from model_code.repository.route import Route
     from model_code.serving.client import TIMEOUT_S
@@ -170,7 +171,7 @@ def _by_route(url: str, route_file: Path, windows: WindowsOf) -> list[Answer]:
     async def ask() -> list[Answer]:
         found: list[Answer] = []
         names: list[str] = []
-        async with RoutedClient(url, route_file) as client:
+        async with RoutedClient(urls, route_file) as client:
             while not found or len(names) > MAX_BATCH_SIZE * len(found):
                 part = slice(MAX_BATCH_SIZE * len(found), MAX_BATCH_SIZE * (len(found) + 1))
                 one = await client.ask(partial(_part, windows, part), TIMEOUT_S)

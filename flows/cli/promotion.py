@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import PANELS, read_spec, settings_from_environment
+from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
 from model_code.settings import PromotionSpec
 
@@ -111,6 +112,7 @@ def rollback(
     )
     before = "none" if done.previous is None else f"version {done.previous}"
     out.print(f"the next rollback goes to: {before}")
+    say_behind(done.behind)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
@@ -206,6 +208,7 @@ def _say_promoted(outcome: "Promoted") -> None:
     before = "none" if outcome.previous is None else f"version {outcome.previous}"
     serving = "is already serving" if outcome.outcome == "already serving" else "is serving"
     out.print(f"[bold green]version {outcome.version} {serving}[/]; a rollback goes to: {before}")
+    say_behind(outcome.behind)
 
 
 def _say_compared(name: str, part: "Compared | None") -> None:

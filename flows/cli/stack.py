@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.targets import show_targets
 from model_code.settings import Settings
 
 app = typer.Typer()
@@ -108,13 +109,15 @@ def down() -> None:
 
 @app.command(rich_help_panel=PANELS.stack)
 def status() -> None:
-    """Show each service: state, pid, address, uptime, restarts.
+    """Show each service: state, pid, address, uptime, restarts. Show the targets, if several.
 
     Use it to check the stack, also from scripts: the exit status is 1 unless all
     services are up.
     """
     settings = settings_from_environment()
-    if not _show(settings):
+    running = _show(settings)
+    show_targets(settings)
+    if not running:
         raise typer.Exit(1)
 
 

@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import settings_from_environment
+from flows.cli.targets import show_targets
+from model_code.errors import ServingError
+from model_code.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,12 +52,28 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show the server and each model version: state, requests, batch size, times."""
+    """Show the server and each model version: state, requests, batch size, times.
+
+    Of several targets it shows each, and how it compares with the route.
+    """
     from infra.triton import daemon
-    from model_code.serving.client import TritonClient
 
     settings = settings_from_environment()
-    with TritonClient(daemon.serving_url(settings)) as client:
+    if not settings.targets:
+        _show(settings, daemon.serving_url(settings))
+        return
+    for name, target in settings.targets.items():
+        try:
+            _show(settings, target.control_url)
+        except ServingError as error:
+            out.print(f"[red]target {name} does not answer[/]: {target.control_url}, {error.what}")
+    show_targets(settings)
+
+
+def _show(settings: Settings, url: str) -> None:
+    from model_code.serving.client import TritonClient
+
+    with TritonClient(url) as client:
         name = client.server()
         states = client.index()
         table = Table(

@@ -116,13 +116,15 @@ def status(settings: Settings) -> TritonServer | None:
 
 
 def serving_url(settings: Settings) -> str:
-    """The serving address as host:port: the configured one, or that of `up`.
+    """The serving address as host:port: the configured one, the first target, or that of `up`.
 
     Raises:
         ServerError: none is configured or running.
     """
     if settings.triton_url:
         return settings.triton_url
+    if settings.targets:
+        return next(iter(settings.targets.values())).url
     server = status(settings)
     if server is None:
         raise ServerError(
@@ -241,15 +243,19 @@ def _stop(process: psutil.Process) -> None:
 def live_server(settings: Settings) -> str:
     """The serving Triton server's address, after checking that it responds.
 
+    Of several targets it is the control address of the first one that responds.
+
     Raises:
         ServerError: it is not running.
     """
-    url = serving_url(settings)
-    with TritonClient(url) as client:
-        if not client.live():
-            raise ServerError(
-                "the Triton server does not answer",
-                where=url,
-                remedy="start it: tickline triton up, then run the same command again",
-            )
-    return url
+    targets = [target.control_url for target in settings.targets.values()]
+    urls = targets or [serving_url(settings)]
+    for url in urls:
+        with TritonClient(url) as client:
+            if client.live():
+                return url
+    raise ServerError(
+        "no target answers" if targets else "the Triton server does not answer",
+        where=", ".join(urls),
+        remedy="start it: tickline triton up, then run the same command again",
+    )

@@ -150,7 +150,7 @@ class ServingRepository:
             approved = manifest.model_copy(update={"approval": approval})
             (folder / MANIFEST_FILE).write_bytes(approved.text())
             for path in folder.iterdir():
-                _sync(path)
+                sync_file(path)
             approved.verify(folder)  # the copy, before the rename
 
     def withdraw(self, version: int) -> None:
@@ -237,6 +237,7 @@ def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -4,7 +4,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self
 
@@ -18,10 +18,10 @@ from tenacity import (
     wait_exponential,
     wait_random,
 )
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from model_code.errors import ServingError
 from model_code.serving import refusals, wire
+from model_code.serving.connections import Connections
 from model_code.settings import MODEL_NAME
 
 DEADLINE_S = 5.0
@@ -32,13 +32,17 @@ Callback = Callable[[wire.Answer | ServingError], None]
 
 
 class AsyncTritonClient:
-    """One connection to a Triton server for one event loop.
+    """Connections to a Triton server, or to several with the same model, for one event loop.
 
     A request is retried only if the server was unreachable or the model was not ready, never if it
     was refused. The deadline covers all attempts together.
 
+    Of several servers the first is asked. If it is unreachable, takes more than half of the time
+    left, or lacks the version, the request goes to the next one, and so do later requests until
+    the first answers again.
+
     Args:
-        url: host:port of its gRPC endpoint.
+        url: host:port of the gRPC endpoint; several in the order of preference.
         model: served name.
         version: pinned; None for the server's newest. A call may name another.
         attempts: maximum per request.
@@ -47,23 +51,26 @@ class AsyncTritonClient:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         model: str = MODEL_NAME,
         version: int | None = None,
         attempts: int = ATTEMPTS,
         most_in_flight: int = refusals.MOST_IN_FLIGHT,
     ) -> None:
-        self.url, self.model, self.version = url, model, version
-        self._channel = grpc.aio.insecure_channel(url, options=wire.KEEPALIVE)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._dtypes: dict[int | None, str] = {}
+        self.url, self.model, self.version = wire.shown(url), model, version
+        self._servers = Connections(wire.urls(url), model)
         self._attempts = attempts
         self._most_in_flight, self._in_flight = most_in_flight, 0
         self._submitted: set[asyncio.Task[wire.Answer]] = set()
         self._closed = False
         self._callback_error: Exception | None = None
         self.retried = 0
+
+    @property
+    def failovers(self) -> int:
+        """Requests that one server failed and the next one got."""
+        return self._servers.failovers
 
     async def close(self) -> None:
         """Wait for the submitted requests, then close the connection.
@@ -74,7 +81,7 @@ class AsyncTritonClient:
         try:
             await asyncio.gather(*self._submitted, return_exceptions=True)
         finally:
-            await self._channel.close()
+            await self._servers.close()
         error, self._callback_error = self._callback_error, None
         if error is not None:
             raise error
@@ -224,21 +231,13 @@ class AsyncTritonClient:
         return error.code() == grpc.StatusCode.INVALID_ARGUMENT and self._drop_dtypes(error)
 
     def _drop_dtypes(self, error: grpc.RpcError) -> bool:
-        known = "data-type" in (error.details() or "") and bool(self._dtypes)
-        self._dtypes.clear()
-        return known
+        known = self._servers.drop_dtypes()
+        return "data-type" in (error.details() or "") and known
 
     async def _infer(
         self, x_BTF: NDArray[np.float32], version: int | None, end: float
     ) -> wire.Answer:
-        left = end - asyncio.get_running_loop().time()
-        dtype = self._dtypes.get(version)
-        if dtype is None:
-            message = service_pb2.ModelMetadataRequest(name=self.model, version=wire.text(version))
-            dtype = wire.input_dtype(await self._stub.ModelMetadata(message, timeout=left))
-            self._dtypes[version] = dtype
-        message = wire.request(x_BTF, self.model, version, dtype)
-        return wire.answer(await self._stub.ModelInfer(message, timeout=left), len(x_BTF))
+        return await self._servers.infer(x_BTF, version, end)
 
     def _refusal(self, error: grpc.RpcError) -> ServingError:
         return wire.refusal(error, self.url, f"request to model {self.model} failed")

@@ -5,6 +5,7 @@ Shapes: B batch, T = 64 steps, F = 16 features.
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,7 @@ class CallbackPredictor:
     """`AsyncTritonClient` in a thread of its own; usable from several threads.
 
     Args:
-        url: host:port of the server's gRPC endpoint.
+        url: host:port of the server's gRPC endpoint; several in the order of preference.
         model: served name.
         version: pinned; None for the server's newest. A call may name another.
         attempts: maximum per request.
@@ -29,7 +30,7 @@ class CallbackPredictor:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         model: str = MODEL_NAME,
         version: int | None = None,
@@ -41,7 +42,7 @@ class CallbackPredictor:
                 url, model=model, version=version, attempts=attempts, most_in_flight=most_in_flight
             )
 
-        self.url = url
+        self.url = wire.shown(url)
         self._most_in_flight, self._in_flight, self._closed = most_in_flight, 0, False
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()

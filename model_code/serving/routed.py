@@ -4,11 +4,14 @@ If the candidate fails, the request is sent to the champion; half of the deadlin
 that. If the champion is gone, it was swapped after the route was read, and the request is sent to
 the new champion.
 
+With several servers a target is asked at each of them before another target is. A bridge or a
+candidate may be at one of them only.
+
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -48,14 +51,19 @@ class RoutedClient:
     """Asynchronous predictions along the route; use one client per event loop.
 
     Args:
-        url: gRPC host:port of the server.
+        url: gRPC host:port of the server; several in the order of preference.
         route_file: of the serving repository.
         refresh_s: maximum age of the cached route, in seconds.
         attempts: maximum per target.
     """
 
     def __init__(
-        self, url: str, route_file: Path, refresh_s: float = 0.02, *, attempts: int = 2
+        self,
+        url: str | Sequence[str],
+        route_file: Path,
+        refresh_s: float = 0.02,
+        *,
+        attempts: int = 2,
     ) -> None:
         self._url, self._router = url, Router(route_file, refresh_s)
         self._attempts = attempts
@@ -71,6 +79,11 @@ class RoutedClient:
     def route(self) -> Route:
         """The route, at most `refresh_s` old."""
         return self._router.route()
+
+    @property
+    def failovers(self) -> int:
+        """Requests that one server failed and the next one got."""
+        return sum(client.failovers for client in self._clients.values())
 
     def refresh(self) -> None:
         """Read the route file now, regardless of the cached route's age."""

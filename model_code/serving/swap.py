@@ -6,6 +6,9 @@ loads it, sends its golden requests and switches the route. A version with anoth
 model. It is first loaded from its bytes under a bridge name. The route is switched to the bridge,
 the model is rebuilt, and the route is switched back. At every moment the route names a version that
 answered its golden requests correctly.
+
+With several servers each step is done on all of them, and the route is switched once a quorum has
+the version. Undoing needs one of them: an unreachable server must not keep a bad version serving.
 """
 
 import time
@@ -21,6 +24,7 @@ from model_code.repository.serving import Journal, ServingRepository
 from model_code.serving.candidate import load_under
 from model_code.serving.client import TritonClient
 from model_code.serving.golden import prove, reload
+from model_code.serving.servers import Server, Servers
 from model_code.settings import MODEL_NAME
 
 BRIDGE_NAMES = (f"{MODEL_NAME}_bridge", f"{MODEL_NAME}_bridge_2")
@@ -44,14 +48,16 @@ class Swap:
 
     Args:
         repository: the caller holds its lock.
-        client: of the live server.
+        servers: the live server's client, or several servers and their quorum.
         registry: of the aliases.
     """
 
     def __init__(
-        self, repository: ServingRepository, client: TritonClient, registry: Registry
+        self, repository: ServingRepository, servers: TritonClient | Servers, registry: Registry
     ) -> None:
-        self.repository, self.client, self.registry = repository, client, registry
+        if isinstance(servers, TritonClient):
+            servers = Servers([Server("", servers, repository)])
+        self.repository, self.servers, self.registry = repository, servers, registry
 
     def run(self, kind: str, version: int, previous: int | None, flow_run_id: str) -> bool:
         """Make a version the champion: load, golden requests, route, aliases. All or nothing.
@@ -68,6 +74,7 @@ class Swap:
         Raises:
             IntegrityError: its bytes differ from its manifest; nothing was loaded.
             ServingError: it does not load, or fails its golden requests.
+            QuorumError: of several servers too few have it.
             TicklineError: any other fault. After every fault the previous version is restored.
         """
         Manifest.load(self.repository.folder(version))
@@ -80,7 +87,9 @@ class Swap:
         only = Route(champion=Target(model=MODEL_NAME, version=version))
         serving = self.repository.route() == only
         if journal is None and champion == version and serving:
-            self._verify(MODEL_NAME, version)
+            self.servers.each(
+                lambda server: self._verify(server, MODEL_NAME, version), self.servers.quorum
+            )
             return False
         if journal is None:
             journal = Journal(
@@ -94,7 +103,8 @@ class Swap:
             )
             self.repository.open_journal(journal)
         try:
-            self._switch(self._loaded_versions(journal, version), version)
+            quorum = self.servers.quorum if kind == "promote" else 1
+            self._switch(self._loaded_versions(journal, version), version, quorum)
             self.registry.move(version, previous)
         except Exception as error:
             self._restore(journal, error)
@@ -112,12 +122,14 @@ class Swap:
     def undo(self, journal: Journal) -> None:
         """Restore the previous version: folders, route, aliases; verified by golden requests."""
         old = journal.route.champion
+        self.servers.behind.clear()
         if old is None:
             self._set_route(None)
-            self.client.unload(MODEL_NAME)
+            self.servers.each(lambda server: server.client.unload(MODEL_NAME), 1)
             self.repository.arrange(())
+            self.servers.mirror(self.repository, None, 1)
         else:
-            self._switch(journal.versions, old.version)
+            self._switch(journal.versions, old.version, 1)
         # last, so that clients are served even if the registry fails
         if self.registry.aliases() != (journal.champion, journal.previous):
             self.registry.move(journal.champion, journal.previous)
@@ -134,6 +146,7 @@ class Swap:
                 self._set_route(journal.route.champion)
             with self._noted(cause):
                 self.repository.arrange(journal.versions)
+                self.servers.mirror(self.repository, None, 1)
 
     @staticmethod
     @contextmanager
@@ -155,7 +168,7 @@ class Swap:
             return (version,)
         return (old.version, version)
 
-    def _switch(self, versions: tuple[int, ...], version: int) -> None:
+    def _switch(self, versions: tuple[int, ...], version: int, quorum: int) -> None:
         """Serve `version` from a model with `versions`; until it works the old one serves."""
         now = self.repository.route().champion
         # a load reads every folder again, so a version whose bytes were changed must not be there
@@ -167,22 +180,21 @@ class Swap:
             both = {version} if now is None else {version, now.version}
             if self.repository.versions() != tuple(sorted(both | set(versions))):
                 self.repository.arrange(sorted(both))
-            self._load(version)
+            self._load(version, quorum)
             self._set_route(Target(model=MODEL_NAME, version=version))
             if self.repository.versions() != versions:
                 time.sleep(DRAIN_S)
                 self.repository.arrange(versions)
-                self._load(version)
+                self._load(version, 1)
             self._clear_bridges()  # a killed change may have left one
             return
         # after a crash the route may name a bridge, which must not be replaced while it serves
         bridge = next(name for name in BRIDGE_NAMES if now is None or name != now.model)
-        load_under(self.client, bridge, self.repository.folder(version))
-        self._verify(bridge, version)
+        self.servers.each(lambda server: self._load_bridge(server, bridge, version), quorum)
         self._set_route(Target(model=bridge, version=version))
         time.sleep(DRAIN_S)
         self.repository.arrange(versions)
-        self._load(version)
+        self._load(version, quorum)
         self._set_route(Target(model=MODEL_NAME, version=version))
         time.sleep(DRAIN_S)
         self._clear_bridges()
@@ -195,35 +207,49 @@ class Swap:
         return True
 
     def _clear_bridges(self) -> None:
-        for name in filter(self.client.ready, BRIDGE_NAMES):
-            self.client.unload(name)
+        self.servers.each(clear_bridges, 1)
 
-    def _load(self, version: int) -> None:
-        Manifest.load(self.repository.folder(version))  # verifies the bytes that Triton will read
-        self.client.load(MODEL_NAME)
-        self._verify(MODEL_NAME, version)
+    def _load_bridge(self, server: Server, bridge: str, version: int) -> None:
+        load_under(server.client, bridge, self.repository.folder(version))
+        self._verify(server, bridge, version)
 
-    def _verify(self, model: str, version: int) -> None:
-        folder = self.repository.folder(version)
-        golden = GoldenSet.load(folder / GOLDEN_FILE)
+    def _load(self, version: int, quorum: int) -> None:
+        self.servers.mirror(self.repository, version, quorum)
+
+        def load(server: Server) -> None:
+            Manifest.load(server.repository.folder(version))  # the bytes that Triton will read
+            server.client.load(MODEL_NAME)
+            self._verify(server, MODEL_NAME, version)
+
+        self.servers.each(load, quorum)
+
+    def _verify(self, server: Server, model: str, version: int) -> None:
+        golden = GoldenSet.load(self.repository.folder(version) / GOLDEN_FILE)
         try:
-            prove(self.client, golden, model, version)
+            prove(server.client, golden, model, version)
         except ServingError:
             now = self.repository.route().champion
             others = now is not None and now.version != version and now.model == model
-            if model != MODEL_NAME or (others and self._works(now)):
+            if model != MODEL_NAME or (others and self._works(server, now)):
                 raise  # the version is bad; the serving version must not be disturbed
-            reload(self.client, model)  # nothing serves: unload and load replace a dead process
-            prove(self.client, golden, model, version)
+            reload(server.client, model)  # nothing serves: unload and load replace a dead process
+            prove(server.client, golden, model, version)
 
-    def _works(self, target: Target | None) -> bool:
+    def _works(self, server: Server, target: Target | None) -> bool:
         try:
             if target is not None:
                 golden = GoldenSet.load(self.repository.folder(target.version) / GOLDEN_FILE)
-                prove(self.client, golden, target.model, target.version)
+                prove(server.client, golden, target.model, target.version)
         except ServingError:
             return False
         return target is not None
 
     def _set_route(self, champion: Target | None) -> None:
         Route(champion=champion).save(self.repository.route_file)
+        self.servers.copy_route(self.repository)
+
+
+def clear_bridges(server: Server) -> None:
+    """Unload what a change loaded under a bridge name."""
+    for name in filter(server.client.ready, BRIDGE_NAMES):
+        server.client.unload(name)

@@ -4,6 +4,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 Source: the KServe v2 inference protocol, Triton's grpc_service.proto.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,3 +157,20 @@ def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
 def text(version: int | None) -> str:
     """A version as in the protocol; empty means the server's choice."""
     return "" if version is None else str(version)
+
+
+def urls(url: str | Sequence[str]) -> tuple[str, ...]:
+    """One address or several.
+
+    Raises:
+        ServingError: none.
+    """
+    found = (url,) if isinstance(url, str) else tuple(url)
+    if not found:
+        raise ServingError("no server to ask", remedy="pass at least one host:port")
+    return found
+
+
+def shown(url: str | Sequence[str]) -> str:
+    """One address or several, for messages."""
+    return ", ".join(urls(url))

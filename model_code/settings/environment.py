@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model_code.settings.targets import Targets, as_targets, check_targets
 
 
 def _names(value: Any) -> Any:
@@ -27,6 +29,9 @@ class Settings(BaseSettings):
         serving: folder of the repository the Triton server serves; None means under `home`.
         triton: folder of the Triton server's own environment; None means the user's cache.
         triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
+        targets: several Triton servers by name, instead of `triton_url`; the first comes first for
+            clients and validates candidates.
+        quorum: targets that must have a version before the route turns to it; None: all of them.
         reviewers: names of those who may decide on a promotion, separated by commas.
         four_eyes: the person who started a promotion may not approve it.
         tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
@@ -51,6 +56,8 @@ class Settings(BaseSettings):
     serving: Path | None = None
     triton: Path | None = None
     triton_url: str | None = None
+    targets: Annotated[Targets, NoDecode, BeforeValidator(as_targets)] = {}
+    quorum: int | None = None
     reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     four_eyes: bool = True
     tune_storage: str | None = None
@@ -58,6 +65,11 @@ class Settings(BaseSettings):
     auth_username: str = "admin"
     auth_password: SecretStr | None = None
     redis_password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Self:
+        check_targets(self.targets, self.quorum, self.triton_url)
+        return self
 
     @property
     def artifacts(self) -> Path:
@@ -88,6 +100,11 @@ class Settings(BaseSettings):
     def serving_repository(self) -> Path:
         """Root of the model repository that the Triton server serves."""
         return self.serving or self.home / "serving"
+
+    @property
+    def needed_targets(self) -> int:
+        """How many targets must have a version before the route turns to it; 1 without targets."""
+        return self.quorum or max(1, len(self.targets))
 
     @property
     def audit_file(self) -> Path:

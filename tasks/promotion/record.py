@@ -13,6 +13,7 @@ from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import PREDECESSOR_TAG, Aliases
 from tasks.promotion.records import AUDIT_TAG, Compared, Decided, Opened, Shown, Validated
+from tasks.promotion.targets import target_facts
 from tasks.runs import mlflow_runs
 
 APPROVED_TAG = "approved_by"
@@ -44,7 +45,10 @@ def record(
         "flow_run_id": str(flow_run.id),
         "mlflow_run_id": opened.mlflow_run_id,
     }
-    written = AuditLog(settings.audit_file).append("promoted", f"promoted-{flow_run.id}", facts)
+    targets = target_facts(settings)
+    written = AuditLog(settings.audit_file).append(
+        "promoted", f"promoted-{flow_run.id}", facts | targets
+    )
     tags = {
         APPROVED_TAG: decided.reviewer,
         "approved_at": decided.at.isoformat(timespec="seconds"),
@@ -56,6 +60,8 @@ def record(
         AUDIT_TAG: written.sha256,
         PREDECESSOR_TAG: "" if shown.champion is None else str(shown.champion),
     }
+    if targets:
+        tags |= {"targets": ", ".join(targets["targets"]), "behind": ", ".join(targets["behind"])}
     Aliases(settings).tag(opened.version, tags)
     mlflow = mlflow_runs.client(settings)
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags | {"outcome": "promoted"})
@@ -75,7 +81,8 @@ def record(
             "validation": validated.model_dump(mode="json"),
             "shadow": compared[0].model_dump(mode="json"),
             "canary": compared[1].model_dump(mode="json"),
-        },
+        }
+        | ({"targets": targets} if targets else {}),
         "promotion/proof.json",
     )
     return written

@@ -3,6 +3,8 @@
 import datetime as dt
 from typing import Literal, Self
 
+from pydantic import Field
+
 from model_code.benchmark.gate import Verdict
 from model_code.repository.route import Target
 from model_code.serving.candidate import CANDIDATE_NAME
@@ -121,6 +123,7 @@ class Promoted(Record):
         outcome: promoted, rejected, or already serving.
         champion: serving version.
         previous: version that a rollback returns to; None if there is none.
+        behind: of several targets those that do not have the version, each with the reason.
     """
 
     version: int
@@ -133,6 +136,7 @@ class Promoted(Record):
     canary: Compared | None = None
     page_url: str = ""
     seconds: float = 0.0
+    behind: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def rejected(cls, opened: Opened, decided: Decided) -> Self:
@@ -148,9 +152,11 @@ class RolledBack(Record):
         from_version: version that served before.
         previous: version that the next rollback returns to; None if there is none.
         seconds: from the first check to the last alias.
+        behind: of several targets those that do not have the version, each with the reason.
     """
 
     version: int
     from_version: int
     previous: int | None
     seconds: float = 0.0
+    behind: dict[str, str] = Field(default_factory=dict)

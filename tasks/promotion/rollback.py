@@ -4,16 +4,17 @@ import datetime as dt
 
 from prefect.runtime import flow_run
 
+from infra.triton.targets import serving_servers
 from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
 from model_code.repository.manifest import Manifest
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG
+from tasks.promotion.targets import note_targets, target_facts
 
 
 def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | None]:
@@ -62,19 +63,23 @@ def _repair_route(repository: ServingRepository, champion: int | None) -> None:
         Route(champion=Target(model=MODEL_NAME, version=champion)).save(repository.route_file)
 
 
-def roll_back(settings: Settings, url: str, version: int, previous: int | None) -> bool:
+def roll_back(settings: Settings, version: int, previous: int | None) -> bool:
     """Put an earlier version back into service; False if it is already serving.
 
-    The caller must hold the repository's lock since it chose the version.
+    Of several targets one is enough: a bad version must not serve until all of them answer. The
+    caller must hold the repository's lock since it chose the version.
 
     Raises:
         IntegrityError: the version's bytes are not the approved ones.
         TicklineError: the rollback failed; the previous version is restored.
     """
     repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
-    with TritonClient(url) as client:
-        transaction = Swap(repository, client, aliases)
-        return transaction.run("rollback", version, previous, str(flow_run.id))
+    with serving_servers(settings, repository) as servers:
+        transaction = Swap(repository, servers, aliases)
+        try:
+            return transaction.run("rollback", version, previous, str(flow_run.id))
+        finally:
+            note_targets(settings, repository, servers)
 
 
 def record_rollback(
@@ -82,17 +87,16 @@ def record_rollback(
 ) -> AuditRecord:
     """Write a rollback to the audit file and the tags of both versions."""
     manifest = Manifest.load(ServingRepository(settings.serving_repository).folder(version))
+    facts = {
+        "version": version,
+        "from": champion,
+        "by": by,
+        "reason": reason,
+        "engine_sha256": manifest.engine_sha256,
+        "flow_run_id": str(flow_run.id),
+    }
     record = AuditLog(settings.audit_file).append(
-        "rolled back",
-        f"rolled-back-{flow_run.id}",
-        {
-            "version": version,
-            "from": champion,
-            "by": by,
-            "reason": reason,
-            "engine_sha256": manifest.engine_sha256,
-            "flow_run_id": str(flow_run.id),
-        },
+        "rolled back", f"rolled-back-{flow_run.id}", facts | target_facts(settings)
     )
     aliases = Aliases(settings)
     aliases.tag(version, {AUDIT_TAG: record.sha256})

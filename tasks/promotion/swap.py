@@ -4,23 +4,25 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from infra.triton.targets import serving_servers
 from model_code.errors import PromotionError
 from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Decided, Opened, Shown
+from tasks.promotion.targets import note_targets
 
 
 @once_per_run("swap")
-def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: Decided) -> int:
+def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> int:
     """Make the approved version the champion, in one transaction; return its number.
 
     Raises:
         IntegrityError: bytes differ from what was approved.
+        QuorumError: of several targets too few have it.
         TicklineError: the swap failed; the previous version is restored.
     """
     repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
@@ -31,8 +33,8 @@ def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: De
         started_by=opened.started_by,
         flow_run_id=str(flow_run.id),
     )
-    with TritonClient(url) as client:
-        transaction = Swap(repository, client, aliases)
+    with serving_servers(settings, repository) as servers:
+        transaction = Swap(repository, servers, aliases)
         is_new = opened.version not in repository.known()
         repository.publish(Path(opened.candidate), approval)
         try:
@@ -41,7 +43,10 @@ def swap(settings: Settings, url: str, opened: Opened, shown: Shown, decided: De
         except Exception:
             if is_new and repository.journal() is None:
                 repository.withdraw(opened.version)
+                servers.withdraw(opened.version, repository)
             raise
+        finally:
+            note_targets(settings, repository, servers)
     return opened.version
 
 

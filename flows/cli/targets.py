@@ -1,0 +1,103 @@
+"""`tickline reconcile`: bring every target level with the route. The table of the targets."""
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.options import PANELS, settings_from_environment
+from model_code.errors import TicklineError
+from model_code.repository.audit import account
+from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from model_code.serving.levels import Level
+
+app = typer.Typer()
+out = Console()
+
+
+@app.command(rich_help_panel=PANELS.promotion)
+def reconcile(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Repeat until Ctrl-C; print what changes.")
+    ] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two rounds.", min=0.1)] = 10.0,
+    by: Annotated[
+        str | None, typer.Option(help="Who does it.", show_default="this account's name")
+    ] = None,
+) -> None:
+    """Bring every Triton server (TICKLINE_TARGETS) level with the route.
+
+    Use it after a promotion that left targets behind, and after a restart of a
+    server. It copies and loads what a target lacks, verifies it with golden
+    requests, and unloads versions that are not routed any more. A target that is
+    level is verified and left alone. Exit status 1: a target is still behind.
+
+    It waits for no promotion: beside a running one it is refused. With --watch it
+    tries again in the next round.
+    """
+    settings, who = settings_from_environment(), by or account()
+    from tasks.promotion.targets import reconcile_targets
+
+    if not watch:
+        found = reconcile_targets(settings, who)
+        out.print(targets_table(found))
+        if not all(one.level for one in found):
+            raise typer.Exit(1)
+        return
+    seen = ""
+    try:
+        while True:
+            try:
+                found = reconcile_targets(settings, who)
+                shown = repr([(one.target, one.problem) for one in found])
+                text: Table | str = targets_table(found)
+                changed = any(one.action for one in found)
+            except TicklineError as error:  # the next round may succeed
+                shown, text, changed = str(error), escape(str(error)), False
+            if changed or shown != seen:
+                out.print(text)
+            seen = shown
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return
+
+
+def targets_table(found: "Iterable[Level]") -> Table:
+    """What each target has and should have, what was done, and how it ended."""
+    table = Table("target", "has", "wanted", "action", "result", box=box.SIMPLE_HEAD)
+    for one in found:
+        has = "no answer" if one.has is None else _versions(one.has)
+        result = "[green]level" if one.level else f"[red]behind[/]: {escape(one.problem)}"
+        table.add_row(one.target, has, _versions(one.wanted), one.action or "none", result)
+    return table
+
+
+def show_targets(settings: Settings) -> None:
+    """Print how the targets compare with the route; nothing with a single server."""
+    if not settings.targets:
+        return
+    from tasks.promotion.targets import compare_targets
+
+    found = compare_targets(settings)
+    out.print(targets_table(found))
+    if not all(one.level for one in found):
+        out.print("[yellow]a target is behind[/]: tickline reconcile")
+
+
+def say_behind(behind: dict[str, str]) -> None:
+    """Print which targets a promotion or rollback left behind."""
+    for name, why in sorted(behind.items()):
+        out.print(f"[yellow]target {name} is behind[/]: {escape(why)}")
+    if behind:
+        out.print("bring it level: tickline reconcile")
+
+
+def _versions(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions)) or "none"
