@@ -24,7 +24,7 @@ from flows.cli import (
     tune,
     walkforward,
 )
-from flows.cli.live import feed, replay, serve
+from flows.cli.live import feed, monitor, replay, serve
 from flows.cli.options import PANELS
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -55,6 +55,7 @@ app.add_typer(predict.app)
 app.add_typer(replay.app)
 app.add_typer(serve.app)
 app.add_typer(feed.app)
+app.add_typer(monitor.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)

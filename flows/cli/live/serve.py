@@ -9,12 +9,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from flows.cli.live.show import Metrics, Page, PageHost, shown
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
 from model_code.errors import ConfigError
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, ValidationSpec
 
 if TYPE_CHECKING:
+    from infra.live.monitoring.observer import Observer
     from infra.live.service import Service
 
 app = typer.Typer()
@@ -58,6 +60,9 @@ def live(
     spec: SpecFile = None,
     bootstrap: Bootstrap = None,
     demo: Demo = False,
+    page: Page = None,
+    page_host: PageHost = "127.0.0.1",
+    metrics: Metrics = None,
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
@@ -69,6 +74,7 @@ def live(
     from flows.runs.replay_model import find_version, load_model
     from infra.live.kafka import create_topics, dead_letters
     from infra.live.model import InProcess
+    from infra.live.monitoring.observer import Observer
     from infra.live.service import Service
     from model_code.live.groups import groups
     from model_code.live.path import LivePath
@@ -106,9 +112,10 @@ def live(
     kafka = chosen.kafka
     letters = [dead_letters(topic) for topic in kafka.ticks]
     made = create_topics(kafka, [*kafka.ticks, *letters, kafka.decisions])
+    observer = Observer()
     service = Service(
         chosen, members, make_path, InProcess(model.predictor),
-        settings.home / "live" / kafka.group_id, _say,
+        settings.home / "live" / kafka.group_id, _say, [observer],
     )  # fmt: skip
     _say(f"version {manifest.version}, features {model.seen.feature_set}, in process")
     for key, group in members.items():
@@ -117,16 +124,19 @@ def live(
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
     try:
-        asyncio.run(_serve(service))
+        with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics):
+            asyncio.run(_serve(service, observer))
     finally:
         _say(service.state)
 
 
-async def _serve(service: "Service") -> None:
+async def _serve(service: "Service", observer: "Observer") -> None:
+    watching = asyncio.create_task(observer.watch(lambda: service.status))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     await service.run()
+    watching.cancel()
 
 
 def _serving(settings: Settings, version: int | None) -> int:
