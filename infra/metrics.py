@@ -149,13 +149,20 @@ def serve(read: Callable[[], History], port: int, host: str = HOST) -> Callable[
     Raises:
         TicklineError: the port is taken.
     """
+    return serve_registry(registry(read), port, host, option="--port")
+
+
+def serve_registry(
+    found: CollectorRegistry, port: int, host: str, *, option: str
+) -> Callable[[], None]:
+    """Serve a registry as `serve` does; `option` names the port to the user."""
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry(read))
+        server, thread = start_http_server(port, addr=host, registry=found)
     except OSError as error:
         raise TicklineError(
             f"cannot serve metrics: {error.strerror or error}",
             where=f"{host}:{port}",
-            remedy="choose another --port",
+            remedy=f"choose another {option}",
         ) from error
 
     def stop() -> None:

@@ -25,7 +25,7 @@ from flows.cli import (
     tune,
     walkforward,
 )
-from flows.cli.live import feed, load, replay, serve
+from flows.cli.live import feed, load, monitor, replay, serve
 from flows.cli.options import PANELS
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -58,6 +58,7 @@ app.add_typer(replay.app)
 app.add_typer(serve.app)
 app.add_typer(feed.app)
 app.add_typer(load.app)
+app.add_typer(monitor.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.live.kafka import REQUEST_S, KafkaSpec, Partition, quiet
@@ -18,6 +19,31 @@ from model_code.errors import StreamError
 
 POLL_S = 0.1
 MOST = 500  # messages in one hand-over
+STATISTICS_MS = 1000
+
+
+class _Lag(msgspec.Struct):
+    consumer_lag: int = -1
+    fetch_state: str = ""
+
+
+class _Topic(msgspec.Struct):
+    partitions: dict[str, _Lag] = {}
+
+
+class _Broker(msgspec.Struct):
+    state: str = ""
+    nodeid: int = -1
+
+
+class _Statistics(msgspec.Struct):
+    """What is read of the client's statistics."""
+
+    topics: dict[str, _Topic] = {}
+    brokers: dict[str, _Broker] = {}
+
+
+_STATISTICS = msgspec.json.Decoder(_Statistics)
 
 
 class Received(NamedTuple):
@@ -52,7 +78,13 @@ class Inbox:
     def __init__(self, spec: KafkaSpec, handler: Handler, say: Callable[[str], None]) -> None:
         self._spec, self._handler = spec, handler
         self._report = quiet(say)
-        config = {**spec.consumer(), "error_cb": self._report, "log_level": 0}
+        config = {
+            **spec.consumer(),
+            "error_cb": self._report,
+            "log_level": 0,
+            "statistics.interval.ms": STATISTICS_MS,
+            "stats_cb": self._read_statistics,
+        }
         try:
             self._consumer = Consumer(config)
         except KafkaException as error:
@@ -69,6 +101,15 @@ class Inbox:
         self._paused: list[TopicPartition] = []
         self.pauses = 0
         """How often the partitions paused because too many messages waited."""
+        self.lag: dict[Partition, int] = {}
+        """Messages of each owned partition that were not received yet; -1: unknown."""
+        self.broker_error: str | None = None
+        """Why no broker can be reached; empty if one can; None: not known yet."""
+
+    @property
+    def unprocessed(self) -> int:
+        """Messages handed over that still wait."""
+        return self._handed - self._processed
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Join the group and begin."""
@@ -159,8 +200,21 @@ class Inbox:
             self._loop.call_soon_threadsafe(self._handler.received, self._batch)
             self._batch = []
 
+    def _read_statistics(self, text: str) -> None:
+        """Called once a second, by `poll`."""
+        found = _STATISTICS.decode(text)
+        self.lag = {
+            Partition(topic, int(number)): one.consumer_lag
+            for topic, partitions in found.topics.items()
+            for number, one in partitions.partitions.items()
+            if one.fetch_state == "active"
+        }
+        known = [one.state for one in found.brokers.values() if one.nodeid >= 0]
+        up = "UP" in known or "UP" in [one.state for one in found.brokers.values()]
+        self.broker_error = "" if up else "no broker can be reached"
+
     def _throttle(self) -> None:
-        waiting = self._handed - self._processed
+        waiting = self.unprocessed
         if not self._paused and waiting > self._spec.most_unprocessed:
             self._paused = self._consumer.assignment()
             self._consumer.pause(self._paused)

@@ -21,6 +21,7 @@ from infra.live.positions import Positions, Round
 from infra.live.producer import Outbox
 from infra.live.rounds import Rounds, Taken
 from infra.live.spec import ServiceSpec
+from infra.live.status import Status
 from model_code.errors import StreamError
 from model_code.live.ledger import Ledger
 from model_code.live.messages import Decision
@@ -118,6 +119,21 @@ class Service:
         }
         parts = [f"{name} {count:,}" for name, count in counts.items() if count]
         return "; ".join([str(self.partitions.ledger), *parts])
+
+    @property
+    def status(self) -> Status:
+        """The counts of this moment; read it in the event loop."""
+        return Status(
+            ledger=self.partitions.ledger,
+            waiting=sum(path.waiting for path in self.partitions.paths),
+            lag=self._inbox.lag,
+            unprocessed=self._inbox.unprocessed,
+            unconfirmed=len(self._outbox),
+            queue_full=self._outbox.full,
+            pauses=self._inbox.pauses,
+            sink_failures=self._sink_failures,
+            broker_error=self._inbox.broker_error,
+        )
 
     # called by the consumer, in the event loop
 

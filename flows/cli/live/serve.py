@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
+from flows.cli.live.show import Metrics, Page, PageHost, shown
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
 from model_code.errors import ConfigError
@@ -20,6 +21,7 @@ from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, Valida
 
 if TYPE_CHECKING:
     from infra.live.model import Model
+    from infra.live.monitoring.observer import Observer
     from infra.live.outputs import Sink
     from infra.live.redis_sink import RedisSink
     from infra.live.service import Service
@@ -90,6 +92,9 @@ def live(
     demo: Demo = False,
     log_rate: LogRate = None,
     log_keep_days: LogKeepDays = None,
+    page: Page = None,
+    page_host: PageHost = "127.0.0.1",
+    metrics: Metrics = None,
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
@@ -104,6 +109,7 @@ def live(
 
     from flows.runs.replay_model import feature_spec, find_version
     from infra.live.kafka import create_topics, dead_letters
+    from infra.live.monitoring.observer import Observer
     from infra.live.service import Service
     from model_code.live.groups import groups
     from model_code.live.path import LivePath
@@ -150,10 +156,11 @@ def live(
     kafka = chosen.kafka
     letters = [dead_letters(topic) for topic in kafka.ticks]
     made = create_topics(kafka, [*kafka.ticks, *letters, kafka.decisions])
+    observer = Observer()
 
     async def serve() -> None:
         async with AsyncExitStack() as opened:
-            sinks: list[Sink] = []
+            sinks: list[Sink] = [observer]
             if here:
                 model = _engine(folder, manifest)
             else:
@@ -164,7 +171,7 @@ def live(
                 sinks.append(await opened.enter_async_context(log))
             state = settings.home / "live" / kafka.group_id
             service = Service(chosen, members, make_path, model, state, _say, sinks, alive_file)
-            await _run(service, [model, *sinks])
+            await _run(service, observer, [model, *sinks])
 
     where = "in process" if here else "Triton"
     _say(f"version {manifest.version}, features {manifest.seen.feature_set}, {where}")
@@ -173,7 +180,8 @@ def live(
     if made:
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
-    asyncio.run(serve())
+    with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics):
+        asyncio.run(serve())
 
 
 def _engine(folder: Path, manifest: "Manifest") -> "Model":
@@ -215,13 +223,15 @@ def _redis(settings: Settings, manifest: "Manifest", spec: "ServiceSpec") -> "Re
     return RedisSink(state, manifest.seen.feature_set, _say)
 
 
-async def _run(service: "Service", parts: Sequence[object]) -> None:
+async def _run(service: "Service", observer: "Observer", parts: Sequence[object]) -> None:
+    watching = asyncio.create_task(observer.watch(lambda: service.status))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stop)
     try:
         await service.run()
     finally:
+        watching.cancel()
         for one in (service, *parts):
             if isinstance(state := getattr(one, "state", None), str):
                 _say(state)

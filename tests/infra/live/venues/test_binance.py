@@ -130,4 +130,3 @@ def test_a_recorded_slice_comes_out_as_the_batch_reader_reads_it(binance_frames:
     assert [values(one) for one in kept.ticks] == [values(one) for one in sent]
     assert gaps(kept.ticks) == []
     assert said == []
-

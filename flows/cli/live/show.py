@@ -1,0 +1,75 @@
+"""Options that show a running service: its page and its metrics."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.live.monitoring.observer import Observer
+
+Page = Annotated[
+    int | None,
+    typer.Option(
+        help="Show the service at http://PAGE_HOST:PAGE.", min=1, max=65535, show_default="no page"
+    ),
+]
+PageHost = Annotated[
+    str,
+    typer.Option(help="Listen address of the page; another one needs TICKLINE_AUTH_PASSWORD."),
+]
+Metrics = Annotated[
+    int | None,
+    typer.Option(
+        help="Serve Prometheus metrics at http://127.0.0.1:METRICS/metrics.",
+        min=1,
+        max=65535,
+        show_default="none",
+    ),
+]
+# a thread that holds the interpreter makes a decision wait this long
+SWITCH_S = 0.0005
+
+
+@contextmanager
+def shown(
+    observer: "Observer",
+    settings: Settings,
+    say: Callable[[str], None],
+    *,
+    page: int | None,
+    page_host: str,
+    metrics: int | None,
+) -> Iterator[None]:
+    """Show a service while it runs.
+
+    Raises:
+        ConfigError: the page would be public without a password.
+        TicklineError: a port is taken.
+    """
+    if page is None and metrics is None:
+        yield
+        return
+    from infra.live.monitoring import metrics as exporter
+    from infra.live.monitoring import page as pages
+    from infra.live.monitoring.view import View
+    from model_code.repository.route import Router
+    from model_code.repository.serving import ServingRepository
+
+    route = Router(ServingRepository(settings.serving_repository).route_file, refresh_s=1.0)
+    view = View(observer, route=route.route)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH_S))
+    with ExitStack() as stack:
+        stack.callback(sys.setswitchinterval, before)
+        if page is not None:
+            stack.callback(pages.serve(view, settings, page, page_host))
+            say(f"page: http://{page_host}:{page}")
+        if metrics is not None:
+            stack.callback(exporter.serve(view, metrics))
+            say(f"metrics: http://127.0.0.1:{metrics}/metrics")
+        yield
