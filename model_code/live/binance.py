@@ -29,6 +29,7 @@ MS_NS = 1_000_000
 MOST_RECENT = 4096  # quotes that are remembered: depth events come up to 100 ms later
 MOST_UNCHECKED = 1024
 MOST_MISSING = 10_000  # trade ids that are remembered as missing
+MOST_BEHIND = 1000  # frames in a row with old ids, after which the exchange counts anew
 MOST_MS = (2**63 - 1) // MS_NS
 Best = tuple[float, ...]
 """Best bid, its size, best ask, its size."""
@@ -46,6 +47,7 @@ class Count(StrEnum):
     TRADE_GAPS = "gaps in trades"
     QUOTE_GAPS = "gaps in quotes"
     DEPTH_GAPS = "gaps in depth"
+    RENUMBERED = "ids that began anew"
     UNREADABLE = "unreadable frames"
     UNREADABLE_GAPS = "gaps by unreadable frames"
     UNKNOWN_EVENT = "frames of another kind"
@@ -63,28 +65,24 @@ class Instrument:
 
     Args:
         symbol: of the ticks, for example `BTCUSDT.spot`.
-        depth: whether depth events come, and with them the check of the quotes.
 
     Attributes:
         counts: see `Count`.
     """
 
-    def __init__(self, symbol: str, *, depth: bool = True) -> None:
+    def __init__(self, symbol: str) -> None:
         self.symbol, self.counts = symbol, Counter[Count]()
-        self._depth = depth
+        self._forget()
         self.begin(0)
 
     def begin(self, session: int) -> None:
-        """A new connection: whatever came before it no longer counts.
+        """A new connection: its first ticks need not follow those before, but must be newer.
 
         Args:
             session: of the messages from now on; larger than those before.
         """
         self.session, self._sequence = session, 0
-        self._quote_id: int | None = None
-        self._trade_id: int | None = None
-        self._missing: set[int] = set()
-        self._recent: deque[tuple[int, Best]] = deque(maxlen=MOST_RECENT)
+        self._trades_follow = False
         self._start_book()
 
     @property
@@ -139,7 +137,9 @@ class Instrument:
             else:  # a newer one was handed over before it
                 self.counts[Count.LATE] += 1
                 self.miss(Count.QUOTE_GAPS)
+            self._behind_by_one()
             return None
+        self._behind = 0
         self._check_quotes(number)
         self._quote_id = number
         self._recent.append((number, best))
@@ -159,16 +159,19 @@ class Instrument:
 
     def _trade(self, event: TradeFrame, local_ns: int) -> Trade | None:
         number, before = event.trade_id, self._trade_id
-        if before is not None and number != before + 1:
-            if number <= before:
-                late = number in self._missing
-                self._missing.discard(number)
-                self.counts[Count.LATE if late else Count.REPEATED] += 1
-                return None
-            missed = number - before - 1
+        if before is not None and number <= before:
+            late = number in self._missing
+            self._missing.discard(number)
+            self.counts[Count.LATE if late else Count.REPEATED] += 1
+            self._behind_by_one()
+            return None
+        missed = 0 if before is None else number - before - 1
+        if before is not None and missed:
             self._missing.update(range(max(before + 1, number - MOST_MISSING), number))
             self.counts[Count.TRADES_MISSED] += missed
-            self.miss(Count.TRADE_GAPS, missed)
+            if self._trades_follow:  # otherwise the new session says it
+                self.miss(Count.TRADE_GAPS, missed)
+        self._trades_follow, self._behind = True, 0
         self._trade_id = number
         self.counts[Count.TRADES] += 1
         self._sequence += 1
@@ -207,6 +210,20 @@ class Instrument:
             if shown is not None and shown != best:
                 self.miss(Count.QUOTE_GAPS)
                 self._start_book()  # either of them may be the wrong one
+
+    def _behind_by_one(self) -> None:
+        self._behind += 1
+        if self._behind > MOST_BEHIND:
+            self._forget()
+            self.miss(Count.RENUMBERED)
+            self._start_book()
+
+    def _forget(self) -> None:
+        self._quote_id: int | None = None
+        self._trade_id: int | None = None
+        self._missing: set[int] = set()
+        self._recent: deque[tuple[int, Best]] = deque(maxlen=MOST_RECENT)
+        self._behind = 0
 
     def _start_book(self) -> None:
         self.book = OrderBook()

@@ -392,16 +392,16 @@ def unnoticed(kept: Sequence[Tick], sent: Sequence[Tick], within: int) -> list[i
     for kind in (Quote, Trade):
         known = {values(one): place for place, one in enumerate(_only(kind, sent))}
         assert len(known) == len(_only(kind, sent))
-        last = None
+        last, since = None, 0
         for place, one in enumerate(kept):
             if not isinstance(one, kind):
                 continue
             at = known[values(one)]
             assert last is None or at > last, f"tick {place} is out of order"
             missing = last is not None and at > last + 1
-            if missing and not any(place <= gap <= place + within for gap in said):
+            if missing and not any(since < gap <= place + within for gap in said):
                 found.append(place)
-            last = at
+            last, since = at, place
     return found
 
 

@@ -128,10 +128,7 @@ class Connection:
     ) -> None:
         self._spec, self._requests, self._say, self._clock = spec, requests, say, clock
         self._endpoint = endpoint
-        depth = spec.depth is not None
-        self.instruments = {
-            name.rpartition(".")[0]: Instrument(name, depth=depth) for name in symbols
-        }
+        self.instruments = {name.rpartition(".")[0]: Instrument(name) for name in symbols}
         self.counts: Counter[Count] = Counter()
         self._session = 0
         self._heard = 0.0  # when the newest frame came, monotonic
