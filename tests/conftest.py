@@ -16,6 +16,7 @@ from model_code.settings import Settings
 
 if TYPE_CHECKING:
     from infra.triton.server import TritonServer
+    from tests.support.blends import BlendRepository
 
 # before anything imports Prefect or MLflow, which read these once
 os.environ.update(QUIET)
@@ -98,6 +99,14 @@ def triton_home() -> Path:
 
     install(Settings())
     return Settings().triton_home
+
+
+@pytest.fixture(scope="session")
+def blend_repository(tmp_path_factory: pytest.TempPathFactory) -> "BlendRepository":
+    """A blend as an ensemble and as the single graph; exported once, to be read only."""
+    from tests.support.blends import BlendRepository
+
+    return BlendRepository.make(tmp_path_factory.mktemp("blend"))
 
 
 @pytest.fixture(scope="session")

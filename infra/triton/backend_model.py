@@ -2,9 +2,10 @@
 
 It runs in the server's own environment (numpy below 2), without Tickline. The library, its threads
 and its precision come from the model's configuration only. A batch of requests is one call of the
-library. Batch 1 has its own graph with fixed shapes, as in the engines called directly.
+library. Batch 1 has its own graph with fixed shapes, as in the engines called directly. A model
+with several inputs, the sum of an ensemble, has one graph for all batches.
 
-Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
+Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes, N numbers of all inputs.
 Source: github.com/triton-inference-server/backend, docs/python_based_backends.md.
 """
 
@@ -36,12 +37,20 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Compile the version's file according to the model's configuration."""
         config = json.loads(args["model_config"])
+        self._inputs = {
+            tensor["name"]: tuple(map(int, tensor["dims"])) for tensor in config["input"]
+        }
         self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
         path = Path(args["model_repository"], args["model_version"])
         path /= config["default_model_filename"]
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
+        if len(self._inputs) > 1:
+            self._read = self._packed
+            self._run = _several_inputs(config["backend"], path, parameters, self._inputs)
+            return
+        self._read = self._windows
         # buffers of batch 1, bound once; the server copies the output
         x_BTF, logits_BC = (
             np.zeros((1, *map(int, tensor["dims"])), np.float32)
@@ -53,7 +62,7 @@ class TritonPythonModel:
         """Process a batch of requests; only those with NaN or infinity are refused."""
         if len(requests) == 1:
             return [self._single(requests[0])]
-        parts = [self._windows(request) for request in requests]
+        parts = [self._read(request) for request in requests]
         finite = [x_BTF for x_BTF in parts if np.isfinite(x_BTF).all()]
         if not finite:
             return [_refused() for _ in parts]
@@ -71,7 +80,7 @@ class TritonPythonModel:
         return responses
 
     def _single(self, request: Any) -> Any:
-        x_BTF = self._windows(request)
+        x_BTF = self._read(request)
         if not np.isfinite(x_BTF).all():
             return _refused()
         try:
@@ -82,6 +91,12 @@ class TritonPythonModel:
     def _windows(self, request: Any) -> NDArray[Any]:
         windows: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
         return windows
+
+    def _packed(self, request: Any) -> NDArray[Any]:
+        """All inputs side by side (B, N): refused and batched as one."""
+        tensors = (pb_utils.get_input_tensor_by_name(request, name) for name in self._inputs)
+        arrays = (tensor.as_numpy() for tensor in tensors)
+        return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
     def _response(self, logits_BC: NDArray[Any]) -> Any:
         return pb_utils.InferenceResponse([pb_utils.Tensor(self._output, logits_BC)])
@@ -98,19 +113,39 @@ def _failed(error: Exception) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"the engine failed: {error}"))
 
 
-def _onnxruntime(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any) -> Run:
+def _session(path: Path, parameters: dict[str, str], batch: int | None = None) -> Any:
     import onnxruntime as ort
 
-    def session(batch: int | None) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
-        options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
-        if batch:
-            options.add_free_dimension_override_by_name(BATCH_DIM, batch)
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    if batch:
+        options.add_free_dimension_override_by_name(BATCH_DIM, batch)
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    dynamic = session(None)
-    single = session(1) if parameters.get(SINGLE) == "fixed" else dynamic
+
+def _several_inputs(
+    backend: str, path: Path, parameters: dict[str, str], shapes: dict[str, tuple[int, ...]]
+) -> Run:
+    """The function of packed inputs; `shapes` is by input, without the batch."""
+    if backend != "onnxruntime":
+        raise pb_utils.TritonModelException(f"backend {backend} takes models of one input only")
+    session = _session(path, parameters)
+    ends = np.cumsum([np.prod(shape) for shape in shapes.values()])[:-1]
+
+    def run(packed_BN: NDArray[Any]) -> NDArray[Any]:
+        parts = zip(shapes.items(), np.split(packed_BN, ends, axis=1), strict=True)
+        feed = {
+            name: np.ascontiguousarray(part).reshape(-1, *shape) for (name, shape), part in parts
+        }
+        return cast("NDArray[Any]", session.run(None, feed)[0])
+
+    return run
+
+
+def _onnxruntime(path: Path, parameters: dict[str, str], x_BTF: Any, logits_BC: Any) -> Run:
+    dynamic = _session(path, parameters)
+    single = _session(path, parameters, 1) if parameters.get(SINGLE) == "fixed" else dynamic
     inputs, outputs = [tensor.name for tensor in (*dynamic.get_inputs(), *dynamic.get_outputs())]
     binding = single.io_binding()
     for bind, name, array in (

@@ -26,36 +26,20 @@ from model_code.settings import (
     BlendSpec,
     BoostingSpec,
     MlpSpec,
-    TreesSpec,
 )
+from tests.support.blends import LIMITS, fitted, windows
 
-LIMITS = TreesSpec(max_iter=12, max_leaf_nodes=9)
 SPECS = (
     BlendSpec(hidden=8, weight=0.3, trees=LIMITS),
     BlendSpec(hidden=8, members=3, trees=LIMITS),
     BoostingSpec(trees=LIMITS),
     BlendSpec(hidden=8, weight="fitted", trees=LIMITS),
 )
-WINDOWS = 300
 
 
 @pytest.fixture(scope="module", name="x_BTF")
-def windows() -> np.ndarray:
-    rng = np.random.default_rng(3)
-    x_BTF = rng.integers(-20, 20, (WINDOWS, SEQUENCE_LENGTH, FEATURE_COUNT)) / 10
-    return x_BTF.astype(np.float32)
-
-
-def fitted(spec: BlendSpec | BoostingSpec, x_BTF: np.ndarray) -> Blend | Boosting:
-    torch.manual_seed(5)
-    made = network.build(spec)
-    assert isinstance(made, Blend | Boosting)
-    rows_NF = x_BTF.reshape(-1, FEATURE_COUNT)
-    ends_B = np.arange(WINDOWS) * SEQUENCE_LENGTH + SEQUENCE_LENGTH - 1
-    label_N = (rows_NF[:, 0] + rows_NF[:, 3] > 0).astype(np.int8)
-    made.fit_windows(rows_NF, ends_B)
-    made.finish(rows_NF, label_N, ends_B[:240], ends_B[240:], seed=1)
-    return made.eval()
+def made_windows() -> np.ndarray:
+    return windows()
 
 
 def exact(model: Blend | Boosting, x_BTF: np.ndarray) -> np.ndarray:
