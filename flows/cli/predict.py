@@ -151,11 +151,18 @@ def _manifest(settings: Settings, target: Target) -> "Manifest | None":
 
     serving = ServingRepository(settings.serving_repository)
     folder = settings.staging_repository / MODEL_NAME / str(target.version)
-    served = target.model in (MODEL_NAME, *BRIDGE_NAMES)
+    served = target.model in (MODEL_NAME, *BRIDGE_NAMES) or _is_ensemble(target.model)
     if served and target.version in serving.known():
         folder = serving.folder(target.version)
     known = (served or target.model == CANDIDATE_NAME) and (folder / MANIFEST_FILE).exists()
     return Manifest.load(folder) if known else None
+
+
+def _is_ensemble(model: str) -> bool:
+    """Whether a served name is that of a version's ensemble."""
+    from model_code.repository.ensemble import ENSEMBLE_NAME
+
+    return model == ENSEMBLE_NAME
 
 
 def _by_route(urls: Sequence[str], route_file: Path, windows: WindowsOf) -> list[Answer]:

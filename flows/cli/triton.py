@@ -1,9 +1,11 @@
-"""`tickline triton up|down|status|logs`: the model server on this machine."""
+"""`tickline triton up|down|status|logs|ensemble`: the model server on this machine."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -100,6 +102,52 @@ def _show(settings: Settings, url: str) -> None:
         out.print(
             f"no model to serve yet: {settings.serving_repository} is empty. Promote one first"
         )
+
+
+@app.command()
+def ensemble(
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model repository.")],
+    version: Annotated[
+        int | None,
+        typer.Option(
+            help="Of this version.", show_default="the serving one, else the newest staged"
+        ),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the version that this nightly staged (name or id).", show_default="none"
+        ),
+    ] = None,
+) -> None:
+    """Write a blend as a Triton ensemble, whose parts are models of their own.
+
+    Use it to see what each part answers and how long it takes. The ensemble has
+    the tensors of the single graph, which is faster (docs/serving.md). Before
+    the folder appears, the real server has loaded both, and their logits agree
+    on the windows recorded with the version.
+    """
+    from flows.runs.ensemble import make_ensemble
+
+    made, found = make_ensemble(settings_from_environment(), to.expanduser(), version, run)
+    table = Table(
+        title=f"Version {made} as an ensemble",
+        caption="p50 in ms at batch 1, one client",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model")
+    for heading in ("weight", "in the server", "for the caller"):
+        table.add_column(heading, justify="right")
+    for row in found.times:
+        weight = "" if row.weight is None else f"{row.weight:.3f}"
+        caller = "" if row.client_ms is None else f"{row.client_ms:.2f}"
+        table.add_row(row.model, weight, f"{row.server_ms:.2f}", caller)
+    out.print(table)
+    out.print(
+        f"logits as the single graph's on {found.windows} windows (largest difference "
+        f"{found.error:.1g})"
+    )
+    out.print(f"model repository: {to}", soft_wrap=True)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from model_code.errors import ConfigError
 from model_code.settings import MODEL_NAME, NightlySpec, Settings
 from model_code.settings.changes import from_yaml
 from tasks.runs import mlflow_runs
+from tasks.runs.version_tags import WEIGHTS_FILE, WEIGHTS_FOLDER
 
 
 def stored_run(mlflow: MlflowClient, name: str) -> Run:
@@ -91,6 +92,25 @@ def night_of(mlflow: MlflowClient, version: int | str) -> str:
     except MlflowException:
         return ""
     return str(found.tags.get("tickline.run") or found.run_id or "")
+
+
+def fetch_weights(settings: Settings, version: int, folder: Path) -> Path:
+    """Download the weights of a registered version into a folder; return the file.
+
+    Raises:
+        ConfigError: the registry has no such version, or none of its weights.
+    """
+    try:
+        mlflow = mlflow_runs.client(settings)
+        found = mlflow.get_model_version(MODEL_NAME, str(version))
+        weights = f"{WEIGHTS_FOLDER}/{WEIGHTS_FILE}"
+        return Path(mlflow.download_artifacts(str(found.run_id), weights, str(folder)))
+    except (MlflowException, OSError) as error:
+        raise ConfigError(
+            f"the weights of version {version} are not in the registry: {error}",
+            where=settings.tracking_uri,
+            remedy="name a version that this registry has; earlier Ticklines registered no weights",
+        ) from error
 
 
 def spec_text(mlflow: MlflowClient, run_id: str) -> str | None:

@@ -1,6 +1,7 @@
 """`tickline triton up`, `status`, `logs`, `down` with the real server."""
 
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from flows.cli import triton
 from infra.servers import HOST, ServerError, healthy
 from infra.triton import daemon
 from infra.triton.server import Ports
+from model_code.errors import ConfigError
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, Settings
+from tests.support.blends import BlendRepository, register, stage_blend
 from tests.support.cli import listening, running, tickline
 from tests.support.serving import APPROVAL, logits, staged, windows
 
@@ -79,6 +82,36 @@ def test_the_server_is_started_watched_and_stopped(approved: Settings, tmp_path:
     assert "stopped" not in tickline("triton", "down")
     with pytest.raises(ServerError, match="no Triton server"):
         tickline("triton", "status")
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, mlflow_template: Path, triton_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings of a home folder with an empty registry."""
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TICKLINE_TRITON", str(triton_home))
+    monkeypatch.setattr(triton.out, "width", 200)
+    settings = Settings(home=tmp_path / "home", triton=triton_home).resolved()
+    settings.home.mkdir()
+    shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
+    return settings
+
+
+def test_a_staged_blend_becomes_an_ensemble(
+    desk: Settings, blend_repository: BlendRepository, tmp_path: Path
+) -> None:
+    run_id = register(desk, blend_repository.model)
+    stage_blend(desk, blend_repository, 1, run_id)
+    out = tmp_path / "ensemble"
+    printed = tickline("triton", "ensemble", "--out", out)
+    assert "Version 1 as an ensemble" in printed
+    assert re.search(rf"{MODEL_NAME}_mlp 0\.300 \d+\.\d\d {MODEL_NAME}_trees 0\.700", printed)
+    assert "logits as the single graph's on 32 windows" in printed
+    parts = ("ensemble", "mlp", "sum", "trees")
+    assert sorted(path.name for path in out.iterdir()) == [f"{MODEL_NAME}_{name}" for name in parts]
+    with pytest.raises(ConfigError, match="the folder exists"):
+        tickline("triton", "ensemble", "--out", out)
 
 
 def test_the_log_of_a_server_that_never_ran_is_not_there(
