@@ -23,7 +23,7 @@ from infra.live.service import Service
 from infra.live.spec import ServiceSpec
 from infra.live.triton import Triton
 from infra.live.versions import Versions
-from infra.triton.daemon import serving_url
+from infra.triton.targets import serving_urls
 from model_code.errors import ConfigError
 from model_code.live.groups import groups
 from model_code.live.path import LivePath, Watch
@@ -174,7 +174,7 @@ def _triton(desk: Desk, say: Say) -> Triton:
     """The server that the settings name, with the fallback."""
     serving = ServingRepository(desk.settings.serving_repository)
     versions = Versions(serving, desk.settings.staging_repository, desk.manifest.seen)
-    return Triton(serving_url(desk.settings), versions, desk.spec.triton, say)
+    return Triton(serving_urls(desk.settings), versions, desk.spec.triton, say)
 
 
 def _serving(settings: Settings, version: int | None) -> int:

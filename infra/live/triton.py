@@ -10,7 +10,7 @@ Shapes: B windows, T = 64 steps, F = 16 features.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from model_code.errors import PromotionError, ServingError, TicklineError
 from model_code.models.probability import probability
 from model_code.repository.route import Route, Target
 from model_code.serving.routed import Routed, RoutedClient, WindowsOf
-from model_code.serving.wire import check_windows
+from model_code.serving.wire import check_windows, shown
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
 
 Note = Callable[[Route, Routed, float, NDArray[np.float32]], None]
@@ -37,7 +37,7 @@ class Endpoint:
     """One Triton server; while it does not answer, it is probed instead of asked.
 
     Args:
-        url: gRPC host:port.
+        url: gRPC host:port; several targets in the order of preference.
         versions: of the repository.
         spec: deadline and probes.
         say: called with each line for the log.
@@ -46,13 +46,13 @@ class Endpoint:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         versions: Versions,
         spec: TritonSpec,
         say: Callable[[str], None],
         note: Note | None = None,
     ) -> None:
-        self.url, self._note = url, note
+        self.url, self._note = shown(url), note
         self._client = RoutedClient(url, versions.serving.route_file, attempts=1)
         self._versions, self._spec, self._say = versions, spec, say
         self._probing: asyncio.Task[None] | None = None
@@ -138,7 +138,7 @@ class Triton:
     """The model of `Service`; use it as a context in the service's event loop.
 
     Args:
-        url: gRPC host:port of the server.
+        url: gRPC host:port of the server; several targets in the order of preference.
         versions: of the repository.
         spec: deadline, hedge, probes, fallback.
         say: called with each line for the log.
@@ -149,7 +149,11 @@ class Triton:
     """
 
     def __init__(
-        self, url: str, versions: Versions, spec: TritonSpec, say: Callable[[str], None]
+        self,
+        url: str | Sequence[str],
+        versions: Versions,
+        spec: TritonSpec,
+        say: Callable[[str], None],
     ) -> None:
         self._urls = [url] if spec.hedge_to is None else [url, spec.hedge_to]
         self._versions, self._spec, self._say = versions, spec, say
@@ -227,7 +231,7 @@ class Triton:
         """The first answer of the servers that are not away."""
         servers = [one for one in self._endpoints if not one.away]
         if not servers:
-            raise ServingError("no Triton server answers", where=", ".join(self._urls))
+            raise ServingError("no Triton server answers", where=", ".join(map(shown, self._urls)))
         deadline_s = self._spec.deadline_ms / 1e3
         if len(servers) == 1:
             return await servers[0].ask(x_BTF, deadline_s)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from model_code.errors import PromotionError, ServingError, TicklineError
 from model_code.repository.copies import copy_route, mirror
 from model_code.repository.manifest import Manifest
-from model_code.repository.requests import GOLDEN_FILE, GoldenSet
 from model_code.repository.route import Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.golden import prove, reload
-from model_code.serving.servers import Server, Servers, reason
+from model_code.serving.servers import Server, Servers, golden_of, reason
 from model_code.serving.swap import BRIDGE_NAMES
 from model_code.settings import MODEL_NAME
 
@@ -132,8 +131,7 @@ def _answers(server: Server, source: ServingRepository, champion: Target) -> boo
 
 
 def _prove(server: Server, source: ServingRepository, champion: Target) -> None:
-    golden = GoldenSet.load(source.folder(champion.version) / GOLDEN_FILE)
-    prove(server.client, golden, MODEL_NAME, champion.version)
+    prove(server.client, golden_of(source, champion.version), MODEL_NAME, champion.version)
 
 
 def _all(act: Callable[[Server], Level], servers: Servers) -> tuple[Level, ...]:

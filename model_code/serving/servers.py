@@ -4,14 +4,18 @@ A target that fails is left behind, and the change goes on as long as a quorum i
 server has no quorum: its errors are raised as they are.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from model_code.errors import PromotionError, TicklineError
 from model_code.repository.copies import copy_route, mirror
+from model_code.repository.requests import GOLDEN_FILE, GoldenSet
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
+
+_READING = threading.Lock()
 
 
 class QuorumError(PromotionError):
@@ -118,6 +122,16 @@ class Servers:
                 where=", ".join(f"{one.name} {one.client.url}" for one in self.all),
                 remedy="the route was not turned; repair the targets, then run the same command",
             )
+
+
+def golden_of(repository: ServingRepository, version: int) -> GoldenSet:
+    """A version's golden requests; safe between threads.
+
+    numpy parses a file's header with `ast`, which fails now and then when two threads of Python
+    3.11 do so at once ("AST constructor recursion depth mismatch").
+    """
+    with _READING:
+        return GoldenSet.load(repository.folder(version) / GOLDEN_FILE)
 
 
 def reason(error: Exception) -> str:

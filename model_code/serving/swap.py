@@ -18,13 +18,12 @@ from typing import Protocol
 
 from model_code.errors import ServingError, TicklineError
 from model_code.repository.manifest import Manifest
-from model_code.repository.requests import GOLDEN_FILE, GoldenSet
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import Journal, ServingRepository
 from model_code.serving.candidate import load_under
 from model_code.serving.client import TritonClient
 from model_code.serving.golden import prove, reload
-from model_code.serving.servers import Server, Servers
+from model_code.serving.servers import Server, Servers, golden_of
 from model_code.settings import MODEL_NAME
 
 BRIDGE_NAMES = (f"{MODEL_NAME}_bridge", f"{MODEL_NAME}_bridge_2")
@@ -224,7 +223,7 @@ class Swap:
         self.servers.each(load, quorum)
 
     def _verify(self, server: Server, model: str, version: int) -> None:
-        golden = GoldenSet.load(self.repository.folder(version) / GOLDEN_FILE)
+        golden = golden_of(self.repository, version)
         try:
             prove(server.client, golden, model, version)
         except ServingError:
@@ -238,7 +237,7 @@ class Swap:
     def _works(self, server: Server, target: Target | None) -> bool:
         try:
             if target is not None:
-                golden = GoldenSet.load(self.repository.folder(target.version) / GOLDEN_FILE)
+                golden = golden_of(self.repository, target.version)
                 prove(server.client, golden, target.model, target.version)
         except ServingError:
             return False

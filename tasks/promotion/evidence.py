@@ -46,6 +46,7 @@ class Evidence(BaseModel):
         profile: what the model looks at.
         profile_drift: how that differs from the champion's night.
         links: URL by name.
+        targets: which servers get it and when the route turns; empty with a single server.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +65,7 @@ class Evidence(BaseModel):
     profile: Profile | None = None
     profile_drift: Drift | None = None
     links: dict[str, str]
+    targets: str = ""
 
     @property
     def outdated(self) -> str:
@@ -100,6 +102,7 @@ def gather(
     champion: int | None,
     links: Mapping[str, str],
     scratch: Path,
+    targets: str = "",
 ) -> Evidence:
     """Collect the nightly run's artefacts and the staged files.
 
@@ -137,6 +140,7 @@ def gather(
         profile=profile,
         profile_drift=None if champion is None else drift_since(mlflow, profile, champion),
         links=dict(links),
+        targets=targets,
     )
 
 
@@ -178,6 +182,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
         f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
+        f"- targets: {evidence.targets}" if evidence.targets else "",
         f"- features: {manifest.seen.text}",
         f"- **other features than the champion**: {evidence.other_features}"
         if evidence.other_features

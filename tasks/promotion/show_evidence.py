@@ -14,6 +14,7 @@ from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.evidence import gather, render, summary
 from tasks.promotion.records import Opened, Shown
+from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
 
 PAGE = "promotion/evidence.html"
@@ -42,7 +43,9 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
         "this promotion in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run.id}",
     }
     with tempfile.TemporaryDirectory() as scratch:
-        evidence = gather(mlflow, candidate, engine, champion, links, Path(scratch))
+        evidence = gather(
+            mlflow, candidate, engine, champion, links, Path(scratch), target_line(settings)
+        )
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
     text = summary(evidence, page_url)
     create_markdown_artifact(

@@ -10,6 +10,7 @@ from model_code.repository.targets import TargetStates
 from model_code.serving.levels import Level, compare, reconcile
 from model_code.serving.servers import Servers
 from model_code.settings import Settings
+from model_code.settings.targets import below_majority
 
 
 def note_targets(settings: Settings, repository: ServingRepository, servers: Servers) -> None:
@@ -23,6 +24,16 @@ def note_targets(settings: Settings, repository: ServingRepository, servers: Ser
 def target_states(settings: Settings) -> TargetStates:
     """What the last promotion, rollback or `reconcile` found."""
     return TargetStates.load(ServingRepository(settings.serving_repository).state)
+
+
+def target_line(settings: Settings) -> str:
+    """The targets and the quorum, for the evidence; empty with a single server."""
+    if not settings.targets:
+        return ""
+    count, needed = len(settings.targets), settings.needed_targets
+    line = f"{', '.join(settings.targets)}; the route turns once {needed} of {count} have it"
+    risk = below_majority(needed, count)
+    return f"{line} ({risk})" if risk else line
 
 
 def behind_now(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,55 @@
+"""A promotion and a rollback on two targets through the flow, the second one away at first."""
+
+import json
+
+import pytest
+
+from flows.runs import promotions
+from infra.servers import HOST, free_port
+from infra.triton.server import TritonServer
+from model_code.repository.audit import AuditLog
+from model_code.serving.client import TritonClient
+from model_code.serving.servers import QuorumError
+from model_code.settings import Settings
+from tasks.promotion.aliases import Aliases
+from tasks.promotion.targets import reconcile_targets
+from tests.support.desk import approve, evidence, start
+from tests.support.promotion import PATIENT
+
+
+def test_the_quorum_decides_and_the_laggard_is_recorded_and_brought_level(
+    desk: Settings,
+    second_triton: TritonServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def targets(west: str) -> Settings:
+        found = {
+            "east": desk.triton_url,
+            "west": {"url": west, "repository": str(second_triton.repository)},
+        }
+        monkeypatch.setenv("TICKLINE_TARGETS", json.dumps(found))
+        return Settings().resolved()
+
+    monkeypatch.delenv("TICKLINE_TRITON_URL")
+    settings = targets(f"{HOST}:{free_port()}")
+    start(settings, 1)
+    with pytest.raises(QuorumError, match="1 of 2 targets are ready, the quorum is 2"):
+        approve(settings, 1)
+    assert Aliases(settings).aliases() == (None, None)
+    monkeypatch.setenv("TICKLINE_QUORUM", "1")
+    settings = Settings().resolved()
+    outcome = promotions.start(settings, 1, "bob", PATIENT)
+    assert getattr(outcome, "outcome", "") == "promoted"
+    assert set(getattr(outcome, "behind", {})) == {"west"}
+    record = AuditLog(settings.audit_file).read()[-1]
+    assert record.event == "promoted"
+    assert (record.facts["targets"], record.facts["quorum"]) == (["east"], 1)
+    assert Aliases(settings).tags(1)["behind"] == "west"
+    assert "once 2 of 2 have it" in evidence(settings, 1)  # as it was shown
+
+    settings = targets(second_triton.grpc_url)
+    assert all(one.level for one in reconcile_targets(settings, "ada"))
+    with TritonClient(second_triton.grpc_url) as client:
+        assert client.versions() == [1]
+    back = promotions.roll_back(settings, 1, "ada", "try")
+    assert back.behind == {}
