@@ -8,10 +8,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.live.monitoring.metrics import METRICS, registry, samples, serve
-from infra.live.monitoring.observer import STAGES, TRANSPORT
+from infra.live.monitoring.observer import HANDOVER, STAGES, TRANSPORT
 from infra.live.monitoring.view import View
 from infra.servers import HOST, free_port
 from model_code.errors import TicklineError
+from model_code.live.feedback.figures import Figures
 from model_code.live.histogram import BOUNDS_MS
 from model_code.live.reasons import Reason
 from tests.support.market import SYMBOLS
@@ -34,7 +35,11 @@ def scraped(view: View) -> Found:
 
 
 def test_every_metric_has_a_value_and_its_labels() -> None:
-    view = busy().view(route=route)
+    desk = busy()
+    figures = Figures(version=8, from_ns=0, until_ns=1, decisions=9, unlabelled=0, auc=0.7)
+    desk.observer.feedback = lambda: {8: figures}
+    view = desk.view(route=route)
+    assert ("feedback", ("8", "auc"), 0.7) in list(samples(view))
     for name, labels, _ in samples(view):
         assert len(labels) == len(METRICS[name].labels), name
     assert {name for name, _, _ in samples(view)} == set(METRICS)
@@ -73,7 +78,7 @@ def test_histograms_have_cumulative_buckets_around_the_limit() -> None:
     assert found["tick_to_decision_seconds_count"] == {(): 3}
     assert found["tick_to_decision_seconds_sum"][()] == pytest.approx(0.006)
     stages = {dict(labels)["stage"] for labels in found["stage_seconds_count"]}
-    assert stages == {TRANSPORT, *STAGES}
+    assert stages == {TRANSPORT, HANDOVER, *STAGES}
 
 
 def test_unknown_values_are_absent_not_zero() -> None:

@@ -1,11 +1,14 @@
 """The document: states, rates, percentiles, the ledger."""
 
+from typing import Any
+
 import pytest
 
 from infra.live.monitoring.document import DECODER, ENCODER, Figure, Part
 from infra.live.monitoring.view import View
 from infra.live.status import Status
 from model_code.errors import IntegrityError
+from model_code.live.feedback.figures import Figures
 from model_code.live.histogram import MS
 from model_code.live.ledger import Ledger
 from model_code.repository.route import Route, Target
@@ -13,6 +16,13 @@ from model_code.settings import MODEL_NAME
 from tests.support.live import NOON
 from tests.support.market import SYMBOLS
 from tests.support.observed import Desk, busy, route
+
+
+def judged(**changes: Any) -> Figures:
+    values: dict[str, Any] = {"version": 8, "from_ns": 0, "decisions": 9, "unlabelled": 0}
+    values |= {"psi": {"spread": 0.1, "imbalance": 0.3}}
+    values |= {"limits": {"spread": 0.2, "imbalance": 0.2}}
+    return Figures(**(values | changes))
 
 
 def test_the_document_of_a_busy_service() -> None:
@@ -40,8 +50,14 @@ def test_the_document_of_a_busy_service() -> None:
 
 
 def test_what_is_sent_can_be_read_again() -> None:
-    view = busy().view(drift=lambda: [Figure(name="spread", value=0.3, limit=0.2, breached=True)])
-    document = view.document()
+    desk = busy()
+    desk.observer.feedback = lambda: {7: judged(until_ns=1), 8: judged(until_ns=2, auc=0.75)}
+    document = desk.view().document()
+    assert document.drift == [
+        Figure(name="AUC", value=0.75),
+        Figure(name="PSI imbalance", value=0.3, limit=0.2, breached=True),
+        Figure(name="PSI spread", value=0.1, limit=0.2),
+    ]
     assert DECODER.decode(ENCODER.encode(document)) == document
 
 
@@ -102,7 +118,8 @@ def test_the_broker_is_one_of_the_parts(error: str | None, state: str) -> None:
     desk = Desk()
     desk.observer.update(Status(ledger=Ledger(), broker_error=error), 0.0)
     redis = Part(name="Redis", state="down", detail="refused")
-    found = View(desk.observer, parts=[lambda: redis]).document().parts
+    desk.observer.parts.append(lambda: redis)
+    found = View(desk.observer).document().parts
     assert [(one.name, one.state, one.detail) for one in found] == [
         ("broker", state, error or ""),
         ("Redis", "down", "refused"),
