@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from infra.live.monitoring import page
 from infra.live.monitoring.client import DEFAULT_URL, Client, ServiceAwayError
-from infra.live.monitoring.document import Document
+from infra.live.monitoring.document import ENCODER, Document
 from infra.servers import HOST
 from model_code.settings import Settings
 from tests.support.observed import busy
@@ -63,7 +63,7 @@ def test_what_is_no_service_is_an_error(
 
 
 def test_the_end_of_the_events_is_an_error(tmp_path: Path) -> None:
-    content = b"retry: 2000\n\ndata: " + page.ENCODER.encode(busy().view().document()) + b"\n\n"
+    content = b"retry: 2000\n\ndata: " + ENCODER.encode(busy().view().document()) + b"\n\n"
     found: list[Document] = []
 
     async def follow() -> None:
