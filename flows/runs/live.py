@@ -15,6 +15,7 @@ import torch
 from flows.runs.replay_model import feature_spec, find_version, load_model
 from infra.live.model import InProcess, Model
 from infra.live.monitoring.observer import Observer
+from infra.live.monitoring.parts import redis_part, triton_part
 from infra.live.outputs import Sink
 from infra.live.prediction_log import PredictionLog
 from infra.live.redis_sink import RedisSink
@@ -134,12 +135,16 @@ async def serve(
         model = (
             _engine(desk) if in_process else await opened.enter_async_context(_triton(desk, say))
         )
+        if isinstance(model, Triton):
+            observer.parts.append(triton_part(model))
         if spec.redis_url is not None:
             state = RedisState(spec.redis_url, spec.redis, password=settings.redis_password)
             sink = RedisSink(state, desk.manifest.seen.feature_set, say)
             sinks.append(await opened.enter_async_context(sink))
+            observer.parts.append(redis_part(state))
         if log is not None:
             sinks.append(await opened.enter_async_context(log))
+            observer.feedback = lambda: log.report.figures
         service = Service(
             spec,
             desk.groups,

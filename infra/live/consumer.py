@@ -33,7 +33,6 @@ class _Topic(msgspec.Struct):
 
 class _Broker(msgspec.Struct):
     state: str = ""
-    nodeid: int = -1
 
 
 class _Statistics(msgspec.Struct):
@@ -209,8 +208,7 @@ class Inbox:
             for number, one in partitions.partitions.items()
             if one.fetch_state == "active"
         }
-        known = [one.state for one in found.brokers.values() if one.nodeid >= 0]
-        up = "UP" in known or "UP" in [one.state for one in found.brokers.values()]
+        up = "UP" in [one.state for one in found.brokers.values()]
         self.broker_error = "" if up else "no broker can be reached"
 
     def _throttle(self) -> None:

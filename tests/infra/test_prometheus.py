@@ -9,16 +9,37 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.core import HistogramMetricFamily
 
-from infra.metrics import METRICS
+from infra import metrics
+from infra.live.monitoring import metrics as live
 from tests.support.stack import INFRA, SERVICES
 
-RULES: list[dict[str, Any]] = yaml.safe_load((INFRA / "prometheus" / "rules.yaml").read_text())[
-    "groups"
-][0]["rules"]
-DASHBOARD: dict[str, Any] = json.loads(
-    (INFRA / "grafana" / "dashboards" / "tickline.json").read_text()
-)
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((INFRA / "prometheus" / "rules.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARDS: list[dict[str, Any]] = [
+    json.loads(path.read_text()) for path in sorted((INFRA / "grafana" / "dashboards").iterdir())
+]
+TARGETS = [
+    target for board in DASHBOARDS for panel in board["panels"] for target in panel["targets"]
+]
+EXPRESSIONS = [rule["expr"] for rule in RULES] + [target["expr"] for target in TARGETS]
+NIGHTS = {f"tickline_{name}": set(labels) for name, (_, labels) in metrics.METRICS.items()}
+LIVE = {
+    live.PREFIX + name + suffix: {*kind.labels, *extra}
+    for name, kind in live.METRICS.items()
+    for suffix, extra in (
+        {"_bucket": ["le"], "_count": [], "_sum": []}
+        if kind.family is HistogramMetricFamily
+        else {"": []}
+    ).items()
+}
+LABELS = NIGHTS | LIVE
+UNUSED = {"tickline_nightly_start_timestamp_seconds"}
+UNUSED_LIVE = {"start_timestamp_seconds", "recorded_decisions_total"}  # for a person who looks
 
 
 def metric_names(expression: str) -> set[str]:
@@ -26,26 +47,30 @@ def metric_names(expression: str) -> set[str]:
 
 
 def test_every_metric_in_a_query_is_exported() -> None:
-    known = {f"tickline_{name}" for name in METRICS}
-    asked = [rule["expr"] for rule in RULES]
-    asked += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    used = set().union(*map(metric_names, asked))
-    assert used <= known
-    assert known - used == {"tickline_nightly_start_timestamp_seconds"} - used
+    used = set().union(*map(metric_names, EXPRESSIONS))
+    assert used <= set(LABELS)
+    assert set(NIGHTS) - used == UNUSED
+    sums = {name for name in LIVE if name.endswith(("_count", "_sum"))}
+    assert set(LIVE) - used - sums == {live.PREFIX + name for name in UNUSED_LIVE}
 
 
 def test_every_label_in_a_query_is_exported() -> None:
-    expressions = [rule["expr"] for rule in RULES]
-    expressions += [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    for expression in expressions:
-        for name, matchers in re.findall(r"\btickline_(\w+)\{([^}]*)\}", expression):
+    for expression in EXPRESSIONS:
+        for name, matchers in re.findall(r"\b(tickline_\w+)\{([^}]*)\}", expression):
             labels = set(re.findall(r"(\w+) *(?:=~|!~|!=|=)", matchers))
-            assert labels <= set(METRICS[name][1]), expression
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            (name,) = metric_names(target["expr"])
-            shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            assert shown <= set(METRICS[name.removeprefix("tickline_")][1])
+            assert labels <= LABELS[name], expression
+    for target in TARGETS:
+        exported = set().union(*(LABELS[name] for name in metric_names(target["expr"])))
+        shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert shown <= exported | {"instance"}
+
+
+def test_a_sum_keeps_the_labels_that_the_legend_shows() -> None:
+    for target in TARGETS:
+        kept = re.findall(r"sum by \(([^)]*)\)", target["expr"])
+        shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        for labels in kept:
+            assert shown <= set(labels.split(", ")), target["expr"]
 
 
 def test_rules_have_a_summary_and_a_remedy() -> None:
@@ -80,19 +105,20 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_alerts_fire_as_evaluated_by_prometheus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["prometheus_rules.yaml", "prometheus_live_rules.yaml"])
+def test_alerts_fire_as_evaluated_by_prometheus(file: str, tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: prometheus)")
     shutil.copy(INFRA / "prometheus" / "rules.yaml", tmp_path / "rules.yaml")
-    cases = shutil.copy(Path(__file__).with_name("prometheus_rules.yaml"), tmp_path)
+    cases = shutil.copy(Path(__file__).with_name(file), tmp_path)
     done = subprocess.run(
         [promtool, "test", "rules", str(cases)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_grafana_is_provisioned_with_the_dashboard() -> None:
+def test_grafana_is_provisioned_with_the_dashboards() -> None:
     provisioning = INFRA / "grafana" / "provisioning"
     source = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())
     (prometheus,) = source["datasources"]
@@ -100,8 +126,10 @@ def test_grafana_is_provisioned_with_the_dashboard() -> None:
     folder = provider["providers"][0]["options"]["path"]
     mounts = SERVICES["grafana"]["volumes"]
     assert f"./grafana/dashboards:{folder}:ro" in mounts
-    numbers = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(set(numbers)) == len(numbers)
-    for panel in DASHBOARD["panels"]:
-        assert panel["datasource"]["uid"] == prometheus["uid"]
-        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+    assert len({board["uid"] for board in DASHBOARDS}) == len(DASHBOARDS) == 2
+    for board in DASHBOARDS:
+        numbers = [panel["id"] for panel in board["panels"]]
+        assert len(set(numbers)) == len(numbers)
+        for panel in board["panels"]:
+            assert panel["datasource"]["uid"] == prometheus["uid"]
+            assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
-from flows.cli.live.show import Metrics, Page, PageHost, shown
+from flows.cli.live.show import Metrics, MetricsHost, Page, PageHost, shown
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
 
@@ -78,6 +78,7 @@ def live(
     page: Page = None,
     page_host: PageHost = "127.0.0.1",
     metrics: Metrics = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Decide on the ticks of a Kafka topic; stop with Ctrl-C or SIGTERM.
 
@@ -115,7 +116,8 @@ def live(
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
     observer = Observer()
-    with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics):
+    listen = {"page_host": page_host, "metrics_host": metrics_host}
+    with shown(observer, settings, _say, page=page, metrics=metrics, **listen):
         asyncio.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
 
 

@@ -25,13 +25,16 @@ PageHost = Annotated[
 Metrics = Annotated[
     int | None,
     typer.Option(
-        help="Serve Prometheus metrics at http://127.0.0.1:METRICS/metrics.",
+        help="Serve Prometheus metrics at http://METRICS_HOST:METRICS/metrics.",
         min=1,
         max=65535,
         show_default="none",
     ),
 ]
 # a thread that holds the interpreter makes a decision wait this long
+MetricsHost = Annotated[
+    str, typer.Option(help="Listen address of the metrics; another one only behind a firewall.")
+]
 SWITCH_S = 0.0005
 
 
@@ -44,6 +47,7 @@ def shown(
     page: int | None,
     page_host: str,
     metrics: int | None,
+    metrics_host: str,
 ) -> Iterator[None]:
     """Show a service while it runs.
 
@@ -70,6 +74,6 @@ def shown(
             stack.callback(pages.serve(view, settings, page, page_host))
             say(f"page: http://{page_host}:{page}")
         if metrics is not None:
-            stack.callback(exporter.serve(view, metrics))
-            say(f"metrics: http://127.0.0.1:{metrics}/metrics")
+            stack.callback(exporter.serve(view, metrics, metrics_host))
+            say(f"metrics: http://{metrics_host}:{metrics}/metrics")
         yield

@@ -16,7 +16,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from infra.live.monitoring.observer import SERVICE, STAGES, TOTAL, TRANSPORT, Observer
+from infra.live.monitoring.observer import (
+    HANDOVER,
+    SERVICE,
+    STAGES,
+    TOTAL,
+    TRANSPORT,
+    Observer,
+)
 from infra.live.monitoring.view import View
 from infra.metrics import serve_registry
 from infra.servers import HOST
@@ -55,7 +62,9 @@ METRICS: dict[str, Kind] = {
     ),
     "tick_to_decision_seconds": Kind(_HISTOGRAM, "From the tick's local stamp to its decision."),
     "service_seconds": Kind(_HISTOGRAM, "From the received bytes to the decision."),
-    "stage_seconds": Kind(_HISTOGRAM, "Latency by stage; transport: until read.", ("stage",)),
+    "stage_seconds": Kind(
+        _HISTOGRAM, "Latency by stage; transport: from the local stamp until received.", ("stage",)
+    ),
     "lag_messages": Kind(
         _GAUGE, "Messages in the broker, not received yet.", ("topic", "partition")
     ),
@@ -72,6 +81,9 @@ METRICS: dict[str, Kind] = {
     ),
     "answering_version": Kind(_GAUGE, "Version of the newest decision."),
     "approved_version": Kind(_GAUGE, "Version that the route names."),
+    "feedback": Kind(
+        _GAUGE, "Figures of the newest judged window: auc, psi_...", ("version", "figure")
+    ),
     "part_up": Kind(_GAUGE, "1 if the service reaches it.", ("part",)),
 }
 Sample = tuple[str, tuple[str, ...], float | Histogram]
@@ -108,13 +120,16 @@ def samples(view: View) -> Iterator[Sample]:
     yield "recorded_decisions_total", (), observer.far
     yield "tick_to_decision_seconds", (), observer.durations[TOTAL]
     yield "service_seconds", (), observer.durations[SERVICE]
-    for stage in (TRANSPORT, *STAGES):
+    for stage in (TRANSPORT, HANDOVER, *STAGES):
         yield "stage_seconds", (stage,), observer.durations[stage]
     yield from _times(observer)
     yield from _status(observer)
     champion = view.route().champion
     if champion is not None:
         yield "approved_version", (), champion.version
+    for version, figures in observer.feedback().items():
+        for name, value in figures.numbers.items():
+            yield "feedback", (str(version), name), value
     for part in view.parts():
         if part.state != "unknown":
             yield "part_up", (part.name,), float(part.state == "up")

@@ -6,17 +6,19 @@ The service's event loop counts. Other threads read copies, so that they never d
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from infra.live.monitoring.document import Opportunity
+from infra.live.monitoring.document import Opportunity, Part
 from infra.live.status import Status
+from model_code.live.feedback.figures import Figures
 from model_code.live.histogram import MS, Histogram
 from model_code.live.messages import Decision
 from model_code.live.path import Asked
 
 STAGES = ("decode", "features", "queue", "inference", "publish")
-TOTAL, SERVICE, TRANSPORT = "tick to decision", "service", "transport"
+TOTAL, SERVICE = "tick to decision", "service"
+TRANSPORT, HANDOVER = "transport", "hand-over"
 POINT_MS = 250
 KEPT_POINTS = 5 * 60 * 1000 // POINT_MS
 KEPT_OPPORTUNITIES = 30
@@ -60,8 +62,9 @@ class Observer:
         clock: ns since the epoch.
 
     Attributes:
-        durations: histograms by name: `TOTAL` from the tick's local stamp to here, `SERVICE` from
-            the bytes, `TRANSPORT` the difference, and each of `STAGES`.
+        durations: histograms by name: `TOTAL` from the tick's local stamp until it is handed to
+            the producer, `TRANSPORT` until it is received, `SERVICE` and each of its `STAGES` from
+            the bytes to the decision, `HANDOVER` the rest.
         answers: decisions by (symbol, version, decision).
         versions, flags: decisions by version and by flag.
         decided: decisions.
@@ -72,12 +75,17 @@ class Observer:
         hidden: symbols beyond `MOST_SYMBOLS`, counted as `other`.
         status: of the last update; None before the first.
         tick_at_ns, decision_at_ns: when the newest came; None before the first.
+        parts: what the service needs besides the broker; each is called for each document and
+            must not wait.
+        feedback: figures of the newest judged window by model version.
     """
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self.started_ns = clock()
-        self.durations = {name: Histogram() for name in (TOTAL, TRANSPORT, *STAGES, SERVICE)}
+        self.durations = {
+            name: Histogram() for name in (TOTAL, TRANSPORT, HANDOVER, *STAGES, SERVICE)
+        }
         self._stages = [self.durations[name].add for name in STAGES]
         self.answers: Counter[tuple[str, int, bool]] = Counter()
         self.versions: Counter[int] = Counter()
@@ -89,6 +97,8 @@ class Observer:
         self.status: Status | None = None
         self.tick_at_ns: int | None = None
         self.decision_at_ns: int | None = None
+        self.parts: list[Callable[[], Part]] = []
+        self.feedback: Callable[[], Mapping[int, Figures]] = dict
         self.copies: deque[Copy] = deque(maxlen=COPIES)
         self.rates: deque[tuple[float, int, int]] = deque(maxlen=round(RATES_S / UPDATE_S) + 1)
 
@@ -149,9 +159,11 @@ class Observer:
             add(duration_ns)
         service_ns, total_ns = latency.total, now_ns - one.local_ns
         self.durations[SERVICE].add(service_ns)
+        received_ns = one.local_ns if one.received_ns is None else one.received_ns
+        self.durations[HANDOVER].add(now_ns - received_ns - service_ns)
         if abs(total_ns) < FAR_NS:
             self.durations[TOTAL].add(total_ns)
-            self.durations[TRANSPORT].add(total_ns - service_ns)
+            self.durations[TRANSPORT].add(received_ns - one.local_ns)
         else:
             self.far += 1
         self.decided += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from typing import ClassVar
 
 from rich.table import Table
@@ -121,7 +122,7 @@ class Monitor(App[None]):
         return _table([(*heading[:5], "probability"), *drawn])
 
 
-def sparkline(values: "deque[float]") -> str:
+def sparkline(values: Iterable[float]) -> str:
     """Probabilities as bars, 0 to 1."""
     return "".join(LEVELS[min(int(value * len(LEVELS)), len(LEVELS) - 1)] for value in values)
 

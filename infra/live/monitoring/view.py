@@ -14,6 +14,7 @@ from infra.live.monitoring.document import (
     State,
 )
 from infra.live.monitoring.observer import Observer
+from infra.live.monitoring.parts import drift
 from infra.live.status import Status
 from model_code.live.histogram import MS, quantiles_ms, since
 from model_code.live.ledger import Ledger
@@ -30,9 +31,6 @@ class View:
     Args:
         observer: a sink of the service.
         route: reads where requests go.
-        parts: what the service needs besides the broker; each is called for each document and
-            must not wait.
-        drift: figures of the live features; None: not measured.
         clock: ns since the epoch.
     """
 
@@ -41,12 +39,9 @@ class View:
         observer: Observer,
         *,
         route: Callable[[], Route] = Route,
-        parts: Sequence[Callable[[], Part]] = (),
-        drift: Callable[[], Sequence[Figure]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.observer, self._route, self._parts = observer, route, parts
-        self._drift, self._clock = drift, clock
+        self.observer, self._route, self._clock = observer, route, clock
 
     def route(self) -> Route:
         """Where requests go; empty if it cannot be read."""
@@ -61,7 +56,12 @@ class View:
         error = None if status is None else status.broker_error
         state = {None: "unknown", "": "up"}.get(error, "down")
         broker = Part(name="broker", state=state, detail=error or "")  # type: ignore[arg-type]
-        return [broker, *(read() for read in self._parts)]
+        return [broker, *(read() for read in self.observer.parts)]
+
+    def _drift(self) -> list[Figure] | None:
+        """Of the version that was judged last; None without one."""
+        judged = self.observer.feedback().values()
+        return drift(max(judged, key=lambda one: one.until_ns)) if judged else None
 
     def document(self, after_ms: int = 0) -> Document:
         """The state now.
@@ -113,7 +113,7 @@ class View:
             instruments=_instruments(observer, after_ms),
             opportunities=list(reversed(observer.opportunities.copy())),
             parts=self.parts(),
-            drift=None if self._drift is None else list(self._drift()),
+            drift=self._drift(),
             hidden=len(observer.hidden),
         )
 
