@@ -116,9 +116,11 @@ def live(
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
     observer = Observer()
-    with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics):
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
+    with (
+        shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
 
 
 def _say(line: str) -> None:

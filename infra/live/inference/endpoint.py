@@ -11,9 +11,9 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.live.inference.versions import Versions
 from infra.live.model import FeaturesChangedError
 from infra.live.spec import TritonSpec
-from infra.live.versions import Versions
 from model_code.errors import PromotionError, ServingError, TicklineError
 from model_code.repository.route import Route, Target
 from model_code.serving.routed import Routed, RoutedClient, WindowsOf

@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.canary_outcomes import CanaryOutcomes
-from infra.live.endpoint import Endpoint
+from infra.live.inference.canary_outcomes import CanaryOutcomes
+from infra.live.inference.endpoint import Endpoint
+from infra.live.inference.versions import Fallback, Versions
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
-from infra.live.versions import Fallback, Versions
 from model_code.errors import PromotionError, ServingError
 from model_code.models.probability import probability
 from model_code.serving.routed import Routed
