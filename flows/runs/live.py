@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from flows.runs.replay_model import feature_spec, find_version, load_model
+from infra.live.inference.triton import Triton
+from infra.live.inference.versions import Versions
 from infra.live.model import InProcess, Model
 from infra.live.monitoring.observer import Observer
 from infra.live.monitoring.parts import redis_part, triton_part
@@ -22,8 +24,6 @@ from infra.live.redis_sink import RedisSink
 from infra.live.redis_state import RedisState
 from infra.live.service import Service
 from infra.live.spec import ServiceSpec
-from infra.live.triton import Triton
-from infra.live.versions import Versions
 from infra.triton.targets import serving_urls
 from model_code.errors import ConfigError
 from model_code.live.groups import groups

@@ -74,7 +74,10 @@ class RedisSink:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self._flush()
+            try:
+                await self._flush()
+            except Exception as error:  # not Redis: the next decisions must still be written
+                self._say(f"decisions were not written to Redis: {error!r}")
             self._report()
 
     async def _flush(self) -> None:

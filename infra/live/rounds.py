@@ -1,11 +1,14 @@
 """Rounds of messages at the model, several at once; each is published after those before it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from infra.live.consumer import Received
 from infra.live.kafka import Partition
-from infra.live.outputs import Output, Windows
+from infra.live.outputs import Output, Windows, dead_letter, ready
+from infra.live.partitions import Partitions
 from infra.live.snapshots import Saved
 from model_code.live.messages import Decision
 
@@ -28,6 +31,26 @@ class Taken:
     outputs: list[Output] = field(default_factory=list)
     asked: list[Windows] = field(default_factory=list)
     snapshots: list[Saved] = field(default_factory=list)
+
+    def take(self, one: Received, partitions: Partitions, *, every_window: bool) -> None:
+        """Let the path of a message take it; without `every_window` its window waits in a slot."""
+        self.positions[one.partition] = one.offset + 1
+        path = partitions.path(one)
+        if path is None:
+            self.outputs.append(dead_letter(one, partitions.of_no_group(one, one.at_ns)))
+            return
+        letters = [outcome.letter for outcome in path.take(one.value, one.at_ns)]
+        self.outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
+        if every_window:
+            self.asked += ready(path, time.time_ns())
+
+    def complete(self, partitions: Partitions, *, snapshots: bool) -> None:
+        """Add the windows that wait in slots; afterwards none does, and the state may be saved."""
+        for path in partitions.paths:
+            self.asked += ready(path, time.time_ns())
+        partitions.processed(self.positions)
+        if snapshots:
+            self.snapshots = partitions.snapshots(partitions.owned)
 
 
 class Rounds:

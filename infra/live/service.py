@@ -15,7 +15,7 @@ from pathlib import Path
 from infra.live.consumer import Inbox, Received
 from infra.live.kafka import Partition
 from infra.live.model import Model
-from infra.live.outputs import Output, Sink, dead_letter, decide, decision, ready
+from infra.live.outputs import Output, Sink, decide, decision
 from infra.live.partitions import Partitions
 from infra.live.positions import Positions, Round
 from infra.live.producer import Outbox
@@ -181,7 +181,7 @@ class Service:
             self._taken.messages += len(batch)
             try:
                 for one in batch if self._error is None else ():
-                    self._take(one)
+                    self._taken.take(one, self.partitions, every_window=self._spec.every_window)
             except Exception as error:
                 self.failed(error)
             self._dispatch()
@@ -214,19 +214,6 @@ class Service:
                     self._alive.touch()
             await asyncio.sleep(BEAT_S)
 
-    def _take(self, one: Received) -> None:
-        """Let the path of a message take it; its window waits in its slot."""
-        taken = self._taken
-        taken.positions[one.partition] = one.offset + 1
-        path = self.partitions.path(one)
-        if path is None:
-            taken.outputs.append(dead_letter(one, self.partitions.of_no_group(one, one.at_ns)))
-            return
-        letters = [outcome.letter for outcome in path.take(one.value, one.at_ns)]
-        taken.outputs += [dead_letter(one, letter) for letter in letters if letter is not None]
-        if self._spec.every_window:
-            taken.asked += ready(path, time.time_ns())
-
     def _dispatch(self) -> None:
         """Begin a round with all that was taken, unless enough are under way.
 
@@ -237,22 +224,16 @@ class Service:
         one, self._taken = self._taken, Taken()
         try:
             if self._error is None:
-                self._complete(one)
+                due = time.monotonic() >= self._snapshot_at
+                if due:
+                    self._snapshot_at = time.monotonic() + self._spec.snapshot_s
+                one.complete(self.partitions, snapshots=due)
         except Exception as error:
             self.failed(error)
         if self._error is None:
             self._rounds.start(one)
         else:
             self._release(one)
-
-    def _complete(self, one: Taken) -> None:
-        """Add the windows in the slots and, if it is time, the snapshots: no window waits now."""
-        for path in self.partitions.paths:
-            one.asked += ready(path, time.time_ns())
-        self.partitions.processed(one.positions)
-        if time.monotonic() >= self._snapshot_at:
-            self._snapshot_at = time.monotonic() + self._spec.snapshot_s
-            one.snapshots = self.partitions.snapshots(self.partitions.owned)
 
     async def _decide(self, one: Taken) -> list[Decision]:
         return await decide(self._model, one.asked, self._say)

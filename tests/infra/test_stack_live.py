@@ -27,7 +27,7 @@ from tests.support.market import DATES, SYMBOLS, hive
 from tests.support.serving import APPROVAL, staged
 
 N = 80
-START_S = 120
+START_S = 300
 
 
 def desk(home: Path, **changes: object) -> Settings:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.console import Console
 
 from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
@@ -117,8 +118,11 @@ def live(
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
     observer = Observer()
     listen = {"page_host": page_host, "metrics_host": metrics_host}
-    with shown(observer, settings, _say, page=page, metrics=metrics, **listen):
-        asyncio.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
+    with (
+        shown(observer, settings, _say, page=page, metrics=metrics, **listen),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
 
 
 def _say(line: str) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from infra.live.inference.triton import Triton
+from infra.live.inference.versions import Versions
 from infra.live.kafka import KafkaSpec
 from infra.live.service import Service
 from infra.live.spec import TritonSpec
-from infra.live.triton import Triton
-from infra.live.versions import Versions
 from model_code.errors import ServingError
 from model_code.features.served import SOLO, ServedFeatures
 from model_code.live.ledger import Ledger

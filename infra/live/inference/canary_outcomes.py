@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.versions import Fallback, Versions
+from infra.live.inference.versions import Fallback, Versions
 from model_code.models.probability import probability
 from model_code.repository.route import Route
 from model_code.serving.outcomes import Outcome, OutcomeWriter

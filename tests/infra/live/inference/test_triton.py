@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.live.inference.triton import Triton
+from infra.live.inference.versions import Versions
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
-from infra.live.triton import Triton
-from infra.live.versions import Versions
 from model_code.errors import ServingError
 from model_code.features.served import SOLO, ServedFeatures
 from model_code.models.probability import probability

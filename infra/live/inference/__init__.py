@@ -1,0 +1,1 @@
+"""Triton as the model of the live service, and the engine that stands in for it."""

@@ -1,0 +1,128 @@
+"""One Triton server: asked while it answers, probed in the background while it does not.
+
+Shapes: B windows, T = 64 steps, F = 16 features.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.live.inference.versions import Versions
+from infra.live.model import FeaturesChangedError
+from infra.live.spec import TritonSpec
+from model_code.errors import PromotionError, ServingError, TicklineError
+from model_code.repository.route import Route, Target
+from model_code.serving.routed import Routed, RoutedClient, WindowsOf
+from model_code.serving.wire import check_windows, shown
+from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
+
+Note = Callable[[Route, Routed, float, NDArray[np.float32]], None]
+PROBE_DEADLINE_S = 5.0  # the first request to a model takes longer
+PROBE_BTF = np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32)
+
+
+class Endpoint:
+    """One Triton server; while it does not answer, it is probed instead of asked.
+
+    Args:
+        url: gRPC host:port; several targets in the order of preference.
+        versions: of the repository.
+        spec: deadline and probes.
+        say: called with each line for the log.
+        note: called with the route, each answer, its time in ms and its windows.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        versions: Versions,
+        spec: TritonSpec,
+        say: Callable[[str], None],
+        note: Note | None = None,
+    ) -> None:
+        self.url, self._note = shown(url), note
+        self._client = RoutedClient(url, versions.serving.route_file, attempts=1)
+        self._versions, self._spec, self._say = versions, spec, say
+        self._probing: asyncio.Task[None] | None = None
+        self._refused: set[Target] = set()
+
+    @property
+    def away(self) -> bool:
+        """Whether the last request failed and no probe was answered since."""
+        return self._probing is not None
+
+    async def close(self) -> None:
+        """Stop probing, disconnect."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._client.__aexit__()
+
+    async def ask(self, x_BTF: NDArray[np.float32], deadline_s: float) -> Routed:
+        """The logits of the version that the route names.
+
+        Raises:
+            FeaturesChangedError: the champion sees other features.
+            ServingError: no answer; the server is away from now on.
+        """
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(deadline_s):
+                routed = await self._client.ask(self._windows(x_BTF), deadline_s)
+        except FeaturesChangedError:
+            raise
+        except TimeoutError:
+            error = ServingError(f"no answer within {1e3 * deadline_s:.0f} ms", where=self.url)
+            self._leave(error)
+            raise error from None
+        except (ServingError, PromotionError) as error:
+            check_windows(x_BTF)  # bad windows are not the server's fault
+            self._leave(error)
+            raise
+        if self._note is not None:
+            ms = 1e3 * (time.perf_counter() - begun)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._note, self._client.route, routed, ms, x_BTF)  # decisions first
+        return routed
+
+    async def probe(self) -> None:
+        """Ask once, with a long deadline; a failure begins the probes in the background."""
+        try:
+            await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
+        except FeaturesChangedError:
+            raise
+        except TicklineError as error:
+            self._leave(error)
+
+    def _windows(self, x_BTF: NDArray[np.float32]) -> WindowsOf:
+        def of(target: Target) -> NDArray[np.float32]:
+            try:
+                self._versions.find(target.version)
+            except FeaturesChangedError as error:
+                if target not in self._refused:
+                    self._refused.add(target)
+                    self._say(f"not asked: {error.what}")
+                raise
+            return x_BTF
+
+        return of
+
+    def _leave(self, error: TicklineError) -> None:
+        if self._probing is None:
+            self._say(f"Triton at {self.url} is away: {error.what}")
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        wait_s = self._spec.probe_ms / 1e3
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, self._spec.longest_probe_ms / 1e3)
+            with suppress(TicklineError):
+                await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
+                break
+        self._say(f"Triton at {self.url} answers again")
+        self._probing = None
