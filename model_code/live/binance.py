@@ -72,6 +72,8 @@ class Instrument:
 
     def __init__(self, symbol: str) -> None:
         self.symbol, self.counts = symbol, Counter[Count]()
+        self._quote_id: int | None = None
+        self._trade_id: int | None = None
         self._forget()
         self.begin(0)
 
@@ -219,8 +221,8 @@ class Instrument:
             self._start_book()
 
     def _forget(self) -> None:
-        self._quote_id: int | None = None
-        self._trade_id: int | None = None
+        self._quote_id = None
+        self._trade_id = None
         self._missing: set[int] = set()
         self._recent: deque[tuple[int, Best]] = deque(maxlen=MOST_RECENT)
         self._behind: Counter[Count] = Counter()

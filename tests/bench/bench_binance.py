@@ -47,9 +47,9 @@ def batch(store: BinanceFramesStore, day: InstrumentDay, count: int) -> list[tup
     found: list[tuple[object, ...]] = []
     for _, _, event in store._events(store._path(day), day):
         if type(event).__name__ == "QuoteFrame":
-            found.append(tuple(event[1:5]))  # type: ignore[index]
+            found.append(tuple(event[1:5]))
         elif type(event).__name__ == "TradeFrame":
-            found.append(tuple(event[2:5]))  # type: ignore[index]
+            found.append(tuple(event[2:5]))
         if len(found) == count:
             break
     return found

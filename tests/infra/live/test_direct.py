@@ -1,7 +1,7 @@
 """Direct hand-over: the decisions of a replay, and a broker that never delays one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from infra.live.direct import Direct, Recorder
 from infra.live.kafka import create_topics
 from infra.live.producer import Outbox
+from model_code.live.binance import Count
 from model_code.live.messages import Decision, Tick, read
 from model_code.live.path import Asked, LivePath
 from model_code.live.reasons import Column, Reason
@@ -75,7 +76,8 @@ def test_the_decisions_are_those_of_the_batch(tmp_path: Path) -> None:
 
 
 def test_ticks_that_arrive_together_are_taken_before_the_engine_is_asked() -> None:
-    kept, due = Kept(), []
+    kept = Kept()
+    due: list[Callable[[], object]] = []
     now = quote(1000).local_ns + 10**12
     found = direct(kept, defer=due.append, clock=lambda: now)
     for number in range(1, 70):
@@ -158,7 +160,7 @@ def test_an_exchange_hands_over_without_a_broker() -> None:
             found = direct(kept, groups={"AAA.spot": ("AAA.spot",)}, defer=loop.call_soon)
             running = asyncio.create_task(feed.run(found))
             await exchange.done.wait()
-            while found.ledger.taken < sum(feed.counts[one] for one in ("quotes", "trades")):
+            while found.ledger.taken < feed.counts[Count.QUOTES] + feed.counts[Count.TRADES]:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
             feed.stop()
