@@ -25,7 +25,7 @@ from flows.cli import (
     tune,
     walkforward,
 )
-from flows.cli.live import feed, load, monitor, replay, serve
+from flows.cli.live import direct, feed, load, monitor, replay, serve
 from flows.cli.options import PANELS
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -56,6 +56,7 @@ app.add_typer(targets.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)
 app.add_typer(serve.app)
+app.add_typer(direct.app)
 app.add_typer(feed.app)
 app.add_typer(load.app)
 app.add_typer(monitor.app)

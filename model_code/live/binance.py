@@ -72,6 +72,8 @@ class Instrument:
 
     def __init__(self, symbol: str) -> None:
         self.symbol, self.counts = symbol, Counter[Count]()
+        self._quote_id: int | None = None
+        self._trade_id: int | None = None
         self._forget()
         self.begin(0)
 
@@ -137,9 +139,9 @@ class Instrument:
             else:  # a newer one was handed over before it
                 self.counts[Count.LATE] += 1
                 self.miss(Count.QUOTE_GAPS)
-            self._behind_by_one()
+            self._behind_by_one(Count.QUOTES)
             return None
-        self._behind = 0
+        self._behind[Count.QUOTES] = 0
         self._check_quotes(number)
         self._quote_id = number
         self._recent.append((number, best))
@@ -163,7 +165,7 @@ class Instrument:
             late = number in self._missing
             self._missing.discard(number)
             self.counts[Count.LATE if late else Count.REPEATED] += 1
-            self._behind_by_one()
+            self._behind_by_one(Count.TRADES)
             return None
         missed = 0 if before is None else number - before - 1
         if before is not None and missed:
@@ -171,7 +173,7 @@ class Instrument:
             self.counts[Count.TRADES_MISSED] += missed
             if self._trades_follow:  # otherwise the new session says it
                 self.miss(Count.TRADE_GAPS, missed)
-        self._trades_follow, self._behind = True, 0
+        self._trades_follow, self._behind[Count.TRADES] = True, 0
         self._trade_id = number
         self.counts[Count.TRADES] += 1
         self._sequence += 1
@@ -211,19 +213,19 @@ class Instrument:
                 self.miss(Count.QUOTE_GAPS)
                 self._start_book()  # either of them may be the wrong one
 
-    def _behind_by_one(self) -> None:
-        self._behind += 1
-        if self._behind > MOST_BEHIND:
+    def _behind_by_one(self, kind: Count) -> None:
+        self._behind[kind] += 1
+        if self._behind[kind] > MOST_BEHIND:
             self._forget()
             self.miss(Count.RENUMBERED)
             self._start_book()
 
     def _forget(self) -> None:
-        self._quote_id: int | None = None
-        self._trade_id: int | None = None
+        self._quote_id = None
+        self._trade_id = None
         self._missing: set[int] = set()
         self._recent: deque[tuple[int, Best]] = deque(maxlen=MOST_RECENT)
-        self._behind = 0
+        self._behind: Counter[Count] = Counter()
 
     def _start_book(self) -> None:
         self.book = OrderBook()

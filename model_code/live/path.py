@@ -117,19 +117,20 @@ class LivePath:
         """Windows in slots and at the model."""
         return len(self._slots) + self._asked
 
-    def take(self, message: bytes | Tick, now_ns: int) -> list[Outcome]:
+    def take(self, message: bytes | Tick, now_ns: int, decode_ns: int = 0) -> list[Outcome]:
         """Take the next message, in the order of arrival.
 
         Args:
             message: as received, or already decoded.
             now_ns: the receiver's clock when it was received, ns since the epoch.
+            decode_ns: what reading a tick took that comes decoded.
 
         Returns:
             The messages that ended here without a decision: this one, or one that it replaced.
         """
         begun = self._clock()
         if not isinstance(message, bytes):
-            return self._tick(message, now_ns, begun, 0)
+            return self._tick(message, now_ns, begun, decode_ns)
         try:
             ticks = decode(message)
         except MessageError as error:

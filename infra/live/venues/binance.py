@@ -71,6 +71,7 @@ class Binance:
         say: Callable[[str], None],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self.symbols = tuple(symbols)
         self._requests: list[BookRequests] = []
         self.connections: list[Connection] = []
         per_connection = spec.most_streams // (len(STREAMS) + (spec.depth is not None))
@@ -132,6 +133,7 @@ class Connection:
         self.counts: Counter[Count] = Counter()
         self._session = 0
         self._heard = 0.0  # when the newest frame came, monotonic
+        self._renewed = ""  # why the connection is given up
 
     @property
     def url(self) -> str:
@@ -183,9 +185,10 @@ class Connection:
             finally:
                 watch.cancel()
                 self.counts[Count.DISCONNECTIONS] += 1
-        if watch.done() and not watch.cancelled():
-            return watch.result()
-        return f"closed by the exchange ({socket.close_code} {socket.close_reason or ''})".rstrip()
+        return (
+            self._renewed
+            or f"closed by the exchange ({socket.close_code} {socket.close_reason or ''})".rstrip()
+        )
 
     def _begin(self) -> None:
         self.counts[Count.CONNECTIONS] += 1
@@ -193,22 +196,22 @@ class Connection:
         self._session = max(self._session + 1, time.time_ns() // 1_000_000)
         for one in self.instruments.values():
             one.begin(self._session)
-        self._heard = time.monotonic()
+        self._heard, self._renewed = time.monotonic(), ""
 
-    async def _watch(self, socket: ClientConnection) -> str:
-        """Close a connection that is silent or old; why."""
+    async def _watch(self, socket: ClientConnection) -> None:
+        """Close a connection that is silent or old."""
         until = time.monotonic() + self._spec.renew_h * 3600
         while True:
             await asyncio.sleep(min(WATCH_S, self._spec.silence_s / 4))
             now = time.monotonic()
             if now - self._heard > self._spec.silence_s:
-                why = f"no frame for {self._spec.silence_s:g} s"
+                self._renewed = f"no frame for {self._spec.silence_s:g} s"
             elif now > until:
-                why = f"renewed after {self._spec.renew_h:g} h"
+                self._renewed = f"renewed after {self._spec.renew_h:g} h"
             else:
                 continue
             await socket.close()
-            return why
+            return
 
     def frame(self, frame: str | bytes, receiver: Receiver) -> None:
         """Read a frame and hand over its tick."""
