@@ -19,7 +19,7 @@ import psutil
 
 from infra import services
 from infra.exit_with_parent import kill_tree
-from infra.live.kafka import DEMO, KafkaSpec, create_topics, dead_letters
+from infra.live.kafka.clients import DEMO, KafkaSpec, create_topics, dead_letters
 from infra.live.spec import ServiceSpec
 from infra.servers import ServerError, environment, free_port
 from infra.services import PORTS, Plan

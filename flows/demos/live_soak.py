@@ -109,8 +109,8 @@ def with_read_back(ledger: Ledger, back: ReadBack, sent: int) -> Ledger:
 
 def feed(live: Rig, manifest: "Manifest", ticks: "Iterator[Tick]") -> None:
     """Publish the ticks as fast as the broker takes them."""
-    from infra.live.feed import publish
-    from infra.live.producer import Outbox
+    from infra.live.kafka.feed import publish
+    from infra.live.kafka.producer import Outbox
 
     outbox = Outbox(live.kafka)
     publish(outbox, live.kafka.ticks[0], ticks, live.keys(manifest))

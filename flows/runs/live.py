@@ -20,8 +20,8 @@ from infra.live.monitoring.observer import Observer
 from infra.live.monitoring.parts import redis_part, triton_part
 from infra.live.outputs import Sink
 from infra.live.prediction_log import PredictionLog
-from infra.live.redis_sink import RedisSink
-from infra.live.redis_state import RedisState
+from infra.live.redis.sink import RedisSink
+from infra.live.redis.state import RedisState
 from infra.live.service import Service
 from infra.live.spec import ServiceSpec
 from infra.triton.targets import serving_urls

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 import numpy as np
 
+from infra.live.kafka.producer import Outbox
 from infra.live.outputs import batches, ready
-from infra.live.producer import Outbox
 from model_code.engines.protocol import Predictor
 from model_code.errors import StreamError
 from model_code.live.ledger import Ledger

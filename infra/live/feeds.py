@@ -8,7 +8,7 @@ same process (`direct.Direct`) or published for a service that reads them from K
 from collections.abc import Mapping
 from typing import Protocol
 
-from infra.live.producer import Outbox
+from infra.live.kafka.producer import Outbox
 from model_code.live.messages import Tick, encode
 
 

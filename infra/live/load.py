@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from infra.live.kafka import REQUEST_S, KafkaSpec
-from infra.live.producer import Outbox
+from infra.live.kafka.clients import REQUEST_S, KafkaSpec
+from infra.live.kafka.producer import Outbox
 from model_code.errors import StreamError
 from model_code.live.messages import Decision, Quote, Tick, encode, read
 from model_code.live.tick_times import TickTimes, matrix, stage_times

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from infra.live.consumer import Received
-from infra.live.kafka import dead_letters
+from infra.live.kafka.clients import dead_letters
+from infra.live.kafka.consumer import Received
 from infra.live.model import FeaturesChangedError, Model
 from model_code.live.messages import DeadLetter, Decision, encode
 from model_code.live.path import Asked, LivePath

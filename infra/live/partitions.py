@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.live import snapshots
-from infra.live.consumer import Received
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
+from infra.live.kafka.consumer import Received
 from infra.live.snapshots import Saved
 from model_code.errors import IntegrityError
 from model_code.live.ledger import Ledger

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from infra.live.snapshots import Saved
 
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from infra.live.consumer import Received
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
+from infra.live.kafka.consumer import Received
 from infra.live.outputs import Output, Windows, dead_letter, ready
 from infra.live.partitions import Partitions
 from infra.live.snapshots import Saved

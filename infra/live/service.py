@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from infra.live.consumer import Inbox, Received
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
+from infra.live.kafka.consumer import Inbox, Received
+from infra.live.kafka.producer import Outbox
 from infra.live.model import Model
 from infra.live.outputs import Output, Sink, decide, decision
 from infra.live.partitions import Partitions
 from infra.live.positions import Positions, Round
-from infra.live.producer import Outbox
 from infra.live.rounds import Rounds, Taken
 from infra.live.spec import ServiceSpec
 from infra.live.status import Status

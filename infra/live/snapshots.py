@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from model_code.artifacts import atomic_file, hash_bytes
 from model_code.errors import IntegrityError
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from infra.live.kafka import KafkaSpec
-from infra.live.redis_spec import RedisSpec
+from infra.live.kafka.clients import KafkaSpec
+from infra.live.redis.spec import RedisSpec
 from model_code.settings import Spec
 
 Amount = Annotated[float, Field(gt=0)]

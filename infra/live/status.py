@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from model_code.live.ledger import Ledger
 
 

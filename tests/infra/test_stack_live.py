@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from infra import services
-from infra.live.kafka import DEMO, KafkaSpec
-from infra.live.producer import Outbox
+from infra.live.kafka.clients import DEMO, KafkaSpec
+from infra.live.kafka.producer import Outbox
 from infra.servers import HOST, ServerError, free_port
 from infra.services import Plan
 from infra.stack_state import log_path, read

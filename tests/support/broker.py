@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from infra import services
-from infra.live.kafka import DEMO, KafkaSpec
+from infra.live.kafka.clients import DEMO, KafkaSpec
 from infra.servers import free_port
 from infra.services import Plan
 from model_code.settings import Settings

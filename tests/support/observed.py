@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from infra.live.monitoring.observer import Observer
 from infra.live.monitoring.view import View
 from infra.live.status import Status

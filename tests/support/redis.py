@@ -11,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from infra.live.redis_fields import MarketState
+from infra.live.redis.fields import MarketState
 from infra.servers import HOST, free_port
 from model_code.live.messages import Decision, Latency
 from tests.support.market import SYMBOLS

@@ -16,7 +16,7 @@ from flows.cli.options import PANELS, SpecFile, settings_from_environment
 from model_code.settings import FEATURE_COUNT, MAX_BATCH_SIZE, SEQUENCE_LENGTH
 
 if TYPE_CHECKING:
-    from infra.live.producer import Outbox
+    from infra.live.kafka.producer import Outbox
     from model_code.live.messages import Decision
     from model_code.live.path import Asked
 
@@ -57,8 +57,8 @@ def direct(
     from flows.runs.live import Desk
     from flows.runs.replay_model import load_model
     from infra.live.direct import Direct, Recorder
-    from infra.live.kafka import create_topics
-    from infra.live.producer import Outbox
+    from infra.live.kafka.clients import create_topics
+    from infra.live.kafka.producer import Outbox
 
     settings = settings_from_environment()
     chosen = read_service_spec(spec, bootstrap, demo=demo)

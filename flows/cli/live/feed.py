@@ -18,8 +18,8 @@ from flows.cli.options import PANELS, Data, SpecFile, market_uri, settings_from_
 from model_code.errors import ConfigError, StreamError
 
 if TYPE_CHECKING:
-    from infra.live.kafka import KafkaSpec
-    from infra.live.producer import Outbox
+    from infra.live.kafka.clients import KafkaSpec
+    from infra.live.kafka.producer import Outbox
     from infra.live.venues.binance import Binance
     from model_code.live.messages import Tick
 
@@ -68,9 +68,9 @@ def feed(
     connection makes the service fill its windows again.
     """
     from flows.runs.replay_model import find_version
-    from infra.live.feed import publish
-    from infra.live.kafka import create_topics
-    from infra.live.producer import Outbox
+    from infra.live.kafka.clients import create_topics
+    from infra.live.kafka.feed import publish
+    from infra.live.kafka.producer import Outbox
     from model_code.live.groups import groups
     from model_code.live.recorded import Feed, played
     from model_code.market.store import open_market
@@ -119,8 +119,8 @@ def _publish_venue(
 ) -> None:
     """Publish an exchange's ticks until the command is stopped."""
     from infra.live.feeds import Publisher
-    from infra.live.kafka import create_topics
-    from infra.live.producer import Outbox
+    from infra.live.kafka.clients import create_topics
+    from infra.live.kafka.producer import Outbox
 
     create_topics(kafka, kafka.ticks[:1])
     outbox = Outbox(kafka, _say)

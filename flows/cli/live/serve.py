@@ -91,7 +91,7 @@ def live(
     the next start continues from there (docs/live.md).
     """
     from flows.runs.live import Desk, serve
-    from infra.live.kafka import create_topics, dead_letters
+    from infra.live.kafka.clients import create_topics, dead_letters
     from infra.live.monitoring.observer import Observer
 
     settings = settings_from_environment()

@@ -37,7 +37,7 @@ def read_service_spec(
     Raises:
         ConfigError: it cannot be read, or a value is wrong.
     """
-    from infra.live.kafka import DEMO
+    from infra.live.kafka.clients import DEMO
     from infra.live.spec import ServiceSpec
 
     start = {"kafka": DEMO} if demo else {}

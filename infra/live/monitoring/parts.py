@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from infra.live.inference.triton import Triton
 from infra.live.monitoring.document import Figure, Part
-from infra.live.redis_state import RedisState
-from infra.live.triton import Triton
+from infra.live.redis.state import RedisState
 from model_code.live.feedback.figures import Figures
 
 

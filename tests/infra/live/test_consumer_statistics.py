@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from infra.live.consumer import Inbox
-from infra.live.kafka import KafkaSpec, Partition
+from infra.live.kafka.clients import KafkaSpec, Partition
+from infra.live.kafka.consumer import Inbox
 
 
 def statistics(state: str = "UP", **partition: Any) -> str:

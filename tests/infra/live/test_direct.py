@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.live.direct import Direct, Recorder
-from infra.live.kafka import create_topics
-from infra.live.producer import Outbox
+from infra.live.kafka.clients import create_topics
+from infra.live.kafka.producer import Outbox
 from model_code.live.binance import Count
 from model_code.live.messages import Decision, Tick, read
 from model_code.live.path import Asked, LivePath

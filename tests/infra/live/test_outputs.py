@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.consumer import Received
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
+from infra.live.kafka.consumer import Received
 from infra.live.model import Answered
 from infra.live.outputs import MOST_PAYLOAD, batches, dead_letter, decide, ready
 from model_code.live.messages import DeadLetter

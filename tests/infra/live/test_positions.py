@@ -1,6 +1,6 @@
 """Positions follow the confirmations."""
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from infra.live.positions import Positions, Round
 from infra.live.snapshots import Saved
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.live import consumer
-from infra.live.feed import publish
-from infra.live.kafka import KafkaSpec, create_topics, dead_letters
+from infra.live.kafka import consumer
+from infra.live.kafka.clients import KafkaSpec, create_topics, dead_letters
+from infra.live.kafka.feed import publish
+from infra.live.kafka.producer import Outbox
 from infra.live.model import Answered, InProcess
-from infra.live.producer import Outbox
 from infra.live.service import Service
 from infra.live.spec import ServiceSpec
 from model_code.errors import StreamError

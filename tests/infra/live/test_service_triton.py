@@ -9,7 +9,7 @@ import pytest
 
 from infra.live.inference.triton import Triton
 from infra.live.inference.versions import Versions
-from infra.live.kafka import KafkaSpec
+from infra.live.kafka.clients import KafkaSpec
 from infra.live.service import Service
 from infra.live.spec import TritonSpec
 from model_code.errors import ServingError

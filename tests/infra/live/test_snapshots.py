@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.live.kafka import Partition
+from infra.live.kafka.clients import Partition
 from infra.live.snapshots import Saved, file_of, read, write
 from model_code.errors import IntegrityError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.live import feed, serve
-from infra.live.kafka import KafkaSpec
+from infra.live.kafka.clients import KafkaSpec
 from infra.live.service import Service
 from model_code.errors import ConfigError
 from model_code.repository.route import Route, Target

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flows.cli.live import direct, feed
-from infra.live.kafka import KafkaSpec
+from infra.live.kafka.clients import KafkaSpec
 from model_code.errors import ConfigError
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from infra.live.redis_fields import decision_item, market_states, quote_item, state_key
-from infra.live.redis_spec import RedisSpec, server_address
+from infra.live.redis.fields import decision_item, market_states, quote_item, state_key
+from infra.live.redis.spec import RedisSpec, server_address
 from model_code.errors import ConfigError
 from model_code.features.definition import names
 from tests.support.live import path, quote, trade, warm

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from infra.live.redis_fields import (
+from infra.live.redis.fields import (
     SCRIPT,
     Item,
     MarketState,
@@ -25,7 +25,7 @@ from infra.live.redis_fields import (
     quote_item,
     state_key,
 )
-from infra.live.redis_spec import Counts, RedisSpec, failure, server_address
+from infra.live.redis.spec import Counts, RedisSpec, failure, server_address
 from infra.servers import ServerError
 from model_code.live.messages import Decision
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from infra.live.kafka import REQUEST_S, KafkaSpec, Partition, quiet
+from infra.live.kafka.clients import REQUEST_S, KafkaSpec, Partition, quiet
 from model_code.errors import StreamError
 
 POLL_S = 0.1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from infra.live.kafka import KafkaSpec, quiet
+from infra.live.kafka.clients import KafkaSpec, quiet
 from model_code.errors import StreamError
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
-from infra.live.redis_fields import MarketState, market_states
-from infra.live.redis_state import RedisState
+from infra.live.redis.fields import MarketState, market_states
+from infra.live.redis.state import RedisState
 from infra.servers import ServerError
 from model_code.live.messages import Decision
 from model_code.live.path import Asked

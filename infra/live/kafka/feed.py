@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from infra.live.producer import Outbox
+from infra.live.kafka.producer import Outbox
 from model_code.live.messages import Tick, encode
 
 FULL_S = 0.005

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from infra.live.redis_spec import RedisSpec
-from infra.live.redis_state import RedisState
+from infra.live.redis.spec import RedisSpec
+from infra.live.redis.state import RedisState
 from infra.servers import HOST, ServerError, free_port
 from tests.support.market import SYMBOLS
 from tests.support.redis import RedisServer, decision, market_state

@@ -4,8 +4,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from pydantic import ValidationError
 
-from infra.live import kafka
-from infra.live.kafka import DEMO, KafkaSpec, create_topics, dead_letters, quiet
+from infra.live.kafka import clients
+from infra.live.kafka.clients import DEMO, KafkaSpec, create_topics, dead_letters, quiet
 from infra.servers import free_port
 from model_code.errors import StreamError
 from tests.support.broker import kafka_spec
@@ -41,7 +41,7 @@ def test_only_missing_topics_are_created(broker: str) -> None:
 
 
 def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "REQUEST_S", 0.2)
+    monkeypatch.setattr(clients, "REQUEST_S", 0.2)
     spec = kafka_spec(f"127.0.0.1:{free_port()}")
     with pytest.raises(StreamError, match="no topics") as error:
         create_topics(spec, spec.ticks)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from infra.live.consumer import Inbox, Received
-from infra.live.kafka import KafkaSpec, Partition, create_topics
-from infra.live.producer import Outbox
+from infra.live.kafka.clients import KafkaSpec, Partition, create_topics
+from infra.live.kafka.consumer import Inbox, Received
+from infra.live.kafka.producer import Outbox
 from model_code.errors import StreamError
 from tests.support.broker import kafka_spec
 

@@ -4,9 +4,9 @@ import asyncio
 import time
 
 from infra.live.outputs import decide, ready
-from infra.live.redis_sink import RedisSink
-from infra.live.redis_spec import RedisSpec
-from infra.live.redis_state import RedisState
+from infra.live.redis.sink import RedisSink
+from infra.live.redis.spec import RedisSpec
+from infra.live.redis.state import RedisState
 from model_code.live.messages import Decision
 from model_code.live.path import Asked
 from tests.infra.live.test_outputs import Fixed

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from infra.live.kafka import create_topics
-from infra.live.producer import Outbox
+from infra.live.kafka.clients import create_topics
+from infra.live.kafka.producer import Outbox
 from infra.servers import free_port
 from model_code.errors import StreamError
 from tests.support.broker import headers, kafka_spec, read_all

@@ -1,0 +1,1 @@
+"""Kafka: clients, messages in and out, recorded days as a feed."""

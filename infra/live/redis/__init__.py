@@ -1,0 +1,1 @@
+"""Redis: each instrument's newest decision and quote."""
