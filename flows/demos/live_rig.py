@@ -98,6 +98,18 @@ class Process:
                 raise ServerError(f"{self.name} did not start:\n{tail}", where=str(self.log))
             time.sleep(POLL_S)
 
+    def await_text(self, text: str) -> None:
+        """Wait until its log has a text.
+
+        Raises:
+            ServerError: it does not come in time.
+        """
+        until = time.monotonic() + START_S
+        while text not in self.text:
+            if not self.running or time.monotonic() > until:
+                raise ServerError(f"{self.name} did not print {text!r}:\n{self.text[-2000:]}")
+            time.sleep(POLL_S)
+
     @property
     def text(self) -> str:
         """Its log since the last start."""
