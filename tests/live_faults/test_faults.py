@@ -5,6 +5,7 @@ import time
 from functools import partial
 
 import pytest
+import redis
 
 from infra.live.kafka import create_topics, dead_letters
 from model_code.live.messages import Decision
@@ -25,7 +26,6 @@ from tests.live_faults.harness import (
 from tests.support.broker import read_all
 
 S = 1_000_000_000
-IN_PROCESS = ("--in-process",)
 
 
 def of(symbol: str, one: Decision) -> bool:
@@ -35,7 +35,7 @@ def of(symbol: str, one: Decision) -> bool:
 @pytest.mark.fast
 def test_a_poison_message(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS)
+    service = live.service()
     poison = [b"\xc1 broken", b'{"type": "quote"}', b"", b"\x93" * 100_000]
     with Stream(live) as stream:
         stream.recovered()
@@ -54,7 +54,7 @@ def test_a_poison_message(make_rig: MakeRig, table: list[Row]) -> None:
 
 def test_a_clock_step(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS)
+    service = live.service()
     with Stream(live) as stream:
         stream.recovered()
         stream.step_ns = 3600 * S
@@ -85,13 +85,13 @@ def test_a_clock_step(make_rig: MakeRig, table: list[Row]) -> None:
 
 def test_service_killed_and_resumed(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS, every_window=True, snapshot_s=0.5)
+    service = live.service(every_window=True, snapshot_s=0.5)
     with Stream(live) as stream:
         stream.recovered()
         time.sleep(2.0)
         begun = stream.mark()
         service.kill()
-        again = live.service(*IN_PROCESS, every_window=True, snapshot_s=0.5)
+        again = live.service(every_window=True, snapshot_s=0.5)
         seconds = stream.recovered(begun)
         finish(stream, [again])
         every_decision(stream)
@@ -108,11 +108,11 @@ def test_service_killed_and_resumed(make_rig: MakeRig, table: list[Row]) -> None
 
 def test_rebalance_between_two_services(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    first = live.service(*IN_PROCESS, every_window=True)
+    first = live.service(every_window=True)
     with Stream(live) as stream:
         stream.recovered()
         time.sleep(1.0)
-        second = live.service(*IN_PROCESS, every_window=True, wait=False)
+        second = live.service(every_window=True, wait=False)
         second.await_text("continues at")
         joined = stream.recovered(stream.mark())
         time.sleep(1.0)
@@ -130,7 +130,7 @@ def test_rebalance_between_two_services(make_rig: MakeRig, table: list[Row]) -> 
 
 def test_broker_restarted(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS)
+    service = live.service()
     with Stream(live) as stream:
         stream.recovered()
         first = len(stream.sent)
@@ -159,7 +159,7 @@ def test_broker_restarted(make_rig: MakeRig, table: list[Row]) -> None:
 
 def test_a_slow_consumer_of_decisions(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS)
+    service = live.service()
     with Stream(live) as stream:
         stream.recovered()
         stream.slow_s = 3.0
@@ -185,7 +185,7 @@ def test_a_slow_consumer_of_decisions(make_rig: MakeRig, table: list[Row]) -> No
 
 def test_a_service_that_stands_still(make_rig: MakeRig, table: list[Row]) -> None:
     live = make_rig("tansu")
-    service = live.service(*IN_PROCESS)
+    service = live.service()
     with Stream(live) as stream:
         stream.recovered()
         service.signal(signal.SIGSTOP)
@@ -199,6 +199,61 @@ def test_a_service_that_stands_still(make_rig: MakeRig, table: list[Row]) -> Non
     table.append(
         Row("service stopped for 1.5 s", f"{conflated} windows conflated to the newest", seconds)
     )
+
+
+def test_redis_killed_and_restarted(make_rig: MakeRig, table: list[Row]) -> None:
+    live = make_rig("tansu", "redis")
+    service = live.service()
+    with Stream(live) as stream, redis.Redis.from_url(live.redis_url) as client:
+        stream.recovered()
+        written(client, stream.mark())
+        begun = stream.mark()
+        live.servers["redis"].kill()
+        topic = stream.recovered(begun)
+        time.sleep(1.0)
+        live.servers["redis"].start()
+        seconds = written(client, stream.mark())
+        done = finish(stream, [service])
+        balanced(stream, done)
+    table.append(Row("Redis killed", "decisions go on in the topic; keys have expired", topic))
+    table.append(Row("Redis started again", "newest decisions are in Redis", seconds))
+
+
+def test_a_slow_redis(make_rig: MakeRig, table: list[Row]) -> None:
+    live = make_rig("tansu", "redis")
+    service = live.service()
+    with Stream(live) as stream, redis.Redis.from_url(live.redis_url) as client:
+        stream.recovered()
+        live.servers["redis"].signal(signal.SIGSTOP)
+        begun = stream.mark()
+        topic = stream.recovered(begun)
+        time.sleep(2.0)
+        longest = max(
+            one.decided_ns - one.received_ns
+            for one, _ in stream.newest
+            if one.decided_ns and one.received_ns and one.sequence > begun.sequences[one.symbol]
+        )
+        live.servers["redis"].signal(signal.SIGCONT)
+        seconds = written(client, stream.mark())
+        done = finish(stream, [service])
+        balanced(stream, done)
+    text = f"decisions go on in the topic, at most {longest / 1e6:.0f} ms in the service"
+    table.append(Row("Redis stands still for 2 s", text, topic))
+    table.append(Row("Redis continues", "newest decisions are in Redis", seconds))
+
+
+def written(client: "redis.Redis", since: Mark) -> float:
+    """Seconds until each instrument's decision in Redis is on a tick after the mark."""
+    until = time.monotonic() + 30.0
+    left = set(SYMBOLS)
+    while left and time.monotonic() < until:
+        for symbol in sorted(left):
+            found = client.hget(f"tickline:state:{symbol}", "sequence")
+            if found is not None and int(found) > since.sequences.get(symbol, 0):
+                left.discard(symbol)
+        time.sleep(0.005)
+    assert left == set()
+    return (time.time_ns() - since.at_ns) / 1e9
 
 
 def test_triton_killed_and_restarted(make_rig: MakeRig, table: list[Row]) -> None:
