@@ -26,6 +26,7 @@ from tests.live_faults.harness import (
 from tests.support.broker import read_all
 
 S = 1_000_000_000
+COMMIT_S = 7.0  # positions are committed every 5 s
 
 
 def of(symbol: str, one: Decision) -> bool:
@@ -88,7 +89,7 @@ def test_service_killed_and_resumed(make_rig: MakeRig, table: list[Row]) -> None
     service = live.service(every_window=True, snapshot_s=0.5)
     with Stream(live) as stream:
         stream.recovered()
-        time.sleep(2.0)
+        time.sleep(COMMIT_S)
         begun = stream.mark()
         service.kill()
         again = live.service(every_window=True, snapshot_s=0.5)
