@@ -4,10 +4,13 @@
 VENV ?= .venv
 DATA ?=
 JOBS ?= 2
+RATE ?= 200
+DURATION ?= 300
+TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead bench-live swap-load story story-oncall up down chaos ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead bench-live swap-load story story-oncall up down chaos live-load live-soak live-faults ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -66,6 +69,15 @@ bench-overhead: setup ## measure Prefect's and MLflow's overhead in a nightly (D
 
 bench-live: setup ## measure tick to decision in one process (DATA=URI for real ticks)
 	$(BIN)/python -m tests.bench.bench_live $(if $(DATA),--data $(DATA))
+
+live-load: setup ## measure the live path on real processes (DATA, RATE=200, DURATION=300 seconds)
+	$(BIN)/python -m flows.demos.live_load --rate $(RATE) --duration $(DURATION) $(if $(DATA),--data $(DATA))
+
+live-soak: setup ## a million recorded ticks through the live path as fast as possible (DATA, TICKS)
+	$(BIN)/python -m flows.demos.live_soak --ticks $(TICKS) $(if $(DATA),--data $(DATA))
+
+live-faults: setup ## inject faults into the live path; print their table (TABLE=FILE writes it)
+	CHAOS=live CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest -n 0 tests/live_faults
 
 swap-load: setup ## swap and roll back a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load

@@ -21,7 +21,7 @@ from infra import services
 from infra.exit_with_parent import kill_tree
 from infra.live.kafka.clients import DEMO, KafkaSpec, create_topics, dead_letters
 from infra.live.spec import ServiceSpec
-from infra.servers import ServerError, environment, free_port
+from infra.servers import HOST, ServerError, environment, free_port
 from infra.services import PORTS, Plan
 from model_code.live.groups import groups
 from model_code.market.store import open_market
@@ -98,6 +98,18 @@ class Process:
                 raise ServerError(f"{self.name} did not start:\n{tail}", where=str(self.log))
             time.sleep(POLL_S)
 
+    def await_text(self, text: str) -> None:
+        """Wait until its log has a text.
+
+        Raises:
+            ServerError: it does not come in time.
+        """
+        until = time.monotonic() + START_S
+        while text not in self.text:
+            if not self.running or time.monotonic() > until:
+                raise ServerError(f"{self.name} did not print {text!r}:\n{self.text[-2000:]}")
+            time.sleep(POLL_S)
+
     @property
     def text(self) -> str:
         """Its log since the last start."""
@@ -151,13 +163,20 @@ class Rig:
         store: URI of the ticks.
         servers: by name: tansu, and where wanted redis and triton.
         spec: of the services.
+        redis_url: of the Redis server, if it is one of them.
     """
 
     def __init__(
-        self, settings: Settings, store: str, servers: Mapping[str, Process], spec: ServiceSpec
+        self,
+        settings: Settings,
+        store: str,
+        servers: Mapping[str, Process],
+        spec: ServiceSpec,
+        redis_url: str = "",
     ) -> None:
         self.settings, self.store, self.servers, self.spec = settings, store, servers, spec
         self.kafka = spec.kafka
+        self.redis_url = redis_url
         self.services: list[Process] = []
 
     def service(self, *options: str, wait: bool = True, **changes: Any) -> Process:
@@ -173,6 +192,7 @@ class Rig:
         path.write_text(self.spec.model_copy(update=changes).model_dump_json())
         command = [sys.executable, "-m", "flows.cli", "live", "--data", self.store]
         command += [] if "triton" in self.servers else ["--in-process"]
+        command += ["--redis", self.redis_url] if "redis" in self.servers else []
         variables = environment(self.settings) | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         process = Process(
             f"service-{number}",
@@ -224,12 +244,12 @@ def rig(
                 running.callback(one.cleaned)
             servers[one.name] = process.start()
         if "triton" in servers:
-            address = f"127.0.0.1:{ports['triton-grpc']}"
+            address = f"{HOST}:{ports['triton-grpc']}"
             settings = settings.model_copy(update={"triton_url": address})
             load_champion(settings)
-        bootstrap = f"127.0.0.1:{ports['tansu']}"
+        bootstrap = f"{HOST}:{ports['tansu']}"
         spec = ServiceSpec(kafka=KafkaSpec(bootstrap=bootstrap, **(DEMO | kafka)))
-        found = Rig(settings, store, servers, spec)
+        found = Rig(settings, store, servers, spec, f"redis://{HOST}:{ports.get('redis', 0)}")
         letters = [dead_letters(topic) for topic in spec.kafka.ticks]
         create_topics(spec.kafka, [*spec.kafka.ticks, *letters, spec.kafka.decisions])
         try:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,8 +27,6 @@ from model_code.live.read_back import ReadBack
 from model_code.live.reasons import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from model_code.live.messages import Tick
     from model_code.repository.manifest import Manifest
 
@@ -45,6 +44,9 @@ def main(
     option: Annotated[
         list[str] | None, typer.Option(help="Another option of tickline live.")
     ] = None,
+    every_window: Annotated[
+        bool, typer.Option(help="Decide on every window; otherwise a backlog is conflated.")
+    ] = True,
 ) -> None:
     """Feed, decide, read back, and compare the counts; exit 1 if one is wrong."""
     source = settings_from_environment()
@@ -54,13 +56,14 @@ def main(
         settings = private(home)
         _, manifest = provide(settings, source, uri, out.print)
         with rig(settings, uri, names=servers.split(",")) as live:
-            sound = play(live, manifest, ticks, option or ())
+            options = [*(option or ()), *(["--every-window"] if every_window else [])]
+            sound = play(live, manifest, ticks, options)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     raise typer.Exit(0 if sound else 1)
 
 
-def play(live: Rig, manifest: "Manifest", count: int, options: "list[str] | tuple[()]") -> bool:
+def play(live: Rig, manifest: "Manifest", count: int, options: Sequence[str]) -> bool:
     """Run the soak and print its last line; whether every count is as it must be."""
     from infra.live.load import Decisions
     from model_code.market.store import open_market

@@ -2,9 +2,11 @@
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_code.errors import DataError
 from model_code.live.ledger import Ledger
 from model_code.live.messages import Tick, encode
 from model_code.live.path import Asked, LivePath
@@ -100,3 +102,14 @@ def test_every_rule_of_one_row_is_a_reason() -> None:
     assert column(Reason.CROSSED_QUOTE) is Column.DEAD_LETTERED
     assert column(Reason.LOCKED_QUOTE) is Column.SUPPRESSED
     assert set(Reason) > SUPPRESSED
+
+
+def test_a_printed_ledger_is_read_again() -> None:
+    ledger = Ledger(taken=12_345, lost=1, reordered=2, duplicated=3)
+    ledger.columns.update({Column.DECIDED: 12_000, Column.SUPPRESSED: 300, Column.TRADES: 45})
+    older = "ledger: in 7 = decided 7 + conflated 0; lost 0 reordered 0 duplicated 0\n"
+    found = Ledger.parse(f"{older}{ledger}; partitions paused 1\nend\n")
+    assert str(found) == str(ledger)
+    assert found.balanced()
+    with pytest.raises(DataError, match="no ledger"):
+        Ledger.parse("nothing")
