@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import redis
 
-from infra.live.kafka import create_topics, dead_letters
+from infra.live.kafka.clients import create_topics, dead_letters
 from model_code.live.messages import Decision
 from model_code.live.reasons import Column
 from tests.chaos.harness import Row
