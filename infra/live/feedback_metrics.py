@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from infra.live.feedback_worker import Report
+from infra.live.prediction_log import PredictionLog
 
 PREFIX = "tickline_live_feedback_"
 FIGURES = {
@@ -69,3 +70,8 @@ class FeedbackCollector(Collector):
             if outcome != "waiting":
                 counter.add_metric([outcome], count)
         yield counter
+
+
+def collector(log: PredictionLog) -> FeedbackCollector:
+    """The collector of a running log."""
+    return FeedbackCollector(lambda: log.report, lambda: log.dropped)

@@ -115,7 +115,7 @@ def live(
         _say(f"created topics: {', '.join(made)}")
     _say(f"{', '.join(kafka.ticks)} at {kafka.bootstrap} -> {kafka.decisions}")
     observer = Observer()
-    with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics):
+    with shown(observer, settings, _say, page=page, page_host=page_host, metrics=metrics, log=log):
         asyncio.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
 
 

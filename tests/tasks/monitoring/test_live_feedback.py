@@ -68,7 +68,7 @@ def test_each_hour_is_logged_once_when_it_is_over(settings: Settings) -> None:
     assert notes == []
     assert (logged.group, logged.hour, logged.figures.decisions) == ("desk", HOUR, 300)
     assert log_feedback(settings, now_ns) == ([], [])
-    write(settings, "2", [row(number, HOUR + 1) for number in range(300)])
+    write(settings, "2", [row(number, HOUR + 1) for number in range(300, 600)])
     ((second,), _) = log_feedback(settings, now_ns + HOUR_NS)
     assert second.hour == HOUR + 1
     mlflow = MlflowClient(settings.tracking_uri)
