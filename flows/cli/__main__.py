@@ -25,7 +25,7 @@ from flows.cli import (
     tune,
     walkforward,
 )
-from flows.cli.live import direct, feed, load, monitor, replay, serve
+from flows.cli.live import direct, feed, feedback, load, monitor, replay, serve
 from flows.cli.options import PANELS
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -64,6 +64,7 @@ app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)
 app.add_typer(monitoring.app)
+app.add_typer(feedback.app)
 app.add_typer(cleanup.app)
 app.add_typer(data.app, name="data", rich_help_panel=PANELS.data)
 

@@ -5,6 +5,7 @@ restarts and for all services of a group that share the folder. The event's id d
 date alone. A claim is sent until Prefect has accepted it, or until its date is over.
 """
 
+import contextlib
 import datetime as dt
 import os
 import tempfile
@@ -123,6 +124,16 @@ def event(record: DriftRecord, now: dt.datetime) -> dict[str, Any]:
             "figures": record.figures.numbers,
         },
     }
+
+
+def records(home: Path, since: dt.datetime) -> list[DriftRecord]:
+    """The claims of all groups of a home, the newest first; unreadable ones are left out."""
+    found = []
+    for file in home.glob("live/*/feedback/drift/*.json"):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            found.append(read(file))
+    known = [one for one in found if dt.datetime.fromisoformat(one.at) >= since]
+    return sorted(known, key=lambda one: one.at, reverse=True)
 
 
 def read(file: Path) -> DriftRecord:

@@ -127,10 +127,8 @@ class Worker:
         self._files.close()
 
     def _judge_of(self, version: int) -> Judge | None:
-        serving = ServingRepository(self._settings.serving_repository)
-        staged = self._settings.staging_repository / MODEL_NAME / str(version)
-        folder = serving.folder(version) if version in serving.known() else staged
         try:
+            folder = version_folder(self._settings, version)
             return Judge(self._spec.judge, LiveReference.load(folder))
         except TicklineError as error:
             self._lines.append(f"version {version} is logged but not judged: {error}")
@@ -168,6 +166,13 @@ class Worker:
         if sent is not None:
             outcome = "accepted" if sent else "not sent, Prefect does not answer; will try again"
             self._lines.append(f"event of the drift: {outcome}")
+
+
+def version_folder(settings: Settings, version: int) -> Path:
+    """The folder of a version that serves or was approved, else of a staged one."""
+    serving = ServingRepository(settings.serving_repository)
+    staged = settings.staging_repository / MODEL_NAME / str(version)
+    return serving.folder(version) if version in serving.known() else staged
 
 
 def run(source: BinaryIO, sink: BinaryIO, worker: Worker) -> None:

@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 
 from infra.live.log_spec import LogSpec
 from model_code.artifacts import atomic_file
+from model_code.live.feedback.frames import Sampled
 from model_code.live.feedback.labels import Labelled
+from model_code.live.messages import Decision, Latency
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
 
 WINDOW = SEQUENCE_LENGTH * FEATURE_COUNT
@@ -40,6 +42,7 @@ SCHEMA = pa.schema(
     ]
 )
 IDLE_S = 0.2
+UNKNOWN = Latency(decode=0, features=0, queue=0, inference=0, publish=0)
 
 
 class LogFiles:
@@ -118,6 +121,24 @@ def table(rows: Sequence[Labelled], rate: float) -> pa.Table:
     columns["rate"] = [rate] * len(rows)
     columns["window"] = pa.FixedSizeListArray.from_arrays(pa.array(window_N), WINDOW)
     return pa.table(columns, schema=SCHEMA)
+
+
+def read(folder: Path) -> Iterator[Labelled]:
+    """The decisions of all files, the oldest file first.
+
+    A decision made again after a crash comes as often as it was logged.
+    """
+    for file in sorted(folder.glob("*.parquet")):
+        try:
+            found = pq.read_table(file)
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        window_NW = found["window"].combine_chunks().flatten().to_numpy().reshape(-1, WINDOW)
+        rows = found.drop_columns(["window", "rate", "label", "flags"]).to_pylist()
+        for place, (row, label) in enumerate(zip(rows, found["label"].to_pylist(), strict=True)):
+            decision = Decision(side=None, latency=UNKNOWN, **row)
+            features = window_NW[place, -FEATURE_COUNT:].tobytes()
+            yield Labelled(Sampled(decision, features), -1 if label is None else label)
 
 
 def retain(folder: Path, spec: LogSpec) -> int:

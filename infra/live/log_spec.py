@@ -1,11 +1,17 @@
 """How much of the decisions is kept on disk."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from model_code.live.feedback.spec import FeedbackSpec
 from model_code.settings.base import Fraction, Positive, PositiveInt, Spec
+
+
+def feedback_folder(home: Path, group_id: str) -> Path:
+    """The folder of a group's log (`log`) and drift records (`drift`)."""
+    return home / "live" / group_id / "feedback"
 
 
 class LogSpec(Spec):

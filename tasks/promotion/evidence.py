@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Evidence(BaseModel):
         changes: what differs from the champion's night.
         profile: what the model looks at.
         profile_drift: how that differs from the champion's night.
+        live: sustained breaches of live decisions, in words, the newest first.
         links: URL by name.
         targets: which servers get it and when the route turns; empty with a single server.
     """
@@ -64,6 +65,7 @@ class Evidence(BaseModel):
     changes: tuple[Change, ...] = ()
     profile: Profile | None = None
     profile_drift: Drift | None = None
+    live: tuple[str, ...] = ()
     links: dict[str, str]
     targets: str = ""
 
@@ -103,6 +105,7 @@ def gather(
     links: Mapping[str, str],
     scratch: Path,
     targets: str = "",
+    live: Sequence[str] = (),
 ) -> Evidence:
     """Collect the nightly run's artefacts and the staged files.
 
@@ -139,6 +142,7 @@ def gather(
         changes=() if champion is None else changes_since(mlflow, run_id, champion),
         profile=profile,
         profile_drift=None if champion is None else drift_since(mlflow, profile, champion),
+        live=tuple(live),
         links=dict(links),
         targets=targets,
     )
@@ -190,6 +194,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- features that drifted: {', '.join(drifted) or 'none'}"
         if evidence.drift
         else "- feature drift: not recorded",
+        f"- **live drift**: {evidence.live[0]}" if evidence.live else "",
         f"- looks most at: {evidence.profile.line}" if evidence.profile else "",
         f"- {evidence.profile_drift.line}" if evidence.profile_drift else "",
         f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "

@@ -1,11 +1,13 @@
 """Step `show evidence`: show the evidence to the reviewer; later verify it still applies."""
 
+import datetime as dt
 import tempfile
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.runtime import flow_run
 
+from infra.live.drift_event import records
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.manifest import Manifest
@@ -18,6 +20,7 @@ from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
 
 PAGE = "promotion/evidence.html"
+DRIFT_SHOWN = dt.timedelta(days=14)
 
 
 @once_per_run("show evidence")
@@ -43,8 +46,9 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
         "this promotion in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run.id}",
     }
     with tempfile.TemporaryDirectory() as scratch:
+        live = live_drift(settings)
         evidence = gather(
-            mlflow, candidate, engine, champion, links, Path(scratch), target_line(settings)
+            mlflow, candidate, engine, champion, links, Path(scratch), target_line(settings), live
         )
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
     text = summary(evidence, page_url)
@@ -66,6 +70,16 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
         run_url=run_url,
         summary=text,
     )
+
+
+def live_drift(settings: Settings) -> list[str]:
+    """The sustained breaches of live decisions in this home, in words, the newest first."""
+    since = dt.datetime.now(dt.UTC) - DRIFT_SHOWN
+    return [
+        f"{one.at[:16].replace('T', ' ')} UTC, version {one.figures.version}, {one.group}: "
+        f"{'; '.join(one.figures.breaches)}"
+        for one in records(settings.home, since)
+    ]
 
 
 def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:

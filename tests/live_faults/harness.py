@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 
 from flows.demos.live_rig import Process, Rig
-from infra.live.load import Decisions
 from infra.live.kafka.producer import Outbox
+from infra.live.load import Decisions
 from model_code.features.served import SOLO
 from model_code.live.ledger import Ledger
 from model_code.live.messages import Decision, Tick, encode

@@ -39,10 +39,10 @@ def prediction_log(
     if rate is None:
         return None
     from flows.cli.options import read_spec
-    from infra.live.log_spec import LogSpec
+    from infra.live.log_spec import LogSpec, feedback_folder
     from infra.live.prediction_log import PredictionLog
     from infra.servers import environment
 
     spec = read_spec(LogSpec, None, {"rate": rate, "keep_days": keep_days})
-    folder = settings.home / "live" / group_id / "feedback"
+    folder = feedback_folder(settings.home, group_id)
     return PredictionLog(spec, group_id, folder, environment(settings), say)

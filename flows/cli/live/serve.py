@@ -119,7 +119,7 @@ def live(
     observer = Observer()
     listen = {"page_host": page_host, "metrics_host": metrics_host}
     with (
-        shown(observer, settings, _say, page=page, metrics=metrics, **listen),
+        shown(observer, settings, _say, page=page, metrics=metrics, log=log, **listen),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))

@@ -11,6 +11,7 @@ from model_code.settings import Settings
 
 if TYPE_CHECKING:
     from infra.live.monitoring.observer import Observer
+    from infra.live.prediction_log import PredictionLog
 
 Page = Annotated[
     int | None,
@@ -48,8 +49,9 @@ def shown(
     page_host: str,
     metrics: int | None,
     metrics_host: str,
+    log: "PredictionLog | None" = None,
 ) -> Iterator[None]:
-    """Show a service while it runs.
+    """Show a service, and what its prediction log finds, while it runs.
 
     Raises:
         ConfigError: the page would be public without a password.
@@ -58,6 +60,7 @@ def shown(
     if page is None and metrics is None:
         yield
         return
+    from infra.live.feedback_metrics import collector
     from infra.live.monitoring import metrics as exporter
     from infra.live.monitoring import page as pages
     from infra.live.monitoring.view import View
@@ -74,6 +77,7 @@ def shown(
             stack.callback(pages.serve(view, settings, page, page_host))
             say(f"page: http://{page_host}:{page}")
         if metrics is not None:
-            stack.callback(exporter.serve(view, metrics, metrics_host))
+            beside = [] if log is None else [collector(log)]
+            stack.callback(exporter.serve(view, metrics, metrics_host, beside=beside))
             say(f"metrics: http://{metrics_host}:{metrics}/metrics")
         yield

@@ -4,7 +4,7 @@ Times are Unix time stamps and durations are in seconds. An unknown value is abs
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -182,17 +182,20 @@ def _buckets(one: Histogram) -> tuple[list[tuple[str, float]], float]:
     return buckets, one.total_ns / 1e9
 
 
-def registry(view: View) -> CollectorRegistry:
-    """A registry of these metrics only, without those of Python and of the process."""
+def registry(view: View, beside: Sequence[Collector] = ()) -> CollectorRegistry:
+    """A registry of these metrics and others, without those of Python and of the process."""
     found = CollectorRegistry(auto_describe=False)
-    found.register(LiveCollector(view))
+    for collector in (LiveCollector(view), *beside):
+        found.register(collector)
     return found
 
 
-def serve(view: View, port: int, host: str = HOST) -> Callable[[], None]:
+def serve(
+    view: View, port: int, host: str = HOST, beside: Sequence[Collector] = ()
+) -> Callable[[], None]:
     """Serve http://host:port/metrics in a thread; return a function that stops it.
 
     Raises:
         TicklineError: the port is taken.
     """
-    return serve_registry(registry(view), port, host, option="--metrics")
+    return serve_registry(registry(view, beside), port, host, option="--metrics")

@@ -1,13 +1,19 @@
 """What the evidence says about the version that the gate compared with."""
 
+import datetime as dt
+
 import numpy as np
 import pytest
 
+from infra.live.drift_event import DriftEvents
+from infra.live.log_spec import feedback_folder
 from model_code.benchmark.result import BenchmarkResult
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
+from model_code.live.feedback.figures import Figures
 from model_code.repository.manifest import Manifest
-from model_code.settings import CHAMPION_ROW, FeatureSpec
+from model_code.settings import CHAMPION_ROW, FeatureSpec, Settings
 from tasks.promotion.evidence import Evidence, render, summary
+from tasks.promotion.show_evidence import live_drift
 from tests.support.benchmark import benchmark_run
 from tests.support.promotion import verdict
 from tests.support.serving import staged
@@ -59,6 +65,40 @@ def test_a_comparison_with_another_than_the_serving_version_is_outdated(
     assert ("Outdated comparison" in page) == ("outdated comparison" in form) == bool(words)
     assert words in found.outdated
     assert words in form
+
+
+def test_sustained_breaches_of_live_decisions_are_shown(tmp_path) -> None:
+    line = "2026-03-01 12:00 UTC, version 3, desk: PSI of spread 0.90, limit 0.25"
+    found = Evidence(
+        manifest=Manifest.load(staged(tmp_path / "staging", 7)),
+        verdict=verdict("pass"),
+        benchmark=measured(3),
+        engine="onnxruntime-fp32",
+        days=[],
+        drift={},
+        pictures={},
+        champion=3,
+        live=(line,),
+        links={},
+    )
+    assert f"- **live drift**: {line}" in summary(found, "http://127.0.0.1")
+    assert "<h2>Live drift</h2>" in render(found)
+    assert line in render(found)
+    quiet = found.model_copy(update={"live": ()})
+    assert "ive drift" not in render(quiet) + summary(quiet, "http://127.0.0.1")
+
+
+def test_breaches_are_read_from_the_home_of_the_services(tmp_path) -> None:
+    settings, now = Settings(home=tmp_path), dt.datetime.now(dt.UTC)
+    figures = Figures(version=3, from_ns=0, until_ns=1, decisions=9, unlabelled=0, breaches=("A",))
+    assert live_drift(settings) == []
+    for group, age in (("desk", 1), ("other", 2), ("old", 15)):
+        events = DriftEvents(feedback_folder(tmp_path, group) / "drift", group, settings)
+        assert events.claim(figures, 3, now - dt.timedelta(days=age))
+    assert [line.split("UTC, ")[1] for line in live_drift(settings)] == [
+        "version 3, desk: A",
+        "version 3, other: A",
+    ]
 
 
 @pytest.mark.parametrize(

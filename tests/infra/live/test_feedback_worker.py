@@ -1,0 +1,132 @@
+"""Planted drift in recorded ticks: one event. No drift: none."""
+
+import datetime as dt
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infra.live.drift_event import read
+from infra.live.feedback_worker import Report, Setup, Worker, run
+from infra.live.log_files import read as read_log
+from infra.live.log_spec import LogSpec
+from model_code.features.batch import compute
+from model_code.live.feedback.frames import Frame, pack, unpack
+from model_code.live.feedback.spec import FeedbackSpec
+from model_code.live.recorded import PlayedDay, played
+from model_code.market.store import open_market
+from model_code.settings import FEATURE_COUNT, MODEL_NAME, FeatureSpec, Settings
+from tests.support.feedback import frames, reference
+from tests.support.market import DATES, hive
+
+SPEC = FeatureSpec(feature_set="solo")
+JUDGE = FeedbackSpec(
+    window_s=15.0, every_s=5.0, minimum=100, minimum_events=10, auc_goal=0.0, sustained=2
+)
+SHIFT_F = np.where(np.arange(FEATURE_COUNT) == 6, 1000.0, 0.0).astype(np.float32)
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> list[PlayedDay]:
+    store = open_market(hive(tmp_path / "store", n=3000, dates=DATES[:1]))
+    return [played(store, one)[0] for one in store.catalog()]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, days: list[PlayedDay]) -> Settings:
+    """A home whose version 7 was trained on the days."""
+    made = Settings(home=tmp_path / "home", prefect_api_url="http://127.0.0.1:9/api").resolved()
+    folder = made.staging_repository / MODEL_NAME / "7"
+    folder.mkdir(parents=True)
+    rows = [compute(one.ticks, SPEC) for one in days]
+    reference(
+        np.concatenate([one.features_NF[63:] for one in rows]),
+        np.concatenate([one.timestamp_N[63:] for one in rows]),
+        SPEC,
+        (15,),
+    ).save(folder)
+    return made
+
+
+def served(settings: Settings, folder: Path, stream: list[Frame], **changes: Any) -> Report:
+    """The last report after these frames."""
+    spec = LogSpec(judge=JUDGE, **changes)
+    worker = Worker(Setup(spec.model_dump_json(), "desk", str(folder)), settings)
+    source, sink = io.BytesIO(b"".join(map(pack, stream))), io.BytesIO()
+    lines: list[str] = []
+    run(source, sink, worker)
+    body, found = sink.getvalue(), None
+    while body:
+        size = int.from_bytes(body[:4], "big")
+        found = unpack(Report, body[4 : 4 + size])
+        lines += found.lines
+        body = body[4 + size :]
+    assert found is not None
+    return Report(found.counts, found.figures, found.streaks, lines)
+
+
+def test_planted_drift_is_one_event_though_services_restart(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    stream = list(frames(days, shift_F=SHIFT_F))
+    found = served(settings, tmp_path / "feedback", stream)
+    assert found.counts["events"] == 1
+    assert sum("sustained breach of version 7" in line for line in found.lines) == 1
+    assert any("Prefect does not answer; will try again" in line for line in found.lines)
+    (claim,) = (tmp_path / "feedback" / "drift").glob("*.json")
+    record = read(claim)
+    assert record.group == "desk"
+    assert record.figures.breaches[0].startswith("PSI of mid_move")
+    assert dt.date.fromisoformat(claim.stem) == dt.datetime.fromisoformat(record.at).date()
+    again = served(settings, tmp_path / "feedback", stream)
+    assert again.streaks[7] >= JUDGE.sustained
+    assert again.counts["events"] == 0
+
+
+def test_without_drift_there_is_no_event(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    found = served(settings, tmp_path / "feedback", list(frames(days)))
+    assert found.figures[7].judged
+    assert found.counts["events"] == 0
+    assert not (tmp_path / "feedback" / "drift").exists()
+
+
+def test_a_version_without_a_reference_is_logged_but_not_judged(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    (settings.staging_repository / MODEL_NAME / "7" / "reference.json").unlink()
+    (frame,) = frames(days, rows=10**6, logged=True)
+    found = served(settings, tmp_path / "feedback", [frame])
+    assert "version 7 is logged but not judged" in found.lines[0]
+    assert found.figures == {}
+    assert found.counts["unlabelled"] == found.counts["logged"] == len(frame.sampled)
+
+
+def test_a_cut_off_frame_ends_the_process_and_keeps_the_rest(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    first, second, *_ = frames(days, rows=300, logged=True)
+    worker = Worker(
+        Setup(LogSpec(judge=JUDGE).model_dump_json(), "desk", str(tmp_path / "feedback")), settings
+    )
+    run(io.BytesIO(pack(first) + pack(second)[:-9]), io.BytesIO(), worker)
+    found = list(read_log(tmp_path / "feedback" / "log"))
+    assert {one.sampled.key for one in found} == {one.key for one in first.sampled}
+    wanted = {one.key: one.features for one in first.sampled}
+    assert all(one.sampled.features == wanted[one.sampled.key] for one in found)
+
+
+def test_after_a_gap_labels_begin_anew(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    first, second, third, *_ = frames(days, rows=300)
+    lost = [first, Frame(third.rows, third.sampled, gap=True)]
+    found = served(settings, tmp_path / "feedback", lost)
+    assert found.counts["gaps"] == 1
+    assert found.counts["labelled"] + found.counts["unlabelled"] == len(first.sampled) + len(
+        third.sampled
+    )
+    assert second.sampled
