@@ -10,7 +10,7 @@ TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead bench-live swap-load story story-oncall up down chaos live-load live-soak live-faults ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos live-load live-soak live-faults ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -66,9 +66,6 @@ bench-triton: setup ## measure the server's overhead at batch 1, part by part
 
 bench-overhead: setup ## measure Prefect's and MLflow's overhead in a nightly (DATA=URI for real ticks)
 	$(BIN)/python -m tests.bench.bench_overhead $(if $(DATA),--data $(DATA))
-
-bench-live: setup ## measure tick to decision in one process (DATA=URI for real ticks)
-	$(BIN)/python -m tests.bench.bench_live $(if $(DATA),--data $(DATA))
 
 live-load: setup ## measure the live path on real processes (DATA, RATE=200, DURATION=300 seconds)
 	$(BIN)/python -m flows.demos.live_load --rate $(RATE) --duration $(DURATION) $(if $(DATA),--data $(DATA))

@@ -49,7 +49,10 @@ def test_a_public_page_without_a_password_is_refused(tmp_path: Path) -> None:
 def test_without_options_nothing_is_started(tmp_path: Path) -> None:
     lines: list[str] = []
     settings = Settings(home=tmp_path)
-    hosts = {"page_host": HOST, "metrics_host": HOST}
-    with shown(Observer(), settings, lines.append, page=None, metrics=None, **hosts):
+    show = shown(
+        Observer(), settings, lines.append,
+        page=None, metrics=None, page_host=HOST, metrics_host=HOST,
+    )  # fmt: skip
+    with show:
         pass
     assert lines == []
