@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from flows.runs.replay_model import feature_spec, find_version, load_model
+from infra.live.feedback.prediction_log import PredictionLog
 from infra.live.inference.triton import Triton
 from infra.live.inference.versions import Versions
 from infra.live.model import InProcess, Model
 from infra.live.monitoring.observer import Observer
 from infra.live.monitoring.parts import redis_part, triton_part
 from infra.live.outputs import Sink
-from infra.live.prediction_log import PredictionLog
 from infra.live.redis.sink import RedisSink
 from infra.live.redis.state import RedisState
 from infra.live.service import Service

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from mlflow.exceptions import MlflowException
 
-from infra.live.feedback_worker import version_folder
-from infra.live.log_files import read
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.log_files import read
+from infra.live.feedback.spec import LogSpec
+from infra.live.feedback.worker import version_folder
 from model_code.errors import ConfigError, TicklineError
 from model_code.live.feedback.figures import Figures, figures
 from model_code.live.feedback.labels import Labelled

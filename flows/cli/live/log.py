@@ -8,7 +8,7 @@ import typer
 from model_code.settings import Settings
 
 if TYPE_CHECKING:
-    from infra.live.prediction_log import PredictionLog
+    from infra.live.feedback.prediction_log import PredictionLog
 
 LogRate = Annotated[
     float | None,
@@ -39,8 +39,8 @@ def prediction_log(
     if rate is None:
         return None
     from flows.cli.options import read_spec
-    from infra.live.log_spec import LogSpec, feedback_folder
-    from infra.live.prediction_log import PredictionLog
+    from infra.live.feedback.prediction_log import PredictionLog
+    from infra.live.feedback.spec import LogSpec, feedback_folder
     from infra.servers import environment
 
     spec = read_spec(LogSpec, None, {"rate": rate, "keep_days": keep_days})

@@ -10,8 +10,8 @@ import typer
 from model_code.settings import Settings
 
 if TYPE_CHECKING:
+    from infra.live.feedback.prediction_log import PredictionLog
     from infra.live.monitoring.observer import Observer
-    from infra.live.prediction_log import PredictionLog
 
 Page = Annotated[
     int | None,
@@ -60,7 +60,7 @@ def shown(
     if page is None and metrics is None:
         yield
         return
-    from infra.live.feedback_metrics import collector
+    from infra.live.feedback.metrics import collector
     from infra.live.monitoring import metrics as exporter
     from infra.live.monitoring import page as pages
     from infra.live.monitoring.view import View

@@ -8,8 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from sklearn.metrics import roc_auc_score
 
-from infra.live.log_files import table
-from infra.live.log_spec import feedback_folder
+from infra.live.feedback.log_files import table
+from infra.live.feedback.spec import feedback_folder
 from model_code.live.feedback.frames import Sampled
 from model_code.live.feedback.labels import Labelled
 from model_code.live.messages import Decision, Latency

@@ -5,8 +5,8 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from infra.live.drift_event import DriftEvents
-from infra.live.log_spec import feedback_folder
+from infra.live.feedback.drift_event import DriftEvents
+from infra.live.feedback.spec import feedback_folder
 from model_code.benchmark.result import BenchmarkResult
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.live.feedback.figures import Figures

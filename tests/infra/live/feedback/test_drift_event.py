@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from infra.live import drift_event
-from infra.live.drift_event import LIVE_DRIFT, DriftEvents, read
+from infra.live.feedback import drift_event
+from infra.live.feedback.drift_event import LIVE_DRIFT, DriftEvents, read
 from model_code.live.feedback.figures import Figures
 from model_code.settings import Settings
 

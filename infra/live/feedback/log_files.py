@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.spec import LogSpec
 from model_code.artifacts import atomic_file
 from model_code.live.feedback.frames import Sampled
 from model_code.live.feedback.labels import Labelled

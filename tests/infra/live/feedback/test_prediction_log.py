@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra.live import prediction_log
-from infra.live.log_spec import LogSpec
-from infra.live.prediction_log import PredictionLog
+from infra.live.feedback import prediction_log
+from infra.live.feedback.prediction_log import PredictionLog
+from infra.live.feedback.spec import LogSpec
 from infra.servers import environment
 from model_code.features.served import SOLO
 from model_code.live.feedback.reference import LiveReference

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from infra.live.feedback_worker import Report
-from infra.live.prediction_log import PredictionLog
+from infra.live.feedback.prediction_log import PredictionLog
+from infra.live.feedback.worker import Report
 
 PREFIX = "tickline_live_feedback_"
 FIGURES = {

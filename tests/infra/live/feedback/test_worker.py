@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.live.drift_event import read
-from infra.live.feedback_worker import Report, Setup, Worker, run
-from infra.live.log_files import read as read_log
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.drift_event import read
+from infra.live.feedback.log_files import read as read_log
+from infra.live.feedback.spec import LogSpec
+from infra.live.feedback.worker import Report, Setup, Worker, run
 from model_code.features.batch import compute
 from model_code.live.feedback.frames import Frame, pack, unpack
 from model_code.live.feedback.spec import FeedbackSpec

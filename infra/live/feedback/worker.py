@@ -1,4 +1,4 @@
-"""The process that labels, judges and logs live decisions: `python -m infra.live.feedback_worker`.
+"""The process that labels, judges and logs live decisions: `python -m infra.live.feedback.worker`.
 
 It reads frames from standard input and writes reports to standard output. It is a process of its
 own with a lower priority, so that neither the figures nor the disk delay a decision. It ends when
@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import msgspec
 
-from infra.live.drift_event import DriftEvents
-from infra.live.log_files import LogFiles
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.drift_event import DriftEvents
+from infra.live.feedback.log_files import LogFiles
+from infra.live.feedback.spec import LogSpec
 from model_code.errors import DataError, TicklineError
 from model_code.live.feedback.figures import Figures
 from model_code.live.feedback.frames import Frame, Sampled, pack, unpack

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infra.live.log_files import SCHEMA, WINDOW, LogFiles, retain, table
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.log_files import SCHEMA, WINDOW, LogFiles, retain, table
+from infra.live.feedback.spec import LogSpec
 from model_code.live.feedback.frames import Sampled
 from model_code.live.feedback.labels import Labelled
 from model_code.live.messages import Decision, Latency

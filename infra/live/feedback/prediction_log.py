@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.feedback_worker import Report, Setup
-from infra.live.log_spec import LogSpec
+from infra.live.feedback.spec import LogSpec
+from infra.live.feedback.worker import Report, Setup
 from model_code.live.feedback.frames import Frame, Sampled, SeenRow, pack, unpack
 from model_code.live.feedback.sampling import draw
 from model_code.live.fold import Row
@@ -51,7 +51,7 @@ class PredictionLog:
         say: Callable[[str], None],
     ) -> None:
         setup = Setup(spec.model_dump_json(), group, str(folder))
-        self._command = [sys.executable, "-m", "infra.live.feedback_worker"]
+        self._command = [sys.executable, "-m", "infra.live.feedback.worker"]
         self._command.append(msgspec.json.encode(setup).decode())
         self._spec, self._environment, self._say = spec, environment, say
         self._process: asyncio.subprocess.Process | None = None

@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from infra.live.feedback_metrics import FeedbackCollector
-from infra.live.feedback_worker import Report
+from infra.live.feedback.metrics import FeedbackCollector
+from infra.live.feedback.worker import Report
 from model_code.live.feedback.figures import Figures
 
 

@@ -1,0 +1,1 @@
+"""Labels, judges and logs live decisions in a process beside the service."""
