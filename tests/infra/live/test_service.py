@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.live.kafka.clients import KafkaSpec, consumer, create_topics, dead_letters
+from infra.live.kafka import consumer
+from infra.live.kafka.clients import KafkaSpec, create_topics, dead_letters
 from infra.live.kafka.feed import publish
 from infra.live.kafka.producer import Outbox
 from infra.live.model import Answered, InProcess

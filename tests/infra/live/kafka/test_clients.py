@@ -4,7 +4,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from pydantic import ValidationError
 
-from infra.live.kafka.clients import DEMO, KafkaSpec, clients, create_topics, dead_letters, quiet
+from infra.live.kafka import clients
+from infra.live.kafka.clients import DEMO, KafkaSpec, create_topics, dead_letters, quiet
 from infra.servers import free_port
 from model_code.errors import StreamError
 from tests.support.broker import kafka_spec
