@@ -10,7 +10,7 @@ TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall up down chaos live-load live-soak live-faults ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live up down chaos live-load live-soak live-faults ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -90,6 +90,9 @@ down: setup ## stop the stack
 
 story-oncall: setup ## demo: kill a nightly's worker during training, recover (DATA=URI for real ticks)
 	$(BIN)/python -m flows.demos.oncall $(if $(DATA),--data $(DATA))
+
+story-live: setup ## demo: live decisions, a version swapped in under the stream, drift, retraining (DATA=PATH)
+	$(BIN)/python -m flows.demos.live --data $(DATA)
 
 chaos: setup ## inject every fault; print the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from infra.live.feedback.spec import LogSpec
 from infra.live.kafka.clients import KafkaSpec
 from infra.live.redis.spec import RedisSpec
 from model_code.settings import Spec
@@ -41,6 +42,7 @@ class ServiceSpec(Spec):
         triton: how windows go to Triton.
         redis_url: `redis://HOST:PORT/DATABASE`, where decisions are kept too; None: nowhere.
         redis: keys and expiry.
+        log: prediction log and judgement of the decisions; None: neither.
         stale_after_ms: later than this after the tick's local stamp, a decision is suppressed;
             None: never.
         every_window: decide on every window instead of the newest of each instrument.
@@ -54,6 +56,7 @@ class ServiceSpec(Spec):
     triton: TritonSpec = TritonSpec()
     redis_url: str | None = None
     redis: RedisSpec = RedisSpec()
+    log: LogSpec | None = None
     stale_after_ms: Amount | None = None
     every_window: bool = False
     rounds_in_flight: Annotated[int, Field(ge=1, le=64)] = 2

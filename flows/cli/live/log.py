@@ -1,7 +1,7 @@
 """Options of the prediction log, and the log they ask for."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from model_code.settings import Settings
 
 if TYPE_CHECKING:
     from infra.live.feedback.prediction_log import PredictionLog
+    from infra.live.spec import ServiceSpec
 
 LogRate = Annotated[
     float | None,
@@ -24,25 +25,22 @@ LogKeepDays = Annotated[
 ]
 
 
-def prediction_log(
-    settings: Settings,
-    group_id: str,
-    rate: float | None,
-    keep_days: float | None,
-    say: Callable[[str], None],
-) -> "PredictionLog | None":
-    """The log, in the group's folder of the home; None if no rate is given.
+def log_changes(rate: float | None, keep_days: float | None) -> dict[str, Any]:
+    """Changes of the service's specification; none if neither option is given."""
+    changes = {"rate": rate, "keep_days": keep_days}
+    return {"log": changes} if rate is not None or keep_days is not None else {}
 
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    if rate is None:
+
+def prediction_log(
+    settings: Settings, spec: "ServiceSpec", say: Callable[[str], None]
+) -> "PredictionLog | None":
+    """The log, in the group's folder of the home; None without one in the specification."""
+    if spec.log is None:
         return None
-    from flows.cli.options import read_spec
     from infra.live.feedback.prediction_log import PredictionLog
-    from infra.live.feedback.spec import LogSpec, feedback_folder
+    from infra.live.feedback.spec import feedback_folder
     from infra.servers import environment
 
-    spec = read_spec(LogSpec, None, {"rate": rate, "keep_days": keep_days})
+    group_id = spec.kafka.group_id
     folder = feedback_folder(settings.home, group_id)
-    return PredictionLog(spec, group_id, folder, environment(settings), say)
+    return PredictionLog(spec.log, group_id, folder, environment(settings), say)

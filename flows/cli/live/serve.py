@@ -8,7 +8,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from flows.cli.live.log import LogKeepDays, LogRate, prediction_log
+from flows.cli.live.log import LogKeepDays, LogRate, log_changes, prediction_log
 from flows.cli.live.show import Metrics, MetricsHost, Page, PageHost, shown
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
 from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
@@ -102,9 +102,10 @@ def live(
         every_window=every_window,
         stale_after_ms=stale_after,
         redis_url=redis,
+        **log_changes(log_rate, log_keep_days),
     )
     here = in_process or version is not None
-    log = prediction_log(settings, chosen.kafka.group_id, log_rate, log_keep_days, _say)
+    log = prediction_log(settings, chosen, _say)
     desk = Desk.open(settings, chosen, market_uri(data, settings), symbols, version)
     kafka = chosen.kafka
     letters = [dead_letters(topic) for topic in kafka.ticks]
