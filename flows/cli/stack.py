@@ -36,8 +36,8 @@ def up(
         bool,
         typer.Option(
             "--live",
-            help="Also run tickline live, with Redis and the in-memory broker; with your own "
-            "Kafka on PATH: --live --with kafka.",
+            help="Also run tickline live, with Redis and the in-memory broker, or with Kafka if it "
+            "is one of the services.",
         ),
     ] = False,
     live_spec: Annotated[

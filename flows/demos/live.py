@@ -43,9 +43,6 @@ JUDGE = {"window_s": 60.0, "every_s": 15.0, "sustained": 2, "psi_limit": 4.0, "a
 
 def main(
     data: Annotated[str, typer.Option(help="Market store in the hive layout of docs/data.md.")],
-    small: Annotated[
-        bool, typer.Option("--small", help="A small network on few windows; saves minutes.")
-    ] = False,
 ) -> None:
     """Play the story; results stay in a temporary home folder."""
     home = Path(tempfile.mkdtemp(prefix="tickline-live-story-"))
@@ -62,23 +59,23 @@ def main(
         from flows.runs.local import connected
 
         with connected(settings):
-            play(settings, uri, line, small=small)
+            play(settings, uri, line)
     finally:
         stack.down(settings)
         line.say("tickline down")
     out.print(f"results: TICKLINE_HOME={home} tickline ui, TICKLINE_HOME={home} tickline audit")
 
 
-def play(settings: Settings, uri: str, line: Timeline, *, small: bool) -> None:
+def play(settings: Settings, uri: str, line: Timeline) -> None:
     """Run the steps in order."""
     from flows.demos.promotion import candidate, run_nightly
     from model_code.market.store import open_market
 
     line.say("first nightly: one epoch")
-    first = candidate(run_nightly(uri, small, None, epochs=1))
+    first = candidate(run_nightly(uri, False, None, epochs=1))
     promote(settings, first, line)
     line.say("second nightly: three epochs")
-    second = candidate(run_nightly(uri, small, None, epochs=3))
+    second = candidate(run_nightly(uri, False, None, epochs=3))
 
     page = free_port()
     service = start_service(settings, uri, page)
@@ -164,7 +161,7 @@ def promote(settings: Settings, version: int, line: Timeline) -> None:
     """Start the promotion, approve it, and wait until the version serves."""
     from flows.runs import promotions
 
-    # small networks of one and of three epochs disagree on a quarter of the windows
+    # networks of one and of three epochs disagree on some windows
     wanted = PromotionSpec(max_disagreement=0.4)
     promotions.start(settings, version, "bob", wanted)
     promotions.decide(settings, str(version), "approve", "ada", "the goals are met")

@@ -30,9 +30,9 @@ MOST_MEASURED = 1_000_000  # newest decisions whose latency is kept
 @app.command(rich_help_panel=PANELS.serving)
 def direct(
     symbols: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(help="Decide on these instruments and their leaders; repeat for several."),
-    ] = None,
+    ],
     venue_spec: VenueSpec = None,
     version: Annotated[
         int | None,

@@ -37,7 +37,7 @@ def load(
     seconds: Annotated[float, typer.Option(help="How long to measure each rate.", min=1)] = 30.0,
     find: Annotated[
         bool,
-        typer.Option("--find", help="Find the highest rate that is sustained, from --rate on."),
+        typer.Option("--find", help="Find the highest sustained rate, from the given one on."),
     ] = False,
     direct: Annotated[
         bool,

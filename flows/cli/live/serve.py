@@ -60,7 +60,7 @@ def live(
     redis: Annotated[
         str | None,
         typer.Option(
-            help="Also keep each instrument's newest decision there: redis://HOST:PORT/DATABASE.",
+            help="Also keep each instrument's newest decision there: redis://HOST:PORT.",
             show_default="nowhere",
         ),
     ] = None,

@@ -26,16 +26,16 @@ PageHost = Annotated[
 Metrics = Annotated[
     int | None,
     typer.Option(
-        help="Serve Prometheus metrics at http://METRICS_HOST:METRICS/metrics.",
+        help="Serve Prometheus metrics on this port of METRICS_HOST, at /metrics.",
         min=1,
         max=65535,
         show_default="none",
     ),
 ]
-# a thread that holds the interpreter makes a decision wait this long
 MetricsHost = Annotated[
     str, typer.Option(help="Listen address of the metrics; another one only behind a firewall.")
 ]
+# a thread that holds the interpreter makes a decision wait this long
 SWITCH_S = 0.0005
 
 
