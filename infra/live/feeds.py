@@ -2,7 +2,7 @@
 
 A feed hands over ticks in its own event loop. It does not know whether they are decided on in the
 same process (`direct.Direct`) or published for a service that reads them from Kafka
-(`Publisher`, then `consumer` and `service`).
+(`Publisher`, then `kafka.consumer` and `service`).
 """
 
 from collections.abc import Mapping
