@@ -119,6 +119,7 @@ def _session(path: Path, parameters: dict[str, str], batch: int | None = None) -
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
     options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if batch:
         options.add_free_dimension_override_by_name(BATCH_DIM, batch)
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -33,7 +33,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 def open_session(path: Path, threads: int, *, provider: str = CPU, single: bool = False) -> Any:
-    """A session with all graph optimisations, sequential execution.
+    """A session with all graph optimisations, sequential execution, threads that do not spin.
 
     Args:
         path: ONNX file.
@@ -47,6 +47,8 @@ def open_session(path: Path, threads: int, *, provider: str = CPU, single: bool 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # between two calls of a live stream, spinning threads would take a core from everything else
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     if single:
