@@ -1,9 +1,7 @@
 """The service on a broker in memory: every decision of a replay, once, through restarts."""
 
 import asyncio
-import os
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,18 +124,14 @@ def service(
     return Service(chosen, members, make_path, predictor, folder, lines.append, sinks), lines
 
 
-def run(
-    one: Service, until: Callable[[Ledger], bool], stop: Callable[[], None] | None = None
-) -> Ledger:
+def run(one: Service, until: Callable[[Ledger], bool]) -> Ledger:
     """Run until the ledger says so, then stop."""
 
     async def serve() -> Ledger:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, one.stop)
         running = asyncio.create_task(one.run())
         while not running.done() and not until(one.partitions.ledger):
             await asyncio.sleep(0.005)
-        (stop or one.stop)()
+        one.stop()
         return await running
 
     return asyncio.run(asyncio.wait_for(serve(), 30))
@@ -209,8 +203,7 @@ def test_a_stop_in_mid_stream_loses_and_doubles_no_decision(
     half = len(ticks) * 2 // 3
     send(spec, PAIRED, ticks[:half])
     first, _ = service(spec, tmp_path / "state", PAIRED)
-    terminate = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    before = run(first, lambda found: found.taken >= half, terminate)
+    before = run(first, lambda found: found.taken >= half)
     assert before.balanced()
     send(spec, PAIRED, ticks[half:])
     second, lines = service(spec, tmp_path / "state", PAIRED)

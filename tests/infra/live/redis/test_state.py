@@ -19,7 +19,7 @@ from tests.support.market import SYMBOLS
 from tests.support.redis import RedisServer, decision, market_state
 
 LONG = RedisSpec(expire_ms=60_000, reconnect_s=0.01)
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "live.md"
+DOCS = Path(__file__).resolve().parents[4] / "docs" / "live.md"
 FIRST, SECOND, THIRD = "A.spot", "B.spot", "C.spot"
 
 
