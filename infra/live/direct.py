@@ -39,7 +39,7 @@ class Recorder:
 
     Attributes:
         recorded: messages given to the producer.
-        dropped: messages dropped, because too many waited.
+        dropped: messages dropped, because too many waited or the producer refuses them.
     """
 
     def __init__(
@@ -76,10 +76,15 @@ class Recorder:
                 topic, key = self._decisions, message.symbol.encode()
             else:
                 topic, key = self._ticks, self._keys.get(message.symbol, b"")
-            if not self._outbox.send(topic, key, encode(message)):
-                return
+            try:
+                taken = self._outbox.send(topic, key, encode(message))
+            except StreamError:  # refused, for example after a fatal error; decisions go on
+                self.dropped += 1
+            else:
+                if not taken:
+                    return
+                self.recorded += 1
             self._waiting.popleft()
-            self.recorded += 1
 
 
 class Direct:

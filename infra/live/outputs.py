@@ -18,6 +18,7 @@ from model_code.live.path import Asked, LivePath
 from model_code.settings import MAX_BATCH_SIZE
 
 MOST_DETAIL = 1000  # characters of a header
+MOST_KEY = 1000  # bytes
 MOST_PAYLOAD = 900_000  # a broker takes about 1 MB, with key and headers
 Windows = tuple[LivePath, Asked]
 
@@ -116,7 +117,7 @@ def dead_letter(one: Received, letter: DeadLetter) -> Output:
         headers["cut_from"] = str(len(letter.payload))
     return Output(
         dead_letters(one.partition.topic),
-        one.key,
+        one.key[:MOST_KEY],
         letter.payload[:MOST_PAYLOAD],
         {name: value.encode() for name, value in headers.items()},
     )

@@ -169,7 +169,9 @@ class Instrument:
             return None
         missed = 0 if before is None else number - before - 1
         if before is not None and missed:
-            self._missing.update(range(max(before + 1, number - MOST_MISSING), number))
+            oldest = number - MOST_MISSING
+            self._missing -= {one for one in self._missing if one < oldest}
+            self._missing.update(range(max(before + 1, oldest), number))
             self.counts[Count.TRADES_MISSED] += missed
             if self._trades_follow:  # otherwise the new session says it
                 self.miss(Count.TRADE_GAPS, missed)

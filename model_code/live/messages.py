@@ -13,6 +13,7 @@ from model_code.live.reasons import Reason
 
 VERSION: Literal[1] = 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -48,7 +49,7 @@ class Quote(_Message, frozen=True, kw_only=True, tag_field="type", tag="quote"):
     ask_size: float | None = None
     exchange_ns: Count | None = None
     session: Count = 0
-    source_sequence: int | None = None
+    source_sequence: Number | None = None
     last_trade: float | None = None
     vwap: float | None = None
     feature_ema_1min: float | None = None
@@ -70,7 +71,7 @@ class Trade(_Message, frozen=True, kw_only=True, tag_field="type", tag="trade"):
     buyer_is_maker: bool | None = None
     exchange_ns: Count | None = None
     session: Count = 0
-    source_sequence: int | None = None
+    source_sequence: Number | None = None
     version: Literal[1] = VERSION
 
 

@@ -150,23 +150,27 @@ class LivePath:
     def ready(self, now_ns: int, most: int = MAX_BATCH_SIZE) -> Asked | None:
         """Up to `most` windows to ask the model about; None if none waits.
 
+        A window that is not finite counts as a failure: no model takes a batch with it.
         `answer` or `fail` must follow for each result.
         """
-        if not len(self._slots):
-            return None
-        waiting = self._slots.take(most)
-        if self._stale_after_ns is not None:
-            fresh = [one for one in waiting if not self._stale(one, now_ns)]
-            for _ in range(len(waiting) - len(fresh)):
-                self.ledger.end(Reason.STALE)
-            waiting = fresh
-        if not waiting:
-            return None
-        self._asked += len(waiting)
-        x_BTF = np.empty((len(waiting), *waiting[0].window_TF.shape), np.float32)
-        for place, one in enumerate(waiting):
-            x_BTF[place] = one.window_TF
-        return Asked(tuple(waiting), x_BTF, self._clock())
+        while len(self._slots):
+            waiting = self._slots.take(most)
+            if self._stale_after_ns is not None:
+                stale_B = [self._stale(one, now_ns) for one in waiting]
+                waiting = self._without(waiting, stale_B, Reason.STALE)
+            if not waiting:
+                continue
+            x_BTF = np.empty((len(waiting), *waiting[0].window_TF.shape), np.float32)
+            for place, one in enumerate(waiting):
+                x_BTF[place] = one.window_TF
+            if not np.isfinite(x_BTF).all():
+                broken_B = [not np.isfinite(x_TF).all() for x_TF in x_BTF]
+                waiting = self._without(waiting, broken_B, Reason.INFERENCE_FAILED)
+                x_BTF = x_BTF[~np.array(broken_B)]
+            if waiting:
+                self._asked += len(waiting)
+                return Asked(tuple(waiting), x_BTF, self._clock())
+        return None
 
     def answer(
         self,
@@ -281,6 +285,14 @@ class LivePath:
             else:
                 outcomes.append(self._end(tick, Reason.WARMING, now_ns))
         return outcomes
+
+    def _without(
+        self, waiting: Sequence[Waiting], out_B: Sequence[bool], reason: Reason
+    ) -> list[Waiting]:
+        """The windows that are not out; the others end here."""
+        for _ in range(sum(out_B)):
+            self.ledger.end(reason)
+        return [one for one, out in zip(waiting, out_B, strict=True) if not out]
 
     def _conflate(self, symbol: str) -> list[Outcome]:
         replaced = self._slots.drop(symbol)

@@ -51,14 +51,15 @@ class Connection:
             grpc.RpcError: the server refuses or does not respond.
             ServingError: bad windows, or an invalid response.
         """
-        left = end - asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
         dtype = self._dtypes.get(version)
         if dtype is None:
             message = service_pb2.ModelMetadataRequest(name=self._model, version=wire.text(version))
-            dtype = wire.input_dtype(await self._stub.ModelMetadata(message, timeout=left))
+            dtype = wire.input_dtype(await self._stub.ModelMetadata(message, timeout=end - clock()))
             self._dtypes[version] = dtype
         message = wire.request(x_BTF, self._model, version, dtype)
-        return wire.answer(await self._stub.ModelInfer(message, timeout=left), len(x_BTF))
+        response = await self._stub.ModelInfer(message, timeout=end - clock())
+        return wire.answer(response, len(x_BTF))
 
     async def live(self, timeout_s: float) -> bool:
         """Whether the server responds."""

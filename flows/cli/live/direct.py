@@ -104,7 +104,8 @@ def direct(
         _flush(outbox, until)
         _say(
             f"recorded: {outbox.delivered:,} confirmed, "
-            f"{len(outbox) + len(recorder):,} unconfirmed, {recorder.dropped:,} dropped"
+            f"{recorder.recorded - outbox.delivered + len(recorder):,} unconfirmed, "
+            f"{recorder.dropped:,} dropped"
         )
 
 

@@ -153,7 +153,8 @@ class PredictionLog:
             self._gap = True
             self.restarts += 1
             await asyncio.sleep(RESTART_S)
-            self._process = await self._new_process()
+            with contextlib.suppress(OSError):  # no memory: tried again after the next wait
+                self._process = await self._new_process()
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 (it is a pipe)

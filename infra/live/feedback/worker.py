@@ -21,7 +21,7 @@ from infra.live.feedback.spec import LogSpec
 from model_code.errors import DataError, TicklineError
 from model_code.live.feedback.figures import Figures
 from model_code.live.feedback.frames import Frame, Sampled, pack, unpack
-from model_code.live.feedback.judge import Judge
+from model_code.live.feedback.judge import Judge, Judgement
 from model_code.live.feedback.labels import Labelled
 from model_code.live.feedback.reference import LiveReference
 from model_code.repository.serving import ServingRepository
@@ -151,18 +151,29 @@ class Worker:
             return
         self._figures[version], self._streaks[version] = found.figures, found.streak
         now = dt.datetime.now(dt.UTC)
-        if found.sustained and self._events.claim(found.figures, found.streak, now):
+        if found.sustained and self._claim(found, now):
             self._emitted += 1
             self._retry_at = 0.0
             self._lines.append(
                 f"sustained breach of version {version}: {'; '.join(found.figures.breaches)}"
             )
 
+    def _claim(self, found: Judgement, now: dt.datetime) -> bool:
+        try:
+            return self._events.claim(found.figures, found.streak, now)
+        except OSError as error:  # a full disk must not end the log
+            self._lines.append(f"the sustained breach was not written down: {error}")
+            return False
+
     def _send(self) -> None:
         if time.monotonic() < self._retry_at:
             return
         self._retry_at = time.monotonic() + RETRY_S
-        sent = self._events.send(dt.datetime.now(dt.UTC))
+        try:
+            sent = self._events.send(dt.datetime.now(dt.UTC))
+        except OSError as error:
+            self._lines.append(f"event of the drift: {error}")
+            return
         if sent is not None:
             outcome = "accepted" if sent else "not sent, Prefect does not answer; will try again"
             self._lines.append(f"event of the drift: {outcome}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infra.live.inference.versions import Versions
 from infra.live.model import FeaturesChangedError
 from infra.live.spec import TritonSpec
-from model_code.errors import PromotionError, ServingError, TicklineError
+from model_code.errors import ServingError, TicklineError
 from model_code.repository.route import Route, Target
 from model_code.serving.routed import Routed, RoutedClient, WindowsOf
 from model_code.serving.wire import check_windows, shown
@@ -67,26 +67,27 @@ class Endpoint:
 
         Raises:
             FeaturesChangedError: the champion sees other features.
-            ServingError: no answer; the server is away from now on.
+            TicklineError, OSError: no answer, or no route; the server is away from now on.
         """
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(deadline_s):
                 routed = await self._client.ask(self._windows(x_BTF), deadline_s)
+            route = self._client.route
         except FeaturesChangedError:
             raise
         except TimeoutError:
             error = ServingError(f"no answer within {1e3 * deadline_s:.0f} ms", where=self.url)
             self._leave(error)
             raise error from None
-        except (ServingError, PromotionError) as error:
+        except (TicklineError, OSError) as error:
             check_windows(x_BTF)  # bad windows are not the server's fault
             self._leave(error)
             raise
         if self._note is not None:
             ms = 1e3 * (time.perf_counter() - begun)
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._note, self._client.route, routed, ms, x_BTF)  # decisions first
+            loop.call_soon(self._note, route, routed, ms, x_BTF)  # decisions first
         return routed
 
     async def probe(self) -> None:
@@ -95,7 +96,7 @@ class Endpoint:
             await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
         except FeaturesChangedError:
             raise
-        except TicklineError as error:
+        except (TicklineError, OSError) as error:
             self._leave(error)
 
     def _windows(self, x_BTF: NDArray[np.float32]) -> WindowsOf:
@@ -111,9 +112,10 @@ class Endpoint:
 
         return of
 
-    def _leave(self, error: TicklineError) -> None:
+    def _leave(self, error: TicklineError | OSError) -> None:
         if self._probing is None:
-            self._say(f"Triton at {self.url} is away: {error.what}")
+            why = error.what if isinstance(error, TicklineError) else error
+            self._say(f"Triton at {self.url} is away: {why}")
             self._probing = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
@@ -121,7 +123,7 @@ class Endpoint:
         while True:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, self._spec.longest_probe_ms / 1e3)
-            with suppress(TicklineError):
+            with suppress(Exception):  # of any kind: without this task it would be away for good
                 await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
                 break
         self._say(f"Triton at {self.url} answers again")

@@ -20,7 +20,7 @@ from infra.live.inference.endpoint import Endpoint
 from infra.live.inference.versions import Fallback, Versions
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
-from model_code.errors import PromotionError, ServingError
+from model_code.errors import ServingError, TicklineError
 from model_code.models.probability import probability
 from model_code.serving.routed import Routed
 from model_code.serving.wire import check_windows, shown
@@ -97,13 +97,14 @@ class Triton:
 
         Raises:
             FeaturesChangedError: the champion sees other features.
-            ServingError: neither a server nor the fallback answers, or the windows are bad.
+            TicklineError, OSError: neither a server nor the fallback answers, or the windows are
+                bad.
         """
         try:
             routed = await self._routed(x_BTF)
         except FeaturesChangedError:
             raise
-        except (ServingError, PromotionError) as error:
+        except (TicklineError, OSError) as error:
             check_windows(x_BTF)
             answered = None if self._fallback is None else self._fallback.ask(x_BTF)
             if answered is None:

@@ -128,14 +128,17 @@ class Fallback:
         """Load the champion's engine unless it is loaded; the earlier one answers meanwhile."""
         try:
             champion = self._versions.serving.route().champion
-        except IntegrityError:
+        except (IntegrityError, OSError):
             return  # the client says so
-        if champion is None or champion.version == self._tried:
+        if champion is None:  # withdrawn: its engine must not decide either
+            self._engine = self._tried = None
+            return
+        if champion.version == self._tried:
             return
         self._tried = champion.version
         try:
             self._engine = await asyncio.to_thread(self._load, champion.version)
-        except (TicklineError, OSError) as error:
+        except Exception as error:  # of whatever engine; the next champion must be loaded too
             self._engine = None  # an earlier version may have been rolled back
             self._say(f"no fallback for version {champion.version}: {error}")
         else:

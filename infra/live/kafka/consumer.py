@@ -75,7 +75,7 @@ class Inbox:
     """The consumer's thread."""
 
     def __init__(self, spec: KafkaSpec, handler: Handler, say: Callable[[str], None]) -> None:
-        self._spec, self._handler = spec, handler
+        self._spec, self._handler, self._say = spec, handler, say
         self._report = quiet(say)
         config = {
             **spec.consumer(),
@@ -231,12 +231,20 @@ class Inbox:
         begin = self._wait(self._handler.assigned(committed))
         for one in partitions:
             offset = begin.get(Partition(one.topic, one.partition))
-            if offset is not None:
+            if offset is not None and self._holds(one, offset):
                 one.offset = offset
         self._consumer.incremental_assign(partitions)
         if self._paused:
             self._consumer.pause(partitions)
             self._paused += partitions
+
+    def _holds(self, one: TopicPartition, offset: int) -> bool:
+        """Whether the broker has this offset; from another one it would begin at `start`."""
+        first, end = self._consumer.get_watermark_offsets(one, REQUEST_S)
+        if first <= offset <= end:
+            return True
+        self._say(f"{one.topic}[{one.partition}] has {first:,} to {end:,}: not begun at {offset:,}")
+        return False
 
     def _give_up(self, partitions: list[TopicPartition], *, lost: bool) -> None:
         self._hand_over()

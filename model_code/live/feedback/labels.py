@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.errors import ConfigError
+from model_code.errors import ConfigError, DataError
 from model_code.features.labels import UNOBSERVED, LabelStream
 from model_code.live.feedback.frames import Sampled, SeenRow
 from model_code.settings import FeatureSpec
@@ -32,10 +32,19 @@ class _Stream:
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.keys: deque[Key] = deque()
-        self._labels, self._segment = LabelStream(spec), 0
+        self._labels, self._segment, self._newest_ns = LabelStream(spec), 0, 0
 
     def update(self, rows: Sequence[SeenRow]) -> NDArray[np.int8]:
-        """Labels of the oldest rows, as far as they are decided."""
+        """Labels of the oldest rows, as far as they are decided.
+
+        Raises:
+            DataError: the clock goes back, also against earlier rows; none of these is taken.
+        """
+        for row in rows:
+            if row.local_ns < self._newest_ns:
+                self._newest_ns = 0
+                raise DataError("the clock goes back", where=row.symbol)
+            self._newest_ns = row.local_ns
         segments = []
         for row in rows:
             self._segment += row.begins
@@ -51,7 +60,7 @@ class _Stream:
 
     def finish(self) -> NDArray[np.int8]:
         """Labels of all rows."""
-        self._segment += 1
+        self._segment, self._newest_ns = self._segment + 1, 0
         return self._labels.finish()
 
 
@@ -84,7 +93,11 @@ class Labeller:
         return len(self._waiting)
 
     def take(self, rows: Sequence[SeenRow], sampled: Sequence[Sampled]) -> list[Labelled]:
-        """Take the next rows and decisions; return the decisions whose label is now decided."""
+        """Take the next rows and decisions; return the decisions whose label is now decided.
+
+        Raises:
+            DataError: an instrument's clock goes back; `finish` must follow.
+        """
         for one in sampled:
             self._waiting[one.key] = one
         by_symbol: dict[str, list[SeenRow]] = {}

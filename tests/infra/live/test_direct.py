@@ -146,6 +146,16 @@ def test_a_broker_that_is_away_delays_nothing_and_is_counted() -> None:
     outbox.close()
 
 
+def test_a_producer_that_refuses_ends_nothing_and_is_counted() -> None:
+    outbox = Outbox(kafka_spec(AWAY, client={"message.max.bytes": "1000"}))
+    recorder = Recorder(outbox, "ticks", "decisions", dict.fromkeys(SYMBOLS, "k" * 2000))
+    recorder.keep(quote(1))
+    recorder.keep(quote(2))
+    recorder.serve()
+    assert (recorder.recorded, recorder.dropped, len(recorder)) == (0, 2, 0)
+    outbox.close()
+
+
 def test_an_exchange_hands_over_without_a_broker() -> None:
     frames, book = session("AAA", 400)
     exchange = Exchange([*frames], books={"AAA": book})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from infra.live.kafka.clients import Partition
 from infra.live.kafka.consumer import Received
 from infra.live.model import Answered
-from infra.live.outputs import MOST_PAYLOAD, batches, dead_letter, decide, ready
+from infra.live.outputs import MOST_KEY, MOST_PAYLOAD, batches, dead_letter, decide, ready
 from model_code.live.messages import DeadLetter
 from model_code.live.reasons import Reason
 from tests.support.live import path, warm
@@ -78,8 +78,8 @@ def test_a_dead_letter_names_its_error_and_origin() -> None:
 
 
 def test_a_payload_that_would_not_fit_is_cut_and_says_so() -> None:
-    one = Received(Partition("ticks", 0), 0, b"A", b"x" * 1_000_000, 5)
+    one = Received(Partition("ticks", 0), 0, b"A" * 200_000, b"x" * 1_000_000, 5)
     letter = DeadLetter(reason="malformed", detail="", at_ns=0, payload=one.value)
     found = dead_letter(one, letter)
-    assert len(found.value) == MOST_PAYLOAD
+    assert (len(found.key), len(found.value)) == (MOST_KEY, MOST_PAYLOAD)
     assert found.headers["cut_from"] == b"1000000"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from model_code.live.binance import Count, Instrument
+from model_code.live.binance import MOST_MISSING, Count, Instrument
 from model_code.live.messages import Tick
-from model_code.market.level2.frames import BookSnapshot, parse_frame
+from model_code.market.level2.frames import BookSnapshot, TradeFrame, parse_frame
 from tests.support.exchange import gaps, session
 
 
@@ -113,3 +113,13 @@ def test_a_stamp_that_is_no_time_is_left_out() -> None:
     frame["data"]["T"] = 2**62
     (tick,) = take([json.dumps(frame)], Instrument("AAA.usdm"))
     assert tick.exchange_ns is None
+
+
+def test_of_missing_trades_only_the_newest_are_remembered() -> None:
+    one = Instrument("AAA.spot")
+    for place in range(5):
+        one.take(TradeFrame("AAA", 1 + place * MOST_MISSING, 100.0, 1.0, buyer_is_maker=True), 1)
+    assert one.counts[Count.TRADES_MISSED] == 4 * (MOST_MISSING - 1)
+    assert len(one._missing) <= MOST_MISSING
+    assert one.take(TradeFrame("AAA", 4 * MOST_MISSING, 100.0, 1.0, buyer_is_maker=True), 1) is None
+    assert one.counts[Count.LATE] == 1

@@ -82,13 +82,16 @@ def test_bytes_of_no_message_are_malformed(payload: bytes) -> None:
         {"sequence": -1},
         {"sequence": 1.5},
         {"local_ns": 2**63},
+        {"source_sequence": 2**63},
+        {"source_sequence": -(2**63) - 1},
         {"type": "news"},
     ],
     ids=str,
 )
 def test_a_field_that_is_wrong_is_named(changes: dict[str, object]) -> None:
     found = fields(**changes)
-    assert reason(msgspec.msgpack.encode(found)) == Reason.WRONG_TYPE
+    with suppress(OverflowError):  # MessagePack cannot hold it
+        assert reason(msgspec.msgpack.encode(found)) == Reason.WRONG_TYPE
     assert reason(json.dumps(found).encode()) == Reason.WRONG_TYPE
     assert reason(json.dumps([found]).encode()) == Reason.WRONG_TYPE
 

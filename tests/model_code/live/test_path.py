@@ -181,6 +181,34 @@ def test_what_comes_too_late_is_suppressed() -> None:
     assert live.ledger.balanced()
 
 
+def test_windows_behind_a_batch_of_late_ones_are_asked_about() -> None:
+    live = path(SYMBOLS[:2], stale_after_ns=5 * MS)
+    for symbol in SYMBOLS[:2]:
+        warm(live, symbol=symbol)
+    newer = quote(65, 700, SYMBOLS[1])
+    live.take(newer, newer.local_ns)
+    asked = live.ready(newer.local_ns, most=1)
+    assert asked is not None
+    assert asked.waiting[0].quote == newer
+    assert live.ledger.reasons[Reason.STALE] == 1
+
+
+def test_a_window_that_is_not_finite_costs_no_other_its_answer() -> None:
+    live = path(SYMBOLS[:2])
+    for symbol in SYMBOLS[:2]:
+        warm(live, symbol=symbol)
+    broken = quote(65, 700, bid_size=1e308, ask_size=1e308)
+    live.take(broken, broken.local_ns)
+    live.take(quote(66, 710), broken.local_ns)
+    asked = live.ready(broken.local_ns)
+    assert asked is not None
+    assert [one.quote.symbol for one in asked.waiting] == [SYMBOLS[1]]
+    assert np.isfinite(asked.x_BTF).all()
+    assert len(live.answer(asked, [0.9], broken.local_ns)) == 1
+    assert live.ledger.reasons[Reason.INFERENCE_FAILED] == 1
+    assert live.ledger.balanced()
+
+
 def test_answers_must_fit_the_windows() -> None:
     live = path()
     warm(live)

@@ -13,7 +13,9 @@ from infra.live.feedback.log_files import read as read_log
 from infra.live.feedback.spec import LogSpec
 from infra.live.feedback.worker import Report, Setup, Worker, run
 from model_code.features.batch import compute
+from model_code.live.feedback.figures import Figures
 from model_code.live.feedback.frames import Frame, pack, unpack
+from model_code.live.feedback.judge import Judgement
 from model_code.live.feedback.spec import FeedbackSpec
 from model_code.live.recorded import PlayedDay, played
 from model_code.market.store import open_market
@@ -130,3 +132,23 @@ def test_after_a_gap_labels_begin_anew(
         third.sampled
     )
     assert second.sampled
+
+
+def test_rows_that_come_again_end_no_process(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    first, second, *_ = frames(days, rows=300)
+    found = served(settings, tmp_path / "feedback", [first, second, first, second])
+    assert any("labels begin anew: the clock goes back" in line for line in found.lines)
+    assert found.counts["gaps"] >= 1
+    assert found.counts["labelled"] > len(first.sampled)
+
+
+def test_a_claim_that_cannot_be_written_ends_no_process(tmp_path: Path) -> None:
+    (tmp_path / "drift").write_text("no folder")
+    setup = Setup(LogSpec(judge=JUDGE).model_dump_json(), "desk", str(tmp_path))
+    worker = Worker(setup, Settings(home=tmp_path / "home").resolved())
+    found = Figures(version=7, from_ns=0, until_ns=1, decisions=1, unlabelled=0)
+    assert not worker._claim(Judgement(found, 2, sustained=True), dt.datetime.now(dt.UTC))
+    assert "the sustained breach was not written down" in worker.report().lines[0]
+    worker.close()

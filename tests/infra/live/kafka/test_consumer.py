@@ -92,6 +92,18 @@ def test_it_begins_where_the_handler_says(spec: KafkaSpec) -> None:
     assert len(again.messages) == 5 * len(ends)
 
 
+def test_a_place_that_the_broker_does_not_have_is_not_used(spec: KafkaSpec) -> None:
+    send(spec, range(80))
+    first = Keeper(spec)
+    run(first, until=lambda: len(first.messages) == 80)
+    send(spec, range(80, 100))
+    ends = {one.partition: one.offset + 1 for one in first.messages}
+    again = Keeper(spec, {partition: end + 1000 for partition, end in ends.items()})
+    run(again, until=lambda: len(again.messages) >= 20)
+    assert sorted(int(one.value) for one in again.messages) == list(range(80, 100))
+    assert sum("not begun at" in line for line in again.lines) == len(ends)
+
+
 def test_partitions_move_to_a_second_service_and_each_message_comes_once(spec: KafkaSpec) -> None:
     one, two = Keeper(spec), Keeper(spec)
     numbers = iter(range(0, 10_000, 40))

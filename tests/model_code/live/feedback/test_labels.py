@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_code.errors import ConfigError
+from model_code.errors import ConfigError, DataError
 from model_code.features.batch import compute
 from model_code.features.labels import LabelStream
 from model_code.live.feedback.frames import Sampled
@@ -86,6 +86,21 @@ def test_labels_do_not_look_across_a_gap(tmp_path: Path) -> None:
     assert cut
     assert set(cut.values()) == {-1}  # the next rows are within the horizon, but may not be used
     assert not set(cut) & set(labels([*before, *after]))
+
+
+def test_after_a_clock_that_goes_back_labels_are_right(tmp_path: Path) -> None:
+    days, labeller = day(tmp_path, 400), Labeller(SPEC)
+    wanted, again = batch(days, SPEC), list(frames(days, rows=100))
+    for frame in again[:2]:
+        labeller.take(frame.rows, frame.sampled)
+    with pytest.raises(DataError, match="the clock goes back"):
+        labeller.take(again[0].rows, again[0].sampled)
+    labeller.finish()
+    found = [one for frame in again for one in labeller.take(frame.rows, frame.sampled)]
+    assert len(found) > 100
+    for one in found:
+        decision = one.sampled.decision
+        assert one.label == wanted[decision.symbol][decision.local_ns]
 
 
 def test_a_decision_may_come_after_its_label(tmp_path: Path) -> None:
