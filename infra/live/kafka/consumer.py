@@ -239,12 +239,12 @@ class Inbox:
             self._paused += partitions
 
     def _holds(self, one: TopicPartition, offset: int) -> bool:
-        """Whether the broker has this offset; from another one it would begin at `start`."""
-        first, end = self._consumer.get_watermark_offsets(one, REQUEST_S)
-        if first <= offset <= end:
-            return True
-        self._say(f"{one.topic}[{one.partition}] has {first:,} to {end:,}: not begun at {offset:,}")
-        return False
+        """Whether the broker still has this offset; without it, reading would begin at `start`."""
+        first, _ = self._consumer.get_watermark_offsets(one, REQUEST_S)
+        if first > offset:
+            name = Partition(one.topic, one.partition)
+            self._say(f"{name} begins at {first:,}, behind the snapshot's {offset:,}: not used")
+        return bool(first <= offset)
 
     def _give_up(self, partitions: list[TopicPartition], *, lost: bool) -> None:
         self._hand_over()
