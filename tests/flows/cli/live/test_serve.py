@@ -95,7 +95,7 @@ def test_a_spec_file_names_broker_and_topics(tmp_path: Path) -> None:
     path.write_text("stale_after_ms: 50.0\nkafka:\n  ticks: [a, b]\n  linger_ms: 7\n")
     found = read_service_spec(path, "other:9", demo=True, stale_after_ms=None)
     assert (found.kafka.ticks, found.kafka.linger_ms) == (("a", "b"), 7)
-    assert (found.kafka.bootstrap, found.kafka.fetch_wait_ms) == ("other:9", 2)
+    assert (found.kafka.bootstrap, found.kafka.fetch_wait_ms) == ("other:9", 20)
     assert found.stale_after_ms == 50.0
     assert read_service_spec(None, None, demo=False).kafka == KafkaSpec()
 
