@@ -97,6 +97,7 @@ def test_our_own_errors_stay_off_prefects_console_and_others_are_printed(
     handler = PrefectConsoleHandler()
     logger = logging.getLogger("a logger of this test")
     logger.addHandler(handler)
+    logger.propagate = False  # Prefect's handler of the root logger prints too, once it is set up
     try:
         with expected_errors_off_console():
             for error in (DataError("expected"), ValueError("unexpected")):
