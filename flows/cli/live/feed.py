@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.cli.live.replay import days_of, pacer_of
-from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
+from flows.cli.live.streams import (
+    SPEED,
+    Bootstrap,
+    Dates,
+    Demo,
+    Symbols,
+    read_service_spec,
+)
 from flows.cli.live.venue import Venue, VenueSpec, open_venue, run_feed
 from flows.cli.options import PANELS, Data, SpecFile, market_uri, settings_from_environment
 from model_code.errors import ConfigError, StreamError
@@ -39,17 +46,9 @@ def feed(
             show_default="the serving one, else the newest staged",
         ),
     ] = None,
-    speed: Annotated[str, typer.Option(help="max, or a multiple of real time: 1, 10.")] = "1",
-    symbols: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only these instruments and their leaders; repeat for several.", show_default="all"
-        ),
-    ] = None,
-    date: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this date, YYYY-MM-DD; repeat for several.", show_default="all"),
-    ] = None,
+    speed: Annotated[str, typer.Option(help=SPEED)] = "1",
+    symbols: Symbols = None,
+    date: Dates = None,
     venue: Venue = None,
     venue_spec: VenueSpec = None,
     spec: SpecFile = None,

@@ -16,12 +16,14 @@ LogRate = Annotated[
     typer.Option(
         help="Judge decisions by what happened after them, and log this share with their "
         "input; 0: judge alone.",
-        show_default="neither",
+        show_default="neither, or as in the specification",
     ),
 ]
 LogKeepDays = Annotated[
     float | None,
-    typer.Option(help="Delete older files of the log.", show_default="14"),
+    typer.Option(
+        help="Delete older files of the log; without a rate it keeps 1%.", show_default="14"
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.live.streams import SPEED, Dates, Symbols
 from flows.cli.options import PANELS, Data, market_uri, settings_from_environment
 from model_code.errors import ConfigError
 from model_code.settings import MAX_BATCH_SIZE, FeatureSpec
@@ -45,17 +46,9 @@ def replay(
             show_default="none",
         ),
     ] = None,
-    speed: Annotated[str, typer.Option(help="max, or a multiple of real time: 1, 10.")] = "max",
-    symbols: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only these instruments and their leaders; repeat for several.", show_default="all"
-        ),
-    ] = None,
-    date: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this date, YYYY-MM-DD; repeat for several.", show_default="all"),
-    ] = None,
+    speed: Annotated[str, typer.Option(help=SPEED)] = "max",
+    symbols: Symbols = None,
+    date: Dates = None,
     latency: Annotated[
         str | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Options shared by the commands that speak to Kafka."""
+"""Options shared by the commands of the live path."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,19 @@ Demo = Annotated[
         help="Settings for the demo broker in memory (tickline up --with tansu).",
     ),
 ]
+
+
+Symbols = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Only these instruments and their leaders; repeat for several.", show_default="all"
+    ),
+]
+Dates = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this date, YYYY-MM-DD; repeat for several.", show_default="all"),
+]
+SPEED = "max, or a multiple of real time: 1, 10."
 
 
 def read_service_spec(
