@@ -6,6 +6,7 @@ DATA ?=
 JOBS ?= 2
 RATE ?= 200
 DURATION ?= 300
+BURST ?= 4
 TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
@@ -67,8 +68,8 @@ bench-triton: setup ## measure the server's overhead at batch 1, part by part
 bench-overhead: setup ## measure Prefect's and MLflow's overhead in a nightly (DATA=URI for real ticks)
 	$(BIN)/python -m tests.bench.bench_overhead $(if $(DATA),--data $(DATA))
 
-live-load: setup ## measure the live path on real processes (DATA, RATE=200, DURATION=300 seconds)
-	$(BIN)/python -m flows.demos.live_load --rate $(RATE) --duration $(DURATION) $(if $(DATA),--data $(DATA))
+live-load: setup ## measure the live path on real processes (DATA, RATE=200, DURATION=300 s, BURST=4)
+	$(BIN)/python -m flows.demos.live_load --rate $(RATE) --duration $(DURATION) --burst $(BURST) $(if $(DATA),--data $(DATA))
 
 live-soak: setup ## a million recorded ticks through the live path as fast as possible (DATA, TICKS)
 	$(BIN)/python -m flows.demos.live_soak --ticks $(TICKS) $(if $(DATA),--data $(DATA))

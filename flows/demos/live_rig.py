@@ -1,7 +1,7 @@
 """The live path on real processes in a folder of its own: broker, Redis, Triton, service.
 
 Everything listens on free ports of loopback and ends with the block, or with this process. The
-broker is Tansu, in memory; it is not Kafka.
+broker is Tansu, or for measurements librdkafka's mock cluster; neither is Kafka.
 """
 
 import os
@@ -19,6 +19,7 @@ import psutil
 
 from infra import services
 from infra.exit_with_parent import kill_tree
+from infra.live.kafka import mock_cluster
 from infra.live.kafka.clients import DEMO, KafkaSpec, create_topics, dead_letters
 from infra.live.spec import ServiceSpec
 from infra.servers import HOST, ServerError, environment, free_port
@@ -34,6 +35,8 @@ from model_code.settings import MODEL_NAME, Settings
 START_S = 60.0
 STOP_S = 30.0
 POLL_S = 0.02
+# its long poll does not end when a message comes; with a shorter session nobody can join
+MOCK = {"fetch_wait_ms": 1, "linger_ms": 0, "session_timeout_ms": 6000}
 APPROVAL = Approval(
     reviewer="live rig", at="1970-01-01T00:00:00+00:00", reason="a measurement in a folder of its "
     "own, not a promotion", started_by="live rig", flow_run_id="none",
@@ -161,7 +164,7 @@ class Rig:
     Args:
         settings: of the rig's home folder.
         store: URI of the ticks.
-        servers: by name: tansu, and where wanted redis and triton.
+        servers: by name: tansu or mock, and where wanted redis and triton.
         spec: of the services.
         redis_url: of the Redis server, if it is one of them.
     """
@@ -212,7 +215,7 @@ class Rig:
 
     def pids(self) -> dict[str, int]:
         """Pid of each running process by name, and of this one."""
-        names = {"tansu": "broker"}
+        names = {"tansu": "broker", "mock": "broker"}
         found = {names.get(name, name): one.child.pid for name, one in self.servers.items()}
         found |= {one.name.partition("-")[0]: one.child.pid for one in self.services if one.running}
         return found | {"load": os.getpid()}
@@ -227,7 +230,7 @@ def rig(
     Args:
         settings: of the home folder.
         store: URI of the ticks.
-        names: of servers: tansu, redis, triton.
+        names: of servers: tansu or mock (`infra.live.kafka.mock_cluster`), redis, triton.
         kafka: changes of the demo broker's settings.
 
     Raises:
@@ -237,7 +240,8 @@ def rig(
     ports = {name: free_port() for name in PORTS if name.split("-")[0] in names}
     servers: dict[str, Process] = {}
     with ExitStack() as running:
-        for one in services.build(settings, Plan(names=tuple(names), ports=ports)):
+        planned = tuple(name for name in names if name != "mock")
+        for one in services.build(settings, Plan(names=planned, ports=ports)):
             process = Process(one.name, one.command, home, responds(one), one.environment)
             running.callback(process.kill)
             if one.cleaned is not None:
@@ -247,16 +251,35 @@ def rig(
             address = f"{HOST}:{ports['triton-grpc']}"
             settings = settings.model_copy(update={"triton_url": address})
             load_champion(settings)
-        bootstrap = f"{HOST}:{ports['tansu']}"
+        if "mock" in names:
+            servers["mock"] = mock_broker(home)
+            running.callback(servers["mock"].kill)
+            bootstrap, kafka = servers["mock"].text.strip(), MOCK | kafka
+        else:
+            bootstrap = f"{HOST}:{ports['tansu']}"
         spec = ServiceSpec(kafka=KafkaSpec(bootstrap=bootstrap, **(DEMO | kafka)))
         found = Rig(settings, store, servers, spec, f"redis://{HOST}:{ports.get('redis', 0)}")
         letters = [dead_letters(topic) for topic in spec.kafka.ticks]
-        create_topics(spec.kafka, [*spec.kafka.ticks, *letters, spec.kafka.decisions])
+        topics = [*spec.kafka.ticks, *letters, spec.kafka.decisions]
+        if "mock" in names:
+            mock_cluster.create_topics(bootstrap, topics)
+        else:
+            create_topics(spec.kafka, topics)
         try:
             yield found
         finally:
             for service in found.services:
                 service.kill()
+
+
+def mock_broker(folder: Path) -> Process:
+    """Start librdkafka's mock cluster.
+
+    Raises:
+        ServerError: it does not start.
+    """
+    command = [sys.executable, "-m", mock_cluster.__name__]
+    return Process("mock", command, folder, lambda one: one.text.endswith("\n"), {}).start()
 
 
 def responds(service: services.Service) -> Callable[[Process], bool]:

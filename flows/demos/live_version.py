@@ -54,6 +54,10 @@ def provide(
         say("no version in this home: a nightly with a toy network makes one, about a minute")
         nightly(settings.home, store)
         found = adopt(settings, settings)
+        if not found:
+            raise TicklineError(
+                "the quick nightly staged nothing", remedy="give a home with a version"
+            )
     _, manifest = find_version(settings, found[0], None)
     return found, manifest
 

@@ -1,16 +1,17 @@
 """The live service of a version: its instruments, its model, what takes its decisions."""
 
 import asyncio
+import gc
 import signal
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 
 from flows.runs.replay_model import feature_spec, find_version, load_model
 from infra.live.feedback.prediction_log import PredictionLog
@@ -36,6 +37,8 @@ from model_code.repository.serving import ServingRepository
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, ValidationSpec
 
 Say = Callable[[str], None]
+# a decision waits this long for a thread that holds the interpreter
+SWITCH_S = 0.0002
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,6 @@ async def serve(
         ServerError: no Triton server is configured or running.
         ConfigError: the URL of Redis cannot be read.
     """
-    torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
     settings, spec, sinks = desk.settings, desk.spec, list[Sink]([observer])
     watch = None if log is None else log.watch
     async with AsyncExitStack() as opened:
@@ -160,12 +162,30 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)
         try:
-            await service.run()
+            with short_pauses():
+                await service.run()
         finally:
             watching.cancel()
             for part in (service, model, *sinks):
                 if isinstance(line := getattr(part, "state", None), str):
                     say(line)
+
+
+@contextmanager
+def short_pauses() -> Iterator[None]:
+    """Keep other threads and the garbage collector from holding up decisions.
+
+    What lives by now is not searched for garbage again: the libraries alone take it 0.1 s.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        sys.setswitchinterval(before)
 
 
 def _engine(desk: Desk) -> Model:

@@ -84,15 +84,12 @@ def load_model(folder: Path, manifest: "Manifest", cost_bps: float = 0.0) -> "Mo
         ConfigError: no message carries what its feature set looks at.
         EngineError: it cannot be loaded here.
     """
-    import torch
-
     from model_code.engines.registry import ENGINES
     from model_code.engines.sidecar import EngineSidecar
     from model_code.live.replay import Model
     from model_code.live.state import require_messages
 
     require_messages(manifest.seen)
-    torch.set_num_threads(1)  # for the softmax of a few rows, several threads are slower
     return Model(
         ENGINES[EngineSidecar.load(folder).engine].load(folder),
         manifest.seen,

@@ -90,7 +90,7 @@ class Recorder:
 class Direct:
     """Paths and engine of one process; a receiver of ticks.
 
-    Call it from one thread. `torch.set_num_threads(1)` first: see docs/live.md.
+    Call it from one thread.
 
     Args:
         groups: instruments by the group's key, from `model_code.live.groups`.

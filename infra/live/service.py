@@ -66,6 +66,8 @@ class Service:
             spec.rounds_in_flight, self._decide, self._publish, self.failed, self._finish
         )
         self._room = asyncio.Event()
+        self._next_round_at = 0.0  # event loop time
+        self._pause: asyncio.TimerHandle | None = None
         self._positions = Positions()
         self._error: BaseException | None = None
         self._stop = asyncio.Event()
@@ -215,12 +217,17 @@ class Service:
             await asyncio.sleep(BEAT_S)
 
     def _dispatch(self) -> None:
-        """Begin a round with all that was taken, unless enough are under way.
+        """Begin a round with all that was taken, unless enough are under way or one just began.
 
         Until then a newer window replaces the one in its slot.
         """
-        if self._rounds.full or not self._taken.batches:
+        if self._rounds.full or not self._taken.batches or self._pause is not None:
             return
+        loop = asyncio.get_running_loop()
+        if self._error is None and loop.time() < self._next_round_at:
+            self._pause = loop.call_at(self._next_round_at, self._end_pause)
+            return
+        self._next_round_at = loop.time() + self._spec.round_gap_ms / 1e3
         one, self._taken = self._taken, Taken()
         try:
             if self._error is None:
@@ -234,6 +241,10 @@ class Service:
             self._rounds.start(one)
         else:
             self._release(one)
+
+    def _end_pause(self) -> None:
+        self._pause, self._next_round_at = None, 0.0
+        self._dispatch()
 
     async def _decide(self, one: Taken) -> list[Decision]:
         return await decide(self._model, one.asked, self._say)

@@ -47,6 +47,8 @@ class ServiceSpec(Spec):
             None: never.
         every_window: decide on every window instead of the newest of each instrument.
         rounds_in_flight: at the model at once; while they are, newer windows replace waiting ones.
+        round_gap_ms: from the start of a round to that of the next at the earliest. Many ticks
+            then share a request: less processor time for each, a little later.
         snapshot_s, report_s: between two snapshots, between two ledger lines.
         drain_s: how long the outputs may take to be confirmed at the end.
     """
@@ -60,6 +62,7 @@ class ServiceSpec(Spec):
     stale_after_ms: Amount | None = None
     every_window: bool = False
     rounds_in_flight: Annotated[int, Field(ge=1, le=64)] = 2
+    round_gap_ms: Annotated[float, Field(ge=0)] = 2.0
     snapshot_s: Amount = 5.0
     report_s: Amount = 30.0
     drain_s: Amount = 10.0

@@ -63,7 +63,9 @@ class Stream:
         self.newest: list[tuple[Decision, int]] = []
         """Each decision, and when it was read."""
         self.step_ns = 0
-        """Added to the stamps."""
+        """Added to the stamps; a clock that steps."""
+        self.ahead = 0
+        """Ticks whose stamps were ahead of the clock."""
         self.slow_s = 0.0
         """How long the reader takes for its next decision."""
         self._stopping = threading.Event()
@@ -138,11 +140,30 @@ class Stream:
                 time.sleep(wait)
             if self._stopping.is_set():
                 return
-            stamp_ns = int(due * 1e9) + self.step_ns
+            step_ns = self.step_ns
+            stamp_ns = int(due * 1e9) + step_ns
             tick = msgspec.structs.replace(next(self._ticks), local_ns=stamp_ns)
             assert self._outbox.send(topic, tick.symbol.encode(), encode(tick))
             self._outbox.poll()
             self.sent.append(tick)
+            self.ahead += step_ns > 0
+
+
+def late(ticks: list[Tick], limit_ns: int) -> int:
+    """Ticks whose stamp is before an earlier one of their instrument, as a path counts them.
+
+    Args:
+        ticks: in the order they were sent.
+        limit_ns: ticks that are stamped later were dead-lettered.
+    """
+    newest: dict[str, int] = {}
+    found = 0
+    for tick in ticks:
+        if tick.local_ns > limit_ns:
+            continue
+        found += tick.local_ns < newest.get(tick.symbol, 0)
+        newest[tick.symbol] = max(newest.get(tick.symbol, 0), tick.local_ns)
+    return found
 
 
 @dataclass

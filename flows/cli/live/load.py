@@ -182,7 +182,7 @@ def rates(found: "list[TickTimes]", what: str = "") -> Table:
     table = Table(title="Tick to decision, ms", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     if what:
         table.add_column(what, no_wrap=True)
-    headings = ("ticks/s", "seconds", "quotes", "decided", "p50", "p99", "p99.9", "own p99", "busy")
+    headings = ("ticks/s", "sec", "quotes", "decided", "p50", "p99", "p99.9", "own", "busy")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for one in found:
@@ -192,9 +192,13 @@ def rates(found: "list[TickTimes]", what: str = "") -> Table:
 
 def cells(one: "TickTimes") -> list[str]:
     """The cells of a rate."""
-    levels = [f"{one.ms(level):.2f}" for level in (50, 99, 99.9)]
+    levels = [_ms(one.ms(level)) for level in (50, 99, 99.9)]
     counts = [f"{one.rate:,.0f}", f"{one.seconds:.0f}", f"{one.quotes:,}", f"{one.decided:,}"]
-    return [*counts, *levels, f"{one.own_ms:.2f}", f"{one.busy:.0%}" if one.busy else "–"]
+    return [*counts, *levels, _ms(one.own_ms), f"{one.busy:.0%}" if one.busy else "–"]
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def stages(one: "TickTimes") -> Table:

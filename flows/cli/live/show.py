@@ -1,6 +1,5 @@
 """Options that show a running service: its page and its metrics."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -35,8 +34,6 @@ Metrics = Annotated[
 MetricsHost = Annotated[
     str, typer.Option(help="Listen address of the metrics; another one only behind a firewall.")
 ]
-# a thread that holds the interpreter makes a decision wait this long
-SWITCH_S = 0.0005
 
 
 @contextmanager
@@ -69,10 +66,7 @@ def shown(
 
     route = Router(ServingRepository(settings.serving_repository).route_file, refresh_s=1.0)
     view = View(observer, route=route.route)
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH_S))
     with ExitStack() as stack:
-        stack.callback(sys.setswitchinterval, before)
         if page is not None:
             stack.callback(pages.serve(view, settings, page, page_host))
             say(f"page: http://{page_host}:{page}")

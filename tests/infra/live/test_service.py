@@ -196,6 +196,27 @@ def test_several_rounds_in_flight_keep_the_order(
         assert sequences == sorted(sequences)
 
 
+def test_ticks_that_come_soon_after_a_round_share_the_next(
+    spec: KafkaSpec, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+
+    class Timed(InProcess):
+        async def ask(self, x_BTF: NDArray[np.float32]) -> Answered:
+            begun.append(asyncio.get_running_loop().time())
+            return await super().ask(x_BTF)
+
+    monkeypatch.setattr(consumer, "MOST", 3)
+    ticks, options = messages(store), {"model": Timed(STEP), "every_window": False}
+    send(spec, SOLO, ticks)
+    one, _ = service(spec, tmp_path, round_gap_ms=40.0, **options)
+    ledger = run(one, lambda found: found.taken == len(ticks))
+    assert ledger.balanced()
+    assert len(begun) > 1
+    assert min(np.diff(begun)) > 0.035
+    assert ledger.columns[Column.CONFLATED] > 0
+
+
 def test_a_stop_in_mid_stream_loses_and_doubles_no_decision(
     spec: KafkaSpec, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
