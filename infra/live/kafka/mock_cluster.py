@@ -1,8 +1,8 @@
 """A broker for measurements, librdkafka's mock cluster: `python -m infra.live.kafka.mock_cluster`.
 
 It prints `host:port` and serves until it is stopped. It is not Kafka: topics exist once they are
-asked for, with four partitions, and a partition keeps its newest 5 MB, in memory only. A fetch takes
-longer the more messages a partition holds, much less so than with the demo broker.
+asked for, with four partitions, and a partition keeps its newest 5 MB, in memory only. The more
+messages a partition holds, the longer a fetch takes, though far less so than with the demo broker.
 """
 
 import signal

@@ -86,9 +86,10 @@ class Outbox:
         """Call back for what was delivered since.
 
         Raises:
-            StreamError: a message could not be delivered.
+            StreamError: a message could not be delivered, or the producer cannot go on, for example
+                because the broker has forgotten it.
         """
-        self._producer.poll(0)
+        self._wait(lambda: self._producer.poll(0))
         if self._error is not None:
             raise self._refusal(*self._error)
 
@@ -96,9 +97,9 @@ class Outbox:
         """Wait until everything is confirmed; False if it was not in time.
 
         Raises:
-            StreamError: a message could not be delivered.
+            StreamError: as `poll`.
         """
-        self._producer.flush(timeout_s)
+        self._wait(lambda: self._producer.flush(timeout_s))
         self.poll()
         return not len(self)
 
@@ -106,6 +107,12 @@ class Outbox:
         """Drop what was not delivered."""
         self._producer.purge()
         self._producer.poll(0)
+
+    def _wait(self, call: Callable[[], int]) -> None:
+        try:
+            call()
+        except KafkaException as error:
+            raise self._refusal("the broker", error.args[0].str()) from error
 
     def _refusal(self, topic: str, what: str) -> StreamError:
         return StreamError(

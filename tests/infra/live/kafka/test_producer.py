@@ -3,8 +3,9 @@
 import time
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
-from infra.live.kafka.clients import create_topics
+from infra.live.kafka.clients import KafkaSpec, create_topics
 from infra.live.kafka.producer import Outbox
 from infra.servers import free_port
 from model_code.errors import StreamError
@@ -55,3 +56,18 @@ def test_what_is_not_delivered_in_time_is_an_error() -> None:
 def test_a_wrong_setting_is_an_error() -> None:
     with pytest.raises(StreamError, match="no producer"):
         Outbox(kafka_spec("127.0.0.1:1", client={"no.such.setting": "1"}))
+
+
+def test_a_producer_that_cannot_go_on_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgotten:
+        def poll(self, _: float) -> int:
+            raise KafkaException(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER))
+
+        flush = poll
+
+    outbox = Outbox(KafkaSpec(bootstrap="127.0.0.1:9"))
+    monkeypatch.setattr(outbox, "_producer", Forgotten())
+    for call in (outbox.poll, lambda: outbox.flush(1)):
+        with pytest.raises(StreamError, match="not delivered to the broker") as error:
+            call()
+        assert "start again" in error.value.remedy
