@@ -1,8 +1,8 @@
 """Specification of the service."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.live.feedback.spec import LogSpec
 from infra.live.kafka.clients import KafkaSpec
@@ -19,7 +19,7 @@ class TritonSpec(Spec):
         deadline_ms: of one request, all attempts together; then the fallback answers.
         hedge_to: gRPC host:port of a second server; a request goes there too if the first has not
             answered after `hedge_after_ms`, and the first answer counts. None: no second server.
-        hedge_after_ms: before the second request.
+        hedge_after_ms: before the second request; with `hedge_to`, at most half of the deadline.
         probe_ms: from a failure to the first probe; the wait doubles up to `longest_probe_ms`.
         longest_probe_ms: between two probes.
         fallback: let the champion's engine in this process answer while no server does.
@@ -32,6 +32,15 @@ class TritonSpec(Spec):
     probe_ms: Amount = 50.0
     longest_probe_ms: Amount = 1000.0
     fallback: bool = True
+
+    @model_validator(mode="after")
+    def _leaves_time_for_both(self) -> Self:
+        if self.hedge_to is not None and self.hedge_after_ms > self.deadline_ms / 2:
+            raise ValueError(
+                f"hedge_after_ms is {self.hedge_after_ms:g}, at most half of deadline_ms "
+                f"({self.deadline_ms:g}) leaves the second server time to answer"
+            )
+        return self
 
 
 class ServiceSpec(Spec):

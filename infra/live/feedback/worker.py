@@ -79,6 +79,7 @@ class Worker:
         self._judges: dict[int, Judge | None] = {}
         self._figures: dict[int, Figures] = {}
         self._streaks: dict[int, int] = {}
+        self._newest_ns: dict[int, int] = {}
         self._labelled = self._unlabelled = self._emitted = self._gaps = 0
         self._retry_at = 0.0
 
@@ -89,9 +90,10 @@ class Worker:
         by_version: dict[int, list[Sampled]] = {}
         for one in frame.sampled:
             by_version.setdefault(one.decision.model_version, []).append(one)
-        for version in by_version:
+        for version, sampled in by_version.items():
             if version not in self._judges:
                 self._judges[version] = self._judge_of(version)
+            self._newest_ns[version] = max(one.decision.local_ns for one in sampled)
         for version, judge in self._judges.items():
             sampled = by_version.get(version, [])
             if judge is None:
@@ -103,6 +105,7 @@ class Worker:
                 self._lines.append(f"labels begin anew: {error}")
                 self._gap()
             self._judge(version, judge)
+        self._retire()
         self._send()
 
     def report(self) -> Report:
@@ -133,6 +136,17 @@ class Worker:
         except TicklineError as error:
             self._lines.append(f"version {version} is logged but not judged: {error}")
             return None
+
+    def _retire(self) -> None:
+        """Forget versions without a decision for two windows: their figures no longer change."""
+        last_ns = max(self._newest_ns.values(), default=0)
+        limit_ns = last_ns - round(2e9 * self._spec.judge.window_s)
+        for version in [one for one, at_ns in self._newest_ns.items() if at_ns < limit_ns]:
+            judge = self._judges.pop(version)
+            self._done([] if judge is None else judge.finish())
+            del self._newest_ns[version]
+            self._figures.pop(version, None)
+            self._streaks.pop(version, None)
 
     def _gap(self) -> None:
         self._gaps += 1

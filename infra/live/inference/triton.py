@@ -148,7 +148,7 @@ class Triton:
         done, waiting = await asyncio.wait(tasks, timeout=self._spec.hedge_after_ms / 1e3)
         if waiting or tasks[0].exception() is not None:
             self.counts["hedged"] += 1
-            left_s = max(deadline_s - self._spec.hedge_after_ms / 1e3, deadline_s / 2)
+            left_s = deadline_s - self._spec.hedge_after_ms / 1e3
             tasks.append(self._start(second.ask(x_BTF, left_s)))
             waiting = set(tasks)
         while True:

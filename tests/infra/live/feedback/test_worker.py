@@ -2,11 +2,13 @@
 
 import datetime as dt
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from infra.live.feedback.drift_event import read
 from infra.live.feedback.log_files import read as read_log
@@ -14,7 +16,7 @@ from infra.live.feedback.spec import LogSpec
 from infra.live.feedback.worker import Report, Setup, Worker, run
 from model_code.features.batch import compute
 from model_code.live.feedback.figures import Figures
-from model_code.live.feedback.frames import Frame, pack, unpack
+from model_code.live.feedback.frames import Frame, Sampled, pack, unpack
 from model_code.live.feedback.judge import Judgement
 from model_code.live.feedback.spec import FeedbackSpec
 from model_code.live.recorded import PlayedDay, played
@@ -152,3 +154,26 @@ def test_a_claim_that_cannot_be_written_ends_no_process(tmp_path: Path) -> None:
     assert not worker._claim(Judgement(found, 2, sustained=True), dt.datetime.now(dt.UTC))
     assert "the sustained breach was not written down" in worker.report().lines[0]
     worker.close()
+
+
+def test_figures_end_two_windows_after_the_last_decision_of_a_version(
+    settings: Settings, days: list[PlayedDay], tmp_path: Path
+) -> None:
+    versions = settings.staging_repository / MODEL_NAME
+    shutil.copytree(versions / "7", versions / "6")
+    stream = list(frames(days))
+    stamps = [one.decision.local_ns for frame in stream for one in frame.sampled]
+    swap_ns = min(stamps) + 20 * 10**9
+    assert max(stamps) > swap_ns + 2e9 * JUDGE.window_s
+
+    def before_the_swap(one: Sampled) -> Sampled:
+        if one.decision.local_ns >= swap_ns:
+            return one
+        return replace(one, decision=replace(one.decision, model_version=6))
+
+    stream = [replace(one, sampled=[*map(before_the_swap, one.sampled)]) for one in stream]
+    early = [one for one in stream if all(s.decision.local_ns < swap_ns for s in one.sampled)]
+    assert set(served(settings, tmp_path / "a", early).figures) == {6}
+    found = served(settings, tmp_path / "b", stream)
+    assert set(found.figures) == set(found.streaks) == {7}
+    assert found.counts["labelled"] + found.counts["unlabelled"] == len(stamps)
