@@ -1,8 +1,8 @@
 """Live demo on real servers: `python -m flows.demos.live [--data URI]`.
 
 Two nightlies are trained, the first one is promoted. Recorded ticks go through Kafka, the live
-service and Triton. The second version is promoted under the stream. Then ticks whose sizes are
-twenty times larger are planted, and the drift starts a retraining. Prefect, MLflow, Triton and
+service and Triton. The second version is promoted under the stream. Then ticks are planted whose
+bid sizes are in another unit, and the drift starts a retraining. Prefect, MLflow, Triton and
 Redis are real; the broker is Tansu, in memory; the reviewers are simulated.
 """
 
@@ -118,7 +118,7 @@ def drift(settings: Settings, store: Path, date: dt.date, line: Timeline) -> Non
     begun = dt.datetime.now(dt.UTC)
     with tempfile.TemporaryDirectory() as folder:
         later = planted(store, date, Path(folder))
-        line.say(f"planted: the ticks of {date} again as {later}, sizes twenty times larger")
+        line.say(f"planted: the ticks of {date} again as {later}, bid sizes in another unit")
         feed = start_feed(settings, "feed-planted", folder, str(later), "10")
         wait(lambda: bool(drift_claims(settings)), "no sustained drift was found", feed)
         claim = drift_claims(settings)[0]

@@ -1,4 +1,4 @@
-"""A recorded day again, one day later, with sizes that no training day had."""
+"""A recorded day again, one day later, with bid sizes in another unit: a fault of a feed."""
 
 import datetime as dt
 from pathlib import Path
@@ -7,12 +7,11 @@ import polars as pl
 
 from model_code.errors import DataError
 
-TIMES = 20.0
-SIZES = ("bid_size", "ask_size", "size")
+TIMES = 1e6
 
 
 def planted(store: Path, date: dt.date, folder: Path) -> dt.date:
-    """Write the day's quotes and trades into another store, sizes `TIMES` as large.
+    """Write the day's quotes and trades into another store, bid sizes `TIMES` as large.
 
     Args:
         store: in the hive layout of docs/data.md.
@@ -36,10 +35,8 @@ def planted(store: Path, date: dt.date, folder: Path) -> dt.date:
         )
     for file in files:
         ticks = pl.read_parquet(file)
-        sizes = [name for name in SIZES if name in ticks.columns]
+        sizes = [pl.col(name) * TIMES for name in ("bid_size",) if name in ticks.columns]
         target = folder / file.relative_to(store).with_name(f"date={later}.parquet")
         target.parent.mkdir(parents=True, exist_ok=True)
-        ticks.with_columns(
-            pl.col("timestamp") + pl.duration(days=1), *(pl.col(name) * TIMES for name in sizes)
-        ).write_parquet(target)
+        ticks.with_columns(pl.col("timestamp") + pl.duration(days=1), *sizes).write_parquet(target)
     return later

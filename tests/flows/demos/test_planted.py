@@ -10,7 +10,7 @@ from model_code.market.store import open_market
 from tests.support.market import DATES, hive
 
 
-def test_the_day_comes_again_a_day_later_with_larger_sizes(tmp_path: Path) -> None:
+def test_the_day_comes_again_a_day_later_with_larger_bids(tmp_path: Path) -> None:
     source, target = hive(tmp_path / "source"), tmp_path / "planted"
     date = DATES[-1]
     later = planted(Path(source), date, target)
@@ -22,6 +22,7 @@ def test_the_day_comes_again_a_day_later_with_larger_sizes(tmp_path: Path) -> No
         before = pl.read_parquet(Path(source) / name / f"date={date}.parquet")
         after = pl.read_parquet(target / name / f"date={later}.parquet")
         assert after["bid_size"].to_list() == (before["bid_size"] * TIMES).to_list()
+        assert after["ask_size"].to_list() == before["ask_size"].to_list()
         assert after["bid_price"].to_list() == before["bid_price"].to_list()
         assert (after["timestamp"] - before["timestamp"]).unique().to_list() == [
             dt.timedelta(days=1)
