@@ -71,11 +71,11 @@ def test_a_rate_is_measured_through_broker_and_service(
                 "load", "--data", store, "--bootstrap", bootstrap, "--demo", "--rate", 100,
                 "--seconds", 2, "--burst", 2, "--process", f"broker={os.getpid()}",
             )  # fmt: skip
-    assert re.search(r"^ +100 +2 +\d+ +\d+ ", printed, re.MULTILINE)
+    assert re.search(r" busy 100 2 \d+ \d+ ", printed)
     assert int(re.search(r"decisions: (\d+) in-process", printed)[1]) > 50  # type: ignore[index]
     assert re.search(r"processor time per tick, us: load [\d,]+, broker [\d,]+", printed)
     for stage in STAGES:
-        assert f"\n {stage} " in printed
+        assert f" {stage} " in printed
     assert re.search(r"(sustained 100 ticks/s|sustained none of the rates), p99 ", printed)
 
 
@@ -86,7 +86,7 @@ def test_without_broker_and_server_the_highest_rate_is_found(
     monkeypatch.setattr(load, "DIRECT_P99_MS", 1e6)
     printed = tickline("load", "--data", store, "--direct", "--find", "--rate", 50, "--seconds", 1)
     assert "direct, in process: sustained 100 ticks/s, p99 " in printed
-    assert len(re.findall(r"^ +(50|100) +1 ", printed, re.MULTILINE)) == 2
+    assert re.search(r" busy 50 1 .* 100 1 ", printed)
 
 
 def test_the_processes_are_those_named_or_those_of_the_stack(
@@ -104,7 +104,12 @@ def test_the_processes_are_those_named_or_those_of_the_stack(
 def test_long_times_need_no_decimals_and_idle_processors_are_unknown() -> None:
     times_NS = np.tile(np.arange(1, 8, dtype=np.int64) * 10**7, (3, 1))
     found = TickTimes(
-        rate=5.0, seconds=1.0, ticks=5, quotes=4, stage_NS=times_NS, sent_late_N=np.zeros(0)
+        rate=5.0,
+        seconds=1.0,
+        ticks=5,
+        quotes=4,
+        stage_NS=times_NS,
+        sent_late_N=np.zeros(0, np.int64),
     )
     assert load.cells(found) == ["5", "1", "4", "3", "280", "280", "280", "150", "–"]
     assert load.notes(found) == ["decisions: none"]
