@@ -87,6 +87,9 @@ def play(live: Rig, manifest: "Manifest", count: int, options: Sequence[str]) ->
     ledger = Ledger.parse(service.text)
     out.print(f"{ledger.taken / seconds:,.0f} ticks/s, service's exit status {status}")
     out.print(f"{back.decided:,} decisions read back, {ledger.columns[Column.DECIDED]:,} decided")
+    for text in service.text.splitlines():
+        if text.startswith("requests: "):  # how many the fallback answered
+            out.print(text)
     warm, last = memory.warm / MIB, memory.last / MIB
     out.print(f"service, MiB: {warm:.0f} after {memory.warm_at:,} ticks, {last:.0f} at the end")
     total = with_read_back(ledger, back, count)
