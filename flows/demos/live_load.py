@@ -120,7 +120,8 @@ def measuring(
             warm_s = WARM_S
             if not found.decided:
                 raise StreamError(
-                    f"no decision came at {rate:,.0f} ticks/s", where=f"...{service.text[-1000:]}"
+                    f"no decision came at {rate:,.0f} ticks/s:\n{service.text[-1000:]}",
+                    remedy="read what the service says above",
                 )
             out.print(f"{rate:,.0f} ticks/s: p50 {found.ms(50):.2f}, p99 {found.ms(99):.2f} ms")
             return found

@@ -175,7 +175,7 @@ async def serve(
 def short_pauses() -> Iterator[None]:
     """Keep other threads and the garbage collector from holding up decisions.
 
-    What lives by now is not searched for garbage again: the libraries alone take it 0.1 s.
+    What lives by now is not searched for garbage again: the libraries alone take it 0.2 s.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)

@@ -1,6 +1,7 @@
 """Messages out, without ever blocking: a full queue is counted, and the caller tries again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -89,7 +90,8 @@ class Outbox:
             StreamError: a message could not be delivered, or the producer cannot go on, for example
                 because the broker has forgotten it.
         """
-        self._wait(lambda: self._producer.poll(0))
+        with self._refusals():
+            self._producer.poll(0)
         if self._error is not None:
             raise self._refusal(*self._error)
 
@@ -99,7 +101,8 @@ class Outbox:
         Raises:
             StreamError: as `poll`.
         """
-        self._wait(lambda: self._producer.flush(timeout_s))
+        with self._refusals():
+            self._producer.flush(timeout_s)
         self.poll()
         return not len(self)
 
@@ -108,9 +111,10 @@ class Outbox:
         self._producer.purge()
         self._producer.poll(0)
 
-    def _wait(self, call: Callable[[], int]) -> None:
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
         try:
-            call()
+            yield
         except KafkaException as error:
             raise self._refusal("the broker", error.args[0].str()) from error
 
