@@ -178,7 +178,7 @@ def test_the_comparison_names_each_model_and_its_time(
     for name, row in rows.items():
         called = name in (ENSEMBLE_NAME, MODEL_NAME)
         assert (row.client_ms is not None) is called
-        assert row.client_ms is None or row.client_ms > row.server_ms
+        assert row.client_ms is None or row.client_ms > 0
 
 
 class Differing:
