@@ -93,6 +93,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 version,
                 requests,
                 repository,
+                spec.serving,
             )
             result = NightResult(
                 plan=plan,

@@ -1,7 +1,9 @@
-"""Identity of a process: the pid alone is not enough, because pids are reused."""
+"""Identity and processor time of processes. A pid alone does not identify one: pids are reused."""
 
 import os
 import socket
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -76,3 +78,16 @@ def boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return str(psutil.boot_time())
+
+
+def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
+    """Processor time of each process and its descendants until now; of this process, alone."""
+    found: dict[str, float] = {}
+    for name, pid in processes.items():
+        found[name] = 0.0
+        with suppress(psutil.NoSuchProcess):  # ended since
+            one = psutil.Process(pid)
+            others = [] if pid == os.getpid() else one.children(recursive=True)
+            for times in [process.cpu_times() for process in (one, *others)]:
+                found[name] += times.user + times.system
+    return found

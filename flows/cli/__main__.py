@@ -23,6 +23,7 @@ from flows.cli import (
     targets,
     triton,
     tune,
+    tune_serving,
     walkforward,
 )
 from flows.cli.live import direct, feed, feedback, load, monitor, replay, serve
@@ -60,6 +61,7 @@ app.add_typer(direct.app)
 app.add_typer(feed.app)
 app.add_typer(load.app)
 app.add_typer(monitor.app)
+app.add_typer(tune_serving.app)
 app.add_typer(triton.app, name="triton", rich_help_panel=PANELS.serving)
 app.add_typer(oncall.app)
 app.add_typer(stack.app)

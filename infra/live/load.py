@@ -4,12 +4,10 @@ A tick's stamp is the moment it was due, so that the decision itself says how lo
 """
 
 import math
-import os
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.live.kafka.clients import REQUEST_S, KafkaSpec
 from infra.live.kafka.producer import Outbox
+from infra.process import cpu_seconds
 from model_code.errors import StreamError
 from model_code.live.messages import Decision, Quote, Tick, encode, read
 from model_code.live.tick_times import TickTimes, matrix, stage_times
@@ -105,19 +104,6 @@ class Decisions:
                 at_ns = time.time_ns()
                 self._take(read(Decision, message.value() or b""), at_ns)
                 self.count += 1
-
-
-def cpu_seconds(processes: Mapping[str, int]) -> dict[str, float]:
-    """Processor time of each process and its descendants until now; of this process, alone."""
-    found: dict[str, float] = {}
-    for name, pid in processes.items():
-        found[name] = 0.0
-        with suppress(psutil.NoSuchProcess):  # ended since
-            one = psutil.Process(pid)
-            others = [] if pid == os.getpid() else one.children(recursive=True)
-            for times in [process.cpu_times() for process in (one, *others)]:
-                found[name] += times.user + times.system
-    return found
 
 
 def bursts(ticks: Iterable[Tick], keys: Mapping[str, str], size: int) -> Iterator[list[Tick]]:

@@ -8,15 +8,25 @@ from pathlib import Path
 
 from infra.triton.server import TritonServer, running
 from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
+from model_code.repository.manifest import CONFIG_FILE
 from model_code.repository.triton_config import model_config
-from model_code.settings import MODEL_NAME, Settings
+from model_code.settings import MODEL_NAME, ServingSpec, Settings
 
 
 @contextmanager
 def serving_engine(
-    settings: Settings, engine_folder: Path, sidecar: EngineSidecar
+    settings: Settings,
+    engine_folder: Path,
+    sidecar: EngineSidecar,
+    serving: ServingSpec | None = None,
 ) -> Iterator[TritonServer]:
     """Serve a folder written by `Engine.build` as version 1 of the model, as in production.
+
+    Args:
+        settings: location of the installation and of the logs.
+        engine_folder: with engine and sidecar.
+        sidecar: of the engine.
+        serving: instances, batching and threads; None: the design's.
 
     Raises:
         EngineError: Triton has no backend for the engine.
@@ -27,13 +37,17 @@ def serving_engine(
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix="engine-") as folder:
         repository = Path(folder)
-        add_version(repository, 1, engine_folder, sidecar)
+        add_version(repository, 1, engine_folder, sidecar, serving)
         with running(settings, repository, models=(MODEL_NAME,)) as server:
             yield server
 
 
 def add_version(
-    repository: Path, version: int, engine_folder: Path, sidecar: EngineSidecar
+    repository: Path,
+    version: int,
+    engine_folder: Path,
+    sidecar: EngineSidecar,
+    serving: ServingSpec | None = None,
 ) -> Path:
     """Add an engine to a temporary repository, without a manifest; return its folder.
 
@@ -41,7 +55,7 @@ def add_version(
     """
     home = repository / MODEL_NAME
     home.mkdir(parents=True, exist_ok=True)
-    (home / "config.pbtxt").write_text(model_config(sidecar))
+    (home / CONFIG_FILE).write_text(model_config(sidecar, serving))
     target = home / str(version)
     with tempfile.TemporaryDirectory(dir=repository, prefix=".add-") as scratch:
         for name in (sidecar.file, SIDECAR_FILE):

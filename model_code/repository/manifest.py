@@ -10,7 +10,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import IntegrityError
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.repository.triton_config import model_config
-from model_code.settings import MODEL_NAME
+from model_code.settings import MODEL_NAME, ServingSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 MANIFEST_FILE = "manifest.json"
@@ -97,15 +97,16 @@ class Manifest(BaseModel):
         threshold: float,
         features: ServedFeatures | None = None,
         files: dict[str, str] | None = None,
+        serving: ServingSpec | None = None,
     ) -> Self:
-        """The manifest of an engine, with the hashes of its sidecar."""
+        """The manifest of an engine, with the hashes of its sidecar and configuration."""
         return cls(
             version=version,
             data_sha256=data_sha256,
             code_commit=code_commit,
             onnx_sha256=sidecar.onnx_sha256,
             engine_sha256=sidecar.sha256,
-            config_sha256=hash_bytes(model_config(sidecar).encode()),
+            config_sha256=hash_bytes(model_config(sidecar, serving).encode()),
             files=files or {},
             verdict=verdict,
             promotable=promotable,

@@ -18,7 +18,7 @@ from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
 from model_code.errors import IntegrityError
 from model_code.repository.manifest import CONFIG_FILE, MANIFEST_FILE, Manifest
 from model_code.repository.triton_config import model_config
-from model_code.settings import MODEL_NAME
+from model_code.settings import MODEL_NAME, ServingSpec
 
 
 def stage(
@@ -28,6 +28,7 @@ def stage(
     sidecar: EngineSidecar,
     manifest: Manifest,
     requests: Path | None = None,
+    serving: ServingSpec | None = None,
 ) -> Path:
     """Add a version to the staging repository by one rename.
 
@@ -40,6 +41,7 @@ def stage(
         sidecar: of that engine.
         manifest: of this version.
         requests: folder of golden and recorded requests, named in the manifest's `files`.
+        serving: how the server runs it; None: the design's. The manifest has the hash.
 
     Returns:
         The version's folder.
@@ -50,7 +52,7 @@ def stage(
         EngineError: Triton cannot serve the engine.
         StorageError: the repository cannot be written; nothing is left behind.
     """
-    config = model_config(sidecar).encode()
+    config = model_config(sidecar, serving).encode()
     _require_agreement(version, engine_folder, sidecar, manifest, config)
     texts = {
         CONFIG_FILE: config,

@@ -8,11 +8,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.errors import EngineError
-from model_code.settings import (
-    MAX_QUEUE_DELAY_US,
-    MODEL_NAME,
-    PREFERRED_BATCH_SIZES,
-)
+from model_code.settings import MODEL_NAME, PREFERRED_BATCH_SIZES, ServingSpec
 
 VERSIONS_KEPT = 2
 
@@ -31,16 +27,21 @@ SERVABLE = {
     "tensorrt-bf16": ("tensorrt_plan", "tensorrt"),
     "tensorrt-sparse": ("tensorrt_plan", "tensorrt"),
 }
+THREAD_KEYS = ("intra_op_thread_count", "INFERENCE_NUM_THREADS")  # by backend
 _DYNAMIC = {"onnxruntime-int8"}  # fixing its batch would change its outputs
 # the graph defines int8; the hint applies to the other operators
 _OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-def model_config(sidecar: EngineSidecar) -> str:
+def model_config(sidecar: EngineSidecar, serving: ServingSpec | None = None) -> str:
     """Text of `config.pbtxt` for the engine.
 
     Batch 1 and every preferred batch size are warmed up. Otherwise the first request after a swap
     would wait tens of milliseconds.
+
+    Args:
+        sidecar: of the engine.
+        serving: instances, batching and threads; None: the design's.
 
     Raises:
         EngineError: Triton has no backend for the engine.
@@ -50,8 +51,10 @@ def model_config(sidecar: EngineSidecar) -> str:
             f"engine {sidecar.engine} cannot be served by Triton",
             remedy=f"stage one of {', '.join(SERVABLE)}",
         )
+    serving = serving or ServingSpec()
     platform, backend = SERVABLE[sidecar.engine]
     on_gpu = sidecar.plan is not None
+    warmed = sorted({1, *PREFERRED_BATCH_SIZES, *serving.preferred_batch_sizes})
     kind = pb.ModelInstanceGroup.KIND_GPU if on_gpu else pb.ModelInstanceGroup.KIND_CPU
     config = pb.ModelConfig(
         name=MODEL_NAME,
@@ -70,14 +73,14 @@ def model_config(sidecar: EngineSidecar) -> str:
         version_policy=pb.ModelVersionPolicy(
             latest=pb.ModelVersionPolicy.Latest(num_versions=VERSIONS_KEPT)
         ),
-        instance_group=[pb.ModelInstanceGroup(count=1, kind=kind)],
+        instance_group=[pb.ModelInstanceGroup(count=serving.instances, kind=kind)],
         dynamic_batching=pb.ModelDynamicBatching(
-            preferred_batch_size=PREFERRED_BATCH_SIZES,
-            max_queue_delay_microseconds=MAX_QUEUE_DELAY_US,
+            preferred_batch_size=serving.preferred_batch_sizes,
+            max_queue_delay_microseconds=serving.queue_delay_us,
         ),
-        model_warmup=[_warmup(sidecar, batch) for batch in (1, *PREFERRED_BATCH_SIZES)],
+        model_warmup=[_warmup(sidecar, batch) for batch in warmed],
     )
-    parameters = _parameters(sidecar, backend)
+    parameters = _parameters(backend, sidecar, serving.threads or sidecar.threads)
     if not on_gpu:  # only our Python-based backends read it
         parameters["batch_1_graph"] = "dynamic" if sidecar.engine in _DYNAMIC else "fixed"
     for key, value in parameters.items():
@@ -97,14 +100,33 @@ def parse(text: str) -> pb.ModelConfig:
         raise EngineError(f"config.pbtxt is malformed: {error}") from error
 
 
-def _parameters(sidecar: EngineSidecar, backend: str) -> dict[str, str]:
+def served_as(text: str) -> str:
+    """What a `config.pbtxt` says about instances, threads and batching, in words.
+
+    Raises:
+        EngineError: it is not a model configuration.
+    """
+    config = parse(text)
+    threads = next(
+        (config.parameters[key].string_value for key in THREAD_KEYS if key in config.parameters), ""
+    )
+    serving = ServingSpec(
+        instances=sum(group.count for group in config.instance_group),
+        queue_delay_us=config.dynamic_batching.max_queue_delay_microseconds,
+        preferred_batch_sizes=tuple(config.dynamic_batching.preferred_batch_size),
+        threads=int(threads) if threads else None,
+    )
+    return serving.text
+
+
+def _parameters(backend: str, sidecar: EngineSidecar, threads: int) -> dict[str, str]:
     if backend == "onnxruntime":
-        return {"intra_op_thread_count": str(sidecar.threads), "inter_op_thread_count": "1"}
+        return {"intra_op_thread_count": str(threads), "inter_op_thread_count": "1"}
     if backend == "openvino":
         parameters = {
             # a request wakes the model's process on any core; pinned, it would have to migrate
             "ENABLE_CPU_PINNING": "NO",
-            "INFERENCE_NUM_THREADS": str(sidecar.threads),
+            "INFERENCE_NUM_THREADS": str(threads),
             "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[sidecar.precision],
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",

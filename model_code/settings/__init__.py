@@ -50,6 +50,7 @@ from model_code.settings.models import (
     TreesSpec,
 )
 from model_code.settings.presets import PRESETS
+from model_code.settings.serving import ServingSpec
 from model_code.settings.specs import (
     MOST_SERIES,
     AttributionSpec,
@@ -114,6 +115,7 @@ __all__ = [
     "PositiveInt",
     "ProfileName",
     "PromotionSpec",
+    "ServingSpec",
     "Settings",
     "Spec",
     "SplitSpec",

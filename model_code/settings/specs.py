@@ -21,6 +21,7 @@ from model_code.settings.models import (
     NetworkSpec,
     TrainingSpec,
 )
+from model_code.settings.serving import ServingSpec
 
 ProfileName = Literal["crypto", "us-equities", "fx"]
 
@@ -181,6 +182,7 @@ class NightlySpec(Spec):
     attributions: AttributionSpec = AttributionSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: str | None = None  # path of a goals YAML; None: the one shipped with the gate
+    serving: ServingSpec = ServingSpec()  # how the server runs what is staged
     calendar: str = "24/7"  # a scheduled run after a day without a session is skipped
     max_age_h: Positive = 4.0  # a scheduled run that starts later than this is skipped
 

@@ -9,6 +9,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
+from model_code.settings import ServingSpec
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
 from tasks.runs import mlflow_runs
@@ -25,6 +26,7 @@ def stage_candidate(
     registered: Registered | None,
     recorded: ArtifactRef | None,
     repository: str,
+    serving: ServingSpec,
 ) -> Staged | None:
     """Write the chosen engine to the staging repository under the registry's version number."""
     if registered is None or recorded is None:
@@ -49,8 +51,9 @@ def stage_candidate(
         simulated=plan.simulated,
         mlflow_run_id=run.mlflow_run_id,
         flow_run_id=run.flow_run_id,
+        serving=serving,
     )
     path = stage_version(
-        Path(repository), int(registered.version), folder, sidecar, manifest, requests
+        Path(repository), int(registered.version), folder, sidecar, manifest, requests, serving
     )
     return Staged(path=str(path), version=registered.version, engine_sha256=sidecar.sha256)

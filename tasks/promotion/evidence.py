@@ -20,8 +20,9 @@ from model_code.benchmark.result import BenchmarkResult, EngineRow
 from model_code.errors import PromotionError
 from model_code.features.drift import LARGE, MODERATE
 from model_code.features.served import SeenFeatures
-from model_code.repository.manifest import Manifest
+from model_code.repository.manifest import CONFIG_FILE, Manifest
 from model_code.repository.requests import DRIFT_FILE
+from model_code.repository.triton_config import served_as
 from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
 from tasks.promotion.changes import Change, changes_since
 from tasks.runs.attributions import drift_since, profile_of
@@ -47,6 +48,7 @@ class Evidence(BaseModel):
         profile_drift: how that differs from the champion's night.
         live: sustained breaches of live decisions, in words, the newest first.
         links: URL by name.
+        serving: instances, threads and batching of `config.pbtxt`, in words.
         targets: which servers get it and when the route turns; empty with a single server.
     """
 
@@ -67,6 +69,7 @@ class Evidence(BaseModel):
     profile_drift: Drift | None = None
     live: tuple[str, ...] = ()
     links: dict[str, str]
+    serving: str = ""
     targets: str = ""
 
     @property
@@ -144,6 +147,7 @@ def gather(
         profile_drift=None if champion is None else drift_since(mlflow, profile, champion),
         live=tuple(live),
         links=dict(links),
+        serving=served_as((candidate / CONFIG_FILE).read_text()),
         targets=targets,
     )
 
@@ -187,6 +191,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
         f"- targets: {evidence.targets}" if evidence.targets else "",
+        f"- server: {evidence.serving}" if evidence.serving else "",
         f"- features: {manifest.seen.text}",
         f"- **other features than the champion**: {evidence.other_features}"
         if evidence.other_features

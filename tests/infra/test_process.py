@@ -6,7 +6,7 @@ import time
 import psutil
 import pytest
 
-from infra.process import ProcessId, birth
+from infra.process import ProcessId, birth, cpu_seconds
 
 
 def test_the_own_identity_is_alive_and_survives_json() -> None:
@@ -35,3 +35,15 @@ def test_a_dead_process_a_reused_pid_and_another_boot_are_not_alive() -> None:
     assert not own.model_copy(update={"birth": "1"}).lives
     assert not own.model_copy(update={"boot": "before"}).lives
     assert not own.model_copy(update={"host": "elsewhere"}).here
+
+
+def test_a_process_that_ended_takes_no_time() -> None:
+    assert cpu_seconds({"gone": 2**22 + 1}) == {"gone": 0.0}
+
+
+def test_a_busy_process_takes_time() -> None:
+    before = cpu_seconds({"own": os.getpid()})["own"]
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    assert cpu_seconds({"own": os.getpid()})["own"] > before

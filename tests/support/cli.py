@@ -29,15 +29,15 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃┏┓┗┛━]", " ", text))
 
 
-def tickline(*arguments: object) -> str:
-    """Run the command in this process; return what it printed.
+def tickline(*arguments: object, status: int = 0) -> str:
+    """Run the command in this process, which must exit with `status`; return what it printed.
 
     What it sets in the environment is undone, so no later test sees it.
     """
     words = [str(argument) for argument in arguments]
     with mock.patch.dict(os.environ):
         done = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == status, done.output
     return plain(done.output)
 
 

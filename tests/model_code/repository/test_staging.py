@@ -15,6 +15,7 @@ from model_code.errors import EngineError, IntegrityError, StorageError
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage, staged_versions
 from model_code.repository.triton_config import model_config
+from model_code.settings import ServingSpec
 
 FILES = {"model.onnx", "engine.json", "manifest.json", "config.pbtxt"}
 
@@ -80,6 +81,18 @@ def test_a_version_appears_complete(tmp_path):
     assert found.config_sha256 == hash_path(target.parent / "config.pbtxt")
     assert EngineSidecar.load(target).sha256 == found.engine_sha256
     assert staged_versions(root) == [3]
+
+
+def test_serving_settings_are_staged_and_hashed(tmp_path):
+    serving = ServingSpec(instances=2, queue_delay_us=0)
+    sidecar = engine(tmp_path / "engine", b"a graph")
+    root, known = tmp_path / "staging", manifest(sidecar, 3, serving=serving)
+    target = stage(root, 3, tmp_path / "engine", sidecar, known, serving=serving)
+    config = (target / "config.pbtxt").read_text()
+    assert config == model_config(sidecar, serving) != model_config(sidecar)
+    assert known.config_sha256 == hash_path(target / "config.pbtxt")
+    with pytest.raises(IntegrityError, match=r"do not match: config\.pbtxt"):
+        stage(root, 4, tmp_path / "engine", sidecar, manifest(sidecar, 4), serving=serving)
 
 
 def test_staging_the_same_bytes_again_changes_nothing(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from model_code.errors import EngineError
-from model_code.repository.triton_config import SERVABLE, model_config, parse
+from model_code.repository.triton_config import SERVABLE, model_config, parse, served_as
+from model_code.settings import ServingSpec
 from tests.support.sidecar import sidecar
 
 
@@ -64,3 +65,29 @@ def test_an_engine_without_a_backend_is_refused():
 def test_a_malformed_configuration_is_refused():
     with pytest.raises(EngineError, match="malformed"):
         parse("name: 5 {")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-fp32", "openvino-fp32"])
+def test_serving_settings_are_written_into_the_configuration(engine):
+    serving = ServingSpec(instances=2, queue_delay_us=250, preferred_batch_sizes=(4, 16), threads=3)
+    config = parse(model_config(sidecar(engine), serving))
+    assert [group.count for group in config.instance_group] == [2]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 250
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 16]
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, 4, 8, 16, 32]
+    threads = {
+        "onnxruntime-fp32": "intra_op_thread_count",
+        "openvino-fp32": "INFERENCE_NUM_THREADS",
+    }
+    assert config.parameters[threads[engine]].string_value == "3"
+    assert served_as(model_config(sidecar(engine), serving)) == serving.text
+
+
+def test_without_preferred_sizes_batches_are_still_formed():
+    config = parse(model_config(sidecar("onnxruntime-fp32"), ServingSpec(preferred_batch_sizes=())))
+    assert config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.preferred_batch_size
+
+
+def test_a_plan_on_a_gpu_has_no_threads():
+    assert "threads the engine's" in served_as(model_config(sidecar("tensorrt-fp16")))

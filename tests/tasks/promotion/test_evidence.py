@@ -1,6 +1,7 @@
 """What the evidence says about the version that the gate compared with."""
 
 import datetime as dt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from model_code.benchmark.result import BenchmarkResult
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.live.feedback.figures import Figures
 from model_code.repository.manifest import Manifest
-from model_code.settings import CHAMPION_ROW, FeatureSpec, Settings
+from model_code.settings import CHAMPION_ROW, FeatureSpec, ServingSpec, Settings
 from tasks.promotion.evidence import Evidence, render, summary
 from tasks.promotion.show_evidence import live_drift
 from tests.support.benchmark import benchmark_run
@@ -131,3 +132,21 @@ def test_features_of_both_versions_are_shown_and_whether_they_differ(
     assert champion.text in page
     assert ("<b>Other features.</b> Version 7 and version 3 see different" in page) == differ
     assert ("other features than the champion" in form) == differ
+
+
+def test_the_servers_settings_are_shown(tmp_path: Path) -> None:
+    serving = ServingSpec(instances=2, queue_delay_us=0, preferred_batch_sizes=(), threads=1)
+    found = Evidence(
+        manifest=Manifest.load(staged(tmp_path / "staging", 7)),
+        verdict=verdict("pass"),
+        benchmark=measured(3),
+        engine="onnxruntime-fp32",
+        days=[],
+        drift={},
+        pictures={},
+        champion=None,
+        links={},
+        serving=serving.text,
+    )
+    assert f"- server: {serving.text}" in summary(found, "http://127.0.0.1")
+    assert serving.text in render(found).replace("&#39;", "'")
