@@ -37,6 +37,8 @@ PORTS = {
     "kafka": 9092,
     "kafka-controller": 9093,
     "tansu": 9092,
+    "live": 8750,
+    "live-metrics": 9465,
 }
 BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh", "tansu": "tansu"}
 ALIVE_S = 15.0
@@ -327,6 +329,8 @@ def _live(settings: Settings, plan: Plan) -> Service:
     alive = settings.home / "live" / "alive"
     command = [sys.executable, "-m", "flows.cli", "live", "--bootstrap", address]
     command += ["--redis", f"redis://{HOST}:{plan.ports['redis']}/0", "--alive-file", str(alive)]
+    page, metrics = (plan.ports[name] for name in ("live", "live-metrics"))
+    command += ["--page", str(page), "--metrics", str(metrics)]
     command += ["--demo"] if broker == "tansu" else []
     command += [] if plan.live_spec is None else ["--spec", plan.live_spec]
     variables = {"TICKLINE_REDIS_PASSWORD": ""}  # the stack's Redis has none
@@ -335,8 +339,8 @@ def _live(settings: Settings, plan: Plan) -> Service:
     return Service(
         name="live",
         command=command,
-        address=f"ticks at {address}",
-        healthy=lambda: _recent(alive),
+        address=f"http://{HOST}:{page}, metrics on port {metrics}",
+        healthy=lambda: _recent(alive) and healthy(f"http://{HOST}:{metrics}/metrics"),
         environment=variables,
         after=tuple(name for name in ("triton", "redis", broker) if name in plan.names),
         cleaned=lambda: alive.unlink(missing_ok=True),

@@ -15,6 +15,7 @@ import numpy as np
 
 from flows.runs.replay_model import feature_spec, find_version, load_model
 from infra.live.feedback.prediction_log import PredictionLog
+from infra.live.inference.champion import ServingEngine
 from infra.live.inference.triton import Triton
 from infra.live.inference.versions import Versions
 from infra.live.model import InProcess, Model
@@ -49,6 +50,7 @@ class Desk:
         settings: of the home.
         spec: of the service.
         folder, manifest: of the version that it starts with.
+        pinned: decide with this version, whichever serves.
         groups: instruments by the group's key.
         bounds: of validation.
     """
@@ -57,6 +59,7 @@ class Desk:
     spec: ServiceSpec
     folder: Path
     manifest: Manifest
+    pinned: bool
     groups: Mapping[str, tuple[str, ...]]
     bounds: Limits
 
@@ -76,7 +79,7 @@ class Desk:
             spec: of the service.
             market: store that names the instruments and the validation profile; None: no store.
             symbols: instruments; None: those of the store.
-            version: to start with; None: the one that serves.
+            version: to decide with, whichever serves; None: the one that serves.
 
         Raises:
             ConfigError: no version or no instruments, or features that messages do not carry.
@@ -89,7 +92,7 @@ class Desk:
         names = symbols or sorted({day.symbol for day in store.catalog()} if store else ())
         bounds = limits(ValidationSpec(), None if store is None else store.statement.profile)
         members = groups(manifest.seen.leaders, names)
-        found = cls(settings, spec, folder, manifest, members, bounds)
+        found = cls(settings, spec, folder, manifest, version is not None, members, bounds)
         for group in members.values():
             found.path(group)  # a wrong set or leader is an error now, not at the first message
         return found
@@ -123,20 +126,26 @@ async def serve(
         observer: takes what is shown.
         log: judges and logs decisions.
         say: called with each line for the log.
-        in_process: the version's engine answers in this process, not Triton.
+        in_process: the serving version's engine answers in this process, not Triton; that of a
+            pinned version always does.
         alive_file: touched every second.
 
     Raises:
         StreamError: the broker refuses, or did not confirm the outputs in time.
         ServerError: no Triton server is configured or running.
+        ServingError: the engine cannot be loaded in this process.
         ConfigError: the URL of Redis cannot be read.
     """
     settings, spec, sinks = desk.settings, desk.spec, list[Sink]([observer])
     watch = None if log is None else log.watch
     async with AsyncExitStack() as opened:
-        model = (
-            _engine(desk) if in_process else await opened.enter_async_context(_triton(desk, say))
-        )
+        model: Model
+        if desk.pinned:
+            model = _engine(desk)
+        elif in_process:
+            model = await opened.enter_async_context(ServingEngine(_versions(desk), say))
+        else:
+            model = await opened.enter_async_context(_triton(desk, say))
         if isinstance(model, Triton):
             observer.parts.append(triton_part(model))
         if spec.redis_url is not None:
@@ -189,7 +198,7 @@ def short_pauses() -> Iterator[None]:
 
 
 def _engine(desk: Desk) -> Model:
-    """The version's engine in this process, warmed up."""
+    """The pinned version's engine in this process, warmed up."""
     predictor = load_model(desk.folder, desk.manifest).predictor
     predictor.predict(np.zeros((1, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
     return InProcess(predictor)
@@ -197,9 +206,13 @@ def _engine(desk: Desk) -> Model:
 
 def _triton(desk: Desk, say: Say) -> Triton:
     """The server that the settings name, with the fallback."""
+    return Triton(serving_urls(desk.settings), _versions(desk), desk.spec.triton, say)
+
+
+def _versions(desk: Desk) -> Versions:
+    """Of the repository that the settings name."""
     serving = ServingRepository(desk.settings.serving_repository)
-    versions = Versions(serving, desk.settings.staging_repository, desk.manifest.seen)
-    return Triton(serving_urls(desk.settings), versions, desk.spec.triton, say)
+    return Versions(serving, desk.settings.staging_repository, desk.manifest.seen)
 
 
 def _serving(settings: Settings, version: int | None) -> int:

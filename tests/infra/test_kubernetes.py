@@ -15,7 +15,15 @@ import yaml
 from infra.servers import environment
 from infra.triton.image import IMAGE
 from model_code.settings import Settings
-from tests.support.stack import KUBERNETES, KUSTOMIZATION, OBJECTS, SERVICES, TEMPLATE, containers
+from tests.support.stack import (
+    INFRA,
+    KUBERNETES,
+    KUSTOMIZATION,
+    OBJECTS,
+    SERVICES,
+    TEMPLATE,
+    containers,
+)
 
 KUBERNETES_VERSION = "1.34"
 
@@ -182,3 +190,36 @@ def test_prefects_image_is_the_installed_version() -> None:
 def test_tritons_image_is_the_recorded_one() -> None:
     images = {found["image"] for item in OBJECTS for found in containers(item)}
     assert {image for image in images if "tritonserver" in image} == {IMAGE}
+
+
+def test_the_live_service_is_scraped_and_probed_where_it_listens() -> None:
+    document = yaml.safe_load((INFRA / "prometheus" / "prometheus.yaml").read_text())
+    (job,) = [one for one in document["scrape_configs"] if one["job_name"] == "tickline-live"]
+    name, port = job["static_configs"][0]["targets"][0].split(":")
+    compose, options = SERVICES[name], ("--metrics", "--page")
+    words = compose["command"].split()
+    listens = {option: words[words.index(option) + 1] for option in options}
+    assert listens["--metrics"] == port == compose["expose"][0]
+    assert compose["ports"] == [f"127.0.0.1:{listens['--page']}:{listens['--page']}"]
+    assert f":{port}/metrics" in compose["healthcheck"]["test"][1]
+    (deployment,) = [
+        one for one in OBJECTS if (one["kind"], one["metadata"]["name"]) == ("Deployment", name)
+    ]
+    (service,) = [
+        one for one in OBJECTS if (one["kind"], one["metadata"]["name"]) == ("Service", name)
+    ]
+    (pod,) = containers(deployment)
+    given = dict(one.split("=") for one in pod["args"])
+    assert {option: given[option] for option in options} == listens
+    assert (given["--metrics-host"], given["--page-host"]) == ("0.0.0.0", "0.0.0.0")  # noqa: S104
+    for environment_of in (compose["environment"], {one["name"]: one for one in pod["env"]}):
+        assert "TICKLINE_AUTH_PASSWORD" in environment_of  # without it the page is refused
+    ports = {one["name"]: str(one["containerPort"]) for one in pod["ports"]}
+    assert ports == {"metrics": port, "page": listens["--page"]}
+    assert {one["targetPort"]: str(one["port"]) for one in service["spec"]["ports"]} == ports
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == port
+    assert pod["readinessProbe"]["httpGet"] == {"path": "/metrics", "port": "metrics"}
+    alive = given["--alive-file"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert alive in " ".join(pod[probe]["exec"]["command"])

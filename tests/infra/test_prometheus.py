@@ -12,7 +12,10 @@ import yaml
 from prometheus_client.core import HistogramMetricFamily
 
 from infra import metrics
+from infra.live.feedback import metrics as feedback
+from infra.live.feedback.worker import Report
 from infra.live.monitoring import metrics as live
+from model_code.live.feedback.figures import Figures
 from tests.support.stack import INFRA, SERVICES
 
 RULES: list[dict[str, Any]] = [
@@ -37,9 +40,25 @@ LIVE = {
         else {"": []}
     ).items()
 }
-LABELS = NIGHTS | LIVE
+FIGURES = Figures(
+    version=7, from_ns=0, until_ns=1, decisions=9, unlabelled=0, base_rate=0.5, auc=0.7,
+    auc_low=0.6, auc_high=0.8, average_precision=0.6, calibration_error=0.1, precision=0.6,
+    psi={"spread": 0.3}, limits={"spread": 0.25},
+)  # fmt: skip
+FEEDBACK = {
+    sample.name: set(sample.labels)
+    for family in feedback.FeedbackCollector(
+        lambda: Report({"labelled": 9}, {7: FIGURES}, {7: 0}, []), lambda: 0
+    ).collect()
+    for sample in family.samples
+}
+LABELS = NIGHTS | LIVE | FEEDBACK
 UNUSED = {"tickline_nightly_start_timestamp_seconds"}
-UNUSED_LIVE = {"start_timestamp_seconds", "recorded_decisions_total"}  # for a person who looks
+UNUSED_LIVE = {
+    "start_timestamp_seconds",
+    "recorded_decisions_total",
+    "feedback",
+}  # for a person who looks
 
 
 def metric_names(expression: str) -> set[str]:
@@ -52,6 +71,7 @@ def test_every_metric_in_a_query_is_exported() -> None:
     assert set(NIGHTS) - used == UNUSED
     sums = {name for name in LIVE if name.endswith(("_count", "_sum"))}
     assert set(LIVE) - used - sums == {live.PREFIX + name for name in UNUSED_LIVE}
+    assert set(FEEDBACK) <= used
 
 
 def test_every_label_in_a_query_is_exported() -> None:

@@ -2,16 +2,20 @@
 
 import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 from infra import services
 from infra.live.kafka.clients import DEMO, KafkaSpec
 from infra.live.kafka.producer import Outbox
+from infra.metrics import serve_registry
 from infra.servers import HOST, ServerError, free_port
 from infra.services import Plan
 from infra.stack_state import log_path, read
@@ -67,13 +71,37 @@ def test_live_brings_redis_and_a_broker(tmp_path: Path) -> None:
     assert f"--redis redis://{HOST}:{plan.ports['redis']}/0" in words
     assert f"--spec {spec}" in words
     assert "--demo" in live.command
+    page, metrics = (plan.ports[name] for name in ("live", "live-metrics"))
+    assert f"--page {page} --metrics {metrics}" in words
+    assert live.address == f"http://{HOST}:{page}, metrics on port {metrics}"
     assert not live.healthy()
     alive = settings.home / "live" / "alive"
     alive.parent.mkdir()
     alive.touch()
-    assert live.healthy()
-    os.utime(alive, (0, 0))
-    assert not live.healthy()
+    assert not live.healthy()  # nothing responds on the metrics port
+    stop = serve_registry(CollectorRegistry(), metrics, HOST, option="--metrics")
+    try:
+        assert live.healthy()
+        os.utime(alive, (0, 0))
+        assert not live.healthy()
+    finally:
+        stop()
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_taken_ports_of_the_page_and_the_metrics_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = desk(tmp_path / "home", market="simulated:")
+    with socket.socket() as one, socket.socket() as other:
+        taken = {"live": one, "live-metrics": other}
+        for name, found in taken.items():
+            found.bind((HOST, 0))
+            found.listen()
+            monkeypatch.setitem(services.PORTS, name, found.getsockname()[1])
+        plan = services.choose(settings, triton=False, extra=(), live=True)
+        assert all(plan.ports[name] != services.PORTS[name] for name in taken)
+        assert plan.ports["live"] != plan.ports["live-metrics"]
 
 
 @pytest.mark.slow
@@ -86,7 +114,8 @@ def test_live_decides_in_the_stack(
     spec = tmp_path / "live.yaml"
     spec.write_text("every_window: true\nredis: {expire_ms: 60000}\ntriton: {deadline_ms: 5000.0}")
     names = ("triton", "redis", "tansu", "live")
-    ports = {name: free_port() for name in ("triton", "triton-grpc", "triton-metrics", *names[1:3])}
+    triton = ("triton-grpc", "triton-metrics")
+    ports = {name: free_port() for name in (*names, *triton, "live-metrics")}
     plan = Plan(names=names, ports=ports, live_spec=str(spec))
     stop, keeper = threading.Event(), Supervisor(settings, plan)
     thread = threading.Thread(target=keeper.run, args=(stop,))
@@ -105,6 +134,11 @@ def test_live_decides_in_the_stack(
         assert len(read_all(kafka, kafka.decisions, wanted)) == wanted
         with redis.Redis(port=ports["redis"]) as client:
             assert client.ping()
+        assert f"http://{HOST}:{ports['live']}" in state.services[-1].address
+        page = httpx.get(f"http://{HOST}:{ports['live']}/api/state", trust_env=False)
+        assert page.json()["ledger"]["columns"]["decided"] == wanted
+        found = httpx.get(f"http://{HOST}:{ports['live-metrics']}/metrics", trust_env=False)
+        assert "tickline_live_taken_total" in found.text
     finally:
         stop.set()
         thread.join(60)

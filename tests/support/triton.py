@@ -61,6 +61,11 @@ class TritonProcess:
         """Send a signal to the server."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:  # it may still answer until all its threads stand
+            end = time.monotonic() + START_S
+            while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
+                assert time.monotonic() < end
+                time.sleep(0.001)
 
     def kill(self) -> None:
         """Kill it and the processes of its models."""

@@ -78,7 +78,7 @@ def direct(
     latency_ns: deque[int] = deque(maxlen=MOST_MEASURED)
 
     def decided(decisions: "Sequence[Decision]", _: "Sequence[Asked]") -> None:
-        latency_ns.extend(one.latency.total for one in decisions)
+        latency_ns.extend(one.decided_ns - one.local_ns for one in decisions if one.decided_ns)
 
     async def run() -> Direct:
         found = Direct(

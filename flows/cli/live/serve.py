@@ -54,7 +54,8 @@ def live(
     in_process: Annotated[
         bool,
         typer.Option(
-            "--in-process", help="Answer from the version's engine in this process, not Triton."
+            "--in-process",
+            help="Answer from the serving version's engine in this process, not Triton.",
         ),
     ] = False,
     redis: Annotated[
@@ -85,10 +86,11 @@ def live(
 
     Triton answers, with the version that the route names: a canary's share and a
     promotion apply at once. While Triton is away, the approved engine answers in
-    this process. With --version that version's engine answers here. Decisions go
-    to a topic, what cannot be read to a dead-letter topic. The store only names
-    the instruments and the validation profile. A stop finishes what was received;
-    the next start continues from there (docs/live.md).
+    this process. With --in-process it always does, and follows a promotion or
+    rollback. With --version that version's engine answers here, whichever serves.
+    Decisions go to a topic, what cannot be read to a dead-letter topic. The store
+    only names the instruments and the validation profile. A stop finishes what was
+    received; the next start continues from there (docs/live.md).
     """
     from flows.runs.live import Desk, serve
     from infra.live.kafka.clients import create_topics, dead_letters
@@ -123,7 +125,7 @@ def live(
         shown(observer, settings, _say, page=page, metrics=metrics, log=log, **listen),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(serve(desk, observer, log, _say, in_process=here, alive_file=alive_file))
+        runner.run(serve(desk, observer, log, _say, in_process=in_process, alive_file=alive_file))
 
 
 def _say(line: str) -> None:

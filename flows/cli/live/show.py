@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,9 +64,12 @@ def shown(
     from infra.live.monitoring.view import View
     from model_code.repository.route import Router
     from model_code.repository.serving import ServingRepository
+    from model_code.repository.targets import TargetStates
 
-    route = Router(ServingRepository(settings.serving_repository).route_file, refresh_s=1.0)
-    view = View(observer, route=route.route)
+    repository = ServingRepository(settings.serving_repository)
+    route = Router(repository.route_file, refresh_s=1.0)
+    targets = partial(TargetStates.load, repository.state)
+    view = View(observer, route=route.route, targets=targets)
     with ExitStack() as stack:
         if page is not None:
             stack.callback(pages.serve(view, settings, page, page_host))

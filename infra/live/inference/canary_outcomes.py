@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.inference.versions import Fallback, Versions
+from infra.live.inference.champion import Champion
+from infra.live.inference.versions import Versions
 from model_code.models.probability import probability
 from model_code.repository.route import Route
 from model_code.serving.outcomes import Outcome, OutcomeWriter
@@ -34,7 +35,7 @@ class CanaryOutcomes:
     """
 
     def __init__(
-        self, versions: Versions, fallback: Fallback | None, say: Callable[[str], None]
+        self, versions: Versions, fallback: Champion | None, say: Callable[[str], None]
     ) -> None:
         self._versions, self._fallback, self._say = versions, fallback, say
         self._writer = OutcomeWriter(versions.serving.route_file)

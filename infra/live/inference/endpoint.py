@@ -7,11 +7,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.live.inference.versions import Versions
+from infra.live.inference.versions import UnreadError, Versions
 from infra.live.model import FeaturesChangedError
 from infra.live.spec import TritonSpec
 from model_code.errors import ServingError, TicklineError
@@ -67,14 +68,19 @@ class Endpoint:
 
         Raises:
             FeaturesChangedError: the champion sees other features.
+            UnreadError: the champion's files are still being read.
             TicklineError, OSError: no answer, or no route; the server is away from now on.
         """
         begun = time.perf_counter()
+        unread: set[Target] = set()
         try:
-            async with asyncio.timeout(deadline_s):
-                routed = await self._client.ask(self._windows(x_BTF), deadline_s)
+            # the rest of the deadline is the server's
+            await self._read_champion(deadline_s / 2)
+            left_s = deadline_s - (time.perf_counter() - begun)
+            async with asyncio.timeout(left_s):
+                routed = await self._client.ask(self._windows(x_BTF, unread), left_s)
             route = self._client.route
-        except FeaturesChangedError:
+        except (FeaturesChangedError, UnreadError):
             raise
         except TimeoutError:
             error = ServingError(f"no answer within {1e3 * deadline_s:.0f} ms", where=self.url)
@@ -84,6 +90,9 @@ class Endpoint:
             check_windows(x_BTF)  # bad windows are not the server's fault
             self._leave(error)
             raise
+        if unread:  # they were not asked, so they did not fail
+            failed = tuple(one for one in routed.failed if one[0] not in unread)
+            routed = replace(routed, failed=failed)
         if self._note is not None:
             ms = 1e3 * (time.perf_counter() - begun)
             loop = asyncio.get_running_loop()
@@ -93,16 +102,26 @@ class Endpoint:
     async def probe(self) -> None:
         """Ask once, with a long deadline; a failure begins the probes in the background."""
         try:
+            await self._read_champion(PROBE_DEADLINE_S)
             await self._client.ask(self._windows(PROBE_BTF), PROBE_DEADLINE_S)
         except FeaturesChangedError:
             raise
         except (TicklineError, OSError) as error:
             self._leave(error)
 
-    def _windows(self, x_BTF: NDArray[np.float32]) -> WindowsOf:
+    async def _read_champion(self, wait_s: float) -> None:
+        champion = self._client.route.champion
+        if champion is not None:
+            await self._versions.read(champion.version, wait_s)
+
+    def _windows(self, x_BTF: NDArray[np.float32], unread: set[Target] | None = None) -> WindowsOf:
         def of(target: Target) -> NDArray[np.float32]:
             try:
                 self._versions.find(target.version)
+            except UnreadError:
+                if unread is not None:
+                    unread.add(target)
+                raise
             except FeaturesChangedError as error:
                 if target not in self._refused:
                     self._refused.add(target)

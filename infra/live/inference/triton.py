@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.live.inference.canary_outcomes import CanaryOutcomes
+from infra.live.inference.champion import Champion
 from infra.live.inference.endpoint import Endpoint
-from infra.live.inference.versions import Fallback, Versions
+from infra.live.inference.versions import Versions
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
 from model_code.errors import ServingError, TicklineError
@@ -49,7 +50,7 @@ class Triton:
     ) -> None:
         self._urls = [url] if spec.hedge_to is None else [url, spec.hedge_to]
         self._versions, self._spec, self._say = versions, spec, say
-        self._fallback = Fallback(versions, say) if spec.fallback else None
+        self._fallback = Champion(versions, say) if spec.fallback else None
         self._endpoints: list[Endpoint] = []
         self._outcomes = CanaryOutcomes(versions, self._fallback, say)
         self._tasks: list[asyncio.Task[None]] = []
@@ -67,7 +68,8 @@ class Triton:
         self._endpoints = [
             Endpoint(url, *arguments, note) for url, note in zip(self._urls, notes, strict=False)
         ]
-        self._tasks.append(asyncio.create_task(self._outcomes.run()))
+        works = (self._outcomes.run, self._versions.follow)
+        self._tasks += [asyncio.create_task(work()) for work in works]
         if self._fallback is not None:
             await self._fallback.update()
             self._tasks.append(asyncio.create_task(self._fallback.follow()))
@@ -124,7 +126,7 @@ class Triton:
     def _require_features(self) -> None:
         """Refuse a champion with other features, even if no server could be asked."""
         champion = self._versions.serving.route().champion
-        if champion is not None:
+        if champion is not None and self._versions.refuses(champion.version):
             self._versions.find(champion.version)
 
     async def _routed(self, x_BTF: NDArray[np.float32]) -> Routed:

@@ -1,29 +1,24 @@
-"""Facts of the versions that a route names, and the champion's engine in this process.
+"""Facts of the versions that a route names, read in the background.
 
-Shapes: B windows, T = 64 steps, F = 16 features.
+To verify a version is to hash its files, up to hundreds of megabytes. A thread does it, so that the
+event loop goes on.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from infra.live.model import Answered, FeaturesChangedError
-from model_code.engines.protocol import Predictor
-from model_code.engines.registry import ENGINES
-from model_code.engines.sidecar import EngineSidecar
-from model_code.errors import EngineError, IntegrityError, ServingError, TicklineError
+from infra.live.model import FeaturesChangedError
+from model_code.errors import ServingError
 from model_code.features.served import SeenFeatures
-from model_code.models.probability import probability
 from model_code.repository.manifest import Manifest
 from model_code.repository.serving import ServingRepository
-from model_code.settings import FEATURE_COUNT, MODEL_NAME, SEQUENCE_LENGTH
+from model_code.settings import MODEL_NAME
 
 FOLLOW_S = 0.1
-WARM = 16  # an engine prepares each batch size at its first request
+RETRY_S = 1.0
 
 
 class Version(NamedTuple):
@@ -40,8 +35,12 @@ class Version(NamedTuple):
     seen: SeenFeatures
 
 
+class UnreadError(ServingError):
+    """The version's files are still being read."""
+
+
 class Versions:
-    """Reads each version's manifest once, and verifies its files.
+    """Reads each version's manifest once, and verifies its files; use it in one event loop.
 
     Args:
         serving: holds the versions that served.
@@ -53,6 +52,8 @@ class Versions:
         self.serving, self.seen = serving, seen
         self._staging = staging / MODEL_NAME
         self._known: dict[int, Version] = {}
+        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._failed: dict[int, tuple[str, float]] = {}  # why, and when to try again
 
     def folder(self, version: int) -> Path:
         """Where its files are."""
@@ -61,23 +62,17 @@ class Versions:
         return self._staging / str(version)
 
     def find(self, version: int) -> Version:
-        """A version that sees the features that the service computes.
+        """A version that sees the features that the service computes; never waits for the disk.
 
         Raises:
             FeaturesChangedError: it sees others.
+            UnreadError: its files are being read, from now on at the latest; see `read`.
             ServingError: its files cannot be read or are not those of its manifest.
         """
         found = self._known.get(version)
         if found is None:
-            try:
-                manifest = Manifest.load(self.folder(version))
-            except (TicklineError, OSError) as error:
-                raise ServingError(
-                    f"version {version} cannot be read: {error}",
-                    remedy="the service needs the serving and the staging repository",
-                ) from error
-            found = Version(version, manifest.threshold, manifest.seen)
-            self._known[version] = found
+            self._begin(version)
+            raise UnreadError(f"the files of version {version} are still being read")
         if found.seen != self.seen:
             raise FeaturesChangedError(
                 f"version {version} sees other features ({found.seen.text}) than those computed "
@@ -87,70 +82,52 @@ class Versions:
             )
         return found
 
+    async def read(self, version: int, wait_s: float | None = None) -> None:
+        """Wait until a version's files are read; `find` then says what they are.
+
+        Args:
+            version: to read.
+            wait_s: at most so long; the reading goes on. None: without a limit.
+        """
+        if version not in self._known:
+            with suppress(ServingError):  # `find` raises it
+                await asyncio.wait({self._begin(version)}, timeout=wait_s)
+
+    async def follow(self) -> None:
+        """Read what may serve next before it does, until cancelled."""
+        while True:
+            with suppress(OSError):  # whoever needs the version says so
+                for version in await asyncio.to_thread(self.serving.versions):
+                    await self.read(version)
+            await asyncio.sleep(FOLLOW_S)
+
     def refuses(self, version: int) -> bool:
         """Whether a version is known to see other features."""
         return version in self._known and self._known[version].seen != self.seen
 
+    def _begin(self, version: int) -> asyncio.Task[None]:
+        """The reading of a version, under way."""
+        task = self._reading.get(version)
+        if task is not None:
+            return task
+        why, until = self._failed.get(version, ("", 0.0))
+        if time.monotonic() < until:
+            raise ServingError(
+                f"version {version} cannot be read: {why}",
+                remedy="the service needs the serving and the staging repository",
+            )
+        task = self._reading[version] = asyncio.get_running_loop().create_task(self._read(version))
+        return task
 
-class Fallback:
-    """The champion's approved engine in this process; it follows the route.
-
-    Args:
-        versions: of the repository.
-        say: called with each line for the log.
-    """
-
-    def __init__(self, versions: Versions, say: Callable[[str], None]) -> None:
-        self._versions, self._say = versions, say
-        self._engine: tuple[Version, Predictor] | None = None
-        self._tried: int | None = None
-
-    @property
-    def version(self) -> int | None:
-        """That it answers with; None: it cannot."""
-        return None if self._engine is None else self._engine[0].number
-
-    def ask(self, x_BTF: NDArray[np.float32]) -> Answered | None:
-        """The engine's probabilities; None without an engine."""
-        if self._engine is None:
-            return None
-        version, predictor = self._engine
-        probability_B = probability(predictor.predict(x_BTF))
-        return Answered(probability_B, ("fallback",), version.number, version.threshold)
-
-    async def follow(self) -> None:
-        """Load each new champion in the background, until cancelled."""
-        while True:
-            await self.update()
-            await asyncio.sleep(FOLLOW_S)
-
-    async def update(self) -> None:
-        """Load the champion's engine unless it is loaded; the earlier one answers meanwhile."""
+    async def _read(self, version: int) -> None:
         try:
-            champion = self._versions.serving.route().champion
-        except (IntegrityError, OSError):
-            return  # the client says so
-        if champion is None:  # withdrawn: its engine must not decide either
-            self._engine = self._tried = None
-            return
-        if champion.version == self._tried:
-            return
-        self._tried = champion.version
-        try:
-            self._engine = await asyncio.to_thread(self._load, champion.version)
-        except Exception as error:  # of whatever engine; the next champion must be loaded too
-            self._engine = None  # an earlier version may have been rolled back
-            self._say(f"no fallback for version {champion.version}: {error}")
+            manifest = await asyncio.to_thread(self._load, version)
+        except Exception as error:  # of whatever the disk holds; it is read again later
+            self._failed[version] = (str(error), time.monotonic() + RETRY_S)
         else:
-            self._say(f"fallback: version {champion.version} in this process")
+            self._known[version] = Version(version, manifest.threshold, manifest.seen)
+        finally:
+            del self._reading[version]
 
-    def _load(self, number: int) -> tuple[Version, Predictor]:
-        version = self._versions.find(number)
-        folder = self._versions.folder(number)
-        manifest = Manifest.load(folder)
-        if manifest.approval is None:
-            raise EngineError("it was never approved", where=str(folder))
-        predictor = ENGINES[EngineSidecar.load(folder).engine].load(folder)
-        for size in range(1, WARM + 1):
-            predictor.predict(np.zeros((size, SEQUENCE_LENGTH, FEATURE_COUNT), np.float32))
-        return version, predictor
+    def _load(self, version: int) -> Manifest:
+        return Manifest.load(self.folder(version))

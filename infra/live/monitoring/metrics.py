@@ -85,6 +85,11 @@ METRICS: dict[str, Kind] = {
         _GAUGE, "Figures of the newest judged window: auc, psi_...", ("version", "figure")
     ),
     "part_up": Kind(_GAUGE, "1 if the service reaches it.", ("part",)),
+    "target_behind": Kind(
+        _GAUGE,
+        "1 if the Triton server lacked the serving version after the last change.",
+        ("target",),
+    ),
 }
 Sample = tuple[str, tuple[str, ...], float | Histogram]
 
@@ -133,6 +138,9 @@ def samples(view: View) -> Iterator[Sample]:
     for part in view.parts():
         if part.state != "unknown":
             yield "part_up", (part.name,), float(part.state == "up")
+    targets = view.targets()
+    for name in (*targets.level, *targets.behind):
+        yield "target_behind", (name,), float(name in targets.behind)
 
 
 def _times(observer: Observer) -> Iterator[Sample]:

@@ -20,6 +20,7 @@ from model_code.live.histogram import MS, quantiles_ms, since
 from model_code.live.ledger import Ledger
 from model_code.live.reasons import Column
 from model_code.repository.route import Route
+from model_code.repository.targets import TargetStates
 
 INTERRUPTED_S = 5.0
 SHARES = (0.5, 0.99, 0.999)
@@ -31,6 +32,7 @@ class View:
     Args:
         observer: a sink of the service.
         route: reads where requests go.
+        targets: reads which Triton servers have the serving version.
         clock: ns since the epoch.
     """
 
@@ -39,9 +41,11 @@ class View:
         observer: Observer,
         *,
         route: Callable[[], Route] = Route,
+        targets: Callable[[], TargetStates] = TargetStates,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.observer, self._route, self._clock = observer, route, clock
+        self._targets = targets
 
     def route(self) -> Route:
         """Where requests go; empty if it cannot be read."""
@@ -49,6 +53,13 @@ class View:
             return self._route()
         except Exception:  # of the file: the promotion reports it
             return Route()
+
+    def targets(self) -> TargetStates:
+        """What the last promotion, rollback or `tickline reconcile` found; empty if unknown."""
+        try:
+            return self._targets()
+        except OSError:  # of the file: the next change writes it again
+            return TargetStates()
 
     def parts(self) -> list[Part]:
         """The broker and what else the service needs."""

@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -18,6 +19,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from infra.live.feeds import Receiver
 from infra.live.venues.rest import LIMITED, BookRequests, retry_after_s
 from infra.live.venues.spec import BinanceSpec, Endpoint, Market
+from infra.live.venues.stamped import MOST_QUEUED, StampedConnection, stamped
 from model_code.errors import ConfigError
 from model_code.live.binance import Count, Instrument
 from model_code.market.level2.frames import FrameError, parse_frame
@@ -26,6 +28,7 @@ STREAMS = ("bookTicker", "trade")
 UNKNOWN_KIND = ("not market data", "not a bookTicker, trade, depthUpdate or REST book")
 MARKETS: tuple[Market, ...] = ("spot", "usdm", "coinm")
 WATCH_S = 0.25
+READ_S = 0.001  # while frames wait, the socket is read this often
 _SYMBOL = re.compile(r"^[^\s/@.?&#a-z]+\.(spot|usdm|coinm)$")
 
 
@@ -58,7 +61,7 @@ class Binance:
         spec: addresses and times.
         symbols: for example `BTCUSDT.spot`, `BTCUSDT.usdm`, `BTCUSD_PERP.coinm`.
         say: called with each line for the log.
-        clock: ns since the epoch, stamped on each tick.
+        clock: ns since the epoch; each tick carries its time when the frame was read.
 
     Raises:
         ConfigError: a symbol is none of Binance.
@@ -176,12 +179,14 @@ class Connection:
             ping_timeout=spec.ping_s,
             close_timeout=1.0,
             compression=None,  # costs latency
-        ) as socket:
+            max_queue=MOST_QUEUED,
+            create_connection=stamped(self._clock),
+        ) as connected:
+            socket = cast(StampedConnection, connected)
             self._begin()
             watch = asyncio.create_task(self._watch(socket))
             try:
-                async for frame in socket:
-                    self.frame(frame, receiver)
+                await self._take(socket, receiver)
             finally:
                 watch.cancel()
                 self.counts[Count.DISCONNECTIONS] += 1
@@ -189,6 +194,14 @@ class Connection:
             self._renewed
             or f"closed by the exchange ({socket.close_code} {socket.close_reason or ''})".rstrip()
         )
+
+    async def _take(self, socket: StampedConnection, receiver: Receiver) -> None:
+        turn_at = 0.0
+        async for frame, received_ns in socket.frames():
+            self.frame(frame, receiver, received_ns)
+            if socket.waiting and time.monotonic() - max(turn_at, socket.read_at) > READ_S:
+                await asyncio.sleep(0)  # what came meanwhile is read, and gets its time
+                turn_at = time.monotonic()
 
     def _begin(self) -> None:
         self.counts[Count.CONNECTIONS] += 1
@@ -213,10 +226,9 @@ class Connection:
             await socket.close()
             return
 
-    def frame(self, frame: str | bytes, receiver: Receiver) -> None:
-        """Read a frame and hand over its tick."""
+    def frame(self, frame: str | bytes, receiver: Receiver, received_ns: int) -> None:
+        """Decode a frame that was received at this time, and hand over its tick."""
         begun = time.perf_counter_ns()
-        now_ns = self._clock()
         self._heard = time.monotonic()
         try:
             event = parse_frame(frame)
@@ -227,7 +239,7 @@ class Connection:
         if one is None:
             self.counts[Count.NOT_SUBSCRIBED] += 1
             return
-        tick = one.take(event, now_ns)
+        tick = one.take(event, received_ns)
         if tick is not None:
             receiver.take(tick, time.perf_counter_ns() - begun)
         elif one.needs_snapshot:

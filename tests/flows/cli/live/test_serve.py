@@ -5,18 +5,21 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.cli.live import feed, serve
+from infra.live.inference.champion import ServingEngine
 from infra.live.kafka.clients import KafkaSpec
 from infra.live.service import Service
 from model_code.errors import ConfigError
+from model_code.features.served import SOLO
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME, Settings
+from tests.infra.live.test_service import decided, messages, send
 from tests.support.broker import demo_broker, read_all
 from tests.support.cli import tickline
 from tests.support.market import DATES, SYMBOLS, hive
@@ -116,3 +119,58 @@ def test_without_a_store_the_instruments_must_be_named(
     monkeypatch.delenv("TICKLINE_MARKET", raising=False)
     with pytest.raises(ConfigError, match="no instruments"):
         tickline("live")
+
+
+def test_the_engine_in_the_process_follows_a_promotion_and_a_rollback(
+    broker: str, desk: Settings, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = ServingRepository(desk.serving_repository)
+    serving.publish(staged(desk.staging_repository, 2, threshold=0.75), APPROVAL)
+    kafka, ticks = KafkaSpec(bootstrap=broker), messages(store)
+    size = len(ticks) // 5
+    parts = {1: ticks[: 3 * size], 2: ticks[3 * size : 4 * size], 3: ticks[4 * size :]}
+    services: list[Service] = []
+    start = Service.__init__
+
+    def keep(self: Service, *arguments: object) -> None:
+        start(self, *arguments)  # type: ignore[arg-type]
+        services.append(self)
+
+    monkeypatch.setattr(Service, "__init__", keep)
+    until = time.monotonic() + 40
+
+    def wait(condition: Callable[[], bool]) -> None:
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.005)
+
+    def release() -> None:
+        """One part of the day under each serving version, then the end."""
+        sent = 0
+        for place, number in enumerate((1, 2, 1), 1):
+            Route(champion=Target(model=MODEL_NAME, version=number)).save(serving.route_file)
+            wait(lambda: bool(services) and answering(services[0]) == number)  # noqa: B023
+            send(kafka, SOLO, parts[place])
+            sent += len(parts[place])
+            wait(lambda: services[0].partitions.ledger.ended == sent)  # noqa: B023
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def answering(one: Service) -> int | None:
+        assert isinstance(one._model, ServingEngine)
+        return one._model._champion.version
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    printed = tickline(
+        "live", "--data", store, "--bootstrap", broker, "--demo", "--every-window", "--in-process"
+    )
+    releasing.join()
+    assert "in-process: the engine of version 2 is loaded" in printed
+    found = {
+        (one.symbol, one.sequence): (one.model_version, one.threshold)
+        for one in decided(kafka, 2 * (N - 63))
+    }
+    for place, part in parts.items():
+        wanted = (2, 0.75) if place == 2 else (1, 0.5)
+        keys = {(one.symbol, one.sequence) for one in part} & found.keys()
+        assert keys
+        assert {found[key] for key in keys} == {wanted}

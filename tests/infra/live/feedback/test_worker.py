@@ -1,5 +1,6 @@
 """Planted drift in recorded ticks: one event. No drift: none."""
 
+import dataclasses
 import datetime as dt
 import io
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from msgspec.structs import replace
 
@@ -22,7 +24,7 @@ from model_code.live.feedback.spec import FeedbackSpec
 from model_code.live.recorded import PlayedDay, played
 from model_code.market.store import open_market
 from model_code.settings import FEATURE_COUNT, MODEL_NAME, FeatureSpec, Settings
-from tests.support.feedback import frames, reference
+from tests.support.feedback import by_date, frames, reference
 from tests.support.market import DATES, hive
 
 SPEC = FeatureSpec(feature_set="solo")
@@ -56,7 +58,7 @@ def settings(tmp_path: Path, days: list[PlayedDay]) -> Settings:
 
 def served(settings: Settings, folder: Path, stream: list[Frame], **changes: Any) -> Report:
     """The last report after these frames."""
-    spec = LogSpec(judge=JUDGE, **changes)
+    spec = LogSpec(**({"judge": JUDGE} | changes))
     worker = Worker(Setup(spec.model_dump_json(), "desk", str(folder)), settings)
     source, sink = io.BytesIO(b"".join(map(pack, stream))), io.BytesIO()
     lines: list[str] = []
@@ -177,3 +179,49 @@ def test_figures_end_two_windows_after_the_last_decision_of_a_version(
     found = served(settings, tmp_path / "b", stream)
     assert set(found.figures) == set(found.streaks) == {7}
     assert found.counts["labelled"] + found.counts["unlabelled"] == len(stamps)
+
+
+# eleven minutes of recorded ticks hold ten windows of a minute
+MINUTE = FeedbackSpec(window_s=60.0, every_s=30.0, auc_goal=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1.0, 1e3], ids=["as recorded", "bid sizes in another unit"])
+def test_on_reference_ticks_only_a_planted_shift_is_an_event(
+    binance: str, tmp_path: Path, times: float
+) -> None:
+    """Each date is judged by its own reference; a shift is planted in the last one."""
+    settings = Settings(home=tmp_path / "home", prefect_api_url="http://127.0.0.1:9/api").resolved()
+    version = settings.staging_repository / MODEL_NAME / "7"
+    version.mkdir(parents=True)
+    folder, events, windows = tmp_path / "feedback", 0, 0
+    dates = list(by_date(open_market(binance)))
+    for place, (days, bounds) in enumerate(dates, 1):
+        rows = [compute(one.ticks, SPEC) for one in days]
+        reference(
+            np.concatenate([one.features_NF[63:] for one in rows]),
+            np.concatenate([one.timestamp_N[63:] for one in rows]),
+            SPEC,
+            (60,),
+        ).save(version)
+        planted = days if place < len(dates) else [larger(one, times) for one in days]
+        stream = frames(planted, rows=1000, bounds=bounds, rate=0.2)
+        found = served(settings, folder, list(stream), judge=MINUTE)
+        figures = found.figures[7]
+        assert figures.judged
+        assert figures.unlabelled < 0.01 * figures.decisions
+        assert bool(figures.breaches) == (planted is not days and times > 1)
+        events += found.counts["events"]
+        windows += 1
+    assert windows == 2
+    claims = list((folder / "drift").glob("*.json"))
+    assert len(claims) == events == (0 if times == 1 else 1)
+    if claims:
+        assert any("bid_size" in text for text in read(claims[0]).figures.breaches)
+
+
+def larger(day: PlayedDay, times: float) -> PlayedDay:
+    """The day with bid sizes so many times as large."""
+    place = day.quotes.column_names.index("bid_size")
+    sizes = pc.multiply(day.quotes["bid_size"], times)
+    return dataclasses.replace(day, quotes=day.quotes.set_column(place, "bid_size", sizes))

@@ -8,17 +8,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from infra.live.inference.champion import Champion
 from infra.live.inference.endpoint import Endpoint
 from infra.live.inference.triton import Triton
-from infra.live.inference.versions import Fallback, Version, Versions
+from infra.live.inference.versions import Versions
 from infra.live.model import Answered
 from infra.live.spec import TritonSpec
 from model_code.errors import IntegrityError, ServingError
 from model_code.features.served import SOLO
-from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.settings import MODEL_NAME
-from tests.support.live import StepPredictor
 from tests.support.serving import windows
 
 X_BTF = windows(2)
@@ -40,7 +38,7 @@ def test_with_a_malformed_route_the_fallback_answers(versions: Versions) -> None
     async def work() -> None:
         model = Triton(NOWHERE, versions, SPEC, lambda _: None)
         model._endpoints = [Endpoint(NOWHERE, versions, SPEC, lambda _: None)]
-        model._fallback = cast(Fallback, SimpleNamespace(ask=lambda _: answer))
+        model._fallback = cast(Champion, SimpleNamespace(ask=lambda _: answer))
         assert await model.ask(X_BTF) is answer
         assert model.away
         await model._endpoints[0].close()
@@ -69,37 +67,3 @@ def test_no_error_ends_the_probes(versions: Versions, monkeypatch: pytest.Monkey
     asyncio.run(asyncio.wait_for(work(), 10))
     assert errors == []
     assert lines == [f"Triton at {NOWHERE} is away: away", f"Triton at {NOWHERE} answers again"]
-
-
-def test_the_fallback_survives_any_error_and_ends_with_the_route(
-    versions: Versions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines: list[str] = []
-    found = Fallback(versions, lines.append)
-
-    def load(number: int) -> tuple[Version, StepPredictor]:
-        if number == 2:
-            raise RuntimeError("no such operator")
-        return Version(number, 0.5, SOLO), StepPredictor()
-
-    def route(version: int | None) -> None:
-        target = None if version is None else Target(model=MODEL_NAME, version=version)
-        Route(champion=target).save(versions.serving.route_file)
-        asyncio.run(found.update())
-
-    monkeypatch.setattr(found, "_load", load)
-    route(1)
-    assert found.version == 1
-    versions.serving.route_file.unlink()
-    versions.serving.route_file.mkdir()  # an error of the disk
-    asyncio.run(found.update())
-    assert found.version == 1
-    versions.serving.route_file.rmdir()
-    route(2)
-    assert found.version is None
-    assert lines[-1] == "no fallback for version 2: no such operator"
-    route(3)
-    assert found.version == 3
-    route(None)
-    assert found.version is None
-    assert found.ask(X_BTF) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from infra.live.spec import TritonSpec
 from model_code.errors import ServingError
 from model_code.features.served import SOLO, ServedFeatures
 from model_code.models.probability import probability
+from model_code.repository.manifest import Manifest
 from model_code.repository.route import Route, Target
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
@@ -68,7 +70,7 @@ def test_each_answer_carries_the_version_that_the_route_named(triton: TritonProc
         await asyncio.to_thread(triton.promote, 2, threshold=0.75)
         require(await until(model, lambda found: found.version == 2), 2, 0.75)
         triton_answers = model.counts["triton"]
-        assert "fallback: version 1 in this process" in lines
+        assert "fallback: the engine of version 1 is loaded" in lines
         assert model.counts == {"triton": triton_answers}
 
     play(triton, work)
@@ -83,6 +85,7 @@ def test_a_candidate_gets_its_share_and_its_threshold(triton: TritonProcess) -> 
     judge = OutcomeReader(triton.serving.route_file)
 
     async def work(model: Triton, _: list[str]) -> None:
+        await model._versions.read(2)  # before it gets its share
         found = [await model.ask(X_BTF) for _ in range(40)]
         assert 15 <= sum(one.version == 2 for one in found) <= 25
         for one in found:
@@ -109,9 +112,10 @@ def test_a_version_that_sees_other_features_never_answers(triton: TritonProcess)
     Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(triton.serving.route_file)
 
     async def work(model: Triton, lines: list[str]) -> None:
-        require(await model.ask(X_BTF), 1, 0.25)
-        require(await model.ask(X_BTF), 1, 0.25)
-        assert model.counts == {"triton": 2, "other features": 2}
+        while model.counts["other features"] < 2:  # its files are read in the background
+            require(await model.ask(X_BTF), 1, 0.25)
+            await asyncio.sleep(0.005)
+        assert set(model.counts) == {"triton", "other features"}
         refusals = [line for line in lines if "version 2 sees other features (paired" in line]
         assert len(refusals) == 1
         Route(champion=CANDIDATE).save(triton.serving.route_file)
@@ -152,7 +156,7 @@ def test_the_fallback_follows_the_route(triton: TritonProcess) -> None:
         Route(champion=CHAMPION).save(triton.serving.route_file)
         with pytest.raises(ServingError):
             await until(model, lambda _: False)
-        assert any("no fallback for version 1" in line for line in lines)
+        assert any("fallback: no engine of version 1" in line for line in lines)
         assert model.counts["failed"] == 1
 
     play(triton, work)
@@ -224,3 +228,38 @@ def test_bad_windows_are_not_the_servers_fault(triton: TritonProcess) -> None:
         assert (await model.ask(X_BTF)).flags == ()
 
     play(triton, work)
+
+
+def test_a_version_whose_files_are_still_hashed_delays_no_decision(
+    triton: TritonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = staged(triton.settings.staging_repository, 2, threshold=0.75)
+    with TritonClient(triton.url) as client:
+        load_under(client, CANDIDATE_NAME, folder)
+    gate, load = threading.Event(), Manifest.load
+
+    def wait(folder: Path) -> Manifest:
+        if folder.name == "2":
+            assert gate.wait(20), "the event loop waits for the files"
+        return load(folder)
+
+    monkeypatch.setattr(Manifest, "load", wait)
+    judge = OutcomeReader(triton.serving.route_file)
+
+    async def work(model: Triton, _: list[str]) -> None:
+        Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(triton.serving.route_file)
+        await asyncio.sleep(0.05)  # the route is read every 20 ms
+        require(await model.ask(X_BTF), 1, 0.25)
+        assert model.counts == {"triton": 1}  # the candidate did not fail: it was not asked
+        Route(champion=CANDIDATE).save(triton.serving.route_file)
+        answered = await until(model, lambda found: found.flags == ("fallback",))
+        require(answered, 1, 0.25)
+        assert not model.away
+        gate.set()  # by the event loop
+        require(await until(model, lambda found: found.flags == ()), 2, 0.75)
+        assert not [one for one in judge.read() if one.error]
+
+    try:
+        play(triton, work, TritonSpec(deadline_ms=2000.0))
+    finally:
+        gate.set()

@@ -15,6 +15,7 @@ from model_code.errors import TicklineError
 from model_code.live.feedback.figures import Figures
 from model_code.live.histogram import BOUNDS_MS
 from model_code.live.reasons import Reason
+from model_code.repository.targets import TargetStates
 from tests.support.market import SYMBOLS
 from tests.support.observed import Desk, busy, route
 
@@ -38,7 +39,12 @@ def test_every_metric_has_a_value_and_its_labels() -> None:
     desk = busy()
     figures = Figures(version=8, from_ns=0, until_ns=1, decisions=9, unlabelled=0, auc=0.7)
     desk.observer.feedback = lambda: {8: figures}
-    view = desk.view(route=route)
+    states = TargetStates(version=7, level=("east",), behind={"west": "no answer"})
+    view = desk.view(route=route, targets=lambda: states)
+    assert [one for one in samples(view) if one[0] == "target_behind"] == [
+        ("target_behind", ("east",), 0.0),
+        ("target_behind", ("west",), 1.0),
+    ]
     assert ("feedback", ("8", "auc"), 0.7) in list(samples(view))
     for name, labels, _ in samples(view):
         assert len(labels) == len(METRICS[name].labels), name
@@ -104,3 +110,11 @@ def test_scrapes_are_served_on_loopback_until_stopped() -> None:
         stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{HOST}:{port}/metrics")
+
+
+def test_targets_that_cannot_be_read_are_absent() -> None:
+    def fails() -> TargetStates:
+        raise PermissionError("targets.json")
+
+    assert "target_behind" not in scraped(busy().view(targets=fails))
+    assert "target_behind" not in scraped(busy().view())  # one server: there is no record

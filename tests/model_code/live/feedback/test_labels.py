@@ -1,5 +1,6 @@
 """Live labels are those of the batch pipeline, on every row."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,13 @@ import pytest
 
 from model_code.errors import ConfigError, DataError
 from model_code.features.batch import compute
-from model_code.features.labels import LabelStream
+from model_code.features.labels import LabelStream, round_trip
 from model_code.live.feedback.frames import Sampled
 from model_code.live.feedback.labels import Labelled, Labeller
 from model_code.live.recorded import PlayedDay, played
 from model_code.market.store import open_market
 from model_code.settings import FeatureSpec
-from tests.support.feedback import frames
+from tests.support.feedback import by_date, frames
 from tests.support.market import DATES, hive
 
 SPEC = FeatureSpec(feature_set="solo")
@@ -25,19 +26,25 @@ def day(tmp_path: Path, n: int = 1500) -> list[PlayedDay]:
     return [played(store, one)[0] for one in store.catalog()]
 
 
+def batch_labels(one: PlayedDay, spec: FeatureSpec) -> tuple[list[int], list[int]]:
+    """Stamp and label of each row."""
+    rows = compute(one.ticks, spec)
+    bid, ask = (one.ticks[name].to_numpy() for name in ("bid_price", "ask_price"))
+    stream = LabelStream(spec)
+    none_N = np.full(len(bid), -1, np.int8)
+    label_N = np.concatenate(
+        [stream.update(rows.timestamp_N, bid, ask, rows.segment_N, none_N), stream.finish()]
+    )
+    return rows.timestamp_N.tolist(), label_N.tolist()
+
+
 def batch(days: list[PlayedDay], spec: FeatureSpec) -> dict[str, dict[int, int]]:
     """Label by symbol and stamp; stamps of a generated day are unique."""
     found = {}
     for one in days:
-        rows = compute(one.ticks, spec)
-        bid, ask = (one.ticks[name].to_numpy() for name in ("bid_price", "ask_price"))
-        stream = LabelStream(spec)
-        none_N = np.full(len(bid), -1, np.int8)
-        label_N = np.concatenate(
-            [stream.update(rows.timestamp_N, bid, ask, rows.segment_N, none_N), stream.finish()]
-        )
-        assert len(set(rows.timestamp_N.tolist())) == len(bid)
-        found[one.day.symbol] = dict(zip(rows.timestamp_N.tolist(), label_N.tolist(), strict=True))
+        stamp, label = batch_labels(one, spec)
+        assert len(set(stamp)) == len(stamp)
+        found[one.day.symbol] = dict(zip(stamp, label, strict=True))
     return found
 
 
@@ -124,3 +131,35 @@ def test_a_decision_whose_row_is_missing_is_unlabelled(tmp_path: Path) -> None:
 def test_a_label_of_two_venues_is_refused() -> None:
     with pytest.raises(ConfigError, match="cross-venue cannot be labelled"):
         Labeller(FeatureSpec(feature_set="venues", label="cross-venue"))
+
+
+@pytest.mark.slow
+def test_labels_of_all_reference_ticks_are_those_of_the_batch_pipeline(binance: str) -> None:
+    """Also with gaps, several rows of one stamp, and decisions that are not sampled."""
+    compared, events = 0, 0
+    for days, bounds in by_date(open_market(binance)):
+        rows, labeller, found = (
+            defaultdict[str, list[tuple[str, int, int]]](list),
+            Labeller(SPEC),
+            [],
+        )
+        for frame in frames(days, rows=1000, bounds=bounds, rate=0.25):
+            for row in frame.rows:
+                rows[row.symbol].append((row.symbol, row.session, row.sequence))
+            found += labeller.take(frame.rows, frame.sampled)
+        found += labeller.finish()
+        wanted: dict[tuple[str, int, int], int] = {}
+        for one in days:
+            stamp, label = batch_labels(one, SPEC)
+            bid, ask = (one.ticks[name].to_numpy() for name in ("bid_price", "ask_price"))
+            segment_N = compute(one.ticks, SPEC).segment_N
+            whole_N = round_trip(
+                np.array(stamp), bid, ask, SPEC.horizon_ms, SPEC.cost_bps, segment_N
+            )
+            assert label == whole_N.tolist()
+            wanted |= zip(rows[one.day.symbol], label, strict=True)
+        made = labels(found)
+        assert made == {key: wanted[key] for key in made}
+        compared, events = compared + len(made), events + sum(one == 1 for one in made.values())
+    assert compared > 70_000  # a quarter of 335,931 rows, less those that warm up
+    assert 0.2 < events / compared < 0.45
