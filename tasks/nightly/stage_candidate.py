@@ -9,6 +9,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
+from model_code.repository.terms import Terms
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
 from tasks.runs import mlflow_runs
@@ -25,6 +26,7 @@ def stage_candidate(
     registered: Registered | None,
     recorded: ArtifactRef | None,
     repository: str,
+    terms: Terms,
 ) -> Staged | None:
     """Write the chosen engine to the staging repository under the registry's version number."""
     if registered is None or recorded is None:
@@ -40,6 +42,7 @@ def stage_candidate(
         sidecar,
         version=int(registered.version),
         threshold=threshold,
+        terms=terms,
         features=ServedFeatures.of(meta.spec, meta.leaders),
         files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=plan.digest,

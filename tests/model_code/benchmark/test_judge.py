@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_code.benchmark.goals import RESAMPLED, Goals, load_goals
+from model_code.benchmark.judge import NO_OBSTACLES
 from model_code.benchmark.judge import decide as decide_on
 from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
 from model_code.errors import GateError
@@ -46,9 +47,18 @@ def sure(metrics) -> Evidence:
 
 
 def decide(
-    candidate, reference, champion, goals, *, simulated=False, boosting=GOOD, events=MANY
+    candidate,
+    reference,
+    champion,
+    goals,
+    *,
+    simulated=False,
+    boosting=GOOD,
+    events=MANY,
+    anchor=GOOD,
+    obstacles=NO_OBSTACLES,
 ) -> Verdict:
-    others = [None if found is None else sure(found) for found in (champion, boosting)]
+    others = [None if found is None else sure(found) for found in (champion, boosting, anchor)]
     return decide_on(
         sure(candidate),
         sure(reference),
@@ -57,6 +67,8 @@ def decide(
         simulated=simulated,
         events=events,
         boosting=others[1],
+        anchor=others[2],
+        obstacles=obstacles,
     )
 
 
@@ -77,10 +89,10 @@ def test_a_good_candidate_passes_the_shipped_goals():
 
 
 def test_without_a_champion_there_is_no_baseline():
-    verdict = decide(GOOD, GOOD, None, SHIPPED, simulated=False)
+    verdict = decide(GOOD, GOOD, None, SHIPPED, simulated=False, anchor=None)
     assert verdict.verdict == "no baseline"
     open_rows = [row for row in verdict.rows if row.passed is None]
-    assert [row.kind for row in open_rows] == ["min-improvement"] * 2
+    assert [row.word for row in open_rows] == ["no baseline", "not judged", "no baseline"]
     assert "| no baseline |" in verdict.markdown()
 
 
@@ -119,6 +131,7 @@ def test_a_missing_metric_never_passes(goal, bad, champion):
 def test_a_missing_number_to_compare_with_never_passes(bad):
     assert decide(GOOD, GOOD | {"auc": bad}, GOOD, SHIPPED, simulated=False).verdict == "fail"
     assert decide(GOOD, GOOD, GOOD | {"auc": bad}, SHIPPED, simulated=False).verdict == "fail"
+    assert decide(GOOD, GOOD, GOOD, SHIPPED, anchor=GOOD | {"auc": bad}).verdict == "fail"
 
 
 @pytest.mark.parametrize(
