@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark import blocks, significance
@@ -183,8 +184,8 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
 
     An engine's speed is the median of its medians in the repeated measurements, so that one
     disturbed measurement does not decide. Engines whose median may be within 2% of the fastest, by
-    the 95% interval of the ratio over all rounds, count as equally fast. Among them the most exact
-    wins, then the first in table order.
+    the 95% interval of the ratio in most of the repeated measurements, count as equally fast. Among
+    them the most exact wins, then the first in table order.
 
     Args:
         run: the measured run.
@@ -265,10 +266,18 @@ def _nearest(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def _equally_fast(run: BenchmarkRun, name: str, fastest: str, within: float = TIE) -> bool:
-    ratio = significance.latency_ratio(
-        run.latency_ms_R[name], run.latency_ms_R[fastest], run.round_R, seed=SEED
-    )
-    return ratio is not None and ratio.low <= 1.0 + within
+    """Whether most of the repeated measurements cannot exclude it, by their own intervals."""
+    ratios = [
+        significance.latency_ratio(
+            run.latency_ms_R[name][part_R],
+            run.latency_ms_R[fastest][part_R],
+            run.round_R[part_R],
+            seed=SEED,
+        )
+        for part_R in run.repetitions()
+    ]
+    lows = [ratio.low for ratio in ratios if ratio is not None]
+    return len(lows) == len(ratios) and float(np.median(lows)) <= 1.0 + within
 
 
 def _preference(name: str) -> tuple[bool, int, int]:

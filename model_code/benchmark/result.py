@@ -285,9 +285,13 @@ class BenchmarkRun:
     def repeated_p50_ms(self, engine: str) -> float:
         """The median of an engine's median latencies in the repeated measurements."""
         latency_R = self.latency_ms_R[engine]
-        repeat_R = np.zeros(len(latency_R)) if self.repeat_R is None else self.repeat_R
-        medians = [np.median(latency_R[repeat_R == repeat]) for repeat in np.unique(repeat_R)]
-        return float(np.median(medians))
+        return float(np.median([np.median(latency_R[part_R]) for part_R in self.repetitions()]))
+
+    def repetitions(self) -> tuple[NDArray[np.bool_], ...]:
+        """Which timed requests are of each repeated measurement, (R,) each."""
+        if self.repeat_R is None:
+            return (np.ones(len(self.round_R), dtype=np.bool_),)
+        return tuple(self.repeat_R == repeat for repeat in np.unique(self.repeat_R))
 
     def without(self, engine: str, reason: str) -> Self:
         """The same run, in which an engine has a reason instead of figures."""

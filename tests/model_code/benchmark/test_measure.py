@@ -363,5 +363,7 @@ def test_the_rounds_are_spread_over_repetitions(tmp_path):
     disturbed_R = np.array([1.0, 1.0, 1.0, 1.0, 9.0, 9.0])
     slow = dataclasses.replace(found, latency_ms_R={"torch-fp32": disturbed_R})
     assert slow.repeated_p50_ms("torch-fp32") == 1.0
-    earlier = dataclasses.replace(slow, repeat_R=None, latency_ms_R={"a": np.array([1.0, 4.0])})
+    earlier = dataclasses.replace(
+        slow, repeat_R=None, latency_ms_R={"a": np.array([1.0, 1.0, 1.0, 4.0, 4.0, 4.0])}
+    )
     assert earlier.repeated_p50_ms("a") == 2.5
