@@ -73,7 +73,7 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
         plan = find_days(spec)
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)
-            champion = find_champion(run)
+            champion = find_champion(run, anchor_nights=spec.benchmark.anchor_nights)
             for turn in range(repeat):
                 if repeat > 1:
                     console.print(f"measurement {turn + 1} of {repeat}")

@@ -7,11 +7,12 @@ from rich.markup import escape
 
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
+from model_code.benchmark.roster import failure
 from model_code.engines.registry import ENGINES, unsuitable
-from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.market import settled
 from model_code.features.served import ServedFeatures
+from model_code.repository.terms import Terms
 from model_code.settings import (
     BESIDE_ENGINES,
     DESIGN,
@@ -160,10 +161,11 @@ def judge_candidate(
     """Measure the engines side by side with the champion, and let the gate judge them.
 
     Args:
-        champion: the serving version; None for no comparison.
+        champion: the serving version, and with it the anchor; None for no comparison.
         measure_again: measure even if the same measurement is cached.
     """
     champion_table = _table_of(run, plan, candidate, champion)
+    champion, anchor_table = _with_anchor_table(run, plan, candidate, champion)
     measure = benchmark.with_options(refresh_cache=True) if measure_again else benchmark
     measured = measure(
         run,
@@ -176,20 +178,37 @@ def judge_candidate(
         spec.benchmark,
         candidate.beside,
         champion_table,
+        anchor_table,
+        Terms.of(candidate.features, spec.split),
+        goals,
     )
     return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
 
 
-def _table_of(
+def _with_anchor_table(
     run: RunRef, plan: Plan, candidate: Candidate, champion: Champion | None
+) -> tuple[Champion | None, ArtifactRef | None]:
+    """The champion with its anchor and the anchor's table; without an anchor that has none."""
+    anchor = champion.anchor if champion else None
+    if champion is None or anchor is None or anchor.version == champion.version:
+        return champion, None
+    try:
+        return champion, _table_of(run, plan, candidate, anchor)
+    except Exception as error:  # a version of many nights ago must not end the night
+        why = f"version {anchor.version}, of many nights ago: {failure('features', error)}"
+        return champion.model_copy(update={"anchor": None, "no_anchor": why}), None
+
+
+def _table_of(
+    run: RunRef, plan: Plan, candidate: Candidate, version: Champion | None
 ) -> ArtifactRef | None:
-    """The same rows with the champion's features; None if they are the candidate's."""
+    """The same rows with an earlier version's features; None if they are the candidate's."""
     own = ServedFeatures.of(candidate.features, candidate.leading.leaders).seen
-    if champion is None or champion.features == own:
+    if version is None or version.features == own:
         return None
-    seen = champion.features
+    seen = version.features
     spec = candidate.features.with_set(seen.feature_set, seen.exogenous)
-    compute = features.with_options(task_run_name="features of the champion")
+    compute = features.with_options(task_run_name=f"features of version {version.version}")
     supplements = Supplements.of(plan, spec)
     return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, supplements)
 
@@ -237,21 +256,18 @@ def _build(
     """Build one engine; if that fails, the run continues with the others and reports it.
 
     Raises:
-        EngineError: it is the reference engine.
+        Exception: the reference engine's own.
     """
-    reason = ENGINES[name].availability() or unsuitable(name, spec.network)
     network, exported = model.network, model.exported
     build = build_engine
     if prefix:
         build = build_engine.with_options(task_run_name=f"build {prefix}{name}")
     try:
+        reason = ENGINES[name].availability() or unsuitable(name, spec.network)
         return build(run, name, network.model, exported, network.threshold, reason, prefix)
-    except EngineError as error:
-        if name == REFERENCE_ENGINE:
+    except Exception as error:  # whatever a library raises: the others are measured all the same
+        if prefix + name == REFERENCE_ENGINE:
             raise
-        return BuiltEngine(
-            name=prefix + name,
-            folder=None,
-            unavailable=f"not built: {error.what}",
-            mlflow_run_id=None,
-        )
+        why = failure("build", error)
+        console.print(f"[yellow]{prefix}{name} {escape(why)}")
+        return BuiltEngine(name=prefix + name, folder=None, unavailable=why, mlflow_run_id=None)

@@ -19,6 +19,7 @@ from prefect.states import Completed
 from flows.candidate import build_candidate, explain_candidate, judge_candidate
 from flows.runs.outcome import Outcome, print_start
 from flows.runs.schedule import reason_to_skip
+from model_code.repository.terms import Terms
 from model_code.settings import NightlySpec, Settings
 from tasks.caching.refresh import refreshing
 from tasks.nightly.announce import announce
@@ -57,9 +58,9 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             start = find_champion(run, weights=True) if spec.starts_from_champion else None
             candidate = build_candidate(run, spec, plan, start)
             attributed = explain_candidate(run, spec, candidate)
-            champion = find_champion(run)
+            champion = find_champion(run, anchor_nights=spec.benchmark.anchor_nights)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)
-
+            terms = Terms.of(candidate.features, spec.split)
             version = register(
                 run,
                 plan,
@@ -72,6 +73,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 candidate.model.training,
                 candidate.network.model,
                 candidate.split,
+                terms,
             )
             requests = record_requests(
                 run,
@@ -94,6 +96,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 requests,
                 repository,
                 spec.serving,
+                terms,
             )
             result = NightResult(
                 plan=plan,

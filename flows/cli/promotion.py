@@ -44,6 +44,13 @@ def promote(
     allow_simulated: Annotated[
         bool, typer.Option("--allow-simulated", help="Allow a model of simulated data (rehearsal).")
     ] = False,
+    not_comparable: Annotated[
+        str | None,
+        typer.Option(
+            help="Why a version may serve that was not compared with the champion.",
+            show_default="it may not",
+        ),
+    ] = None,
 ) -> None:
     """Start the promotion of a staged candidate: show the evidence and wait for approval.
 
@@ -56,7 +63,8 @@ def promote(
     If an approved promotion failed or was killed, the same command resumes it.
     """
     settings = settings_from_environment()
-    wanted = read_spec(PromotionSpec, spec, {"allow_simulated": allow_simulated or None})
+    changes = {"allow_simulated": allow_simulated or None, "not_comparable": not_comparable}
+    wanted = read_spec(PromotionSpec, spec, changes)
     from flows.runs import promotions
 
     outcome = promotions.start(settings, version, started_by or account(), wanted)

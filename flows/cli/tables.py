@@ -16,13 +16,14 @@ from model_code.benchmark.comparison import Comparison, between
 from model_code.benchmark.reports.latency_sheets import chosen_line
 from model_code.benchmark.reports.report import sheets
 from model_code.benchmark.reports.sheet import Sheet, ms
+from model_code.benchmark.roster import FAILED
 from model_code.benchmark.verdict import Verdict
 
-COLOURS = {"pass": "green", "no baseline": "yellow", "too few events": "yellow", "fail": "red"}
-MARKS = {
-    "pass": "[green]met", "fail": "[red]missed", "no baseline": "[yellow]no baseline",
-    "too few events": "[yellow]too few events",
+COLOURS = {
+    "pass": "green", "no baseline": "yellow", "too few events": "yellow",
+    "not comparable": "yellow", "fail": "red",
 }  # fmt: skip
+MARKS = {"pass": "[green]met", "fail": "[red]missed"}
 
 
 def outcome_tables(outcome: Outcome) -> RenderableType:
@@ -34,7 +35,9 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
         parts.append(_models(outcome.models))
     parts.append(_engines(outcome))
     parts += [
-        f"[dim]{name} is unavailable: {reason}"
+        f"[yellow]{name} {escape(reason)}"
+        if reason.startswith(FAILED)
+        else f"[dim]{name} is unavailable: {escape(reason)}"
         for name, reason in outcome.benchmark.unavailable.items()
     ]
     parts.append(goals_table(verdict))
@@ -122,7 +125,7 @@ def goals_table(verdict: Verdict) -> Table:
     table = Table("goal", "value", "limit", "", title="Gate", box=box.SIMPLE_HEAD)
     for row in verdict.rows:
         value = "–" if row.value is None else f"{row.value:.4g}"
-        table.add_row(row.name, value, row.limit, MARKS[row.word])
+        table.add_row(row.name, value, row.limit, MARKS.get(row.word, f"[yellow]{row.word}"))
     return table
 
 

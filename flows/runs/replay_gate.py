@@ -17,15 +17,17 @@ from model_code.benchmark.judge import NO_BOOSTING
 from model_code.benchmark.result import BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.errors import ConfigError
-from model_code.settings import Settings
+from model_code.settings import CHAMPION_ROW, Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.stored import stored_run
 
-MARKS = {
-    "pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "no baseline": "[yellow]no baseline[/]",
-    "too few events": "[yellow]too few events[/]",
-}  # fmt: skip
-COLOURS = {"pass": "green", "fail": "bold red", "no baseline": "yellow", "too few events": "yellow"}
+MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]"}
+COLOURS = {"pass": "green", "fail": "bold red"}
+OTHER = "yellow"  # neither
+NO_TERMS = (
+    "this run of an earlier version does not say what the champion's figures refer to: it is "
+    "judged as it was then. To compare features, label and split, measure again: tickline nightly"
+)
 REMEDY = "pass a benchmark's folder, or the name or id of an MLflow run that has one"
 
 
@@ -52,7 +54,7 @@ def replay(
     """
     asked = load_goals(goals)
     with _stored_run(measured, settings) as (run, simulated):
-        verdicts = judge_run(run, asked, simulated=simulated)
+        verdicts = judge_run(run, asked, simulated=simulated, pin=pin)
         choice = choose(run, verdicts, pin)
     unknown = set(engines) - set(verdicts)
     if unknown:
@@ -63,7 +65,7 @@ def replay(
     summary = Table("engine", "p50 (ms)", "verdict", "why", title="Verdicts")
     for name, verdict in verdicts.items():
         row = run.result.row(name)
-        colour = COLOURS[verdict.verdict]
+        colour = COLOURS.get(verdict.verdict, OTHER)
         summary.add_row(
             name,
             _number(row.p50_ms if row else None),
@@ -72,7 +74,10 @@ def replay(
         )
     shown = [_goals_table(name, verdicts[name]) for name in engines or verdicts]
     lines = [choice.verdict.resolution_line] if choice.verdict.resolution_line else []
+    lines += [choice.verdict.family_line] if choice.verdict.family_line else []
     lines += _missing(verdicts)
+    if run.result.terms is None and run.result.row(CHAMPION_ROW) is not None:
+        lines.append(f"[yellow]note[/] {escape(NO_TERMS)}")
     return Group(*shown, summary, *lines, f"{escape(choice.reason)} ({choice.verdict.verdict})")
 
 
@@ -87,7 +92,7 @@ def _goals_table(name: str, verdict: Verdict) -> Table:
             _number(row.reference),
             "" if bounds is None else f"{bounds.low:.3g} .. {bounds.high:.3g}",
             _number(row.margin),
-            MARKS[row.word],
+            MARKS.get(row.word, f"[{OTHER}]{row.word}[/]"),
         )
     return table
 

@@ -3,8 +3,7 @@
 Shapes: B batch, T = 64 steps, F = 16 features.
 """
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.triton.engine import serving_engine
-from infra.triton.install import SERVER, installed
+from infra.triton.install import BACKENDS, SERVER, installed
 from model_code.benchmark.result import LoadRow, Served
-from model_code.benchmark.timing import settle
-from model_code.engines.protocol import Predictor
+from model_code.benchmark.roster import FAILED
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import ServingError
 from model_code.repository.triton_config import SERVABLE
@@ -26,7 +24,6 @@ from model_code.serving.predictor import TritonPredictor
 from model_code.settings import MODEL_NAME, BenchmarkSpec, Settings
 
 NOT_INSTALLED = "not installed; to install it: tickline triton up"
-PROBES = 15
 
 
 @dataclass(frozen=True)
@@ -62,39 +59,33 @@ class ServedEngine:
         )
 
 
-@contextmanager
-def served(
-    settings: Settings,
-    folders: Mapping[str, Path],
-    predictors: Mapping[str, Predictor],
-    probe_BTF: NDArray[np.float32],
-) -> Iterator[ServedEngine | str]:
-    """Serve the engine that is fastest in a few probes; yield a reason if none can be served."""
+def unservable(settings: Settings, engine: str) -> str | None:
+    """Why the installed server cannot load an engine, known without starting it; else None."""
     if not installed(settings):
-        yield NOT_INSTALLED
-        return
-    names = [name for name in predictors if name in SERVABLE]
-    if not names:
-        yield "no available engine that Triton can serve"
-        return
-    engine = min(names, key=lambda name: _median_s(predictors[name], probe_BTF))
-    sidecar = EngineSidecar.load(folders[engine])
+        return NOT_INSTALLED
+    backend = SERVABLE[engine][1]
+    if backend not in BACKENDS:
+        return (
+            f"{FAILED}: load: the installed server ({SERVER}) has no {backend} backend for {engine}"
+        )
+    return None
+
+
+@contextmanager
+def served(settings: Settings, engine: str, folder: Path) -> Iterator[ServedEngine]:
+    """Serve an engine's folder by the installed server.
+
+    Raises:
+        ServerError: the server does not start.
+        ServingError: the engine does not load.
+    """
+    sidecar = EngineSidecar.load(folder)
     with (
-        serving_engine(settings, folders[engine], sidecar) as server,
+        serving_engine(settings, folder, sidecar) as server,
         TritonClient(server.grpc_url) as client,
     ):
         predictor = TritonPredictor(client, MODEL_NAME, 1)
         yield ServedEngine(engine, server.grpc_url, client, predictor)
-
-
-def _median_s(predictor: Predictor, x_BTF: NDArray[np.float32]) -> float:
-    took = []
-    settle(predictor.predict, [x_BTF])
-    for _ in range(PROBES):
-        started = time.perf_counter()
-        predictor.predict(x_BTF)
-        took.append(time.perf_counter() - started)
-    return float(np.median(took))
 
 
 def _mean_ms(before: Statistics, after: Statistics, name: str) -> float:

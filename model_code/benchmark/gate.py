@@ -1,20 +1,27 @@
 """The gate: verdicts and a choice of engine from a measured run, without inference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark import blocks, significance
 from model_code.benchmark.goals import OF_LABELS, Goals, load_goals
 from model_code.benchmark.judge import decide
 from model_code.benchmark.regression import LATER, compare
-from model_code.benchmark.result import BenchmarkRun, EngineRow
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow, Other
 from model_code.benchmark.slices import sliced, worst_flip_fraction
 from model_code.benchmark.timing import STABLE_WITHIN
-from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
+from model_code.benchmark.verdict import Draws, Events, Evidence, Obstacles, Verdict
 from model_code.errors import GateError
 from model_code.repository.triton_config import SERVABLE
-from model_code.settings import BOOSTING_ROW, CHAMPION_ROW, ENGINE_NAMES, REFERENCE_ENGINE
+from model_code.settings import (
+    ANCHOR_ROW,
+    BOOSTING_ROW,
+    CHAMPION_ROW,
+    ENGINE_NAMES,
+    REFERENCE_ENGINE,
+)
 
 __all__ = ["Choice", "Goals", "Verdict", "choose", "evidence", "judge_run", "load_goals", "places"]
 
@@ -40,8 +47,22 @@ class Choice(BaseModel):
     reason: str
 
 
-def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, Verdict]:
+def judge_run(
+    run: BenchmarkRun, goals: Goals, *, simulated: bool, pin: str | None = None
+) -> dict[str, Verdict]:
     """The verdict of every measured engine that Triton can serve, in the table's order.
+
+    One engine is chosen of several that are tested, so the confidence of the goals is held for all
+    of them together, by Holm's procedure (1979, Scandinavian Journal of Statistics 6:65): first
+    each of k engines is judged at the confidence divided among k; those that did not fail are out,
+    and the others are judged at the confidence divided among the rest, until none is added. A
+    pinned engine is the only one that may be staged, so nothing is divided.
+
+    Args:
+        run: the measured run.
+        goals: from `load_goals`.
+        simulated: no verdict is promotable.
+        pin: the only engine that may be staged.
 
     Raises:
         GateError: there are no goals, or the run has no FP32 reference.
@@ -53,29 +74,88 @@ def judge_run(run: BenchmarkRun, goals: Goals, *, simulated: bool) -> dict[str, 
         )
     found = evidence(run, resample=any(goal.confidence is not None for goal in goals.goals))
     events = Events.of(run.label_N, run.context.days())
-    return {
-        name: decide(
-            candidate,
+    same_anchor = _same_version(run.result.anchor, run.result.champion)
+
+    def judge(name: str, family: int) -> Verdict:
+        return decide(
+            found[name],
             found[REFERENCE_ENGINE],
             found.get(CHAMPION_ROW),
             goals,
             simulated=simulated,
             events=events,
             boosting=found.get(BOOSTING_ROW),
+            anchor=found.get(CHAMPION_ROW if same_anchor else ANCHOR_ROW),
+            obstacles=obstacles(run.result),
+            family=family,
         )
-        for name, candidate in found.items()
-        if name in SERVABLE
-    }
+
+    names = [name for name in found if name in SERVABLE]
+    if pin is not None:
+        return {name: judge(name, 1) for name in names}
+    return _holm(names, judge)
+
+
+def _holm(names: list[str], judge: Callable[[str, int], Verdict]) -> dict[str, Verdict]:
+    """Judge engines at stepwise laxer levels; `judge` takes a name and the engines left."""
+    verdicts: dict[str, Verdict] = {}
+    left = list(names)
+    while left:
+        judged = {name: judge(name, len(left)) for name in left}
+        held = {name: verdict for name, verdict in judged.items() if verdict.accepted}
+        verdicts |= held or judged
+        left = [name for name in left if name not in verdicts]
+    return {name: verdicts[name] for name in names}
+
+
+def obstacles(result: BenchmarkResult) -> Obstacles:
+    """Why champion and anchor cannot be compared with; empty where they can.
+
+    A run of an earlier version does not say what its figures refer to: it is judged as it was then.
+    """
+    champion, row = result.champion, result.row(CHAMPION_ROW)
+    whole = answers = latency = ""
+    its = f"the champion, version {champion.version}," if champion else ""
+    if champion is not None and row is None:
+        why = result.unavailable.get(CHAMPION_ROW, "it has no row")
+        whole = answers = latency = f"{its} has no figures: {why}"
+    elif champion is not None and result.terms is not None:
+        different = result.terms.differences(champion.terms)
+        if different:
+            whole = f"{its} is another: {'; '.join(different)}"
+        answers = "" if result.terms.same_question(champion.terms) else whole
+    if row is not None and not row.facts.same_engine:
+        latency = "the champion's latency is of its ONNX graph, not of the engine that serves"
+    return Obstacles(champion=whole, answers=answers, latency=latency, anchor=_no_anchor(result))
+
+
+def _no_anchor(result: BenchmarkResult) -> str:
+    """Why no goal is judged against the version of many nights ago; empty if they are."""
+    anchor = result.anchor
+    if anchor is None:
+        return result.no_anchor or "no version of many nights ago was measured"
+    name = CHAMPION_ROW if _same_version(anchor, result.champion) else ANCHOR_ROW
+    if result.row(name) is None:
+        why = result.unavailable.get(name, "it has no row")
+        return f"version {anchor.version}, of many nights ago, has no figures: {why}"
+    if result.terms is not None and not result.terms.same_question(anchor.terms):
+        different = "; ".join(result.terms.differences(anchor.terms))
+        return f"version {anchor.version}, of many nights ago, is another: {different}"
+    return ""
+
+
+def _same_version(one: Other | None, other: Other | None) -> bool:
+    return one is not None and other is not None and one.version == other.version
 
 
 def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
-    """The metrics of FP32, the champion, gradient boosting and every engine Triton can serve.
+    """The metrics of FP32, earlier versions, gradient boosting and what Triton can serve.
 
     Args:
         run: with a row of the FP32 reference.
         resample: also resample the metrics for intervals, which takes a second or two.
     """
-    wanted = {REFERENCE_ENGINE, CHAMPION_ROW, *SERVABLE}
+    wanted = {REFERENCE_ENGINE, CHAMPION_ROW, ANCHOR_ROW, *SERVABLE}
     rows = [row for row in run.result.rows if row.engine in wanted]
     draws = _draws(run, [row.engine for row in rows]) if resample else {}
     found = {
@@ -102,9 +182,10 @@ def evidence(run: BenchmarkRun, *, resample: bool) -> dict[str, Evidence]:
 def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None = None) -> Choice:
     """The engine to stage: the pinned one, or the fastest at batch 1 that did not fail.
 
-    Engines whose median may be within 2% of the fastest, by the 95% interval of the ratio, count as
-    equally fast. Among them the most exact wins, then the first in table order, so that the choice
-    does not depend on the noise of one measurement.
+    An engine's speed is the median of its medians in the repeated measurements, so that one
+    disturbed measurement does not decide. Engines whose median may be within 2% of the fastest, by
+    the 95% interval of the ratio in most of the repeated measurements, count as equally fast. Among
+    them the most exact wins, then the first in table order.
 
     Args:
         run: the measured run.
@@ -135,7 +216,7 @@ def choose(run: BenchmarkRun, verdicts: Mapping[str, Verdict], pin: str | None =
             verdict=verdicts[engine],
             reason=f"every engine failed the gate; {engine} missed the fewest goals",
         )
-    median = {row.engine: row.p50_ms for row in run.result.rows}
+    median = {name: run.repeated_p50_ms(name) for name in fit}
     fastest = min(fit, key=lambda name: median[name])
     ties = sorted(
         (name for name in fit if name == fastest or _equally_fast(run, name, fastest)),
@@ -155,7 +236,7 @@ def places(run: BenchmarkRun) -> tuple[tuple[str, ...], ...]:
     next measurement, under another load, could reverse the order. `choose` is stricter, because it
     compares within one measurement only. Within a place the engines are in table order.
     """
-    rows = {row.engine: row.p50_ms for row in run.result.rows}
+    rows = {row.engine: run.repeated_p50_ms(row.engine) for row in run.result.rows}
     table, found = list(rows), list[list[str]]()
     for name in sorted(rows, key=lambda engine: rows[engine]):
         if found and _equally_fast(run, name, found[-1][0], STABLE_WITHIN):
@@ -185,10 +266,18 @@ def _nearest(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def _equally_fast(run: BenchmarkRun, name: str, fastest: str, within: float = TIE) -> bool:
-    ratio = significance.latency_ratio(
-        run.latency_ms_R[name], run.latency_ms_R[fastest], run.round_R, seed=SEED
-    )
-    return ratio is not None and ratio.low <= 1.0 + within
+    """Whether most of the repeated measurements cannot exclude it, by their own intervals."""
+    ratios = [
+        significance.latency_ratio(
+            run.latency_ms_R[name][part_R],
+            run.latency_ms_R[fastest][part_R],
+            run.round_R[part_R],
+            seed=SEED,
+        )
+        for part_R in run.repetitions()
+    ]
+    lows = [ratio.low for ratio in ratios if ratio is not None]
+    return len(lows) == len(ratios) and float(np.median(lows)) <= 1.0 + within
 
 
 def _preference(name: str) -> tuple[bool, int, int]:

@@ -52,6 +52,10 @@ RESAMPLED = frozenset({*LATENCY_METRICS, *QUALITY_METRICS})  # the others have n
 OF_LABELS = frozenset(QUALITY_METRICS) - {"flip_fraction"}  # gradient boosting has these
 # of ranks or decisions: a few windows of the rarer class decide them
 NEED_EVENTS = frozenset({*QUALITY_METRICS, "flips", "slice_flip_fraction"})
+# of the machine, not of the answers
+OF_ENGINE = frozenset(
+    {*LATENCY_METRICS, "open_p50_ms", "open_p99_ms", "throughput", "size_mib", "peak_mib"}
+)
 MINIMUM_EVENTS = 200  # of each class: the standard error of a recall is then at most 3.5 points
 
 
@@ -97,38 +101,57 @@ class Threshold(_Goal):
         return self
 
 
-class MaxDegradation(_Goal):
+class _Comparison(_Goal):
+    """Fields of goals that compare with another model.
+
+    Attributes:
+        unit: of the limit: the metric's, or percent of the other's value.
+        tolerance_ms: of a latency: a difference up to this never counts, whatever its percentage.
+    """
+
+    unit: Literal["absolute", "percent"]
+    tolerance_ms: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_latency(self) -> Self:
+        if self.tolerance_ms is not None and not self.metric.endswith("_ms"):
+            raise ValueError(f"{self.metric} is no latency; omit tolerance_ms")
+        return self
+
+
+class MaxDegradation(_Comparison):
     """A limit on how much worse than the FP32 reference's, in the same run, the metric may be.
 
     Attributes:
         limit: in the metric's unit, or in percent of the reference's value.
-        unit: which of the two.
     """
 
     kind: Literal["max-degradation"]
     limit: Annotated[float, Field(ge=0.0)]
-    unit: Literal["absolute", "percent"]
 
 
-class MinImprovement(_Goal):
+class MinImprovement(_Comparison):
     """A limit on how much better than another model's, on the same windows, the metric must be.
 
     Attributes:
         limit: in the metric's unit, or in percent of the other's value; 0 means no worse, a
             negative limit allows a degradation.
-        unit: which of the two.
-        over: the other model: the champion, or gradient boosting on the same windows.
+        over: the other model: the champion, gradient boosting on the same windows, or the anchor,
+            which is the version that served many nights ago.
     """
 
     kind: Literal["min-improvement"]
     limit: float
-    unit: Literal["absolute", "percent"]
-    over: Literal["champion", "boosting"] = "champion"
+    over: Literal["champion", "boosting", "anchor"] = "champion"
 
     @model_validator(mode="after")
-    def _boosting_has_it(self) -> Self:
+    def _the_other_has_it(self) -> Self:
         if self.over == "boosting" and self.metric not in OF_LABELS:
             raise ValueError(f"gradient boosting has no {self.metric}")
+        if self.over == "anchor" and self.metric not in OF_LABELS:
+            raise ValueError(f"the anchor has no {self.metric}: only its answers are compared")
+        if self.tolerance_ms is not None and self.limit > 0.0:
+            raise ValueError("tolerance_ms allows a loss, limit asks for a gain; omit one")
         return self
 
 
@@ -146,6 +169,21 @@ class Goals(BaseModel):
 
     goals: Annotated[tuple[Goal, ...], Field(min_length=1)]
     minimum_events: Annotated[int, Field(ge=1)] = MINIMUM_EVENTS
+
+    def shared_by(self, engines: int) -> Self:
+        """The same goals, their confidence divided among so many engines (Bonferroni).
+
+        With confidence c each engine gets 1 - (1 - c) / engines.
+        """
+        if engines <= 1:
+            return self
+        stricter = tuple(
+            goal
+            if goal.confidence is None
+            else goal.model_copy(update={"confidence": 1.0 - (1.0 - goal.confidence) / engines})
+            for goal in self.goals
+        )
+        return self.model_copy(update={"goals": stricter})
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

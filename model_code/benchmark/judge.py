@@ -1,11 +1,14 @@
 """Judge one engine by the goals. A missing or non-finite metric never passes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from model_code.benchmark.goals import (
     HIGHER_IS_BETTER,
     NEED_EVENTS,
+    OF_ENGINE,
     Goal,
     Goals,
     MaxDegradation,
@@ -14,15 +17,31 @@ from model_code.benchmark.goals import (
 )
 from model_code.benchmark.significance import Interval, interval, round_medians
 from model_code.benchmark.verdict import (
-    ACCEPTED,
+    NOT_COMPARABLE,
+    NOT_JUDGED,
+    PROMOTABLE,
     TOO_FEW,
     Events,
     Evidence,
     GoalRow,
+    Obstacles,
     Verdict,
     Word,
 )
 from model_code.errors import GateError
+
+NO_OBSTACLES = Obstacles()
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What a candidate is compared with."""
+
+    reference: Evidence
+    champion: Evidence | None
+    boosting: Evidence | None
+    anchor: Evidence | None
+    obstacles: Obstacles
 
 
 def decide(
@@ -34,6 +53,9 @@ def decide(
     simulated: bool,
     events: Events,
     boosting: Evidence | None = None,
+    anchor: Evidence | None = None,
+    obstacles: Obstacles = NO_OBSTACLES,
+    family: int = 1,
 ) -> Verdict:
     """Judge one engine of one model.
 
@@ -46,6 +68,9 @@ def decide(
         events: windows of each class; below the goals' minimum no goal on decisions or ranks is
             judged.
         boosting: gradient boosting, on the same windows; None if its predictions are missing.
+        anchor: the version that served many nights ago, in the same run; None if there is none.
+        obstacles: why champion or anchor cannot be compared with.
+        family: engines that the goals' confidence is divided among.
 
     Raises:
         GateError: there are no goals.
@@ -53,36 +78,39 @@ def decide(
     if not goals.goals:
         raise GateError("there are no goals, so nothing can pass")
     few = events.too_few(goals.minimum_events)
+    others = _Others(reference, champion, boosting, anchor, obstacles)
     rows = tuple(
-        _judge(
-            goal,
-            candidate,
-            reference,
-            champion,
-            boosting,
-            few if goal.metric in NEED_EVENTS else "",
-        )
-        for goal in goals.goals
+        _judge(goal, candidate, others, few if goal.metric in NEED_EVENTS else "")
+        for goal in goals.shared_by(family).goals
     )
+    words = [row.word for row in rows]
     missed = [row.name for row in rows if row.word == "fail"]
     verdict: Word
     if missed:
         verdict, reason = "fail", f"missed: {', '.join(missed)}"
-        reason += f"; {few}" if any(row.word == "too few events" for row in rows) else ""
-    elif any(row.word == "too few events" for row in rows):
+        reason += f"; {few}" if "too few events" in words else ""
+    elif "too few events" in words:
         verdict, reason = "too few events", few.removeprefix(f"{TOO_FEW}: ")
+    elif obstacles.champion or "not comparable" in words:
+        why = [obstacles.champion] if obstacles.champion else []
+        why += [obstacles.latency] if obstacles.latency and "not comparable" in words else []
+        verdict, reason = "not comparable", "; ".join(dict.fromkeys(why))
     elif champion is None:
         verdict, reason = "no baseline", "all other goals are met; no champion to compare against"
     else:
         verdict, reason = "pass", "all goals are met"
+        if "not judged" in words:
+            open_ = ", ".join(row.name for row in rows if row.word == "not judged")
+            reason = f"all other goals are met; not judged: {open_}"
     if simulated:
         reason += "; not promotable: simulated data"
     return Verdict(
         verdict=verdict,
-        promotable=verdict in ACCEPTED and not simulated,
+        promotable=verdict in PROMOTABLE and not simulated,
         reason=reason,
         rows=rows,
         auc_resolution=_resolution(candidate, boosting),
+        family=family,
     )
 
 
@@ -96,41 +124,44 @@ def _resolution(candidate: Evidence, boosting: Evidence | None) -> float | None:
     return None if bounds is None else 0.5 * (bounds.high - bounds.low)
 
 
-def _judge(
-    goal: Goal,
-    candidate: Evidence,
-    reference: Evidence,
-    champion: Evidence | None,
-    boosting: Evidence | None,
-    few: str,
-) -> GoalRow:
+def _judge(goal: Goal, candidate: Evidence, others: _Others, few: str) -> GoalRow:
     """Judge one goal; `few`: why it cannot be judged, or empty."""
-    row = _judged(goal, candidate, reference, champion, boosting)
+    row = _judged(goal, candidate, others)
     return row.model_copy(update={"passed": None, "reason": few}) if few else row
 
 
-def _judged(
-    goal: Goal,
-    candidate: Evidence,
-    reference: Evidence,
-    champion: Evidence | None,
-    boosting: Evidence | None,
-) -> GoalRow:
+def _judged(goal: Goal, candidate: Evidence, others: _Others) -> GoalRow:
     value = candidate.number(goal.metric)
     if isinstance(goal, Threshold):
         return _judge_threshold(goal, candidate, value)
     if isinstance(goal, MaxDegradation):
-        return _judge_gain(goal, candidate, reference, -goal.limit, "FP32")
+        return _judge_gain(goal, candidate, others.reference, -goal.limit, "FP32")
+    whose = WHOSE[goal.over]
     if goal.over == "boosting":
-        if boosting is not None:
-            return _judge_gain(goal, candidate, boosting, goal.limit, "gradient boosting")
-        limit = _limit_text(goal, goal.limit, "gradient boosting")
-        return _row(goal, value, None, limit, None, NO_BOOSTING)
-    if champion is not None:
-        return _judge_gain(goal, candidate, champion, goal.limit, "the champion")
-    limit = _limit_text(goal, goal.limit, "the champion")
-    row = _row(goal, value, None, limit, None, "no champion to compare against")
-    # a missing value fails even without a champion
+        if others.boosting is not None:
+            return _judge_gain(goal, candidate, others.boosting, goal.limit, whose)
+        return _row(goal, value, None, _limit_text(goal, goal.limit, whose), None, NO_BOOSTING)
+    found, obstacles = others.champion, others.obstacles
+    obstacle = obstacles.latency if goal.metric in OF_ENGINE else obstacles.answers
+    if goal.over == "anchor":
+        found, obstacle = others.anchor, obstacles.anchor
+    if found is not None and not obstacle:
+        return _judge_gain(goal, candidate, found, goal.limit, whose)
+    return _unjudged(goal, value, found, obstacle)
+
+
+def _unjudged(
+    goal: MinImprovement, value: float | None, found: Evidence | None, obstacle: str
+) -> GoalRow:
+    """A goal that has nothing to compare with; a missing value fails all the same."""
+    reason = "no champion to compare against"
+    if goal.over == "anchor":
+        reason = f"{NOT_JUDGED}: {obstacle or 'no version of many nights ago was measured'}"
+    elif obstacle:
+        reason = f"{NOT_COMPARABLE}: {obstacle}"
+    other = found.number(goal.metric) if found else None
+    limit = _limit_text(goal, goal.limit, WHOSE[goal.over])
+    row = _row(goal, value, other, limit, None, reason)
     return row if value is None else row.model_copy(update={"passed": None})
 
 
@@ -150,6 +181,9 @@ def _judge_gain(
     if goal.unit == "percent" and baseline == 0.0:
         reason = f"{whose}'s metric is 0: no percentage can be computed"
         return _row(goal, value, baseline, limit, None, reason)
+    if goal.tolerance_ms is not None:
+        unit = 1.0 if goal.unit == "absolute" else 100.0 / baseline
+        wanted = min(wanted, -goal.tolerance_ms * unit)
     gain, bounds = float(_gain(goal, np.float64(value), np.float64(baseline))), None
     if goal.confidence is not None:
         mine, theirs = candidate.draws.get(goal.metric), other.draws.get(goal.metric)
@@ -170,7 +204,13 @@ def _limit_text(goal: MaxDegradation | MinImprovement, wanted: float, whose: str
     unit = "%" if goal.unit == "percent" else ""
     if wanted > 0.0:
         return f"at least {wanted:g}{unit} better than {whose}"
-    return f"at most {-wanted:g}{unit} worse than {whose}" if wanted else f"no worse than {whose}"
+    allowed = [f"{-wanted:g}{unit}"] if wanted else []
+    allowed += [f"{goal.tolerance_ms:g} ms"] if goal.tolerance_ms else []
+    return (
+        f"at most {' or '.join(allowed)} worse than {whose}"
+        if allowed
+        else f"no worse than {whose}"
+    )
 
 
 def _judge_threshold(goal: Threshold, candidate: Evidence, value: float | None) -> GoalRow:
@@ -191,6 +231,11 @@ def _judge_threshold(goal: Threshold, candidate: Evidence, value: float | None) 
     return _row(goal, value, None, limit, margin, "", bounds)
 
 
+WHOSE = {
+    "champion": "the champion",
+    "boosting": "gradient boosting",
+    "anchor": "the version of many nights ago",
+}
 NO_BOOSTING = (
     "gradient boosting's predictions are not in this run: measure again with tickline nightly or "
     "tickline bench"

@@ -3,7 +3,8 @@
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes, N test windows, R timed requests.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -20,9 +21,10 @@ from model_code.benchmark.result import (
     EngineFacts,
     EngineRow,
 )
+from model_code.benchmark.roster import Roster
 from model_code.benchmark.significance import Paired, latency_intervals, paired
 from model_code.benchmark.slices import WindowContext
-from model_code.benchmark.timing import Progress, Timings, drift, take_turns
+from model_code.benchmark.timing import MEASURE, Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
 from model_code.errors import EngineError
 from model_code.features.strata import in_words
@@ -55,6 +57,8 @@ def benchmark(
 ) -> BenchmarkRun:
     """Measure latency, throughput and predictions of all engines, interleaved.
 
+    An engine that raises is left out, with the reason among `unavailable`.
+
     Args:
         predictors: loaded engines by name; the FP32 reference must be among them.
         windows: (start, stop) -> x_BTF float32 of test windows start to stop - 1.
@@ -73,8 +77,9 @@ def benchmark(
         progress: called with (what, done, of).
 
     Raises:
-        EngineError: the FP32 reference is missing or not finite, there is no window, an engine
-            returns another shape, or gradient boosting predicts other windows.
+        EngineError: the FP32 reference is missing or not finite or returns another shape, there
+            is no window, or gradient boosting predicts other windows.
+        Exception: the reference's own.
     """
     count = len(label_N)
     if REFERENCE_ENGINE not in predictors:
@@ -87,10 +92,10 @@ def benchmark(
             remedy="fit the baseline again on this split: tickline nightly --refresh",
         )
     report = progress or (lambda _what, _done, _of: None)
-    timed = {**predictors, **(beside or {})}
+    timed = Roster({**predictors, **(beside or {})})
     known = {name: (facts or {}).get(name, EngineFacts()) for name in timed}
     before = machine.facts()
-    probability_N = _predict_all(predictors, windows, windows_of or {}, count, report)
+    probability_N = _predict_all(timed, predictors, windows, windows_of or {}, count, report)
     if bad := int((~np.isfinite(probability_N[REFERENCE_ENGINE])).sum()):
         raise EngineError(
             f"{REFERENCE_ENGINE} outputs NaN or infinity on {bad} of {count} windows: nothing to "
@@ -107,17 +112,16 @@ def benchmark(
     peak = ceilings(kinds)
     timings = take_turns(timed, singles, batches, spec, report, own_requests)
     peak = {name: max(rate, peak.get(name, 0.0)) for name, rate in ceilings(kinds).items()}
-    alone = {
-        name: _dependence(
-            predictors[name],
-            own_requests[name][0] if name in own_requests else singles,
-            probability_N[name][chosen],
-        )
-        for name in predictors
-    }
+    alone = {}
+    for name in predictors:
+        if name in timed:
+            with timed.attempt(name, MEASURE):
+                own_singles = own_requests[name][0] if name in own_requests else singles
+                alone[name] = _dependence(timed[name], own_singles, probability_N[name][chosen])
+    sound = [name for name in predictors if name in timed]
     reference_N = probability_N[REFERENCE_ENGINE]
     own = dict(own_thresholds or {})
-    of = {name: own.get(name, threshold) for name in predictors}
+    of = {name: own.get(name, threshold) for name in sound}
     rows = tuple(
         row(
             name,
@@ -143,12 +147,12 @@ def benchmark(
                 thresholds=(of[name], threshold),
             ),
         )
-        for name in predictors
+        for name in sound
     )
     after = {"load_1min_after": machine.facts()["load_1min"]}
     result = BenchmarkResult(
         rows=rows,
-        unavailable=dict(unavailable or {}),
+        unavailable=dict(unavailable or {}) | timed.failed,
         windows=count,
         sampling=in_words(label_N, context.weight_N),
         requests=len(timings.round_R),
@@ -157,6 +161,7 @@ def benchmark(
         beside=tuple(
             beside_row(name, known[name], timings, _peak(peak, known[name]))
             for name in beside or {}
+            if name in timed
         ),
         machine=before | after | {name: metadata.version(name) for name in LIBRARIES},
         simulated=simulated,
@@ -168,9 +173,62 @@ def benchmark(
         label_N,
         context,
         timings.round_R,
-        {name: timings.latency_ms_R[name] for name in predictors},
-        probability_N,
+        {name: timings.latency_ms_R[name] for name in sound},
+        {name: probability_N[name] for name in sound},
         boosting_N,
+        timings.repeat_R,
+    )
+
+
+def also(
+    run: BenchmarkRun,
+    name: str,
+    predictor: Predictor,
+    windows: Windows,
+    spec: BenchmarkSpec,
+    fact: EngineFacts,
+    progress: Progress | None = None,
+) -> BenchmarkRun:
+    """The run with one more row, measured after the others by the same rules, not in their turns.
+
+    Args:
+        run: of the others.
+        name: of the new row.
+        predictor: answers the candidate's windows.
+        windows: as for `benchmark`.
+        spec: as for `benchmark`.
+        fact: about the new row.
+        progress: called with (what, done, of).
+
+    Raises:
+        EngineError: it returns another shape.
+        Exception: its own.
+    """
+    report = progress or (lambda _what, _done, _of: None)
+    count = len(run.label_N)
+    engines = Roster({name: predictor}, strict=True)
+    probability_N = _predict_all(engines, (name,), windows, {}, count, report)[name]
+    chosen = np.linspace(0, count - 1, min(SINGLES, count)).astype(int)
+    singles, batches = _requests(windows, chosen, count, spec)
+    timings = take_turns(engines, singles, batches, spec, report)
+    threshold, reference_N = run.result.threshold, run.probability_N[REFERENCE_ENGINE]
+    weight_N = run.context.weight_N
+    added = row(
+        name,
+        fact,
+        timings,
+        _peak(run.result.ceilings, fact),
+        _dependence(predictor, singles, probability_N[chosen]),
+        compare(run.label_N, probability_N, reference_N, threshold=threshold, weight_N=weight_N),
+        paired(
+            run.label_N, probability_N, reference_N, run.context, thresholds=(threshold, threshold)
+        ),
+    )
+    return replace(
+        run,
+        result=run.result.model_copy(update={"rows": (*run.result.rows, added)}),
+        latency_ms_R=run.latency_ms_R | timings.latency_ms_R,
+        probability_N=run.probability_N | {name: probability_N},
     )
 
 
@@ -239,24 +297,30 @@ def _peak(ceilings: Mapping[str, float], facts: EngineFacts) -> float | None:
 
 
 def _predict_all(
-    predictors: Mapping[str, Predictor],
+    engines: Roster,
+    names: Iterable[str],
     windows: Windows,
     windows_of: Mapping[str, Windows],
     count: int,
     report: Progress,
 ) -> dict[str, NDArray[np.float64]]:
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in predictors}
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for start in range(0, count, MAX_BATCH_SIZE):
         stop = min(start + MAX_BATCH_SIZE, count)
         x_BTF = windows(start, stop)
-        for name, predictor in predictors.items():
+        for name, parts in found.items():
+            if name not in engines:
+                continue
             own = windows_of.get(name)
-            logits_BC = predictor.predict(own(start, stop) if own else x_BTF)
-            if logits_BC.shape != (len(x_BTF), CLASS_COUNT):
-                raise EngineError(f"engine {name} returns {logits_BC.shape}, expected (batch, 2)")
-            found[name].append(probability(logits_BC))
+            with engines.attempt(name, MEASURE):
+                logits_BC = engines[name].predict(own(start, stop) if own else x_BTF)
+                if logits_BC.shape != (len(x_BTF), CLASS_COUNT):
+                    raise EngineError(
+                        f"engine {name} returns {logits_BC.shape}, expected (batch, 2)"
+                    )
+                parts.append(probability(logits_BC))
         report("predictions", stop, count)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.concatenate(parts) for name, parts in found.items() if name in engines}
 
 
 def _requests(

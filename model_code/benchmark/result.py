@@ -17,10 +17,12 @@ from model_code.benchmark.regression import Regression
 from model_code.benchmark.significance import Interval, Paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import STABLE_WITHIN
+from model_code.repository.terms import Terms
 from model_code.settings import BOOSTING_ROW, DESIGN, REFERENCE_ENGINE
 from model_code.training.threshold import DEFAULT_THRESHOLD
 
 WEIGHT = "weight"  # column of predictions.parquet, if windows have weights
+REPEAT = "repeat"  # column of latencies.parquet
 
 
 class _Frozen(BaseModel):
@@ -39,6 +41,8 @@ class EngineFacts(_Frozen):
         peak_mib: memory added by loading and the largest batch; None if unknown.
         note: a remark for the reader, for example the engine behind a server.
         version: model version, if it is not the newly trained model's: the champion's.
+        same_engine: whether the latency is of the engine that serves; not if the version was
+            measured through its ONNX graph instead.
     """
 
     precision: str = "fp32"
@@ -48,6 +52,7 @@ class EngineFacts(_Frozen):
     peak_mib: float | None = None
     note: str = ""
     version: int | None = None
+    same_engine: bool = True
 
 
 class EngineRow(_Frozen):
@@ -164,7 +169,7 @@ class Served(_Frozen):
     """One engine served by the real server.
 
     Attributes:
-        engine: the served engine: the fastest in a few probes, whatever the gate's verdict.
+        engine: the served engine: the one that would be staged.
         server: name and version of the server.
         queue_ms: mean time of a batch-1 request in the server's queue.
         compute_ms: mean time in the engine's backend.
@@ -176,6 +181,18 @@ class Served(_Frozen):
     queue_ms: float
     compute_ms: float
     loads: tuple[LoadRow, ...]
+
+
+class Other(_Frozen):
+    """An earlier version that the candidate is compared with.
+
+    Attributes:
+        version: in the registry.
+        terms: what its figures refer to; None if it did not record them.
+    """
+
+    version: int
+    terms: Terms | None = None
 
 
 class BenchmarkResult(_Frozen):
@@ -195,7 +212,12 @@ class BenchmarkResult(_Frozen):
         simulated: the windows are from a simulated market.
         threshold: probability from which a window counts as class 1, chosen on the validation
             windows of the newly trained network.
-        own_thresholds: of the champion and of gradient boosting, chosen on theirs.
+        own_thresholds: of the champion, the anchor and gradient boosting, chosen on theirs.
+        terms: what the candidate's figures refer to; None in a run of an earlier version.
+        champion: the serving version; None without one, and in a run of an earlier version.
+        anchor: the version that served `BenchmarkSpec.anchor_nights` ago; it has no row of its own
+            if it is the champion.
+        no_anchor: why there is none.
     """
 
     rows: tuple[EngineRow, ...]
@@ -211,6 +233,10 @@ class BenchmarkResult(_Frozen):
     simulated: bool = False
     threshold: float = DEFAULT_THRESHOLD
     own_thresholds: dict[str, float] = {}
+    terms: Terms | None = None
+    champion: Other | None = None
+    anchor: Other | None = None
+    no_anchor: str = ""
 
     def threshold_of(self, engine: str) -> float:
         """The threshold of an engine's decisions."""
@@ -244,6 +270,7 @@ class BenchmarkRun:
         latency_ms_R: raw batch-1 latencies by engine.
         probability_N: probability of class 1 by engine.
         boosting_N: gradient boosting's, on the same windows; None in a run of an earlier version.
+        repeat_R: the repetition of each timed request; None in a run of an earlier version.
     """
 
     result: BenchmarkResult
@@ -253,6 +280,23 @@ class BenchmarkRun:
     latency_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
     probability_N: dict[str, NDArray[np.float64]] = field(repr=False)
     boosting_N: NDArray[np.float64] | None = field(default=None, repr=False)
+    repeat_R: NDArray[np.integer] | None = None
+
+    def repeated_p50_ms(self, engine: str) -> float:
+        """The median of an engine's median latencies in the repeated measurements."""
+        latency_R = self.latency_ms_R[engine]
+        return float(np.median([np.median(latency_R[part_R]) for part_R in self.repetitions()]))
+
+    def repetitions(self) -> tuple[NDArray[np.bool_], ...]:
+        """Which timed requests are of each repeated measurement, (R,) each."""
+        if self.repeat_R is None:
+            return (np.ones(len(self.round_R), dtype=np.bool_),)
+        return tuple(self.repeat_R == repeat for repeat in np.unique(self.repeat_R))
+
+    def without(self, engine: str, reason: str) -> Self:
+        """The same run, in which an engine has a reason instead of figures."""
+        unavailable = self.result.unavailable | {engine: reason}
+        return replace(self, result=self.result.model_copy(update={"unavailable": unavailable}))
 
     def with_served(self, served: Served) -> Self:
         """The same run with the measurements through the server."""
@@ -277,10 +321,12 @@ class BenchmarkRun:
                 **({} if self.boosting_N is None else {BOOSTING_ROW: self.boosting_N}),
             }
         )
+        repeats = {} if self.repeat_R is None else {REPEAT: self.repeat_R}
+        latencies = pl.DataFrame({"round": self.round_R, **repeats, **self.latency_ms_R})
         with atomic_file(folder / "benchmark.json") as path:
             path.write_text(self.result.model_dump_json(indent=2) + "\n")
         with atomic_file(folder / "latencies.parquet") as path:
-            pl.DataFrame({"round": self.round_R, **self.latency_ms_R}).write_parquet(path)
+            latencies.write_parquet(path)
         with atomic_file(folder / "predictions.parquet") as path:
             predictions.write_parquet(path)
 
@@ -297,6 +343,9 @@ class BenchmarkRun:
             predictions.drop_in_place(name).to_numpy() if name in predictions.columns else None
             for name in (WEIGHT, BOOSTING_ROW)
         )
+        repeat_R = None
+        if REPEAT in latencies.columns:
+            repeat_R = latencies.drop_in_place(REPEAT).to_numpy()
         return cls(
             result=BenchmarkResult.model_validate_json((folder / "benchmark.json").read_bytes()),
             label_N=label,
@@ -305,4 +354,5 @@ class BenchmarkRun:
             latency_ms_R={column.name: column.to_numpy() for column in latencies},
             probability_N={column.name: column.to_numpy() for column in predictions},
             boosting_N=boosting_N,
+            repeat_R=repeat_R,
         )

@@ -4,12 +4,13 @@ Shapes: B batch, T = 64 steps, F = 16 features, R timed requests.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.benchmark.roster import Roster
 from model_code.engines.protocol import Predict, Predictor
 from model_code.settings import BenchmarkSpec
 
@@ -21,6 +22,7 @@ SETTLE_S = 0.1  # before each turn: the previous engine's threads spin for tens 
 ROUND_WARMUP = 3  # untimed calls before each turn: caches and clocks still fit the previous engine
 STABLE_WINDOWS = 3
 STABLE_WITHIN = 0.10
+MEASURE = "measure"  # step of a failure
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Timings:
 
     Attributes:
         round_R: round of each single request, the same for all engines.
+        repeat_R: repetition of each single request, likewise.
         latency_ms_R: closed loop of one client, batch 1.
         throughput: windows per second by engine and batch size.
         open_ms_R: open loop at a fixed arrival rate, counted from the intended send time.
     """
 
     round_R: NDArray[np.int64]
+    repeat_R: NDArray[np.int64]
     latency_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
     throughput: dict[str, dict[int, float]]
     open_ms_R: dict[str, NDArray[np.float64]] = field(repr=False)
@@ -50,6 +54,9 @@ def take_turns(
 ) -> Timings:
     """Time every engine: single requests, batches, open loop, each in interleaved rounds.
 
+    Single requests are measured `spec.repeats` times, the other loads in between.
+    An engine of a `Roster` that raises leaves it; it has no complete figures then.
+
     Args:
         predictors: loaded engines by name.
         singles: windows (1, 64, 16) to cycle through.
@@ -58,26 +65,37 @@ def take_turns(
         report: called with (what, done, of).
         own: singles and batches of engines that see other features.
     """
+    predictors = Roster.of(predictors)
     inputs = {name: (own or {}).get(name, (singles, batches)) for name in predictors}
-    for name, predictor in predictors.items():
+    for name in predictors:
         alone, together = inputs[name]
-        for call in range(spec.warmup):
-            predictor.predict(alone[call % len(alone)])
-        for x_BTF in together.values():
-            predictor.predict(x_BTF)
+        with predictors.attempt(name, "warm up"):
+            for call in range(spec.warmup):
+                predictors[name].predict(alone[call % len(alone)])
+            for x_BTF in together.values():
+                predictors[name].predict(x_BTF)
     rounds = min(spec.rounds, spec.requests)
     each = -(-spec.requests // rounds)
+    of_repeat = [part for part in np.array_split(np.arange(rounds), spec.repeats) if len(part)]
+    found: dict[str, list[float]] = {name: [] for name in predictors}
+
+    def singly(part: NDArray[np.int64]) -> None:
+        _in_turns(predictors, {name: own[0] for name, own in inputs.items()}, part, each, found)
+        report("latency, rounds", int(part[-1]) + 1, rounds)
+
+    singly(of_repeat[0])
+    throughput = _throughput(predictors, inputs, spec, report)
+    for part in of_repeat[1:-1]:
+        singly(part)
+    open_ms_R = _open_loop(predictors, inputs, spec, report)
+    for part in of_repeat[1:][-1:]:
+        singly(part)
     return Timings(
         round_R=np.repeat(np.arange(rounds), each),
-        latency_ms_R=in_turns(
-            predictors,
-            {name: alone for name, (alone, _) in inputs.items()},
-            rounds=rounds,
-            each=each,
-            report=report,
-        ),
-        throughput=_throughput(predictors, inputs, spec, report),
-        open_ms_R=_open_loop(predictors, inputs, spec, report),
+        repeat_R=np.repeat(np.concatenate([[i] * len(p) for i, p in enumerate(of_repeat)]), each),
+        latency_ms_R={name: np.array(found[name]) for name in predictors},
+        throughput=throughput,
+        open_ms_R=open_ms_R,
     )
 
 
@@ -87,7 +105,6 @@ def in_turns(
     *,
     rounds: int,
     each: int,
-    report: Progress = lambda _what, _done, _of: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Latencies in ms (R,) of single requests, closed loop of one client, engines in turns.
 
@@ -96,14 +113,10 @@ def in_turns(
         singles: what each is sent.
         rounds: turns of every engine.
         each: requests of a turn.
-        report: called with (what, done, of).
     """
-    latency: dict[str, list[float]] = {name: [] for name in predictors}
-    for turn in range(rounds):
-        for name in turns(list(predictors), turn):
-            latency[name] += _latencies_ms(predictors[name].predict, singles[name], each)
-        report("latency, rounds", turn + 1, rounds)
-    return {name: np.array(values) for name, values in latency.items()}
+    found: dict[str, list[float]] = {name: [] for name in predictors}
+    _in_turns(Roster.of(predictors), singles, range(rounds), each, found)
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def alone(
@@ -143,8 +156,22 @@ def _latencies_ms(predict: Predict, singles: Singles, requests: int) -> list[flo
     return [1e3 * _seconds(predict, singles[call % len(singles)]) for call in range(requests)]
 
 
+def _in_turns(
+    predictors: Roster,
+    singles: Mapping[str, Singles],
+    rounds: Iterable[int],
+    each: int,
+    found: Mapping[str, list[float]],
+) -> None:
+    """Add the latencies of these rounds to `found`."""
+    for turn in rounds:
+        for name in turns(list(predictors), turn):
+            with predictors.attempt(name, MEASURE):
+                found[name].extend(_latencies_ms(predictors[name].predict, singles[name], each))
+
+
 def _throughput(
-    predictors: Mapping[str, Predictor],
+    predictors: Roster,
     inputs: Mapping[str, tuple[Singles, Batches]],
     spec: BenchmarkSpec,
     report: Progress,
@@ -159,20 +186,21 @@ def _throughput(
             sent[batch] += calls * batch
             for name in turns(list(predictors), turn):
                 predict, x_BTF = predictors[name].predict, inputs[name][1][batch]
-                settle(predict, [x_BTF])
-                started = time.perf_counter()
-                for _ in range(calls):
-                    predict(x_BTF)
-                seconds[name][batch] += time.perf_counter() - started
+                with predictors.attempt(name, MEASURE):
+                    settle(predict, [x_BTF])
+                    started = time.perf_counter()
+                    for _ in range(calls):
+                        predict(x_BTF)
+                    seconds[name][batch] += time.perf_counter() - started
         report("throughput, rounds", turn + 1, rounds)
     return {
-        name: {batch: sent[batch] / took for batch, took in by_batch.items()}
-        for name, by_batch in seconds.items()
+        name: {batch: sent[batch] / took for batch, took in seconds[name].items()}
+        for name in predictors
     }
 
 
 def _open_loop(
-    predictors: Mapping[str, Predictor],
+    predictors: Roster,
     inputs: Mapping[str, tuple[Singles, Batches]],
     spec: BenchmarkSpec,
     report: Progress,
@@ -187,15 +215,23 @@ def _open_loop(
     for turn in range(rounds):
         for name in turns(list(predictors), turn):
             predict, singles = predictors[name].predict, inputs[name][0]
-            settle(predict, singles)
-            start = time.perf_counter() + 1.0 / spec.open_loop_hz
-            for call in range(each):
-                intended = start + call / spec.open_loop_hz
-                time.sleep(max(0.0, intended - time.perf_counter()))
-                predict(singles[call % len(singles)])
-                found[name].append(1e3 * (time.perf_counter() - intended))
+            with predictors.attempt(name, MEASURE):
+                found[name] += _at_fixed_times(predict, singles, each, spec.open_loop_hz)
         report("open loop, rounds", turn + 1, rounds)
-    return {name: np.array(values) for name, values in found.items()}
+    return {name: np.array(found[name]) for name in predictors}
+
+
+def _at_fixed_times(
+    predict: Predict, singles: Singles, requests: int, rate_hz: float
+) -> list[float]:
+    settle(predict, singles)
+    took, start = [], time.perf_counter() + 1.0 / rate_hz
+    for call in range(requests):
+        intended = start + call / rate_hz
+        time.sleep(max(0.0, intended - time.perf_counter()))
+        predict(singles[call % len(singles)])
+        took.append(1e3 * (time.perf_counter() - intended))
+    return took
 
 
 def _seconds(predict: Predict, x_BTF: NDArray[np.float32]) -> float:

@@ -11,9 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.benchmark.significance import Interval
 
-Word = Literal["pass", "fail", "no baseline", "too few events"]
-ACCEPTED: frozenset[Word] = frozenset({"pass", "no baseline"})  # registered and staged
+Word = Literal["pass", "fail", "no baseline", "too few events", "not comparable"]
+RowWord = Word | Literal["not judged"]
+PROMOTABLE: frozenset[Word] = frozenset({"pass", "no baseline"})  # by default
+ACCEPTED: frozenset[Word] = PROMOTABLE | {"not comparable"}  # registered and staged
 TOO_FEW = "too few events"
+NOT_COMPARABLE = "not comparable"
+NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,23 @@ class Events:
         )
 
 
+@dataclass(frozen=True)
+class Obstacles:
+    """Why earlier versions cannot be compared with; empty where they can.
+
+    Attributes:
+        champion: why the verdict cannot be `pass`.
+        answers: why no goal on answers is judged against the champion.
+        latency: why no goal on latency, throughput, size or memory is.
+        anchor: why no goal is judged against the version of many nights ago.
+    """
+
+    champion: str = ""
+    answers: str = ""
+    latency: str = ""
+    anchor: str = ""
+
+
 class GoalRow(BaseModel):
     """Result of one goal.
 
@@ -90,14 +111,14 @@ class GoalRow(BaseModel):
         metric: of the goal.
         kind: of the goal.
         value: the candidate's.
-        reference: the value it is compared with, FP32's, the champion's or gradient boosting's, or
-            None.
+        reference: the value it is compared with, FP32's, an earlier version's or gradient
+            boosting's, or None.
         limit: as in the goal, for example "<= 10".
         interval: if the goal sets a confidence: of the value, or of its gain over the reference,
             in the limit's unit.
         margin: distance to the limit in the limit's unit, from the interval's worse bound if there
             is one; negative means missed.
-        passed: None if it is not judged: no champion to compare against, or too few events.
+        passed: None if it is not judged: nothing to compare against, or too few events.
         reason: as text.
     """
 
@@ -115,10 +136,14 @@ class GoalRow(BaseModel):
     reason: str
 
     @property
-    def word(self) -> Word:
+    def word(self) -> RowWord:
         """The row's result in the words of a verdict."""
         if self.passed is not None:
             return "pass" if self.passed else "fail"
+        if self.reason.startswith(NOT_JUDGED):
+            return "not judged"
+        if self.reason.startswith(NOT_COMPARABLE):
+            return "not comparable"
         return "too few events" if self.reason.startswith(TOO_FEW) else "no baseline"
 
 
@@ -127,12 +152,14 @@ class Verdict(BaseModel):
 
     Attributes:
         verdict: "too few events" if no goal is missed, but the goals on decisions and ranks cannot
-            be judged; "no baseline" if all other goals pass but there is no champion.
+            be judged; "not comparable" if no goal is missed, but the champion cannot be compared
+            with; "no baseline" if all other goals pass but there is no champion.
         promotable: whether it may become the champion by default.
         reason: in one sentence.
         rows: one per goal.
         auc_resolution: half width of the 95% interval of the AUC difference to gradient boosting,
             paired; None if it was not resampled.
+        family: engines that the goals' confidence is shared by.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -142,6 +169,7 @@ class Verdict(BaseModel):
     reason: str
     rows: tuple[GoalRow, ...]
     auc_resolution: float | None = None
+    family: int = 1
 
     @property
     def accepted(self) -> bool:
@@ -158,6 +186,16 @@ class Verdict(BaseModel):
             f"{self.auc_resolution:.4f}"
         )
 
+    @property
+    def family_line(self) -> str:
+        """Why the confidence of the goals is stricter than asked; empty if it is not."""
+        if self.family == 1:
+            return ""
+        return (
+            f"{self.family} engines share the confidence of the goals (Holm), so each is judged at "
+            "a stricter one"
+        )
+
     def markdown(self) -> str:
         """The goals as a Markdown table, with the verdict below."""
         lines = [
@@ -171,6 +209,8 @@ class Verdict(BaseModel):
                 f"| {row.limit} | {_interval_text(row.interval)} | {_text(row.margin)} | {mark} |"
             )
         lines += ["", f"**{self.verdict}**: {self.reason}"]
+        if self.family > 1:
+            lines += ["", f"{self.family_line[0].upper()}{self.family_line[1:]}."]
         if self.resolution_line:
             lines += ["", f"{self.resolution_line[0].upper()}{self.resolution_line[1:]}."]
         return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from model_code.artifacts import hash_bytes, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import IntegrityError
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
+from model_code.repository.terms import Terms
 from model_code.repository.triton_config import model_config
 from model_code.settings import MODEL_NAME, ServingSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
             earlier version, which does not have it.
         features: that its windows are computed with; None in a manifest of an earlier version,
             which sees the set `solo`.
+        terms: what its figures refer to; None in a manifest of an earlier version.
         mlflow_run_id: parent tracking run.
         flow_run_id: orchestrator's run.
         approval: None until a reviewer approves; set only in the serving repository.
@@ -79,6 +81,7 @@ class Manifest(BaseModel):
     flow_run_id: str
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DEFAULT_THRESHOLD
     features: ServedFeatures | None = None
+    terms: Terms | None = None
     approval: Approval | None = None
 
     @classmethod
@@ -96,6 +99,7 @@ class Manifest(BaseModel):
         flow_run_id: str,
         threshold: float,
         features: ServedFeatures | None = None,
+        terms: Terms | None = None,
         files: dict[str, str] | None = None,
         serving: ServingSpec | None = None,
     ) -> Self:
@@ -115,6 +119,7 @@ class Manifest(BaseModel):
             flow_run_id=flow_run_id,
             threshold=threshold,
             features=features,
+            terms=terms,
         )
 
     @property
@@ -129,7 +134,8 @@ class Manifest(BaseModel):
     def _absent(self) -> set[str]:
         """Fields that a manifest of an earlier version lacks: its approval is of bytes without."""
         absent = {"threshold"} - self.model_fields_set
-        return absent | {"features"} if self.features is None else absent
+        unset = {name for name in ("features", "terms") if getattr(self, name) is None}
+        return absent | unset
 
     @property
     def seen(self) -> SeenFeatures:

@@ -9,6 +9,7 @@ from model_code.settings.base import (
     Spec,
 )
 from model_code.settings.contract import (
+    ANCHOR_ROW,
     BESIDE_ENGINES,
     BOOSTING_ROW,
     CHALLENGER_ALIAS,
@@ -67,6 +68,7 @@ from model_code.settings.specs import (
 )
 
 __all__ = [
+    "ANCHOR_ROW",
     "BESIDE_ENGINES",
     "BOOSTING_ROW",
     "CHALLENGER_ALIAS",

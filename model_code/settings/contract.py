@@ -37,6 +37,7 @@ NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile"
 BESIDE_ENGINES = ("torch-fp32", "openvino-bf16")
 TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table
 CHAMPION_ROW = "champion"  # the serving model, measured with the engines
+ANCHOR_ROW = "anchor"  # the model that served many nights ago, measured with the engines
 BOOSTING_ROW = "gradient boosting"  # the baseline, whose predictions are compared with the engines'
 
 # Aliases in MLflow's model registry.

@@ -116,9 +116,11 @@ class BenchmarkSpec(Spec):
     KIND: Literal["interleaved"] = "interleaved"
     engines: Names = NIGHTLY_ENGINES
     pin: str | None = None  # stage this engine or none; None: the fastest that passes the gate
+    anchor_nights: PositiveInt = 30  # compare with the version that served so many days ago, too
     warmup: PositiveInt = 50
     requests: PositiveInt = 1000  # single-window requests per engine
     rounds: PositiveInt = 50
+    repeats: PositiveInt = 3  # the rounds are spread over so many measurements
     batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
     throughput_rounds: PositiveInt = 5
     open_loop_hz: Positive = 100.0
@@ -233,6 +235,8 @@ class PromotionSpec(Spec):
         max_p99_ms: candidate's 99th percentile; None if only the ratio counts.
         max_disagreement: fraction of decisions that differ from the champion's.
         allow_simulated: allow a model of simulated data (rehearsals).
+        not_comparable: why a version may be promoted that its gate could not compare with the
+            champion; None: it may not.
     """
 
     KIND: Literal["promotion"] = "promotion"
@@ -250,6 +254,7 @@ class PromotionSpec(Spec):
     max_p99_ms: Positive | None = 50.0
     max_disagreement: Fraction = 0.2
     allow_simulated: bool = False
+    not_comparable: Annotated[str, Field(pattern=r"\S")] | None = None
 
     @model_validator(mode="after")
     def _patience_is_reachable(self) -> Self:

@@ -1,39 +1,47 @@
-"""Stage `benchmark`: every built engine and the champion, measured side by side.
+"""Stage `benchmark`: every built engine, the champion and the anchor, measured side by side.
 
 Shapes: B batch, T = 64 steps, F = 16 features, N test windows.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from infra.triton.benchmark_row import ServedEngine, served
+from infra.triton.benchmark_row import served, unservable
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import measure
 from model_code.benchmark.context import window_context
+from model_code.benchmark.gate import choose, judge_run
+from model_code.benchmark.goals import Goals
 from model_code.benchmark.memory import peak_mib
 from model_code.benchmark.reports.report import publish
-from model_code.benchmark.result import BenchmarkRun, EngineFacts
+from model_code.benchmark.result import BenchmarkRun, EngineFacts, Other
+from model_code.benchmark.roster import FAILED, failure
+from model_code.benchmark.timing import MEASURE
 from model_code.engines.onnxruntime_engine import open_graph
 from model_code.engines.packaged import physical_cores
-from model_code.engines.protocol import Engine, Predictor
+from model_code.engines.protocol import Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather
+from model_code.repository.terms import Terms
 from model_code.settings import (
+    ANCHOR_ROW,
     BOOSTING_ROW,
     CHAMPION_ROW,
     MAX_BATCH_SIZE,
+    REFERENCE_ENGINE,
     TRITON_ROW,
     BenchmarkSpec,
+    Settings,
 )
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
@@ -44,6 +52,9 @@ from tasks.nightly.records import (
     SplitWindows,
 )
 from tasks.runs import mlflow_runs
+
+LOAD = "load"
+WARM_UP = "warm up"
 
 
 @stage("benchmark")
@@ -58,15 +69,34 @@ def benchmark(
     spec: BenchmarkSpec,
     beside: tuple[BuiltEngine, ...] = (),
     champion_table: ArtifactRef | None = None,
+    anchor_table: ArtifactRef | None = None,
+    terms: Terms | None = None,
+    goals: Goals | None = None,
 ) -> Measured:
-    """Measure every built engine and the champion, interleaved, on the newest day's windows.
+    """Measure every built engine, the champion and the anchor, interleaved, on the newest day.
 
-    Decisions of the engines are judged at the network's `threshold`, those of the champion and of
-    gradient boosting at their own. Engines of another model (`beside`) are timed only. A champion
-    of other features predicts the same rows from `champion_table`.
+    Decisions of the engines are judged at the network's `threshold`, those of the champion, the
+    anchor and gradient boosting at their own. Engines of another model (`beside`) are timed only.
+    A champion or anchor of other features predicts the same rows from a table of its own. An
+    engine that fails has a reason instead of figures, unless it is the reference.
+
+    Args:
+        run: where it is logged.
+        table: the candidate's features.
+        split: its windows.
+        engines: built of it.
+        champion: the serving version, and with it the anchor.
+        baseline: gradient boosting on the same windows.
+        threshold: of the candidate's decisions.
+        spec: how to measure.
+        beside: engines of another model.
+        champion_table: the champion's features, if they are not the candidate's.
+        anchor_table: the same for the anchor.
+        terms: what the candidate's figures refer to.
+        goals: they choose the engine to serve through Triton; None: none is served.
 
     Raises:
-        EngineError: as `measure.benchmark`, or the two tables have other rows.
+        EngineError: as `measure.benchmark`.
     """
     rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
     ends = parts.test_ends
@@ -75,49 +105,45 @@ def benchmark(
     def windows(start: int, stop: int) -> NDArray[np.float32]:
         return gather(rows.features_NF, ends[start:stop])
 
-    champions = windows if champion_table is None else _own_windows(rows, ends, champion_table)
     batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
-    folders = {engine.name: engine.folder.open() for engine in engines if engine.folder}
-    predictors, facts = _load(folders, champion, batch_BTF, champions(0, len(batch_BTF)))
-    others, other_facts = _load(
-        {engine.name: engine.folder.open() for engine in beside if engine.folder},
-        None,
-        batch_BTF,
-        batch_BTF,
-    )
-    unavailable = {
-        found.name: found.unavailable for found in (*engines, *beside) if found.unavailable
-    }
-    with ExitStack() as stack:
-        server: ServedEngine | str = "excluded by the spec"
-        if spec.served:
-            server = stack.enter_context(served(run.settings, folders, predictors, batch_BTF[:1]))
-        if isinstance(server, str):
-            unavailable[TRITON_ROW] = server
-        else:
-            predictors[TRITON_ROW] = server.predictor
-            facts[TRITON_ROW] = facts[server.engine].model_copy(
-                update={"note": f"serves {server.engine}", "size_mib": None, "peak_mib": None}
-            )
+    found, others = _Loaded(), _Loaded()
+    for loaded, built in ((found, engines), (others, beside)):
+        for engine in built:
+            if engine.folder is not None:
+                loaded.add(engine.name, engine.folder, batch_BTF)
+            elif engine.unavailable:
+                loaded.unavailable[engine.name] = engine.unavailable
+    compared = _compared(champion, champion_table, anchor_table)
+    windows_of: dict[str, measure.Windows] = {}
+    for name, (version, own) in compared.items():
+        try:
+            theirs = windows if own is None else _own_windows(rows, ends, own)
+        except EngineError as error:
+            found.unavailable[name] = failure(MEASURE, error)
+            continue
+        if own is not None:
+            windows_of[name] = theirs
+        found.add_version(name, version, theirs(0, len(batch_BTF)))
+    with _progress("benchmark") as progress:
         measured = measure.benchmark(
-            predictors,
+            found.predictors,
             windows,
             label_N,
             window_context(rows, ends, parts.test_weights),
             spec,
-            facts=facts | other_facts,
-            unavailable=unavailable,
+            facts=found.facts | others.facts,
+            unavailable=found.unavailable | others.unavailable,
             simulated=rows.meta.simulated,
             threshold=threshold,
             own_thresholds={BOOSTING_ROW: baseline.threshold}
-            | ({CHAMPION_ROW: champion.threshold} if champion else {}),
+            | {name: version.threshold for name, (version, _) in compared.items()},
             boosting_N=np.load(baseline.probability.open()),
-            beside=others,
-            windows_of={CHAMPION_ROW: champions} if champion_table else None,
-            progress=stack.enter_context(_progress("benchmark")),
+            beside=others.predictors,
+            windows_of={name: own for name, own in windows_of.items() if name in found.predictors},
+            progress=progress,
         )
-        if not isinstance(server, str):
-            measured = measured.with_served(server.under_load(batch_BTF, spec))
+        measured = _with_versions(measured, champion, terms)
+        measured = _through_triton(run.settings, measured, engines, windows, spec, goals, progress)
     _log_rows(run, measured)
     with run.store.scratch() as scratch:
         folder = scratch / "benchmark"
@@ -131,10 +157,80 @@ def benchmark(
         )
 
 
+def _compared(
+    champion: Champion | None, champion_table: ArtifactRef | None, anchor_table: ArtifactRef | None
+) -> dict[str, tuple[Champion, ArtifactRef | None]]:
+    """The earlier versions to measure, with the table of their features if it is another one."""
+    if champion is None:
+        return {}
+    found = {CHAMPION_ROW: (champion, champion_table)}
+    if champion.anchor is not None and champion.anchor.version != champion.version:
+        found[ANCHOR_ROW] = (champion.anchor, anchor_table)
+    return found
+
+
+def _with_versions(
+    measured: BenchmarkRun, champion: Champion | None, terms: Terms | None
+) -> BenchmarkRun:
+    """The same run, which says what its figures and those of earlier versions refer to."""
+
+    def other(version: Champion | None) -> Other | None:
+        return Other(version=int(version.version), terms=version.terms) if version else None
+
+    known = {
+        "terms": terms,
+        "champion": other(champion),
+        "anchor": other(champion.anchor if champion else None),
+        "no_anchor": champion.no_anchor if champion else "",
+    }
+    return replace(measured, result=measured.result.model_copy(update=known))
+
+
+def _through_triton(
+    settings: Settings,
+    measured: BenchmarkRun,
+    engines: tuple[BuiltEngine, ...],
+    windows: measure.Windows,
+    spec: BenchmarkSpec,
+    goals: Goals | None,
+    progress: Callable[[str, int, int], None],
+) -> BenchmarkRun:
+    """The same run with a row of the engine that would be staged, behind the installed server."""
+    if not spec.served or goals is None:
+        return measured.without(TRITON_ROW, "excluded by the spec")
+    simulated = measured.result.simulated
+    verdicts = judge_run(measured, goals, simulated=simulated, pin=spec.pin)
+    if not verdicts:
+        return measured.without(TRITON_ROW, "no available engine that Triton can serve")
+    engine = choose(measured, verdicts, spec.pin).engine
+    folder = next(built.folder for built in engines if built.name == engine)
+    row = measured.result.row(engine)
+    reason, step = unservable(settings, engine), LOAD
+    if reason is not None or folder is None or row is None:
+        return measured.without(TRITON_ROW, reason or f"{engine} was not built")
+    facts = row.facts.model_copy(
+        update={
+            "note": f"serves {engine}, measured after the engines, not in turns with them",
+            "size_mib": None,
+            "peak_mib": None,
+        }
+    )
+    try:
+        with served(settings, engine, folder.open()) as server:
+            step = MEASURE
+            found = measure.also(
+                measured, TRITON_ROW, server.predictor, windows, spec, facts, progress
+            )
+            batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(measured.label_N)))
+            return found.with_served(server.under_load(batch_BTF, spec))
+    except Exception as error:
+        return measured.without(TRITON_ROW, failure(step, error))
+
+
 def _own_windows(
     rows: FeatureTable, ends: NDArray[np.int64], table: ArtifactRef
 ) -> measure.Windows:
-    """The champion's windows of the same rows.
+    """An earlier version's windows of the same rows.
 
     Raises:
         EngineError: the other table's rows at the window ends are others.
@@ -144,57 +240,86 @@ def _own_windows(
         here_N, there_N = getattr(rows, name), getattr(own, name)
         if len(here_N) != len(there_N) or not np.array_equal(here_N[ends], there_N[ends]):
             raise EngineError(
-                f"the champion's feature table has other rows: {name} differs",
+                f"the earlier version's feature table has other rows: {name} differs",
                 where=table.path,
                 remedy="compute both tables again: tickline nightly --refresh",
             )
     return lambda start, stop: gather(own.features_NF, ends[start:stop])
 
 
-def _load(
-    folders: Mapping[str, Path],
-    champion: Champion | None,
-    largest_BTF: NDArray[np.float32],
-    champions_BTF: NDArray[np.float32],
-) -> tuple[dict[str, Predictor], dict[str, EngineFacts]]:
-    """Load every engine; measure the memory added by loading it and by its largest batch."""
-    if champion is not None and champion.engine is not None:
-        folders = {**folders, CHAMPION_ROW: champion.engine.open()}
-    predictors: dict[str, Predictor] = {}
-    facts: dict[str, EngineFacts] = {}
-    for name, folder in folders.items():
-        sidecar = EngineSidecar.load(folder)
-        engine = ENGINES[sidecar.engine]
+@dataclass(frozen=True)
+class _Loaded:
+    """Engines that are loaded and have answered once, and why others are not."""
 
-        x_BTF = champions_BTF if name == CHAMPION_ROW else largest_BTF
+    predictors: dict[str, Predictor] = field(default_factory=dict)
+    facts: dict[str, EngineFacts] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
-        def opened(
-            engine: Engine = engine, folder: Path = folder, x_BTF: NDArray[np.float32] = x_BTF
-        ) -> Predictor:
-            predictor = engine.load(folder)
+    def add(
+        self, name: str, artifact: ArtifactRef, x_BTF: NDArray[np.float32], note: str = ""
+    ) -> bool:
+        """Load an engine; measure the memory added by loading it and by its largest batch.
+
+        Returns:
+            Whether it answers.
+
+        Raises:
+            Exception: the reference's own.
+        """
+        step = LOAD
+
+        def opened() -> Predictor:
+            nonlocal step
+            predictor = ENGINES[sidecar.engine].load(folder)
+            step = WARM_UP
             predictor.predict(x_BTF)
             return predictor
 
-        predictors[name], peak = peak_mib(opened)
-        facts[name] = EngineFacts(
-            precision=sidecar.precision,
-            device=engine.device,
-            flops=sidecar.flops,
-            size_mib=(folder / sidecar.file).stat().st_size / 2**20,
-            peak_mib=peak,
-            note=f"{_version(champion)}, {sidecar.engine}" if name == CHAMPION_ROW else "",
-            version=int(champion.version) if champion and name == CHAMPION_ROW else None,
-        )
-    if champion is not None and champion.engine is None:
-        predictors[CHAMPION_ROW] = open_graph(champion.onnx.open(), physical_cores())
-        facts[CHAMPION_ROW] = EngineFacts(
-            note=f"{_version(champion)}, ONNX graph", version=int(champion.version)
-        )
-    return predictors, facts
+        try:
+            folder = artifact.open()
+            sidecar = EngineSidecar.load(folder)
+            predictor, peak = peak_mib(opened)
+            fact = EngineFacts(
+                precision=sidecar.precision,
+                device=ENGINES[sidecar.engine].device,
+                flops=sidecar.flops,
+                size_mib=(folder / sidecar.file).stat().st_size / 2**20,
+                peak_mib=peak,
+                note=f"{note}, {sidecar.engine}" if note else "",
+            )
+        except Exception as error:
+            if name == REFERENCE_ENGINE:
+                raise
+            self.unavailable[name] = failure(step, error)
+            return False
+        self.predictors[name], self.facts[name] = predictor, fact
+        return True
 
-
-def _version(champion: Champion | None) -> str:
-    return f"version {champion.version}" if champion else ""
+    def add_version(self, name: str, version: Champion, x_BTF: NDArray[np.float32]) -> None:
+        """Load an earlier version: its engine, or its graph if the engine is not here or fails."""
+        number, note = int(version.version), f"version {version.version}"
+        why = "its engine is not in the serving repository"
+        if version.engine is not None:
+            if self.add(name, version.engine, x_BTF, note):
+                self.facts[name] = self.facts[name].model_copy(update={"version": number})
+                return
+            why = f"its engine {self.unavailable.pop(name)}"
+        if name == ANCHOR_ROW:
+            why = "an earlier champion"
+        step = LOAD
+        try:
+            predictor = open_graph(version.onnx.open(), physical_cores())
+            step = WARM_UP
+            predictor.predict(x_BTF)
+        except Exception as error:
+            self.unavailable[name] = failure(step, error)
+            return
+        self.predictors[name] = predictor
+        self.facts[name] = EngineFacts(
+            note=f"{note}, ONNX graph ({why}): its latency is not comparable",
+            version=number,
+            same_engine=False,
+        )
 
 
 @contextmanager
@@ -213,8 +338,18 @@ def _progress(heading: str) -> Iterator[Callable[[str, int, int], None]]:
 def _log_rows(run: RunRef, measured: BenchmarkRun) -> None:
     """Log each engine to its own nested run, with equal metric names, so MLflow can compare."""
     mlflow = mlflow_runs.client(run.settings)
-    for row in measured.result.rows:
-        run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {row.engine}")
-        mlflow_runs.log_params(mlflow, run_id, {"engine": row.engine})
-        mlflow_runs.log_metrics(mlflow, run_id, row.metrics())
-        mlflow.set_terminated(run_id)
+    failed = {
+        name: reason
+        for name, reason in measured.result.unavailable.items()
+        if reason.startswith(FAILED)
+    }
+    for name in (*(row.engine for row in measured.result.rows), *failed):
+        run_id = mlflow_runs.nested(mlflow, run.settings, run.mlflow_run_id, f"engine {name}")
+        mlflow_runs.log_params(mlflow, run_id, {"engine": name})
+        row = measured.result.row(name)
+        if row is not None:
+            mlflow_runs.log_metrics(mlflow, run_id, row.metrics())
+            mlflow.set_terminated(run_id)
+            continue
+        mlflow_runs.set_tags(mlflow, run_id, {mlflow_runs.ERROR_TAG: failed[name]})
+        mlflow.set_terminated(run_id, "FAILED")

@@ -1,5 +1,6 @@
-"""Stage `find champion`: the serving model version, which the benchmark measures too."""
+"""Stage `find champion`: the serving version and the one of many nights ago, measured too."""
 
+import datetime as dt
 import json
 import shutil
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from prefect import task
 
 from model_code.artifacts import ArtifactRef
 from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
+from model_code.errors import IntegrityError
+from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.settings import (
     CHAMPION_ALIAS,
@@ -21,11 +25,22 @@ from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef
 from tasks.nightly.records import Champion
 from tasks.runs import mlflow_runs
-from tasks.runs.version_tags import START_TAG, THRESHOLD_TAG, WEIGHTS_FILE, WEIGHTS_FOLDER, seen_of
+from tasks.runs.version_tags import (
+    START_TAG,
+    THRESHOLD_TAG,
+    WEIGHTS_FILE,
+    WEIGHTS_FOLDER,
+    seen_of,
+    terms_of,
+)
+
+NO_PROMOTION = "the audit file names no version that served {nights} nights ago"
 
 
 @task(name="find champion")  # never cached: it reads the registry
-def find_champion(run: RunRef, weights: bool = False) -> Champion | None:
+def find_champion(
+    run: RunRef, weights: bool = False, anchor_nights: int | None = None
+) -> Champion | None:
     """Return the serving model version; None before the first promotion.
 
     An unreachable registry is an error. Without the champion the gate would have nothing to
@@ -34,6 +49,7 @@ def find_champion(run: RunRef, weights: bool = False) -> Champion | None:
     Args:
         run: names the registry.
         weights: also fetch the weights, for `training.start` champion.
+        anchor_nights: also fetch the version that served so many nights of 24 hours ago.
     """
     registry = mlflow_runs.client(run.settings)
     try:
@@ -42,21 +58,70 @@ def find_champion(run: RunRef, weights: bool = False) -> Champion | None:
         if error.error_code in mlflow_runs.ABSENT:
             return None
         raise
+    found = _fetch(run, version)
+    with run.store.scratch() as scratch:
+        engine = _served_engine(run, int(version.version), scratch / "engine")
+        start = _start(run, version, scratch / "start") if weights else None
+    anchor, why = None, ""
+    if anchor_nights is not None:
+        anchor, why = _anchor(run, registry, found, anchor_nights)
+    return found.model_copy(
+        update={"engine": engine, "start": start, "anchor": anchor, "no_anchor": why}
+    )
+
+
+def _fetch(run: RunRef, version: ModelVersion) -> Champion:
+    """A version's graph and what its tags say; without engine and weights."""
     with run.store.scratch() as scratch:
         folder = mlflow.artifacts.download_artifacts(
             version.source, dst_path=str(scratch), tracking_uri=run.settings.tracking_uri
         )
         graph = run.store.put(Path(folder) / "model.onnx")
-        engine = _served_engine(run, int(version.version), scratch / "engine")
-        start = _start(run, version, scratch / "start") if weights else None
     return Champion(
         version=str(version.version),
         onnx=graph,
-        engine=engine,
+        engine=None,
         threshold=float(version.tags.get(THRESHOLD_TAG, DEFAULT_THRESHOLD)),
         features=seen_of(version.tags),
-        start=start,
+        terms=terms_of(version.tags),
     )
+
+
+def _anchor(
+    run: RunRef, registry: MlflowClient, champion: Champion, nights: int
+) -> tuple[Champion | None, str]:
+    """The version that served so many nights ago, or why there is none."""
+    try:
+        number = served_at(
+            AuditLog(run.settings.audit_file), dt.datetime.now(dt.UTC) - dt.timedelta(days=nights)
+        )
+    except IntegrityError as error:
+        return None, error.what
+    if number is None:
+        return None, NO_PROMOTION.format(nights=nights)
+    if str(number) == champion.version:
+        return champion, ""
+    try:
+        return _fetch(run, registry.get_model_version(MODEL_NAME, str(number))), ""
+    except MlflowException as error:
+        if error.error_code not in mlflow_runs.ABSENT:
+            raise
+        return None, f"version {number}, which served {nights} nights ago, is not in the registry"
+
+
+def served_at(audit: AuditLog, moment: dt.datetime) -> int | None:
+    """The version that served at a moment, from the audit file; None if it names none.
+
+    Raises:
+        IntegrityError: the audit file was changed.
+    """
+    found: int | None = None
+    for record in audit.read():
+        if dt.datetime.fromisoformat(record.at) > moment:
+            break
+        if record.event in ("promoted", "rolled back"):
+            found = int(str(record.facts["version"]))
+    return found
 
 
 def _start(run: RunRef, version: ModelVersion, scratch: Path) -> StartingPoint | None:

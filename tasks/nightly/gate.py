@@ -19,7 +19,7 @@ def gate(
 ) -> Judged:
     """Judge every servable engine; choose the fastest that does not fail."""
     measurement = BenchmarkRun.load(measured.folder.open())
-    verdicts = judge_run(measurement, goals, simulated=simulated)
+    verdicts = judge_run(measurement, goals, simulated=simulated, pin=pin)
     choice = choose(measurement, verdicts, pin)
     return Judged(
         engine=choice.engine,

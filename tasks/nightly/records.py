@@ -13,6 +13,7 @@ from model_code.features.leaders import LeadTable
 from model_code.features.served import SOLO, SeenFeatures
 from model_code.market.coverage import DaySpan
 from model_code.market.supplements import FOLDER
+from model_code.repository.terms import Terms
 from model_code.settings import FeatureSpec, Leaders, ModelSpec, ProfileName
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -326,6 +327,9 @@ class Champion(Record):
         threshold: of its decisions, from the registry.
         features: feature set and leaders of its windows, from the registry.
         start: what fine-tuning starts from; None if it was not asked for or not registered.
+        terms: what its figures refer to, from the registry; None if it did not record them.
+        anchor: the version that served many nights ago; None if there was none.
+        no_anchor: why there is none.
     """
 
     version: str
@@ -334,6 +338,9 @@ class Champion(Record):
     threshold: float = DEFAULT_THRESHOLD
     features: SeenFeatures = SOLO
     start: StartingPoint | None = None
+    terms: Terms | None = None
+    anchor: "Champion | None" = None
+    no_anchor: str = ""
 
 
 class Measured(Record):

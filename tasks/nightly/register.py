@@ -16,6 +16,7 @@ from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.result import BenchmarkRun
 from model_code.features.dataset import FeatureTable
 from model_code.features.served import ServedFeatures
+from model_code.repository.terms import Terms
 from model_code.settings import (
     CHALLENGER_ALIAS,
     CHALLENGER_SIMULATED_ALIAS,
@@ -41,7 +42,7 @@ from tasks.nightly.records import (
 from tasks.runs import mlflow_runs
 from tasks.runs.mlflow_runs import DatasetEntry
 from tasks.runs.tick_source import TickDay, TickSource
-from tasks.runs.version_tags import START_TAG, THRESHOLD_TAG, WEIGHTS_FOLDER, seen_tags
+from tasks.runs.version_tags import START_TAG, TERMS_TAG, THRESHOLD_TAG, WEIGHTS_FOLDER, seen_tags
 
 EXAMPLES = 2  # windows; 2,048 numbers as JSON
 
@@ -59,8 +60,12 @@ def register(
     training_spec: TrainingSpec,
     weights: ArtifactRef,
     split: SplitWindows,
+    terms: Terms,
 ) -> Registered | None:
-    """Register the candidate under a challenger alias; None if the gate does not accept it."""
+    """Register the candidate under a challenger alias; None if the gate does not accept it.
+
+    `terms` say what its figures refer to: later nights compare with it only if theirs are equal.
+    """
     verdict = judged.verdict
     if not verdict.accepted:
         return None
@@ -79,6 +84,7 @@ def register(
         trained_until=str(split.summary["train"]["last"]),
     )
     tags = seen_tags(ServedFeatures.of(meta.spec, meta.leaders)) | {
+        TERMS_TAG: terms.model_dump_json(),
         START_TAG: start.model_dump_json(exclude={"weights"}),
         "onnx_sha256": exported.onnx.sha256,
         THRESHOLD_TAG: repr(threshold),

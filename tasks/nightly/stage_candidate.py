@@ -9,6 +9,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
+from model_code.repository.terms import Terms
 from model_code.settings import ServingSpec
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
@@ -27,6 +28,7 @@ def stage_candidate(
     recorded: ArtifactRef | None,
     repository: str,
     serving: ServingSpec,
+    terms: Terms,
 ) -> Staged | None:
     """Write the chosen engine to the staging repository under the registry's version number."""
     if registered is None or recorded is None:
@@ -42,6 +44,7 @@ def stage_candidate(
         sidecar,
         version=int(registered.version),
         threshold=threshold,
+        terms=terms,
         features=ServedFeatures.of(meta.spec, meta.leaders),
         files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=plan.digest,

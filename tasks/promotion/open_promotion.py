@@ -59,11 +59,15 @@ def open_promotion(
     run_id = mlflow_runs.nested(
         mlflow, settings, manifest.mlflow_run_id, f"promotion {flow_run.name}"
     )
+    excused = {}
+    if manifest.verdict == "not comparable" and spec.not_comparable is not None:
+        excused = {"not_comparable": spec.not_comparable}
     AuditLog(settings.audit_file).append(
         "started",
         f"started-{flow_run.id}",
-        {"version": version, "by": started_by, "flow_run_id": str(flow_run.id)},
+        {"version": version, "by": started_by, "flow_run_id": str(flow_run.id)} | excused,
     )
+    mlflow_runs.set_tags(mlflow, run_id, excused)
     return Opened(
         version=version,
         started_by=started_by,
@@ -109,7 +113,15 @@ def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:
             else f"version {manifest.version} was not accepted by its gate: {manifest.verdict}",
             remedy="nothing to do; the next nightly may pass",
         )
-    if not manifest.promotable and not (manifest.simulated and spec.allow_simulated):
+    if manifest.verdict == "not comparable" and spec.not_comparable is None:
+        raise PromotionError(
+            f"version {manifest.version} was not compared with the champion",
+            remedy="read why in its gate/verdict.md; to promote it all the same, say why: "
+            f"tickline promote --version {manifest.version} --not-comparable REASON",
+        )
+    allowed = manifest.simulated and spec.allow_simulated
+    excused = manifest.verdict == "not comparable" and not manifest.simulated
+    if not (manifest.promotable or allowed or excused):
         raise PromotionError(
             f"version {manifest.version} uses simulated data and is not promotable",
             remedy="use real ticks: tickline nightly --data PATH. "

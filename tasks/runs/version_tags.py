@@ -3,11 +3,15 @@
 import json
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from model_code.features.served import SOLO, SeenFeatures
+from model_code.repository.terms import Terms
 
 THRESHOLD_TAG = "threshold"
 FEATURE_SET_TAG = "feature_set"
 LEADERS_TAG = "leaders"  # JSON
+TERMS_TAG = "terms"  # JSON: features, label and split that its figures refer to
 START_TAG = "start"  # JSON: `StartingPoint` without the weights
 WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that registered the version
 EXOGENOUS_TAG = "exogenous"  # JSON
@@ -30,3 +34,11 @@ def seen_of(tags: Mapping[str, str]) -> SeenFeatures:
     return SeenFeatures.model_validate(
         {"feature_set": tags[FEATURE_SET_TAG], "leaders": leaders, "exogenous": series}
     )
+
+
+def terms_of(tags: Mapping[str, str]) -> Terms | None:
+    """What a model version's figures refer to; None if its tags do not say, or not in full."""
+    try:
+        return Terms.model_validate_json(tags[TERMS_TAG])
+    except (KeyError, ValidationError):  # of an earlier or a later version: unknown
+        return None

@@ -15,6 +15,7 @@ from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
 from model_code.errors import ConfigError, DataError, EngineError
 from model_code.features.served import SOLO, SeenFeatures
+from model_code.repository.terms import Terms
 from model_code.settings import (
     DESIGN,
     AttributionSpec,
@@ -142,6 +143,7 @@ class Stages:
         self.options: list[dict[str, object]] = []
         self.faulty_days: set[SourceDay] = set()
         self.broken_engines: set[str] = set()
+        self.refusal: Exception = EngineError("the graph is refused")
         results: dict[str, Callable[[Inputs], object]] = {
             "validate": self._validate,
             "publish_validation": lambda _: None,
@@ -184,7 +186,7 @@ class Stages:
 
     def _build_engine(self, inputs: Inputs) -> BuiltEngine:
         if inputs["name"] in self.broken_engines:
-            raise EngineError("the graph is refused", where="model.onnx")
+            raise self.refusal
         return engine(inputs.get("prefix", "") + inputs["name"])
 
 
@@ -379,6 +381,9 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
             "spec": SPEC.benchmark,
             "beside": (),
             "champion_table": None,
+            "anchor_table": None,
+            "terms": Terms.of(made.features, SPEC.split),
+            "goals": goals,
         }
     ]
     assert stages.inputs["gate"] == [
@@ -423,6 +428,44 @@ def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
     }
     (inputs,) = stages.inputs["benchmark"]
     assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)
+
+
+def with_anchor(anchor: Champion) -> Champion:
+    return Champion(version="4", onnx=file("onnx"), engine=None, features=SEEN, anchor=anchor)
+
+
+@pytest.mark.parametrize(
+    ("version", "seen", "table"),
+    [("3", SOLO, CHAMPIONS_TABLE), ("3", SEEN, None), ("4", SOLO, None)],
+)
+def test_an_anchor_of_other_features_is_measured_on_a_table_of_its_own(
+    version: str, seen: SeenFeatures, table: ArtifactRef | None, stages: Stages
+) -> None:
+    made = candidate.build_candidate(RUN, SPEC, PLAN)
+    anchor = Champion(version=version, onnx=file("anchor"), engine=None, features=seen)
+    candidate.judge_candidate(RUN, SPEC, PLAN, made, with_anchor(anchor), load_goals())
+    (inputs,) = stages.inputs["benchmark"]
+    assert inputs["champion"] == with_anchor(anchor)
+    assert (inputs["champion_table"], inputs["anchor_table"]) == (None, table)
+
+
+def test_an_anchor_without_features_is_left_out_with_the_reason(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = candidate.build_candidate(RUN, SPEC, PLAN)
+
+    def gone(*_: object) -> ArtifactRef:
+        raise DataError("the store has no series macro.vix")
+
+    gone.with_options = lambda **_: gone  # type: ignore[attr-defined]
+    monkeypatch.setattr(candidate, "features", gone)
+    anchor = Champion(version="3", onnx=file("anchor"), engine=None, features=SOLO)
+    candidate.judge_candidate(RUN, SPEC, PLAN, made, with_anchor(anchor), load_goals())
+    (inputs,) = stages.inputs["benchmark"]
+    assert inputs["anchor_table"] is inputs["champion"].anchor is None
+    assert inputs["champion"].no_anchor == (
+        "version 3, of many nights ago: failed: features: the store has no series macro.vix"
+    )
 
 
 @pytest.mark.parametrize(
@@ -481,14 +524,25 @@ def test_engine_availability_is_checked_each_time(
     assert built == [*common, ("tensorrt-fp16", "no GPU"), *common, ("tensorrt-fp16", None)]
 
 
-def test_an_engine_that_cannot_be_built_does_not_stop_the_nightly(stages: Stages) -> None:
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (EngineError("the graph is refused", where="model.onnx"), "the graph is refused"),
+        (AttributeError("no flag FP16"), "AttributeError: no flag FP16"),
+        (RuntimeError("CUDA out of memory"), "RuntimeError: CUDA out of memory"),
+    ],
+)
+def test_an_engine_that_cannot_be_built_does_not_stop_the_nightly(
+    error: Exception, what: str, stages: Stages
+) -> None:
+    stages.refusal = error
     stages.broken_engines = {"openvino-fp32"}
     made = candidate.build_candidate(RUN, SPEC, PLAN).engines
     assert {found.name: found.unavailable for found in made} == {
         "torch-fp32": None,
         "onnxruntime-fp32": None,
-        "openvino-fp32": "not built: the graph is refused",
+        "openvino-fp32": f"failed: build: {what}",
     }
     stages.broken_engines = {"torch-fp32"}  # no comparison is possible without it
-    with pytest.raises(EngineError, match="refused"):
+    with pytest.raises(type(error), match=what.partition(": ")[2] or what):
         candidate.build_candidate(RUN, SPEC, PLAN)

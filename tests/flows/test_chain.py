@@ -96,9 +96,9 @@ def promotion(version: int, state: str, log: Path) -> FlowRun:
     raise AssertionError(f"promotion of {version} is {found and found.state}\n{log.read_text()}")
 
 
-def approve(desk: Settings, version: int, log: Path) -> None:
+def approve(desk: Settings, version: int, log: Path, started_by: str = "nightly") -> None:
     waiting = promotion(version, "Suspended", log)
-    assert waiting.parameters["started_by"] == "nightly"
+    assert waiting.parameters["started_by"] == started_by
     assert waiting.deployment_id is not None
     assert promotions.decide(desk, str(version), "approve", "ada", "the table is sound") is None
     promotion(version, "Completed", log)
@@ -145,9 +145,10 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
         before = first.benchmark.row(first.engine)
         assert before is not None
         assert champion.quality.auc == pytest.approx(before.quality.auc, abs=1e-6)
-        assert second.verdict.verdict == "pass"
+        assert second.verdict.verdict == "not comparable"  # of another feature set
         compared = next(row for row in second.verdict.rows if row.kind == "min-improvement")
         assert compared.reference == pytest.approx(before.quality.auc, abs=1e-6)
+        assert compared.passed is True
         assert second.staged is not None
         recorded = Replay.load(Path(second.staged.path) / REPLAY_FILE)
         assert first.staged is not None
@@ -155,7 +156,9 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
         assert recorded.champion_version == 1
         assert recorded.champion_x_RTF is not None
         np.testing.assert_array_equal(recorded.champion_x_RTF, seen_by_first)
-        approve(desk, 2, log)
+        excused = LENIENT.model_copy(update={"not_comparable": "the other set is cheaper"})
+        promotions.start(desk, 2, "bob", excused)  # nobody else does
+        approve(desk, 2, log, started_by="bob")
         serves(desk, second)
         assert Aliases(desk).aliases() == (2, 1)
 
@@ -165,6 +168,8 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
     with get_client(sync_client=True) as client:
         names = {str(run.id): run.name for run in client.read_flow_runs()}
     assert names[manifest.flow_run_id] == second.flow_run_name
+    reasons = [record.facts.get("not_comparable") for record in AuditLog(desk.audit_file).read()]
+    assert [reason for reason in reasons if reason] == ["the other set is cheaper"]
     done = promotions.roll_back(desk, None, "bob", "drill")
     assert (done.version, done.from_version) == (1, 2)
     serves(desk, first)

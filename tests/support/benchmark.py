@@ -45,6 +45,7 @@ def benchmark_run(
     threshold: float = 0.5,
     own_thresholds: Mapping[str, float] | None = None,
     windows: WindowContext | None = None,
+    repeats: int = 1,
 ) -> BenchmarkRun:
     """A run with these answers and latencies, on `context` unless `windows` are given."""
     windows = windows or context(len(label_N))
@@ -52,6 +53,7 @@ def benchmark_run(
     requests = len(latency_ms_R[REFERENCE_ENGINE])
     timings = Timings(
         round_R=np.arange(requests) * ROUNDS // requests,
+        repeat_R=np.arange(requests) * repeats // requests,
         latency_ms_R=dict(latency_ms_R),
         throughput={
             name: {batch: 1e3 / float(values.mean()) for batch in BATCHES}
@@ -97,4 +99,5 @@ def benchmark_run(
         dict(latency_ms_R),
         dict(probability_N),
         boosting_N,
+        timings.repeat_R,
     )

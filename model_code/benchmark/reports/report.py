@@ -11,6 +11,7 @@ from model_code.benchmark.reports import plots
 from model_code.benchmark.reports.latency_sheets import intervals, latency, load
 from model_code.benchmark.reports.sheet import NONE, Sheet, number, text
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
+from model_code.benchmark.roster import FAILED
 from model_code.benchmark.significance import Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.benchmark.weakest import EVENTS, weakest
@@ -206,7 +207,10 @@ def _points(pair: Paired, metric: str) -> str:
 
 
 def _not_run(result: BenchmarkResult) -> Sheet:
-    rows = tuple((name, f"not run: {reason}") for name, reason in result.unavailable.items())
+    rows = tuple(
+        (name, reason if reason.startswith(FAILED) else f"not run: {reason}")
+        for name, reason in result.unavailable.items()
+    )
     return Sheet("Not run", ("engine", "reason"), rows)
 
 

@@ -40,8 +40,15 @@ def test_options_become_the_promotion(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_text("shares: [0.1, 1.0]\nmax_p99_ms: null\n")
     invoke("promote")
     invoke("promote", "--version", "7", "--spec", str(path), "--allow-simulated")
+    invoke("promote", "--version", "8", "--not-comparable", "a new label")
     wanted = PromotionSpec(shares=(0.1, 1.0), max_p99_ms=None, allow_simulated=True)
-    assert calls == [(None, "bob", PromotionSpec()), (7, "bob", wanted)]
+    excused = PromotionSpec(not_comparable="a new label")
+    assert calls == [(None, "bob", PromotionSpec()), (7, "bob", wanted), (8, "bob", excused)]
+
+
+def test_a_version_that_was_not_compared_needs_a_reason() -> None:
+    with pytest.raises(ConfigError, match="not_comparable"):
+        invoke("promote", "--version", "8", "--not-comparable", "  ")
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,27 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn import metrics as sk
 
 from model_code.benchmark import significance
-from model_code.benchmark.gate import Choice, choose, evidence, judge_run, places
+from model_code.benchmark.gate import Choice, _holm, choose, evidence, judge_run, obstacles, places
 from model_code.benchmark.goals import Goals, load_goals
+from model_code.benchmark.judge import decide
 from model_code.benchmark.reports.report import sheets
-from model_code.benchmark.result import BenchmarkRun
+from model_code.benchmark.result import BenchmarkRun, Other
 from model_code.benchmark.slices import sliced
-from model_code.benchmark.verdict import Verdict
+from model_code.benchmark.verdict import Draws, Events, Evidence, Obstacles, Verdict
 from model_code.errors import GateError
-from model_code.settings import BenchmarkSpec
+from model_code.repository.terms import UNKNOWN, Terms
+from model_code.settings import BenchmarkSpec, FeatureSpec, SplitSpec
 from tests.support.benchmark import benchmark_run, row_of
 from tests.support.rare import Market, market
 
@@ -338,3 +344,209 @@ def test_slices_are_of_all_windows_too():
         assert found.flip_fraction == pytest.approx(expected.flip_fraction, abs=0.02)
         if expected.dimension != "volatility" or expected.name == "4th quartile":
             assert found.auc == pytest.approx(expected.auc, abs=0.05)
+
+
+TERMS = Terms.of(FeatureSpec(), SplitSpec())
+OTHER_LABEL = Terms.of(FeatureSpec(horizon_ms=250.0), SplitSpec())
+OTHER_SET = Terms.of(FeatureSpec(feature_set="solo"), SplitSpec())
+NO_WORSE = {
+    "name": "champion", "metric": "auc", "kind": "min-improvement", "limit": -0.01,
+    "unit": "absolute", "confidence": 0.95,
+}  # fmt: skip
+NOT_OLDER = NO_WORSE | {"name": "anchor", "over": "anchor"}
+SPEED = {
+    "name": "speed", "metric": "p50_ms", "kind": "min-improvement", "limit": -3.0,
+    "unit": "percent",
+}  # fmt: skip
+VERSIONS = Goals.model_validate({"goals": (NO_WORSE, NOT_OLDER, SPEED), "minimum_events": FEW})
+
+
+def versions(measured, *, champion, anchor=None, same_engine=True, without=(), **more):
+    """The run with what it says of champion and anchor; `without`: rows that failed."""
+    rows = tuple(
+        row.model_copy(update={"facts": row.facts.model_copy(update={"same_engine": same_engine})})
+        if row.engine == "champion"
+        else row
+        for row in measured.result.rows
+        if row.engine not in without
+    )
+    known = {
+        "rows": rows,
+        "terms": TERMS,
+        "champion": champion,
+        "anchor": anchor,
+        "unavailable": dict.fromkeys(without, "failed: load: it is gone"),
+    }
+    return dataclasses.replace(measured, result=measured.result.model_copy(update=known | more))
+
+
+def verdict_of(measured) -> Verdict:
+    return judge_run(measured, VERSIONS, simulated=False)["onnxruntime-fp32"]
+
+
+CHAMPION = Other(version=4, terms=TERMS)
+ANCHOR = Other(version=2, terms=TERMS)
+
+
+def with_versions(**more):
+    return versions(run(onnxruntime_fp32=2.0, champion=2.0, anchor=2.0), **more)
+
+
+@pytest.mark.parametrize(
+    ("champion", "unjudged", "why"),
+    [
+        (CHAMPION, set(), None),
+        (Other(version=4, terms=OTHER_SET), set(), "feature_set paired instead of solo"),
+        (Other(version=4, terms=OTHER_LABEL), {"champion"}, "horizon_ms 100 instead of 250"),
+        (Other(version=4, terms=None), {"champion"}, UNKNOWN),
+    ],
+)
+def test_only_a_champion_of_the_same_terms_gives_a_pass(champion, unjudged, why):
+    verdict = verdict_of(with_versions(champion=champion, anchor=ANCHOR))
+    assert verdict.verdict == ("pass" if why is None else "not comparable")
+    assert verdict.promotable is (why is None)
+    assert {row.name for row in verdict.rows if row.passed is None} == unjudged
+    if why is not None:
+        assert verdict.reason == f"the champion, version 4, is another: {why}"
+
+
+def test_a_champion_measured_through_its_graph_has_no_comparable_latency():
+    verdict = verdict_of(with_versions(champion=CHAMPION, anchor=ANCHOR, same_engine=False))
+    assert verdict.verdict == "not comparable"
+    assert "latency is of its ONNX graph" in verdict.reason
+    assert {row.name for row in verdict.rows if row.word == "not comparable"} == {"speed"}
+
+
+def test_a_champion_that_failed_is_no_missing_champion():
+    verdict = verdict_of(with_versions(champion=CHAMPION, anchor=ANCHOR, without=("champion",)))
+    assert verdict.verdict == "not comparable"
+    assert verdict.reason == ("the champion, version 4, has no figures: failed: load: it is gone")
+
+
+@pytest.mark.parametrize(
+    ("anchor", "more", "why"),
+    [
+        (None, {"no_anchor": "no promotion is so old"}, "no promotion is so old"),
+        (None, {}, "no version of many nights ago was measured"),
+        (ANCHOR, {"without": ("anchor",)}, "version 2, of many nights ago, has no figures: failed"),
+        (Other(version=2, terms=OTHER_LABEL), {}, "is another: horizon_ms 100 instead of 250"),
+        (Other(version=2), {}, UNKNOWN),
+        (Other(version=2, terms=OTHER_SET), {}, None),
+    ],
+)
+def test_the_goal_of_many_nights_ago_is_judged_or_says_why_not(anchor, more, why):
+    verdict = verdict_of(with_versions(champion=CHAMPION, anchor=anchor, **more))
+    assert verdict.verdict == "pass"
+    row = verdict.rows[1]
+    if why is None:
+        assert row.passed is True
+    else:
+        assert (row.passed, row.word) == (None, "not judged")
+        assert why in row.reason
+
+
+def test_a_champion_that_has_served_all_the_time_is_the_anchor_too():
+    measured = run(
+        onnxruntime_fp32=2.0, champion=2.0, probability={"champion": np.where(LABEL, 0.9, 0.1)}
+    )
+    found = versions(measured, champion=CHAMPION, anchor=CHAMPION)
+    assert obstacles(found.result) == Obstacles()
+    verdict = verdict_of(found)
+    assert [row.reference for row in verdict.rows[:2]] == [1.0, 1.0]
+    assert verdict.reason == "missed: champion, anchor"
+
+
+def test_a_run_of_an_earlier_version_is_judged_as_it_was(tmp_path):
+    measured = run(onnxruntime_fp32=2.0, champion=2.0)
+    measured.save(tmp_path)
+    path = tmp_path / "benchmark.json"
+    values = json.loads(path.read_text())
+    for name in ("terms", "champion", "anchor", "no_anchor"):
+        del values[name]
+    for row in values["rows"]:
+        del row["facts"]["same_engine"]
+    path.write_text(json.dumps(values))
+    latencies = tmp_path / "latencies.parquet"
+    pl.read_parquet(latencies).drop("repeat").write_parquet(latencies)
+    old = BenchmarkRun.load(tmp_path)
+    assert old.repeat_R is None
+    assert old.latency_ms_R.keys() == measured.latency_ms_R.keys()
+    verdict = verdict_of(old)
+    assert verdict.verdict == "pass"
+    assert verdict.rows[1].word == "not judged"
+    assert choose(old, {"onnxruntime-fp32": verdict}).engine == "onnxruntime-fp32"
+
+
+@given(st.lists(st.floats(0.0, 0.2), min_size=1, max_size=12))
+def test_engines_are_accepted_as_holm_s_procedure_rejects(chances):
+    level = 0.05
+    by_name = {f"engine {index}": chance for index, chance in enumerate(chances)}
+
+    def judge(name: str, family: int) -> Verdict:
+        word = "pass" if by_name[name] <= level / family else "fail"
+        return verdicts(**{name: word})[name]
+
+    expected, left = set(), len(by_name)
+    for name in sorted(by_name, key=lambda one: by_name[one]):  # the textbook's step-down
+        if by_name[name] > level / left:
+            break
+        expected.add(name)
+        left -= 1
+    found = _holm(list(by_name), judge)
+    assert list(found) == list(by_name)
+    assert {name for name, verdict in found.items() if verdict.accepted} == expected
+
+
+def test_the_choice_among_many_bad_engines_is_seldom_wrong():
+    """Ten engines exactly at the limit: each alone would pass wrongly once in forty times."""
+    goals = Goals.model_validate({"goals": ({**AUC, "confidence": 0.95},), "minimum_events": 1})
+    spread_S = np.sort(np.random.default_rng(1).standard_normal(1000)) * 0.01
+    random = np.random.default_rng(2)
+    wrong = {"alone": 0, "together": 0}
+    for _ in range(200):
+        found = {
+            f"engine {index}": Evidence({"auc": value}, {"auc": Draws(value + spread_S)})
+            for index, value in enumerate(0.6 + 0.01 * random.standard_normal(10))
+        }
+
+        def judge(name: str, family: int, found: dict[str, Evidence] = found) -> Verdict:
+            return decide(
+                found[name], found[name], None, goals, simulated=False,
+                events=Events(9, 9, 1), family=family,
+            )  # fmt: skip
+
+        wrong["alone"] += any(judge(name, 1).accepted for name in found)
+        wrong["together"] += any(verdict.accepted for verdict in _holm(list(found), judge).values())
+    assert wrong["alone"] > 30  # 1 - 0.975 ** 10 is 22%
+    assert wrong["together"] <= 10  # 2.5%, 5 of 200
+
+
+def test_the_levels_are_those_of_the_engines_left_and_a_pinned_one_is_alone():
+    names = ("onnxruntime_fp32", "openvino_fp32", "openvino_bf16", "openvino_int8")
+    measured = run(
+        **dict.fromkeys(names, 2.0), probability={"openvino-int8": RANDOM.uniform(size=400)}
+    )
+    found = judge_run(measured, SURE, simulated=False)
+    limits = {name: verdict.rows[0].limit for name, verdict in found.items()}
+    assert limits["onnxruntime-fp32"] == ">= 0.6, confidence 0.9875"  # one of four
+    assert limits["openvino-int8"] == ">= 0.6, confidence 0.95"  # the last one left
+    assert found["openvino-int8"].verdict == "fail"
+    assert "4 engines share the confidence" in found["onnxruntime-fp32"].markdown()
+    pinned = judge_run(measured, SURE, simulated=False, pin="openvino-fp32")
+    assert {verdict.family for verdict in pinned.values()} == {1}
+    assert "share the confidence" not in pinned["openvino-fp32"].markdown()
+
+
+def test_one_disturbed_measurement_does_not_decide_which_engine_is_fastest():
+    """Another process takes a third of the requests of the faster engine: one repetition."""
+    noise = RANDOM.uniform(0.999, 1.001, 300)
+    disturbed = np.where(np.arange(300) < 100, 30.0, 1.0) * noise
+    latency = {
+        "torch-fp32": 9 * noise, "openvino-fp32": disturbed, "onnxruntime-fp32": 1.1 * noise,
+    }  # fmt: skip
+    answers = dict.fromkeys(latency, P)
+    words = {"openvino_fp32": "pass", "onnxruntime_fp32": "pass"}
+    once, repeated = (benchmark_run(LABEL, answers, latency, repeats=count) for count in (1, 3))
+    assert choose(once, verdicts(**words)).engine == "onnxruntime-fp32"  # one run: a tie
+    assert choose(repeated, verdicts(**words)).engine == "openvino-fp32"
+    assert repeated.repeated_p50_ms("openvino-fp32") == pytest.approx(1.0, abs=0.01)

@@ -109,3 +109,40 @@ def test_unreadable_goals_are_an_error(tmp_path):
     broken.write_text("goals: [")
     with pytest.raises(GateError, match="cannot be read"):
         load_goals(broken)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ("metric: auc, kind: max-degradation, limit: 1.0, unit: absolute, tolerance_ms: 1.0",
+         "auc is no latency"),
+        ("metric: p50_ms, kind: min-improvement, limit: 1.0, unit: percent, tolerance_ms: 1.0",
+         "limit asks for a gain"),
+        ("metric: p50_ms, kind: min-improvement, limit: 0.0, unit: percent, tolerance_ms: 0.0",
+         "greater than 0"),
+        ("metric: p50_ms, kind: min-improvement, over: anchor, limit: 0.0, unit: percent",
+         "only its answers are compared"),
+    ],
+)  # fmt: skip
+def test_what_a_comparison_cannot_have_is_refused(tmp_path, goal, message):
+    path = tmp_path / "goals.yaml"
+    path.write_text(f"goals:\n  - {{name: a, {goal}}}\n")
+    with pytest.raises(GateError, match=message):
+        load_goals(path)
+
+
+def test_the_shipped_goals_stop_slow_erosion_and_ignore_hundredths_of_a_millisecond():
+    compared = [goal for goal in load_goals().goals if isinstance(goal, MinImprovement)]
+    assert {(goal.metric, goal.limit) for goal in compared if goal.over == "anchor"} == {
+        ("auc", -0.01)
+    }
+    assert {goal.tolerance_ms for goal in compared if goal.metric == "p50_ms"} == {0.02}
+
+
+def test_engines_share_the_confidence():
+    found = load_goals()
+    shared = found.shared_by(5)
+    levels = {goal.confidence for goal in shared.goals if goal.confidence is not None}
+    assert [round(level, 9) for level in levels] == [0.99]
+    assert [goal.name for goal in shared.goals] == [goal.name for goal in found.goals]
+    assert found.shared_by(1) == found

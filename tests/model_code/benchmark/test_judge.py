@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_code.benchmark.goals import RESAMPLED, Goals, load_goals
+from model_code.benchmark.judge import NO_OBSTACLES
 from model_code.benchmark.judge import decide as decide_on
-from model_code.benchmark.verdict import Draws, Events, Evidence, Verdict
+from model_code.benchmark.verdict import Draws, Events, Evidence, Obstacles, Verdict
 from model_code.errors import GateError
 
 GOOD = {
@@ -46,9 +47,18 @@ def sure(metrics) -> Evidence:
 
 
 def decide(
-    candidate, reference, champion, goals, *, simulated=False, boosting=GOOD, events=MANY
+    candidate,
+    reference,
+    champion,
+    goals,
+    *,
+    simulated=False,
+    boosting=GOOD,
+    events=MANY,
+    anchor=GOOD,
+    obstacles=NO_OBSTACLES,
 ) -> Verdict:
-    others = [None if found is None else sure(found) for found in (champion, boosting)]
+    others = [None if found is None else sure(found) for found in (champion, boosting, anchor)]
     return decide_on(
         sure(candidate),
         sure(reference),
@@ -57,6 +67,8 @@ def decide(
         simulated=simulated,
         events=events,
         boosting=others[1],
+        anchor=others[2],
+        obstacles=obstacles,
     )
 
 
@@ -77,10 +89,10 @@ def test_a_good_candidate_passes_the_shipped_goals():
 
 
 def test_without_a_champion_there_is_no_baseline():
-    verdict = decide(GOOD, GOOD, None, SHIPPED, simulated=False)
+    verdict = decide(GOOD, GOOD, None, SHIPPED, simulated=False, anchor=None)
     assert verdict.verdict == "no baseline"
     open_rows = [row for row in verdict.rows if row.passed is None]
-    assert [row.kind for row in open_rows] == ["min-improvement"] * 2
+    assert [row.word for row in open_rows] == ["no baseline", "not judged", "no baseline"]
     assert "| no baseline |" in verdict.markdown()
 
 
@@ -119,6 +131,7 @@ def test_a_missing_metric_never_passes(goal, bad, champion):
 def test_a_missing_number_to_compare_with_never_passes(bad):
     assert decide(GOOD, GOOD | {"auc": bad}, GOOD, SHIPPED, simulated=False).verdict == "fail"
     assert decide(GOOD, GOOD, GOOD | {"auc": bad}, SHIPPED, simulated=False).verdict == "fail"
+    assert decide(GOOD, GOOD, GOOD, SHIPPED, anchor=GOOD | {"auc": bad}).verdict == "fail"
 
 
 @pytest.mark.parametrize(
@@ -367,3 +380,128 @@ def test_the_minimum_is_the_goals():
 
 def test_without_any_event_no_number_of_days_is_enough():
     assert "no number of days" in Events(0, 900, 1).too_few(200)
+
+
+LATENCY_ONLY = Obstacles(latency="its ONNX graph was measured")
+OTHER_SPLIT = Obstacles(champion="the split differs")
+OTHER_LABEL = Obstacles(champion="the label differs", answers="the label differs")
+
+
+@pytest.mark.parametrize(
+    ("obstacles", "unjudged"),
+    [
+        (OTHER_SPLIT, set()),
+        (OTHER_LABEL, {"AUC no worse than the champion"}),
+        (LATENCY_ONLY, {"no slower than the champion"}),
+    ],
+)
+def test_a_champion_that_cannot_be_compared_with_never_gives_a_pass(obstacles, unjudged):
+    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, obstacles=obstacles)
+    assert (verdict.verdict, verdict.promotable, verdict.accepted) == (
+        "not comparable", False, True,
+    )  # fmt: skip
+    assert verdict.reason == (obstacles.champion or obstacles.latency)
+    assert {row.name for row in verdict.rows if row.word == "not comparable"} == unjudged
+    assert ("| not comparable |" in verdict.markdown()) is bool(unjudged)
+
+
+def test_what_can_be_judged_still_fails():
+    worse = GOOD | {"auc": 0.7}
+    verdict = decide(
+        worse, worse, GOOD, SHIPPED, boosting=worse, anchor=worse, obstacles=OTHER_SPLIT
+    )
+    assert verdict.reason == "missed: AUC no worse than the champion"
+    slow = decide(GOOD | {"p50_ms": 3.0}, GOOD, GOOD, SHIPPED, obstacles=OTHER_LABEL)
+    assert slow.reason == "missed: no slower than the champion"
+    missing = decide(GOOD | {"auc": None}, GOOD, GOOD, SHIPPED, obstacles=OTHER_LABEL)
+    assert missing.verdict == "fail"
+
+
+def test_a_champion_without_figures_is_not_a_first_model():
+    gone = Obstacles(champion="it failed", answers="it failed", latency="it failed")
+    verdict = decide(GOOD, GOOD, None, SHIPPED, obstacles=gone)
+    assert (verdict.verdict, verdict.reason) == ("not comparable", "it failed")
+
+
+def test_goals_on_answers_alone_pass_beside_a_graph_s_latency():
+    auc = {"name": "a", "metric": "auc", "kind": "min-improvement", "limit": 0.0,
+           "unit": "absolute"}  # fmt: skip
+    assert decide(GOOD, GOOD, GOOD, goals(auc), obstacles=LATENCY_ONLY).verdict == "pass"
+
+
+def test_slow_erosion_is_stopped_by_the_version_of_many_nights_ago():
+    """Each night is 0.009 worse than the one before, which the champion's goal allows."""
+    champion = GOOD | {"auc": GOOD["auc"] + 0.009}
+    anchor = GOOD | {"auc": GOOD["auc"] + 0.018}
+    verdict = decide(GOOD, GOOD, champion, SHIPPED, anchor=anchor)
+    assert verdict.reason == "missed: AUC no worse than many nights ago"
+    assert decide(GOOD, GOOD, champion, SHIPPED, anchor=champion).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("anchor", "obstacle", "reason"),
+    [
+        (None, "", "not judged: no version of many nights ago was measured"),
+        (None, "no version served that long ago", "not judged: no version served that long ago"),
+        (GOOD | {"auc": 0.99}, "the label differs", "not judged: the label differs"),
+    ],
+)
+def test_without_a_version_of_many_nights_ago_its_goal_is_not_judged_and_says_so(
+    anchor, obstacle, reason
+):
+    found = Obstacles(anchor=obstacle)
+    verdict = decide(GOOD, GOOD, GOOD, SHIPPED, anchor=anchor, obstacles=found)
+    assert (verdict.verdict, verdict.promotable) == ("pass", True)
+    name = "AUC no worse than many nights ago"
+    assert verdict.reason == f"all other goals are met; not judged: {name}"
+    (row,) = [row for row in verdict.rows if row.name == name]
+    assert (row.word, row.passed, row.reason) == ("not judged", None, reason)
+    assert "| not judged |" in verdict.markdown()
+
+
+def rounds(median_ms: float, noise: float, seed: int) -> Evidence:
+    """Evidence of a latency in 50 rounds with a relative noise."""
+    random = np.random.default_rng(seed)
+    rounds_P = median_ms * (1 + noise * random.standard_normal(50))
+    draws = Draws(np.full(1000, median_ms), 50, rounds_P)
+    return Evidence(GOOD | {"p50_ms": median_ms}, {"p50_ms": draws})
+
+
+SPEED = {
+    "name": "speed", "metric": "p50_ms", "kind": "min-improvement", "limit": -3.0,
+    "unit": "percent", "confidence": 0.95,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("champion_ms", "candidate_ms", "without", "with_tolerance"),
+    [
+        (0.03, 0.03, False, True),  # noise beside other servers
+        (0.03, 0.045, False, True),  # half as slow again: 0.015 ms
+        (0.03, 0.06, False, False),
+        (2.0, 2.0, False, False),  # the tolerance is nothing to a slow engine
+        (2.0, 1.7, True, True),
+    ],
+)
+def test_a_difference_below_the_tolerance_does_not_count(
+    champion_ms, candidate_ms, without, with_tolerance
+):
+    candidate, champion = rounds(candidate_ms, 0.15, 1), rounds(champion_ms, 0.15, 2)
+    for entry, passed in ((SPEED, without), (SPEED | {"tolerance_ms": 0.02}, with_tolerance)):
+        verdict = decide_on(
+            candidate, sure(GOOD), champion, goals(entry), simulated=False, events=MANY
+        )
+        (row,) = verdict.rows
+        assert row.passed is passed, row
+        assert row.margin is not None
+        assert (row.margin >= 0) is passed
+    assert row.limit == "at most 3% or 0.02 ms worse than the champion, confidence 0.95"
+
+
+def test_a_tolerance_in_the_metric_s_own_unit():
+    entry = SPEED | {"limit": 0.0, "unit": "absolute", "tolerance_ms": 0.5}
+    del entry["confidence"]
+    for ms, passed in ((2.5, True), (2.6, False)):
+        row = judge(entry, GOOD | {"p50_ms": ms})
+        assert row.passed is passed
+    assert row.limit == "at most 0.5 ms worse than the champion"

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from model_code.benchmark import measure, timing
-from model_code.benchmark.measure import benchmark
+from model_code.benchmark.measure import also, benchmark
 from model_code.benchmark.result import BenchmarkRun, EngineFacts, LoadRow, Served
 from model_code.benchmark.slices import WindowContext
 from model_code.errors import EngineError, StorageError
 from model_code.settings import BenchmarkSpec
 from tests.support.benchmark import row_of
+from tests.support.engines import Answers, Fails
 
 COUNT = 150
+FACT = EngineFacts(note="serves a")
 X = np.random.default_rng(0).normal(size=(COUNT, 64, 16)).astype(np.float32)
 LABEL = (X[:, -1, 0] > 0).astype(np.int8)
 SPEC = BenchmarkSpec(
@@ -81,7 +83,9 @@ def test_every_window_is_predicted_once_in_batches_of_64():
 
 def test_engines_take_turns_in_a_rotating_order():
     diary: Diary = []
-    run(diary, a={}, b={})
+    predictors = {name: Linear(name, diary) for name in ("torch-fp32", "a", "b")}
+    once = SPEC.model_copy(update={"repeats": 1})
+    benchmark(predictors, lambda a, b: X[a:b], LABEL, CONTEXT, once)
     answers = 3 * 3  # batches of every engine
     warm = 3 * (SPEC.warmup + len(SPEC.batches))
     rounds = 3 * 3 * (3 + 2)  # rounds, engines, warm-up calls and timed calls
@@ -176,8 +180,9 @@ def test_an_engine_of_other_features_sees_only_its_own_windows():
     found = measured(predictors, windows_of=windows_of)
     row = row_of(found.result, "champion")
     assert (row.quality.auc, row.quality.flips, row.batch_dependence) == (1.0, 0, 0.0)
-    with pytest.raises(AssertionError, match="windows of other features"):
-        measured(predictors)
+    other = measured(predictors).result
+    assert other.row("champion") is None
+    assert "windows of other features" in other.unavailable["champion"]
 
 
 def test_progress_is_reported_and_unavailable_engines_are_kept_with_their_reason():
@@ -267,6 +272,11 @@ def test_an_output_of_another_shape_is_an_error():
 
     with pytest.raises(EngineError, match=r"returns \(64, 3\)"):
         measured({"torch-fp32": Wrong()})
+    others = measured({"torch-fp32": Linear("r", []), "a": Wrong()}).result
+    assert [row.engine for row in others.rows] == ["torch-fp32"]
+    assert others.unavailable == {
+        "a": "failed: measure: engine a returns (64, 3), expected (batch, 2)"
+    }
 
 
 def test_measurements_through_the_server_are_added_and_kept(tmp_path):
@@ -310,3 +320,50 @@ def test_engines_of_another_model_are_timed_in_the_same_turns_and_not_judged():
     assert found.probability_N.keys() == found.latency_ms_R.keys() == {"torch-fp32"}
     asked = [sum(size for name, size in diary if name == engine) for engine in beside]
     assert 0 < asked[0] < COUNT * 2  # never asked for every window
+
+
+@pytest.mark.parametrize("after", [0, 2, 3, 5, 20, 40, 80, 110])
+def test_an_engine_that_fails_has_a_reason_instead_of_a_row(after, tmp_path):
+    predictors = {"torch-fp32": Answers(), "a": Fails(after), "b": Answers()}
+    found = measured(predictors, beside={"design torch-fp32": Fails(4)})
+    assert [row.engine for row in found.result.rows] == ["torch-fp32", "b"]
+    assert found.result.beside == ()
+    assert found.result.unavailable["a"].startswith("failed: ")
+    assert found.result.unavailable["a"].endswith(f"RuntimeError: call {after} failed")
+    assert found.probability_N.keys() == found.latency_ms_R.keys() == {"torch-fp32", "b"}
+    found.save(tmp_path)
+    assert BenchmarkRun.load(tmp_path).result == found.result
+
+
+def test_a_reference_that_fails_ends_the_measurement():
+    with pytest.raises(RuntimeError, match="call 7 failed"):
+        measured({"torch-fp32": Fails(7), "b": Answers()})
+
+
+def test_a_row_is_added_by_the_rules_of_the_others():
+    found = run(a={"scale": 2.0})
+    added = also(found, "late", Linear("late", [], scale=2.0), lambda a, b: X[a:b], SPEC, FACT)
+    assert [row.engine for row in added.result.rows] == ["torch-fp32", "a", "late"]
+    late, a = row_of(added.result, "late"), row_of(added.result, "a")
+    assert late.quality == a.quality
+    assert late.paired == a.paired
+    assert late.facts == FACT
+    assert len(added.latency_ms_R["late"]) == len(added.round_R)
+    np.testing.assert_array_equal(added.probability_N["late"], added.probability_N["a"])
+    with pytest.raises(RuntimeError, match="call 3 failed"):
+        also(found, "late", Fails(3), lambda a, b: X[a:b], SPEC, FACT)
+
+
+def test_the_rounds_are_spread_over_repetitions(tmp_path):
+    found = run()
+    np.testing.assert_array_equal(found.round_R, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(found.repeat_R, [0, 0, 1, 1, 2, 2])
+    found.save(tmp_path)
+    np.testing.assert_array_equal(BenchmarkRun.load(tmp_path).repeat_R, found.repeat_R)
+    disturbed_R = np.array([1.0, 1.0, 1.0, 1.0, 9.0, 9.0])
+    slow = dataclasses.replace(found, latency_ms_R={"torch-fp32": disturbed_R})
+    assert slow.repeated_p50_ms("torch-fp32") == 1.0
+    earlier = dataclasses.replace(
+        slow, repeat_R=None, latency_ms_R={"a": np.array([1.0, 1.0, 1.0, 4.0, 4.0, 4.0])}
+    )
+    assert earlier.repeated_p50_ms("a") == 2.5

@@ -333,3 +333,12 @@ def test_nan_on_one_window_in_ten_thousand(monkeypatch):
     assert found[ENGINE].verdict == "fail"
     finite = next(row for row in found[ENGINE].rows if row.metric == "non_finite")
     assert (finite.value, finite.passed) == (1.0, False)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equal_engines_of_hundredths_of_a_millisecond_are_equally_fast(seed, monkeypatch):
+    """Beside a champion of 0.03 ms: one as fast, and one of 0.06 ms, whose loss counts."""
+    engines_ms = {"torch-fp32": 0.2, "champion": 0.03, ENGINE: 0.06, "openvino-fp32": 0.03}
+    found = measured(monkeypatch, seed, engines_ms, 600)
+    assert found["openvino-fp32"].verdict == "pass"
+    assert found[ENGINE].reason == "missed: no slower than the champion"

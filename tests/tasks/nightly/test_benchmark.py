@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_code.artifacts import hash_path
+from model_code.artifacts import ArtifactRef, hash_path
 from model_code.benchmark import measure, timing
 from model_code.benchmark.context import window_context
 from model_code.benchmark.measure import Windows
+from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32
 from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.windows import gather, valid_ends
-from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE, BenchmarkSpec
-from tasks.nightly.benchmark import _own_windows
+from model_code.settings import ANCHOR_ROW, CHAMPION_ROW, REFERENCE_ENGINE, BenchmarkSpec
+from tasks.nightly import benchmark as benchmark_stage
+from tasks.nightly.benchmark import _compared, _Loaded, _own_windows
+from tasks.nightly.records import Champion
 from tests.support.benchmark import row_of
+from tests.support.serving import engine, weights, windows, write_graph
 from tests.tasks.nightly.conftest import Build
 
 SPEC = BenchmarkSpec(
@@ -71,8 +75,8 @@ def test_a_champion_perfect_on_its_own_features_is_measured_as_perfect(
     assert rows.label_N[ends].sum() > 100
 
     champion = Knows(own, ends)
-    windows = _own_windows(rows, ends, champions)
-    assert measured(rows, ends, champion, {CHAMPION_ROW: windows}) == 1.0
+    own_windows = _own_windows(rows, ends, champions)
+    assert measured(rows, ends, champion, {CHAMPION_ROW: own_windows}) == 1.0
     assert champion.unknown == 0, "it was also timed on its own windows only"
 
     on_the_candidates = measured(rows, ends, champion, None)
@@ -101,3 +105,78 @@ def test_a_table_of_other_labels_is_refused(build: Build) -> None:
     changed = other.model_copy(update={"sha256": hash_path(Path(other.path))})
     with pytest.raises(EngineError, match="other rows: label_N differs"):
         _own_windows(rows, ends, changed)
+
+
+@pytest.fixture
+def champion(tmp_path: Path) -> Champion:
+    """A version with its engine and its graph."""
+    engine(tmp_path / "engine", weights(1))
+    write_graph(tmp_path / "model.onnx", weights(1))
+    engine_ref, graph_ref = (
+        ArtifactRef(name=path.name, path=str(path), sha256=hash_path(path))
+        for path in (tmp_path / "engine", tmp_path / "model.onnx")
+    )
+    return Champion(version="4", onnx=graph_ref, engine=engine_ref)
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("CUDA driver version is insufficient")
+
+
+@pytest.mark.parametrize(
+    ("broken", "kept", "same_engine", "note"),
+    [
+        (False, True, True, "version 4, onnxruntime-fp32"),
+        (True, True, False,
+         "version 4, ONNX graph (its engine failed: load: RuntimeError: CUDA driver version is "
+         "insufficient): its latency is not comparable"),
+        (False, False, False,
+         "version 4, ONNX graph (its engine is not in the serving repository): its latency is not "
+         "comparable"),
+    ],
+)  # fmt: skip
+def test_a_champion_whose_engine_cannot_be_loaded_is_measured_through_its_graph(
+    broken: bool,
+    kept: bool,
+    same_engine: bool,
+    note: str,
+    champion: Champion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if broken:
+        monkeypatch.setattr(OnnxRuntimeFloat32, "load", fail)
+    version = champion if kept else champion.model_copy(update={"engine": None})
+    found = _Loaded()
+    found.add_version(CHAMPION_ROW, version, windows(8))
+    fact = found.facts[CHAMPION_ROW]
+    assert (fact.version, fact.same_engine, fact.note) == (4, same_engine, note)
+    assert found.unavailable == {}
+    answers = found.predictors[CHAMPION_ROW].predict(windows(8))
+    np.testing.assert_allclose(answers, windows(8).mean(axis=1) @ weights(1), rtol=1e-4)
+
+
+def test_a_champion_whose_graph_fails_too_has_a_reason(
+    champion: Champion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OnnxRuntimeFloat32, "load", fail)
+    monkeypatch.setattr(benchmark_stage, "open_graph", fail)
+    found = _Loaded()
+    found.add_version(CHAMPION_ROW, champion, windows(8))
+    assert found.predictors == {}
+    reason = "failed: load: RuntimeError: CUDA driver version is insufficient"
+    assert found.unavailable == {CHAMPION_ROW: reason}
+
+
+def test_an_anchor_is_measured_beside_the_champion_unless_it_is_the_champion(
+    champion: Champion,
+) -> None:
+    older = champion.model_copy(update={"version": "2", "engine": None})
+    with_older = champion.model_copy(update={"anchor": older})
+    assert list(_compared(with_older, None, None)) == [CHAMPION_ROW, ANCHOR_ROW]
+    itself = champion.model_copy(update={"anchor": champion})
+    assert list(_compared(itself, None, None)) == [CHAMPION_ROW]
+    assert _compared(None, None, None) == {}
+    found = _Loaded()
+    found.add_version(ANCHOR_ROW, older, windows(8))
+    note = "version 2, ONNX graph (an earlier champion): its latency is not comparable"
+    assert found.facts[ANCHOR_ROW].note == note
