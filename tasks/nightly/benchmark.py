@@ -20,7 +20,6 @@ from model_code.benchmark.memory import peak_mib
 from model_code.benchmark.reports.report import publish
 from model_code.benchmark.result import BenchmarkRun, EngineFacts
 from model_code.engines.onnxruntime_engine import open_graph
-from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Engine, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
@@ -28,6 +27,7 @@ from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather
+from model_code.machine import physical_cores
 from model_code.settings import (
     BOOSTING_ROW,
     CHAMPION_ROW,
