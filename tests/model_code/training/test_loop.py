@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import warnings
@@ -139,7 +140,7 @@ def backwards(features_NF):
 
 def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
     spec = SPEC.model_copy(update={"epochs": 1})
-    run(tmp_path, spec)
+    run(tmp_path / "first", spec)
     features_NF, labels_N, train_ends, validation_ends = table()
     changed_NF = features_NF.copy()
     changed_NF[validation_ends[7], 3] += 1.0
@@ -155,7 +156,8 @@ def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
         "weights": {"validation_weight_B": 1.0 + labels_N[validation_ends]},
     }
     for name, changed in others.items():
-        result = run(tmp_path, **({"spec": spec} | changed))
+        folder = shutil.copytree(tmp_path / "first", tmp_path / name)
+        result = run(folder, **({"spec": spec} | changed))
         assert result.resumed_from is None, name
         assert "belongs to other data or another specification" in result.resume_note
 
