@@ -233,7 +233,7 @@ def _seeds(
     own: Fitted,
 ) -> list[Fitted]:
     name, network, training = model
-    seeds = [training.seed + more for more in range(1, spec.seeds)]
+    seeds = [(training.seed + more) % 2**32 for more in range(1, spec.seeds)]
     return [own] + [
         fit_model(
             run, table, part, f"{name} seed {seed}", date, network,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.runs.replay_model import find_version
-from model_code.engines.packaged import physical_cores
 from model_code.errors import ConfigError
+from model_code.machine import physical_cores
 from model_code.repository.config_search import (
     DESIGN,
     Row,

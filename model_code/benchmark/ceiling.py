@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from model_code.engines.packaged import physical_cores
+from model_code.machine import physical_cores
 
 SIDES = (512, 1024)
 REPEATS = 15

@@ -34,6 +34,7 @@ Metric = Literal[
     "p99_abs_dp",
     "batch_dependence",
     "non_finite",
+    "accepted_non_finite",
     "average_precision",
     "average_precision_lift",
     "balanced_accuracy",

@@ -217,7 +217,7 @@ def _judge_threshold(goal: Threshold, candidate: Evidence, value: float | None) 
     bound = goal.maximum if goal.maximum is not None else goal.minimum
     limit = f"{'<=' if goal.maximum is not None else '>='} {bound:g}"
     if value is None or bound is None:
-        return _row(goal, value, None, limit, None, "the metric is missing or not finite")
+        return _row(goal, value, None, limit, None, NOT_MEASURED.get(goal.metric, _MISSING))
     worst, bounds = value, None
     if goal.confidence is not None:
         draws = candidate.draws.get(goal.metric)
@@ -241,6 +241,12 @@ NO_BOOSTING = (
     "tickline bench"
 )
 _NO_INTERVAL = "no interval can be computed"
+_MISSING = "the metric is missing or not finite"
+# metrics that runs of earlier versions lack
+NOT_MEASURED = {
+    "accepted_non_finite": "no NaN or infinity was sent in this run of an earlier version: measure "
+    "again with tickline nightly or tickline bench"
+}
 
 
 def _gain(

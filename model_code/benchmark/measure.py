@@ -3,6 +3,8 @@
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes, N test windows, R timed requests.
 """
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -26,7 +28,7 @@ from model_code.benchmark.significance import Paired, latency_intervals, paired
 from model_code.benchmark.slices import WindowContext
 from model_code.benchmark.timing import MEASURE, Progress, Timings, drift, take_turns
 from model_code.engines.protocol import Predictor
-from model_code.errors import EngineError
+from model_code.errors import EngineError, TicklineError
 from model_code.features.strata import in_words
 from model_code.settings import CLASS_COUNT, MAX_BATCH_SIZE, REFERENCE_ENGINE, BenchmarkSpec
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -34,6 +36,8 @@ from model_code.training.threshold import DEFAULT_THRESHOLD
 Windows = Callable[[int, int], NDArray[np.float32]]
 
 SINGLES = 64  # windows that single requests cycle through
+PLANTED = (np.nan, np.inf, -np.inf)
+PLANTED_BATCH = 8
 LIBRARIES = ("torch", "onnxruntime", "openvino", "numpy")
 LATENCIES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
 
@@ -112,12 +116,13 @@ def benchmark(
     peak = ceilings(kinds)
     timings = take_turns(timed, singles, batches, spec, report, own_requests)
     peak = {name: max(rate, peak.get(name, 0.0)) for name, rate in ceilings(kinds).items()}
-    alone = {}
+    alone, accepted = {}, {}
     for name in predictors:
         if name in timed:
             with timed.attempt(name, MEASURE):
                 own_singles = own_requests[name][0] if name in own_requests else singles
                 alone[name] = _dependence(timed[name], own_singles, probability_N[name][chosen])
+                accepted[name] = _accepted(timed[name], own_singles[0])
     sound = [name for name in predictors if name in timed]
     reference_N = probability_N[REFERENCE_ENGINE]
     own = dict(own_thresholds or {})
@@ -146,6 +151,7 @@ def benchmark(
                 context,
                 thresholds=(of[name], threshold),
             ),
+            accepted[name],
         )
         for name in sound
     )
@@ -248,6 +254,7 @@ def row(
     alone: float | None,
     quality: Regression,
     against: Paired | None = None,
+    accepted: int | None = None,
 ) -> EngineRow:
     """Summarise one engine.
 
@@ -259,6 +266,7 @@ def row(
         alone: see `EngineRow.batch_dependence`.
         quality: its predictions compared with the labels and FP32.
         against: its predictions paired with FP32's.
+        accepted: see `EngineRow.accepted_non_finite`.
     """
     latency_ms_R, open_ms_R = timings.latency_ms_R[name], timings.open_ms_R[name]
     rates = timings.throughput[name]
@@ -275,6 +283,7 @@ def row(
         throughput_at={str(batch): rate for batch, rate in rates.items()},
         floor_ms=1e3 * facts.flops / peak if facts.flops and peak else None,
         batch_dependence=alone,
+        accepted_non_finite=accepted,
         quality=quality,
         paired=against,
     )
@@ -344,3 +353,15 @@ def _dependence(
     alone_M = np.concatenate([probability(predictor.predict(x_BTF)) for x_BTF in singles])
     worst = float(np.abs(alone_M - together_M).max())
     return worst if np.isfinite(worst) else None
+
+
+def _accepted(predictor: Predictor, window_BTF: NDArray[np.float32]) -> int:
+    """Requests with NaN or infinity that are answered, alone and in a batch, of `PLANTED`."""
+    accepted = 0
+    for value, step, size in itertools.product(PLANTED, (0, -1), (1, PLANTED_BATCH)):
+        x_BTF = np.repeat(window_BTF, size, axis=0)
+        x_BTF[-1, step, 0] = value
+        with contextlib.suppress(TicklineError), np.errstate(all="ignore"):
+            predictor.predict(x_BTF)
+            accepted += 1
+    return accepted

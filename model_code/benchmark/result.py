@@ -75,6 +75,8 @@ class EngineRow(_Frozen):
         floor_ms: time of the engine's arithmetic at the machine's measured peak; None if unknown.
         batch_dependence: largest |probability difference| between a window alone and the same
             window in a full batch; None if a prediction is not finite.
+        accepted_non_finite: requests with NaN or infinity in a window that were answered instead of
+            refused, of 12; None in a run of an earlier version.
         quality: predictions compared with the labels and FP32.
         paired: the tests of "no worse than FP32"; None for FP32 itself.
     """
@@ -94,6 +96,7 @@ class EngineRow(_Frozen):
     throughput_at: dict[str, float]
     floor_ms: float | None
     batch_dependence: float | None
+    accepted_non_finite: int | None = None
     quality: Regression
     paired: Paired | None = None
 

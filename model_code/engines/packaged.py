@@ -3,7 +3,6 @@
 Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 """
 
-import os
 import platform
 import shutil
 import time
@@ -12,13 +11,12 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import psutil
-
 from model_code import machine
 from model_code.artifacts import hash_path, storage_error
 from model_code.engines.protocol import EngineSource, Predictor, parity_error
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.errors import EngineError, EngineUnavailableError
+from model_code.machine import physical_cores
 from model_code.models import network
 from model_code.settings import (
     CLASS_COUNT,
@@ -28,13 +26,6 @@ from model_code.settings import (
     OUTPUT_NAME,
     SEQUENCE_LENGTH,
 )
-
-
-def physical_cores() -> int:
-    """Physical cores this process may use: the number of threads with the lowest latency."""
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return max(1, min(physical, allowed))
 
 
 def system() -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError
+from model_code.features.windows import require_finite
 from model_code.models import network
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH
 from model_code.training.threshold import DEFAULT_THRESHOLD
@@ -65,9 +66,7 @@ class EngineSource:
             ) from error
         if not isinstance(x_BTF, np.ndarray):
             raise EngineError("the calibration file contains several arrays", remedy=remedy)
-        check_windows(x_BTF)
-        if not np.isfinite(x_BTF).all():
-            raise EngineError("a calibration window is not finite", where=str(self.calibration))
+        check_windows(x_BTF, where=str(self.calibration))
         return x_BTF
 
 
@@ -78,7 +77,8 @@ class Predictor(Protocol):
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
         Raises:
-            EngineError: the shape is not (B, 64, 16), or B exceeds the engine's limit.
+            EngineError: the shape is not (B, 64, 16), B exceeds the engine's limit, or a value is
+                NaN or infinite.
         """
         ...
 
@@ -124,25 +124,31 @@ class Engine(Protocol):
         ...
 
 
-def check_windows(x_BTF: NDArray[np.float32], max_batch: int | None = None) -> None:
-    """Raise on windows that an engine would silently broadcast or cast.
+def check_windows(
+    x_BTF: NDArray[np.float32], max_batch: int | None = None, where: str = ""
+) -> None:
+    """Raise on windows that an engine would silently broadcast, cast, or answer at random.
+
+    Every engine calls it before it predicts.
 
     Raises:
-        EngineError: wrong shape, type or batch size.
+        EngineError: wrong shape, type or batch size, NaN or infinity.
     """
     shape = x_BTF.shape
     if len(shape) != 3 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT) or shape[0] == 0:
         raise EngineError(
             f"windows have shape {shape}, expected (batch, {SEQUENCE_LENGTH}, {FEATURE_COUNT})",
+            where=where,
             remedy="gather windows with model_code.features.windows.gather",
         )
     if x_BTF.dtype != np.float32:
-        raise EngineError(f"windows are {x_BTF.dtype}, expected float32")
+        raise EngineError(f"windows are {x_BTF.dtype}, expected float32", where=where)
     if max_batch is not None and shape[0] > max_batch:
         raise EngineError(
             f"batch of {shape[0]} windows, the engine takes at most {max_batch}",
             remedy="send smaller batches",
         )
+    require_finite(x_BTF, EngineError, where)
 
 
 def parity_error(predictor: Predictor, source: EngineSource) -> float:

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from model_code.artifacts import atomic_file, hash_bytes, hash_path
 from model_code.engines.cache import cache_folder
-from model_code.engines.packaged import physical_cores, require, require_same, system
+from model_code.engines.packaged import require, require_same, system
 from model_code.engines.protocol import EngineSource, Predictor, check_windows, parity_error
 from model_code.engines.sidecar import EngineSidecar, PlanFacts, TensorSpec
 from model_code.engines.tensorrt_builder import PROFILE, build_plan, trtexec_command
 from model_code.engines.tensorrt_graph import RECIPES
 from model_code.errors import EngineError
+from model_code.machine import physical_cores
 from model_code.models import network
 from model_code.settings import (
     CLASS_COUNT,

@@ -3,10 +3,12 @@
 Shapes: N rows, B windows, T steps (64), F features (16).
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-from model_code.errors import DataError
+from model_code.errors import DataError, TicklineError
 from model_code.settings import SEQUENCE_LENGTH
 
 
@@ -62,3 +64,34 @@ def spread(
         step = reach_N[-1] / min(count, len(ends_N))
         places = np.searchsorted(reach_N, step * (np.arange(min(count, len(ends_N))) + 0.5))
     return ends_N[np.unique(places)]
+
+
+def require_finite(
+    x_BTF: npt.NDArray[np.float32], error: type[TicklineError] = DataError, where: str = ""
+) -> None:
+    """Refuse windows with NaN or infinity.
+
+    A model answers them with a number that looks like any other: maxima, clamps, integers and
+    trees all turn NaN into finite values.
+
+    Args:
+        x_BTF: windows; not copied if they are contiguous.
+        error: class of the error to raise.
+        where: where they are from, for the message.
+
+    Raises:
+        TicklineError: of class `error`; names the first such value.
+    """
+    # A sum of squares cannot cancel: it is finite only if every value is. It is one pass without a
+    # temporary array. Values above 1e18 may make it infinite, so that the slow test decides.
+    if math.isfinite(np.vdot(x_BTF, x_BTF)):
+        return
+    bad_K = np.flatnonzero(~np.isfinite(x_BTF))
+    if not len(bad_K):
+        return
+    window, step, feature = (int(place) for place in np.unravel_index(bad_K[0], x_BTF.shape))
+    raise error(
+        f"windows contain NaN or infinity: {len(bad_K)} of {x_BTF.size} values",
+        where=", ".join(filter(None, (where, f"window {window}, step {step}, feature {feature}"))),
+        remedy="send windows of finite features only; a window without one has no prediction",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model_code.features.windows import gather
+from model_code.features.windows import gather, require_finite
 from model_code.settings import FEATURE_COUNT
 
 LAGS = (1, 2, 4)  # steps before the last
@@ -19,10 +19,15 @@ CHUNK = 4096
 
 
 def summaries(features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
-    """Float32 (B, G) of the windows that end at these rows; sums in FP64, so exact if constant."""
+    """Float32 (B, G) of the windows that end at these rows; sums in FP64, so exact if constant.
+
+    Raises:
+        DataError: a window contains NaN or infinity, which trees would take for a missing value.
+    """
     parts = []
     for start in range(0, len(ends_B), CHUNK):
         x_BTF = gather(features_NF, ends_B[start : start + CHUNK])
+        require_finite(x_BTF)
         rows = [x_BTF[:, -1 - lag] for lag in (0, *LAGS)]
         means = [
             x_BTF[:, -span:].mean(axis=1, dtype=np.float64).astype(np.float32) for span in SPANS

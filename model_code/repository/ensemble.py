@@ -23,9 +23,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from model_code import machine
 from model_code.artifacts import atomic_file, hash_path
-from model_code.engines.packaged import physical_cores, system
+from model_code.engines.packaged import system
 from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.export.parts import Part, export_fastest, export_sum
+from model_code.machine import physical_cores
 from model_code.models import network
 from model_code.models.predictor import WindowModel
 from model_code.repository.manifest import CONFIG_FILE

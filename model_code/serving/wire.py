@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from model_code.errors import ServingError
+from model_code.features.windows import require_finite
 from model_code.settings import (
     CLASS_COUNT,
     FEATURE_COUNT,
@@ -68,8 +69,7 @@ def check_windows(x_BTF: object) -> None:
         )
     if x_BTF.dtype != np.float32:
         raise ServingError(f"windows are {x_BTF.dtype}, expected float32")
-    if not np.isfinite(x_BTF).all():
-        raise ServingError("windows contain NaN or infinity", remedy="fix the features first")
+    require_finite(x_BTF, ServingError)
 
 
 def request(

@@ -1,11 +1,12 @@
 """One definition of each constant, specification and machine setting."""
 
 from model_code.settings.base import (
-    Batches,
+    Counts,
     Fraction,
     Names,
     Positive,
     PositiveInt,
+    Seed,
     Spec,
 )
 from model_code.settings.contract import (
@@ -97,11 +98,11 @@ __all__ = [
     "TRITON_ROW",
     "AnyNetworkSpec",
     "AttributionSpec",
-    "Batches",
     "BenchmarkSpec",
     "BlendSpec",
     "BoostingSpec",
     "ConvTransformer2Spec",
+    "Counts",
     "FeatureSetName",
     "FeatureSpec",
     "Fraction",
@@ -117,6 +118,7 @@ __all__ = [
     "PositiveInt",
     "ProfileName",
     "PromotionSpec",
+    "Seed",
     "ServingSpec",
     "Settings",
     "Spec",

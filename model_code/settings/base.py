@@ -2,14 +2,24 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _unique(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("each value may occur only once")
+    return values
+
 
 # JSON and forms deliver lists, which strict mode would refuse
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-Batches = Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
+Counts = Annotated[
+    tuple[PositiveInt, ...], Field(strict=False, min_length=1), AfterValidator(_unique)
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and scikit-learn take
 
 
 class Spec(BaseModel):

@@ -4,7 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from model_code.settings.base import Fraction, Positive, PositiveInt, Spec
+from model_code.settings.base import Fraction, Positive, PositiveInt, Seed, Spec
+
+
+def _require_divisible(d_model: int, heads: int) -> None:
+    if d_model % heads:
+        raise ValueError(f"{heads} heads do not divide d_model {d_model}")
 
 
 class NetworkSpec(Spec):
@@ -16,6 +21,11 @@ class NetworkSpec(Spec):
     layers: PositiveInt = 4
     feed_forward: PositiveInt = 2048
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        _require_divisible(self.d_model, self.heads)
+        return self
 
 
 class ConvTransformer2Spec(Spec):
@@ -31,8 +41,7 @@ class ConvTransformer2Spec(Spec):
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
-        if self.d_model % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide d_model {self.d_model}")
+        _require_divisible(self.d_model, self.heads)
         return self
 
 
@@ -123,7 +132,7 @@ class TrainingSpec(Spec):
     auxiliary: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
     start: Literal["fresh", "champion"] = "fresh"  # weights; the serving version's, or new ones
     distillation: Fraction = 0.0  # weight of boosting, out of fold, in the targets; 0: labels alone
-    seed: int = 7
+    seed: Seed = 7
 
 
 class ModelSpec(Spec):

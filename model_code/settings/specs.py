@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from model_code.settings.base import Batches, Fraction, Names, Positive, PositiveInt, Spec
+from model_code.settings.base import Counts, Fraction, Names, Positive, PositiveInt, Spec
 from model_code.settings.contract import (
     ENGINE_NAMES,
     MAX_BATCH_SIZE,
@@ -121,12 +121,12 @@ class BenchmarkSpec(Spec):
     requests: PositiveInt = 1000  # single-window requests per engine
     rounds: PositiveInt = 50
     repeats: PositiveInt = 3  # the rounds are spread over so many measurements
-    batches: Batches = (1, 8, 16, 32, MAX_BATCH_SIZE)
+    batches: Counts = (1, 8, 16, 32, MAX_BATCH_SIZE)
     throughput_rounds: PositiveInt = 5
     open_loop_hz: Positive = 100.0
     open_loop_requests: PositiveInt = 300
     served: bool = True  # measure through a real Triton server too, if one is installed
-    concurrency: Batches = (1, 8, 32)  # clients of the closed loop through Triton
+    concurrency: Counts = (1, 8, 32)  # clients of the closed loop through Triton
     concurrent_requests: PositiveInt = 1000
 
     @field_validator("engines")
@@ -136,6 +136,13 @@ class BenchmarkSpec(Spec):
         if not set(engines) <= set(ENGINE_NAMES) or not set(engines) & servable:
             raise ValueError(f"only known engines, and at least one of {', '.join(servable)}")
         return engines
+
+    @field_validator("batches")
+    @classmethod
+    def _within_the_engines_limit(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
+        if max(batches) > MAX_BATCH_SIZE:
+            raise ValueError(f"engines and server take at most {MAX_BATCH_SIZE} windows at once")
+        return batches
 
     @model_validator(mode="after")
     def _pin_is_measured(self) -> Self:
@@ -242,7 +249,7 @@ class PromotionSpec(Spec):
     KIND: Literal["promotion"] = "promotion"
     decision_hours: Positive = 24.0
     answer_tolerance: Fraction = 0.02
-    concurrency: Batches = (1, 8, 32)
+    concurrency: Counts = (1, 8, 32)
     load_requests: PositiveInt = 400
     shadow_requests: PositiveInt = 400
     shadow_s: Positive = 60.0

@@ -14,8 +14,9 @@ from model_code.artifacts import atomic_file
 from model_code.errors import IntegrityError
 from model_code.models.network import read_tensors
 
-FORMAT = "tickline-checkpoint-1"
+FORMAT = "tickline-checkpoint-2"
 KEEP = 2  # a damaged newest file costs one epoch, not the whole training
+ROWS_PER_CHUNK = 1 << 18
 _NAME = re.compile(r"epoch-(\d{4,})\.pt")
 
 
@@ -28,6 +29,21 @@ def array_digest(array: np.ndarray) -> str:
     """sha256 over an array's type, shape and bytes, in hex."""
     header = f"{array.dtype}\0{array.shape}\0".encode()
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def rows_digest(table_NF: np.ndarray, rows_N: np.ndarray) -> str:
+    """sha256 over the chosen rows of a table, in hex; read in chunks, the table may be mapped.
+
+    Args:
+        table_NF: any numbers (N, F).
+        rows_N: boolean, the rows that count.
+    """
+    found = hashlib.sha256(f"{table_NF.dtype}\0{table_NF.shape[1:]}\0".encode())
+    found.update(np.packbits(rows_N).tobytes())
+    for start in range(0, len(table_NF), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
+        found.update(np.ascontiguousarray(table_NF[rows][rows_N[rows]]).data)
+    return found.hexdigest()
 
 
 def write(folder: Path, key: str, epoch: int, payload: dict[str, Any]) -> Path:

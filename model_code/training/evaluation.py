@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model_code.features.windows import gather
+from model_code.features.windows import gather, require_finite
 from model_code.models.network import flops_per_window
 from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
@@ -18,17 +18,22 @@ SMALL_FLOPS = 1_000_000  # per window
 
 
 def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
-    """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device."""
+    """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device.
+
+    Raises:
+        DataError: a window contains NaN or infinity.
+    """
     model.eval()
     batch = BATCH
     if isinstance(model, WindowModel) and flops_per_window(model.spec) < SMALL_FLOPS:
         batch = SMALL_BATCH
     device = next(chain(model.parameters(), model.buffers())).device
+    chunks = []
     with torch.inference_mode():
-        chunks = [
-            model(torch.from_numpy(gather(features_NF, ends_B[i : i + batch])).to(device))
-            for i in range(0, len(ends_B), batch)
-        ]
+        for start in range(0, len(ends_B), batch):
+            x_BTF = gather(features_NF, ends_B[start : start + batch])
+            require_finite(x_BTF)
+            chunks.append(model(torch.from_numpy(x_BTF).to(device)))
         return torch.cat(chunks).cpu().numpy()
 
 

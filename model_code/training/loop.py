@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from model_code import machine
 from model_code.errors import ConfigError, DataError
 from model_code.features.windows import spread
 from model_code.models import network
@@ -77,7 +78,7 @@ def train(
 
     Raises:
         DataError: too few windows, a label that is not 0 or 1, one class only, or features or a
-            loss that are not finite.
+            loss that are not finite, or FP16 in which no step can be taken.
         ConfigError: the batch size is not divisible by the number of ranks, the features or the
             label have no mirror image, there are no instants for distillation, no labels for
             auxiliary tasks, or nothing suitable to start from.
@@ -125,7 +126,7 @@ def train(
             *(() if taught is None else taught.spans(train_ends)),
             None if auxiliary_NA is None else auxiliary_NA[train_ends],
         )
-        key = _key(inputs, spec, precision, group.world, data, optional)
+        key = _key(inputs, spec, precision, group.world, features_NF, data, optional)
         run = TrainingRun(
             model.to(group.device), spec, group, precision, steps, mirror, auxiliary_NA
         )
@@ -207,7 +208,7 @@ def _batch(spec: TrainingSpec, windows: int, world: int) -> int:
 
 
 def _inputs(model: WindowModel, start: WindowModel | None) -> dict[str, Any]:
-    """The network and its inputs; mean and deviation represent the training features."""
+    """The network and what it starts from."""
     return {
         "network": model.spec.model_dump(),
         "standardisation": [model.feature_mean_F.tolist(), model.feature_std_F.tolist()],
@@ -220,12 +221,15 @@ def _key(
     spec: TrainingSpec,
     precision: str,
     world: int,
+    features_NF: np.ndarray,
     data: Sequence[np.ndarray],
     optional: Sequence[np.ndarray | None],
 ) -> str:
-    """Key of all inputs."""
+    """Key of all inputs; of the features only the rows of the windows, whose ends come first."""
+    used_N = sampling.covered(np.concatenate(data[:2]), len(features_NF))
     return checkpoint.key(
         **inputs,
+        features=checkpoint.rows_digest(features_NF, used_N),
         training=spec.model_dump(),
         precision=precision,
         world=world,
@@ -235,10 +239,10 @@ def _key(
 
 @contextmanager
 def _threads(spec: AnyNetworkSpec) -> Iterator[None]:
-    """One thread for layers so small that several wait for each other longer than they compute."""
+    """No more threads than cores, and one for layers so small that several would only wait."""
     before = torch.get_num_threads()
-    if isinstance(spec, PerceptronSpec):
-        torch.set_num_threads(1)
+    small = isinstance(spec, PerceptronSpec)
+    torch.set_num_threads(1 if small else min(before, machine.physical_cores()))
     try:
         yield
     finally:

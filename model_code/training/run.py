@@ -26,6 +26,7 @@ from model_code.training.mirror import Mirror
 from model_code.training.sampling import seed_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LEAST_SCALE = 1.0  # below it, gradients are lost that FP16 without scaling would keep
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class TrainingRun:
             ids = [device] if device.type == "cuda" else None
             self.parallel = DistributedDataParallel(trained, ids, forward_sync_buffers=False)
         self.optimizer = torch.optim.AdamW(
-            trained.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            parameter_groups(trained, spec.weight_decay), spec.learning_rate, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
@@ -156,13 +157,16 @@ class TrainingRun:
                 norms.append(norm.item())
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.model)
+            self._check_scale(epoch, step)
             losses.append(loss.item())
             seconds = time.perf_counter() - started
             rate_now = (step + 1) * len(batch) / seconds
             bar.update(bar.task_ids[0], advance=1, epoch=epoch, rate=rate_now)
+        if not norms:
+            raise _stuck(f"all {len(losses)} steps of the epoch were skipped", f"epoch {epoch}")
         return {
             "train_loss": group.mean(float(np.mean(losses))),
-            "grad_norm": float(np.mean(norms)) if norms else math.inf,
+            "grad_norm": float(np.mean(norms)),
             "learning_rate": float(rate),
             "samples_per_s": len(ends) / seconds,
             "seconds": seconds,
@@ -220,6 +224,25 @@ class TrainingRun:
                 remedy="lower the learning rate or train in fp32; earlier checkpoints are kept",
             )
 
+    def _check_scale(self, epoch: int, step: int) -> None:
+        scale = self.scaler.get_scale()
+        if scale < LEAST_SCALE:
+            raise _stuck(f"the loss scale fell to {scale:g}", f"epoch {epoch}, step {step + 1}")
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for AdamW: matrices and kernels decay, biases and the norms' vectors do not.
+
+    Decay holds back the size of what multiplies; an offset, or a norm's factor near 1, need not be
+    near 0.
+    """
+    every = [each for each in module.parameters() if each.requires_grad]
+    groups = (
+        {"params": [each for each in every if each.ndim > 1], "weight_decay": weight_decay},
+        {"params": [each for each in every if each.ndim <= 1], "weight_decay": 0.0},
+    )
+    return [group for group in groups if group["params"]]
+
 
 def resolve_precision(requested: str, device: torch.device) -> tuple[str, str]:
     """The precision to train in, and why: FP16 on CUDA, BF16 on a CPU with native BF16, else FP32.
@@ -244,6 +267,15 @@ def rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
         return (step + 1) / warmup
     return 0.5 * (
         1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total_steps - warmup)))
+    )
+
+
+def _stuck(what: str, where: str) -> DataError:
+    return DataError(
+        f"training in FP16 cannot move: {what}, because gradients overflow or are NaN",
+        where=where,
+        remedy="set training.precision to bf16 or fp32, or lower the learning rate; earlier "
+        "checkpoints are kept",
     )
 
 

@@ -4,9 +4,9 @@ from model_code.artifacts import ArtifactRef
 from model_code.attribution.heat_map import draw_heat_map
 from model_code.attribution.measure import measure
 from model_code.engines.onnxruntime_engine import open_graph
-from model_code.engines.packaged import physical_cores
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
+from model_code.machine import physical_cores
 from model_code.settings import AttributionSpec
 from tasks.caching.stage import RunRef, console, stage
 from tasks.nightly.records import Attributed, ExportedNetwork, SplitWindows

@@ -24,7 +24,6 @@ from model_code.benchmark.result import BenchmarkRun, EngineFacts, Other
 from model_code.benchmark.roster import FAILED, failure
 from model_code.benchmark.timing import MEASURE
 from model_code.engines.onnxruntime_engine import open_graph
-from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
@@ -32,6 +31,7 @@ from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather
+from model_code.machine import physical_cores
 from model_code.repository.terms import Terms
 from model_code.settings import (
     ANCHOR_ROW,

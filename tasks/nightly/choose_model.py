@@ -15,11 +15,11 @@ from model_code.benchmark.measure import probability
 from model_code.benchmark.reports.frontier import draw_frontier
 from model_code.benchmark.timing import in_turns
 from model_code.engines.onnxruntime_engine import open_graph
-from model_code.engines.packaged import physical_cores
 from model_code.engines.protocol import Predictor
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.features.windows import gather, spread
+from model_code.machine import physical_cores
 from model_code.settings import MAX_BATCH_SIZE
 from tasks.caching.stage import RunRef, console, stage
 from tasks.nightly.records import Baseline, ChosenModel, SplitWindows, TrainedModel

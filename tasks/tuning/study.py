@@ -67,7 +67,8 @@ def open_study(
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
     # another seed each time: the same one would draw the values of the first trials again
-    study.sampler = optuna.samplers.TPESampler(seed=spec.training.seed + len(study.trials))
+    seed = (spec.training.seed + len(study.trials)) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     return study
 
 

@@ -28,15 +28,15 @@ def fit_shuffled(
     """AUC on the true test labels of fits to training and validation labels in random order."""
     rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
     ends, aucs = windows.validation_ends, []
-    for shuffle in range(SHUFFLES):
-        label_N = rivals.shuffled(rows.label_N, windows, seed + shuffle)
+    for own_seed in ((seed + shuffle) % 2**32 for shuffle in range(SHUFFLES)):
+        label_N = rivals.shuffled(rows.label_N, windows, own_seed)
         weights = moved(windows.validation_weights, rows.label_N[ends], label_N[ends])
         answer = rivals.tuned_boosting(
             rows.features_NF,
             label_N,
             replace(windows, validation_weights=weights),
             trials=1,
-            seed=seed + shuffle,
+            seed=own_seed,
         )
         aucs.append(float(roc_auc_score(rows.label_N[windows.test_ends], answer.test_B)))
     return Shuffled(aucs=tuple(aucs))

@@ -76,6 +76,7 @@ def benchmark_run(
                 reference_threshold=threshold,
                 weight_N=windows.weight_N,
             ),
+            accepted=0,
         )
         for name, answers in probability_N.items()
     )

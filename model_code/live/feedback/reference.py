@@ -59,7 +59,7 @@ class LiveReference(BaseModel):
             spec: that they were computed with.
             lengths_s: of the spans.
         """
-        bins = {name: Bins.of(features_NF[:, place]) for place, name in enumerate(names)}
+        bins = {name: Bins.of(features_NF[:, place], name) for place, name in enumerate(names)}
         placed = {name: one.place(features_NF[:, n]) for n, (name, one) in enumerate(bins.items())}
         usual = {}
         for length in lengths_s:

@@ -22,6 +22,7 @@ def test_the_shipped_goals_cover_what_a_release_needs():
         ("auc", "max-degradation"),
         ("max_abs_dp", "threshold"),
         ("non_finite", "threshold"),
+        ("accepted_non_finite", "threshold"),
         ("p99_ms", "threshold"),
         ("auc", "min-improvement"),
         ("p50_ms", "min-improvement"),

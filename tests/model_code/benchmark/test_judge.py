@@ -25,6 +25,7 @@ GOOD = {
     "max_abs_dp": 0.001,
     "p99_abs_dp": 0.0001,
     "non_finite": 0,
+    "accepted_non_finite": 0,
     "calibration_error": 0.02,
     "slice_flip_fraction": 0.0,
     "batch_dependence": 0.0,
@@ -125,6 +126,13 @@ def test_a_missing_metric_never_passes(goal, bad, champion):
     verdict = decide(candidate, GOOD, champion, SHIPPED, simulated=False)
     assert verdict.verdict == "fail"
     assert goal.name in verdict.reason
+
+
+def test_a_run_of_an_earlier_version_says_that_nothing_was_planted():
+    verdict = decide(GOOD | {"accepted_non_finite": None}, GOOD, GOOD, SHIPPED)
+    assert verdict.reason == "missed: NaN and infinity are refused"
+    row = next(row for row in verdict.rows if row.passed is False)
+    assert "earlier version: measure again" in row.reason
 
 
 @pytest.mark.parametrize("bad", [None, math.nan])
@@ -341,12 +349,14 @@ def test_with_too_few_events_only_numbers_without_labels_are_judged():
     assert "12 positives and 100000 negatives" in verdict.reason
     assert "34 days like this would be enough" in verdict.reason  # 200 / (12 / 2)
     judged = {row.metric for row in verdict.rows if row.passed is not None}
-    assert judged == {"non_finite", "max_abs_dp", "batch_dependence", "p99_ms", "p50_ms"}
+    assert judged == {
+        "non_finite", "accepted_non_finite", "max_abs_dp", "batch_dependence", "p99_ms", "p50_ms",
+    }  # fmt: skip
     assert all("12 positives" in row.reason for row in verdict.rows if row.passed is None)
     assert "| too few events |" in verdict.markdown()
 
 
-@pytest.mark.parametrize("bad", [{"p99_ms": 11.0}, {"non_finite": 1}])
+@pytest.mark.parametrize("bad", [{"p99_ms": 11.0}, {"non_finite": 1}, {"accepted_non_finite": 1}])
 def test_a_miss_that_needs_no_labels_is_still_a_fail(bad):
     verdict = decide(GOOD | bad, GOOD, GOOD, SHIPPED, events=FEW)
     assert verdict.verdict == "fail"

@@ -9,6 +9,7 @@ from model_code.benchmark import measure, timing
 from model_code.benchmark.measure import also, benchmark
 from model_code.benchmark.result import BenchmarkRun, EngineFacts, LoadRow, Served
 from model_code.benchmark.slices import WindowContext
+from model_code.engines.protocol import check_windows
 from model_code.errors import EngineError, StorageError
 from model_code.settings import BenchmarkSpec
 from tests.support.benchmark import row_of
@@ -52,6 +53,7 @@ class Linear:
         self.name, self.diary, self.scale, self.poison = name, diary, scale, poison
 
     def predict(self, x_BTF):
+        check_windows(x_BTF)
         self.diary.append((self.name, len(x_BTF)))
         logit = self.scale * x_BTF[:, -1, 0]
         logits = np.stack([np.zeros_like(logit), logit], axis=1)
@@ -153,6 +155,21 @@ def test_non_finite_predictions_are_counted():
     assert quality.non_finite == quality.flips == 3  # one in each batch
     assert quality.accuracy is None
     assert row_of(found.result, "a").batch_dependence is None
+
+
+def test_requests_with_nan_or_infinity_that_are_answered_are_counted():
+    class Answers(Linear):
+        def predict(self, x_BTF):
+            return super().predict(np.nan_to_num(x_BTF))
+
+    class AnswersAlone(Linear):
+        def predict(self, x_BTF):
+            return super().predict(np.nan_to_num(x_BTF) if len(x_BTF) == 1 else x_BTF)
+
+    predictors = {"torch-fp32": Linear("r", []), "a": Answers("a", []), "b": AnswersAlone("b", [])}
+    found = measured(predictors).result
+    assert [row.accepted_non_finite for row in found.rows] == [0, 12, 6]
+    assert row_of(found, "a").metrics()["accepted_non_finite"] == 12
 
 
 @pytest.mark.parametrize("bad", [[0, -np.inf], [-np.inf, 0], [np.inf, 0], [0, np.nan]])

@@ -16,6 +16,7 @@ from model_code.benchmark.gate import judge_run
 from model_code.benchmark.goals import load_goals
 from model_code.benchmark.measure import benchmark
 from model_code.benchmark.verdict import Verdict
+from model_code.engines.protocol import check_windows
 from model_code.models.network import FinancialPredictor
 from model_code.settings import BenchmarkSpec, NetworkSpec
 from tests.support.benchmark import context
@@ -44,8 +45,16 @@ class Served:
         self.network = network
 
     def predict(self, x_BTF):
+        check_windows(x_BTF)
         with torch.inference_mode():
             return self.network(torch.from_numpy(np.ascontiguousarray(x_BTF))).float().numpy()
+
+
+class Clamping(Served):
+    """Answers NaN and infinity as OpenVINO does: its clamp turns them into a bound."""
+
+    def predict(self, x_BTF):
+        return super().predict(np.nan_to_num(x_BTF, nan=10.0, posinf=10.0, neginf=-10.0))
 
 
 class HalfLayerNorm(nn.Module):
@@ -155,9 +164,9 @@ class Market:
             p_N = torch.softmax(network(torch.from_numpy(self.x_BTF)), dim=1)[:, 1].numpy()
         self.label_N = (random.uniform(size=COUNT) < p_N).astype(np.int8)
 
-    def missed(self, network: nn.Module) -> set[str]:
+    def missed(self, network: nn.Module, served: type[Served] = Served) -> set[str]:
         """Goals that an engine of this network misses, compared with FP32 of the correct one."""
-        predictors = {"torch-fp32": Served(self.network), ENGINE: Served(network)}
+        predictors = {"torch-fp32": Served(self.network), ENGINE: served(network)}
         run = benchmark(
             predictors,
             lambda a, b: self.x_BTF[a:b],
@@ -185,6 +194,10 @@ def _peak(monkeypatch):
 
 def test_a_correct_engine_misses_no_goal(market):
     assert market.missed(copy.deepcopy(market.network)) == set()
+
+
+def test_an_engine_that_answers_nan_and_infinity(market):
+    assert market.missed(market.network, Clamping) == {"NaN and infinity are refused"}
 
 
 def test_layer_norm_overflow_in_half(market):
@@ -260,6 +273,7 @@ class Planted:
         self.turn, self.turn_factor = -1, 1.0
 
     def predict(self, x_BTF: np.ndarray) -> np.ndarray:
+        check_windows(x_BTF)
         if self.turn != self.clock.turn:
             self.turn, self.turn_factor = self.clock.turn, self.random.lognormal(0, 0.015)
         tail = self.random.uniform(1.5, 3) if self.random.uniform() < 0.01 else 1.0

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 
 import numpy as np
@@ -12,9 +13,9 @@ from model_code.engines.openvino_engine import (
     matrix_precisions,
     require_precision,
 )
-from model_code.engines.packaged import physical_cores
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import EngineError, EngineUnavailableError, IntegrityError, StorageError
+from model_code.machine import physical_cores
 from model_code.models.probability import probability
 from model_code.repository.triton_config import SERVABLE
 from model_code.settings import ENGINE_NAMES, INPUT_NAME, OUTPUT_NAME
@@ -148,6 +149,20 @@ def test_the_sidecar_describes_the_engine(name, folders):
 def test_windows_of_another_shape_or_type_are_refused(name, folders, bad):
     with pytest.raises(EngineError, match="windows"):
         registry.ENGINES[name].load(folders / name).predict(bad)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", HERE)
+def test_windows_with_nan_or_infinity_are_refused_alone_and_in_a_batch(name, folders, x_BTF, value):
+    predictor = registry.ENGINES[name].load(folders / name)
+    for size, step in itertools.product((1, 3), (0, -1)):
+        bad_BTF = x_BTF[:size].copy()
+        bad_BTF[-1, step, 5] = value
+        with pytest.raises(EngineError, match="NaN or infinity") as caught:
+            predictor.predict(bad_BTF)
+        assert caught.value.where == f"window {size - 1}, step {step % 64}, feature 5"
+    huge_BTF = np.full_like(x_BTF[:1], 1e38)  # finite, but its squares are not
+    assert predictor.predict(huge_BTF).shape == (1, 2)
 
 
 def test_one_engine_does_not_open_anothers_folder(folders):

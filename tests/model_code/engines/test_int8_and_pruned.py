@@ -25,7 +25,7 @@ def test_without_calibration_windows_nothing_is_built(name, source, tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((8, 64, 16), np.nan, np.float32), "not finite"),
+        (np.full((8, 64, 16), np.nan, np.float32), "NaN or infinity"),
         (np.zeros((8, 64, 16), np.float64), "expected float32"),
         (np.array([{}], object), "cannot be read"),
     ],
@@ -34,8 +34,9 @@ def test_without_calibration_windows_nothing_is_built(name, source, tmp_path):
 def test_invalid_calibration_windows_are_refused(array, message, source, tmp_path):
     path = tmp_path / "bad.npy"
     np.save(path, array)
-    with pytest.raises(EngineError, match=message):
+    with pytest.raises(EngineError, match=message) as caught:
         dataclasses.replace(source, calibration=path).windows()
+    assert str(path) in caught.value.where
 
 
 @pytest.mark.parametrize(("worst", "what"), [(1.0, "all products"), (-1.0, "feed-forward")])

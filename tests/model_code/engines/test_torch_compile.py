@@ -29,6 +29,8 @@ def test_every_batch_is_predicted_without_recompilation(source, x_BTF, expected_
     assert any(cache_folder("torch-compile").iterdir())
     with pytest.raises(EngineError, match="windows"):
         predictor.predict(x_BTF[0])
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        predictor.predict(np.full_like(x_BTF, np.nan))
 
 
 def test_a_missing_compiler_is_reported(monkeypatch):

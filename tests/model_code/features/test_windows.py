@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_code.errors import DataError
+from model_code.errors import DataError, ServingError
 from model_code.features import windows
 
 T = 64
@@ -57,3 +57,24 @@ def test_weighted_steps_take_the_shares_of_all_windows() -> None:
     assert rare[found].mean() == pytest.approx(0.1, abs=0.03)
     even = windows.spread(np.arange(2000), 500, np.ones(2000))
     assert set(np.diff(even)) == {4}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_windows_that_are_not_finite_are_refused_and_named(value: float) -> None:
+    x_BTF = np.zeros((3, T, 16), np.float32)
+    windows.require_finite(x_BTF)
+    x_BTF[1, 63, 4] = x_BTF[2, 0, 0] = value
+    with pytest.raises(ServingError, match="NaN or infinity: 2 of 3072 values") as caught:
+        windows.require_finite(x_BTF, ServingError, "x.npy")
+    assert caught.value.where == "x.npy, window 1, step 63, feature 4"
+    with pytest.raises(DataError, match="NaN or infinity"):
+        windows.require_finite(x_BTF[1:2, ::-1])  # not contiguous
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinities_that_cancel_are_seen_and_large_finite_values_pass() -> None:
+    x_BTF = np.ones((1, T, 16), np.float32)
+    x_BTF[0, 0, :2] = np.inf, -np.inf
+    with pytest.raises(DataError, match="2 of 1024"):
+        windows.require_finite(x_BTF)
+    windows.require_finite(np.full((64, T, 16), np.finfo(np.float32).max))

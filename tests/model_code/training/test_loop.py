@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,9 +19,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from model_code.errors import ConfigError, DataError
 from model_code.features.windows import gather
-from model_code.models.network import FinancialPredictor, state_digest
+from model_code.models.network import FinancialPredictor, build, state_digest
+from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
-from model_code.settings import FeatureSpec, NetworkSpec, TrainingSpec
+from model_code.settings import (
+    ConvTransformer2Spec,
+    FeatureSpec,
+    MlpSpec,
+    NetworkSpec,
+    TrainingSpec,
+)
 from model_code.training import checkpoint, evaluation, ranks, sampling
 from model_code.training import run as training_run
 from model_code.training.loop import train
@@ -125,22 +133,45 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(straight, tmp_path)
     same(result, straight[0])
 
 
+def backwards(features_NF):
+    """The rows of each window in reverse order: the same mean and deviation."""
+    return features_NF.reshape(-1, 64, 16)[:, ::-1].reshape(-1, 16)
+
+
 def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
     spec = SPEC.model_copy(update={"epochs": 1})
-    run(tmp_path, spec)
+    run(tmp_path / "first", spec)
     features_NF, labels_N, train_ends, validation_ends = table()
+    changed_NF = features_NF.copy()
+    changed_NF[validation_ends[7], 3] += 1.0
     others: dict[str, dict[str, Any]] = {
         "specification": {"spec": spec.model_copy(update={"seed": 8})},
         "network": {"network": TINY.model_copy(update={"layers": 2})},
         "features": {"data": (features_NF * 1.001, labels_N, train_ends, validation_ends)},
+        "rows": {"data": (backwards(features_NF), labels_N, train_ends, validation_ends)},
+        "signs": {"data": (-features_NF, labels_N, train_ends, validation_ends)},
+        "validation": {"data": (changed_NF, labels_N, train_ends, validation_ends)},
         "labels": {"data": (features_NF, 1 - labels_N, train_ends, validation_ends)},
         "windows": {"data": (features_NF, labels_N, train_ends[1:], validation_ends)},
         "weights": {"validation_weight_B": 1.0 + labels_N[validation_ends]},
     }
     for name, changed in others.items():
-        result = run(tmp_path, **({"spec": spec} | changed))
+        folder = shutil.copytree(tmp_path / "first", tmp_path / name)
+        result = run(folder, **({"spec": spec} | changed))
         assert result.resumed_from is None, name
         assert "belongs to other data or another specification" in result.resume_note
+
+
+def test_the_digest_of_rows_is_of_the_chosen_ones_whatever_the_chunks(monkeypatch):
+    features_NF, _, train_ends, _ = table()
+    used_N = sampling.covered(train_ends, len(features_NF))
+    whole = checkpoint.rows_digest(features_NF, used_N)
+    monkeypatch.setattr(checkpoint, "ROWS_PER_CHUNK", 100)
+    assert checkpoint.rows_digest(features_NF, used_N) == whole
+    for row, same_digest in ((int(train_ends[-1]) + 1, True), (int(train_ends[-1]), False)):
+        changed_NF = features_NF.copy()
+        changed_NF[row, 2] += 1.0
+        assert (checkpoint.rows_digest(changed_NF, used_N) == whole) is same_digest
 
 
 def test_a_file_of_another_kind_is_skipped(tmp_path):
@@ -158,7 +189,7 @@ def test_the_seed_decides_everything_and_the_callers_generator_is_unchanged(tmp_
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(1)
     same(first, run(tmp_path / "b", spec))
-    other = run(tmp_path / "c", spec.model_copy(update={"seed": -1}))
+    other = run(tmp_path / "c", spec.model_copy(update={"seed": 2**32 - 1}))
     assert other.history[0].train_loss != first.history[0].train_loss
 
 
@@ -326,6 +357,47 @@ def test_a_loss_that_is_not_finite_is_an_error_and_keeps_earlier_checkpoints(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001.pt"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [(8, "all 8 steps of the epoch were skipped"), (40, "the loss scale fell to 0.5")],
+)
+def test_fp16_whose_gradients_are_always_nan_stops(tmp_path, monkeypatch, steps, said):
+    plain = WindowModel.loss
+
+    def loss(model, logits, *options):
+        """The same value; its gradient is 0 times infinity."""
+        return plain(model, logits, *options) + (0.0 * logits.float()).sum().square().sqrt()
+
+    monkeypatch.setattr(WindowModel, "loss", loss)
+    more = {"precision": "fp16", "batch_size": 4, "windows_per_epoch": 4 * steps, "epochs": 30}
+    with pytest.raises(DataError, match=f"cannot move: {said}") as caught:
+        run(tmp_path, SPEC.model_copy(update=more))
+    assert caught.value.where.startswith("epoch 1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "network",
+    [TINY, ConvTransformer2Spec(d_model=16, heads=2, layers=1, feed_forward=32), MlpSpec(hidden=8)],
+    ids=lambda spec: spec.KIND,
+)
+def test_biases_and_norms_do_not_decay(network):
+    model = build(network)
+    alone = ranks.Ranks(0, 1, torch.device("cpu"))
+    spec = SPEC.model_copy(update={"weight_decay": 0.1})
+    state = training_run.TrainingRun(model, spec, alone, "fp32", 1)
+    decays = {
+        id(each): group["weight_decay"]
+        for group in state.optimizer.param_groups
+        for each in group["params"]
+    }
+    found = {name: decays[id(each)] for name, each in model.named_parameters()}
+    assert {name for name, decay in found.items() if decay == 0.0} == {
+        name for name in found if "norm" in name or name.endswith("bias")
+    }
+    assert set(found.values()) == {0.0, 0.1}
+
+
 def test_bad_input_is_refused(tmp_path):
     features_NF, labels_N, train_ends, validation_ends = table()
     one_class = validation_ends[labels_N[validation_ends] == 1]
@@ -340,6 +412,10 @@ def test_bad_input_is_refused(tmp_path):
     broken_NF = features_NF.copy()
     broken_NF[500, 4] = np.nan
     with pytest.raises(DataError, match=r"feature 4"):
+        run(tmp_path, data=(broken_NF, labels_N, train_ends, validation_ends))
+    broken_NF = features_NF.copy()
+    broken_NF[validation_ends[0], 4] = np.inf
+    with pytest.raises(DataError, match="NaN or infinity"):
         run(tmp_path, data=(broken_NF, labels_N, train_ends, validation_ends))
 
 
