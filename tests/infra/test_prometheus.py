@@ -37,26 +37,40 @@ LIVE = {
         else {"": []}
     ).items()
 }
-LABELS = NIGHTS | LIVE
+# of the Triton server; tests/infra/triton/test_metrics.py compares them with a real one
+NV = {
+    f"nv_inference_{name}": {"model", "version"}
+    for name in (
+        "request_success",
+        "request_duration_us",
+        "queue_duration_us",
+        "compute_infer_duration_us",
+        "pending_request_count",
+        "count",
+        "exec_count",
+    )
+} | {"nv_inference_request_failure": {"model", "version", "reason"}}
+LABELS = NIGHTS | LIVE | NV
 UNUSED = {"tickline_nightly_start_timestamp_seconds"}
 UNUSED_LIVE = {"start_timestamp_seconds", "recorded_decisions_total"}  # for a person who looks
 
 
 def metric_names(expression: str) -> set[str]:
-    return set(re.findall(r"\btickline_[a-z0-9_]+", expression))
+    return set(re.findall(r"\b(?:tickline|nv)_[a-z0-9_]+", expression))
 
 
 def test_every_metric_in_a_query_is_exported() -> None:
     used = set().union(*map(metric_names, EXPRESSIONS))
     assert used <= set(LABELS)
     assert set(NIGHTS) - used == UNUSED
+    assert set(NV) <= used
     sums = {name for name in LIVE if name.endswith(("_count", "_sum"))}
     assert set(LIVE) - used - sums == {live.PREFIX + name for name in UNUSED_LIVE}
 
 
 def test_every_label_in_a_query_is_exported() -> None:
     for expression in EXPRESSIONS:
-        for name, matchers in re.findall(r"\b(tickline_\w+)\{([^}]*)\}", expression):
+        for name, matchers in re.findall(r"\b((?:tickline|nv)_\w+)\{([^}]*)\}", expression):
             labels = set(re.findall(r"(\w+) *(?:=~|!~|!=|=)", matchers))
             assert labels <= LABELS[name], expression
     for target in TARGETS:
@@ -126,7 +140,7 @@ def test_grafana_is_provisioned_with_the_dashboards() -> None:
     folder = provider["providers"][0]["options"]["path"]
     mounts = SERVICES["grafana"]["volumes"]
     assert f"./grafana/dashboards:{folder}:ro" in mounts
-    assert len({board["uid"] for board in DASHBOARDS}) == len(DASHBOARDS) == 2
+    assert len({board["uid"] for board in DASHBOARDS}) == len(DASHBOARDS) == 3
     for board in DASHBOARDS:
         numbers = [panel["id"] for panel in board["panels"]]
         assert len(set(numbers)) == len(numbers)

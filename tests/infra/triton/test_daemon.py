@@ -20,7 +20,6 @@ from model_code.errors import IntegrityError, PromotionError
 from model_code.models.probability import probability
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, Settings
 from tests.support import serving as builders_serving
 
@@ -54,7 +53,7 @@ def test_up_serves_the_repository_until_down(settings: Settings) -> None:
     assert daemon.up(settings, Ports.free()) == server, "a second one must not be started"
     assert daemon.serving_url(settings) == server.grpc_url
     x_NTF = builders_serving.windows()
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         np.testing.assert_allclose(client.predict(x_NTF), builders_serving.logits(1), atol=1e-4)
 
     windows = settings.home / "windows.npy"
@@ -129,7 +128,7 @@ def test_up_does_not_load_an_unapproved_version(settings: Settings, how: str) ->
         daemon.up(settings, Ports.free())
     server = daemon.status(settings)
     assert server is not None, "it runs on, for a rollback"
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         assert client.versions() == []
 
 
