@@ -79,6 +79,8 @@ class Service:
         healthy: whether it responds; called every few seconds.
         environment: variables in addition to those of every Tickline process.
         after: services that must be up before it starts.
+        arguments: more of the command line, asked for at each start.
+        probe_s: between two health checks while it is up.
         problem: why it does not serve although it is healthy; empty: it serves; None: not known
             yet. Called as `healthy`, and must not wait.
         when_up: called with its pid each time it comes up.
@@ -91,6 +93,8 @@ class Service:
     healthy: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    arguments: Callable[[], list[str]] | None = None
+    probe_s: float = 3.0
     problem: Callable[[], str | None] | None = None
     when_up: Callable[[int], None] | None = None
     cleaned: Callable[[], None] | None = None

@@ -38,7 +38,6 @@ from model_code.errors import StorageError
 from model_code.settings import Settings
 
 TICK_S = 0.25
-PROBE_S = 3.0  # between health checks of a service that is up
 START_TIMEOUT_S = 180.0
 PATIENCE_S = 60.0  # a service that does not respond for this long is restarted
 STABLE_S = 60.0  # after this long up, earlier failures no longer count
@@ -115,10 +114,11 @@ class Supervised:
 
     def _start(self, now: float) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        more = self.service.arguments() if self.service.arguments else []
         variables = os.environ | environment(self.settings) | dict(self.service.environment)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.exit_with_parent", *self.service.command],
+                [sys.executable, "-m", "infra.exit_with_parent", *self.service.command, *more],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -133,7 +133,7 @@ class Supervised:
     def _probe(self, now: float) -> None:
         assert self.process is not None  # noqa: S101
         healthy = self.service.healthy()
-        self._next_probe = now + (PROBE_S if self.status in RESPONDS else 2 * TICK_S)
+        self._next_probe = now + (self.service.probe_s if self.status in RESPONDS else 2 * TICK_S)
         if healthy:
             self._last_healthy = now
             problem = self.service.problem() if self.service.problem else ""

@@ -17,11 +17,13 @@ from infra.services import Service
 from infra.supervisor import ALREADY_RUNNING, Group, Supervised
 from infra.triton import daemon, install, server, shared_memory
 from infra.triton.key import server_key
-from infra.triton.serve import serve
+from infra.triton.serve import loaded_at_start, serve
 from infra.triton.server import Ports
 from infra.triton.watch import Watch
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
+
+PROBE_S = 1.0  # a version that stops answering is loaded again soon
 
 
 def triton_service(settings: Settings, ports: Ports) -> Service:
@@ -49,7 +51,9 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
         name="triton",
         command=server.command(installation, settings.serving_repository, ports, key),
         address=address,
+        arguments=lambda: loaded_at_start(settings),
         healthy=lambda: healthy(server.ready_url(ports)),
+        probe_s=PROBE_S,
         problem=watch.problem,
         environment=server.environment(installation),
         when_up=lambda pid: daemon.adopt(settings, pid, ports),

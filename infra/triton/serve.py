@@ -54,6 +54,19 @@ def serve(settings: Settings, client: TritonClient) -> None:
                 raise
 
 
+def loaded_at_start(settings: Settings) -> list[str]:
+    """Options so that the server loads the model before it listens; none if it may not.
+
+    A client then finds the server away or its versions there, never the server without the model.
+    """
+    repository = ServingRepository(settings.serving_repository)
+    try:
+        require_approved(repository.home)
+    except TicklineError:  # `serve` reports it
+        return []
+    return [f"--load-model={MODEL_NAME}", "--exit-on-error=false"] if repository.versions() else []
+
+
 def silent(repository: ServingRepository, client: TritonClient) -> dict[Target, str]:
     """What the repository and the route say should answer and does not, with the reason."""
     return {
@@ -92,7 +105,7 @@ def _cure(repository: ServingRepository, client: TritonClient) -> None:
         if target.model != MODEL_NAME and target in silent(repository, client):
             load_under(client, target.model, repository.folder(target.version))
     versions = repository.versions()
-    if versions:
+    if set(client.versions(MODEL_NAME)) != set(versions):
         client.load(MODEL_NAME, versions)
     dead = [target for target in silent(repository, client) if target.model == MODEL_NAME]
     for target in dead:

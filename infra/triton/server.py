@@ -127,6 +127,7 @@ def command(installation: Installation, repository: Path, ports: Ports, key: str
         "--allow-gpu-metrics=false",
         f"--backend-config=python,shm-region-prefix-name={region}",
         "--exit-timeout-secs=10",
+        "--strict-readiness=false",  # of the server; its versions are proven by golden requests
         *options(key),
     ]
 

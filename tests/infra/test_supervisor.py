@@ -165,10 +165,15 @@ def test_an_unresponsive_service_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(supervisor, "PROBE_S", 0.1)
     settings, deaf = Settings(home=tmp_path), threading.Event()
     service = web()
-    alert = Service("web", service.command, "", lambda: not deaf.is_set() and service.healthy())
+    alert = Service(
+        "web",
+        service.command,
+        "",
+        lambda: not deaf.is_set() and service.healthy(),
+        probe_s=0.1,
+    )
     with supervised(settings, monkeypatch, alert) as keeper:
         until(lambda: status(settings, "web") == "up")
         deaf.set()
