@@ -119,7 +119,9 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", ["prometheus_rules.yaml", "prometheus_live_rules.yaml"])
+@pytest.mark.parametrize(
+    "file", ["prometheus_rules.yaml", "prometheus_live_rules.yaml", "prometheus_triton_rules.yaml"]
+)
 def test_alerts_fire_as_evaluated_by_prometheus(file: str, tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:

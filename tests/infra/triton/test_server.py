@@ -143,6 +143,18 @@ def test_wrong_shapes_and_types_are_refused_and_the_server_keeps_running(
     np.testing.assert_array_equal(client.predict(x_NTF[:1]), direct.predict(x_NTF[:1]))
 
 
+@pytest.mark.parametrize("batch", [0, 2**32, 2**33])
+def test_a_batch_dimension_that_the_server_cuts_to_nothing_is_refused(
+    batch: int, served: tuple[TritonClient, Predictor], x_NTF: NDArray[np.float32]
+) -> None:
+    client, direct = served
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(client, x_NTF[:1].tobytes(), (batch, 64, 16))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected (batch, 64, 16)" in caught.value.details()
+    np.testing.assert_array_equal(client.predict(x_NTF[:1]), direct.predict(x_NTF[:1]))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_windows_that_are_not_finite_are_refused_by_the_server(
     value: float, served: tuple[TritonClient, Predictor], x_NTF: NDArray[np.float32]
