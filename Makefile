@@ -11,7 +11,7 @@ TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live up down chaos live-load live-soak live-faults ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live up down chaos live-load live-soak live-faults serving-faults ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -76,6 +76,9 @@ live-soak: setup ## a million recorded ticks through the live path as fast as po
 
 live-faults: setup ## inject faults into the live path; print their table (TABLE=FILE writes it)
 	CHAOS=live CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest -n 0 tests/live_faults
+
+serving-faults: setup ## bad requests, stopped and killed processes of Triton beside 8 sound clients (DATA=PATH)
+	$(BIN)/python -m flows.demos.serving_faults $(if $(DATA),--data $(DATA))
 
 swap-load: setup ## swap and roll back a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load

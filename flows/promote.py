@@ -66,7 +66,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
             return _finished(settings, opened, shown, Promoted.rejected(opened, decided))
         with ServingRepository(settings.serving_repository).exclusive():
             require_unchanged(settings, opened, shown)
-            with candidate_loaded(url, opened):
+            with candidate_loaded(settings, url, opened):
                 validated = infra_validation(url, opened, spec)
                 mirrored = shadow(url, opened, repository, spec)
                 stepped = canary(url, opened, repository, spec)

@@ -11,11 +11,14 @@ from model_code.settings import Settings
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
-    """Credentials for client processes; empty without a password."""
+    """Credentials for client processes; empty without a password and a key."""
+    found = {}
+    if settings.triton_key is not None:
+        found["TICKLINE_TRITON_KEY"] = settings.triton_key.get_secret_value()
     if settings.auth_password is None:
-        return {}
+        return found
     name, password = settings.auth_username, settings.auth_password.get_secret_value()
-    return {
+    return found | {
         "PREFECT_API_AUTH_STRING": f"{name}:{password}",
         "MLFLOW_TRACKING_USERNAME": name,
         "MLFLOW_TRACKING_PASSWORD": password,

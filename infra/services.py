@@ -81,6 +81,10 @@ class Service:
         healthy: whether it responds; called every few seconds.
         environment: variables in addition to those of every Tickline process.
         after: services that must be up before it starts.
+        arguments: more of the command line, asked for at each start.
+        probe_s: between two health checks while it is up.
+        problem: why it does not serve although it is healthy; empty: it serves; None: not known
+            yet. Called as `healthy`, and must not wait.
         when_up: called with its pid each time it comes up.
         cleaned: called after its process has ended.
     """
@@ -91,6 +95,9 @@ class Service:
     healthy: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    arguments: Callable[[], list[str]] | None = None
+    probe_s: float = 3.0
+    problem: Callable[[], str | None] | None = None
     when_up: Callable[[int], None] | None = None
     cleaned: Callable[[], None] | None = None
 
@@ -250,21 +257,12 @@ def _mlflow(settings: Settings, plan: Plan) -> Service:
 
 
 def _triton(settings: Settings, plan: Plan) -> Service:
-    from infra.triton import daemon, install, server
+    from infra.triton.keeper import triton_service
+    from infra.triton.server import Ports
 
     names = {"http": "triton", "grpc": "triton-grpc", "metrics": "triton-metrics"}
-    ports = server.Ports(**{name: plan.ports[port] for name, port in names.items()})
-    installation = install.install(settings)
-    settings.serving_repository.mkdir(parents=True, exist_ok=True)
-    return Service(
-        name="triton",
-        command=server.command(installation, settings.serving_repository, ports),
-        address=f"{HOST}:{ports.grpc}",
-        healthy=lambda: healthy(server.ready_url(ports)),
-        environment=server.environment(installation),
-        when_up=lambda pid: daemon.adopt(settings, pid, ports),
-        cleaned=lambda: server.sweep(ports),
-    )
+    ports = Ports(**{name: plan.ports[port] for name, port in names.items()})
+    return triton_service(settings, ports)
 
 
 def _redis(settings: Settings, plan: Plan) -> Service:

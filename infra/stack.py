@@ -14,7 +14,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from infra.exit_with_parent import kill_tree
 from infra.servers import ServerError
 from infra.services import PORTS, choose
-from infra.stack_state import StackState, locked, log_path, pid_path, read
+from infra.stack_state import RESPONDS, StackState, locked, log_path, pid_path, read
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 
@@ -125,7 +125,7 @@ def _prepare_triton(settings: Settings, say: Say) -> bool:
     from infra.triton import daemon, install
 
     if daemon.status(settings) is not None:
-        say("Triton is already running (tickline triton up): it stays unsupervised")
+        say("Triton is already running (tickline triton up): the stack leaves it alone")
         return False
     try:
         install.install(settings, say=say)
@@ -145,12 +145,13 @@ def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say)
         if code is not None and not locked(settings):
             raise _broken(settings, "supervisor", f"exited with status {code}")
         for found in state.services if state else ():
-            if found.status == "up" and found.name not in seen:
+            if found.status in RESPONDS and found.name not in seen:
                 seen.add(found.name)
-                say(f"{found.name:<8} up  {found.address}")
+                note = f", but does not serve: {found.problem}" if found.problem else ""
+                say(f"{found.name:<8} up  {found.address}{note}")
             if found.status == "backing off" and found.restarts >= GIVE_UP_AFTER:
                 raise _broken(settings, found.name, f"exited with status {found.exit_code}")
-        if state and state.all_up:
+        if state and all(found.status in RESPONDS for found in state.services):
             return state
         time.sleep(0.2)
     silent = [found.name for found in state.services if found.status != "up"] if state else []

@@ -9,16 +9,19 @@ from infra.process import ProcessId
 from infra.services import Plan
 from model_code.settings import Settings
 
+RESPONDS = ("up", "not serving")
+
 
 class ServiceState(BaseModel):
     """One service as seen by its supervisor.
 
     Attributes:
-        status: waiting, starting, up, silent, backing off, stopping or stopped.
+        status: waiting, starting, up, not serving, silent, backing off, stopping or stopped.
         pid: of the service itself; None while it is not up.
         started: seconds since the epoch.
         restarts: starts after the first.
         exit_code: of its last exit; negative: killed by that signal.
+        problem: why it does not serve, and the remedy; empty if it does.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -30,6 +33,7 @@ class ServiceState(BaseModel):
     started: float | None
     restarts: int
     exit_code: int | None
+    problem: str = ""
 
 
 class StackState(BaseModel):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,13 +24,20 @@ from infra.exit_with_parent import adopt_orphans, kill_tree
 from infra.process import ProcessId
 from infra.servers import environment, remove_server_record
 from infra.services import Plan, Service, build
-from infra.stack_state import ServiceState, StackState, lock_path, log_path, pid_path, state_path
+from infra.stack_state import (
+    RESPONDS,
+    ServiceState,
+    StackState,
+    lock_path,
+    log_path,
+    pid_path,
+    state_path,
+)
 from model_code.artifacts import atomic_file
 from model_code.errors import StorageError
 from model_code.settings import Settings
 
 TICK_S = 0.25
-PROBE_S = 3.0  # between health checks of a service that is up
 START_TIMEOUT_S = 180.0
 PATIENCE_S = 60.0  # a service that does not respond for this long is restarted
 STABLE_S = 60.0  # after this long up, earlier failures no longer count
@@ -42,12 +50,13 @@ ALREADY_RUNNING = 3
 class Supervised:
     """One service and its process, driven by `step`."""
 
-    def __init__(self, service: Service, settings: Settings) -> None:
+    def __init__(self, service: Service, settings: Settings, log: Path | None = None) -> None:
         self.service = service
         self.settings = settings
-        self.log = log_path(settings, service.name)
+        self.log = log or log_path(settings, service.name)
         self.process: subprocess.Popen[bytes] | None = None
         self.status = "waiting"
+        self.problem = ""
         self.pid: int | None = None
         self.restarts = -1  # the first start is not a restart
         self.exit_code: int | None = None
@@ -66,6 +75,7 @@ class Supervised:
             started=self.started if self.process else None,
             restarts=max(self.restarts, 0),
             exit_code=self.exit_code,
+            problem=self.problem,
         )
 
     def step(self, up: set[str]) -> None:
@@ -104,10 +114,11 @@ class Supervised:
 
     def _start(self, now: float) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        more = self.service.arguments() if self.service.arguments else []
         variables = os.environ | environment(self.settings) | dict(self.service.environment)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.exit_with_parent", *self.service.command],
+                [sys.executable, "-m", "infra.exit_with_parent", *self.service.command, *more],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -122,20 +133,30 @@ class Supervised:
     def _probe(self, now: float) -> None:
         assert self.process is not None  # noqa: S101
         healthy = self.service.healthy()
-        self._next_probe = now + (PROBE_S if self.status == "up" else 2 * TICK_S)
+        self._next_probe = now + (self.service.probe_s if self.status in RESPONDS else 2 * TICK_S)
         if healthy:
             self._last_healthy = now
-            if self.status != "up":
+            problem = self.service.problem() if self.service.problem else ""
+            if problem is None:
+                return
+            if self.status not in RESPONDS:
                 self._came_up()
+            self._judge(problem)
             if now - self._begun > STABLE_S:
                 self._failures = 0
             return
         patience = START_TIMEOUT_S if self.status == "starting" else PATIENCE_S
-        if self.status == "up":
+        if self.status in RESPONDS:
             self.status = "silent"
         if now - self._last_healthy > patience:
             say(f"{self.service.name} does not respond: killing it")
             kill_tree(psutil.Process(self.process.pid))
+
+    def _judge(self, problem: str) -> None:
+        if problem != self.problem:
+            name = self.service.name
+            say(f"{name} does not serve: {problem}" if problem else f"{name} serves")
+        self.problem, self.status = problem, "not serving" if problem else "up"
 
     def _came_up(self) -> None:
         assert self.process is not None  # noqa: S101
@@ -144,7 +165,7 @@ class Supervised:
         if self.status == "starting" and self.service.when_up:
             try:
                 self.service.when_up(self.pid)
-            except Exception as error:  # a model that does not load must not stop the stack
+            except Exception as error:  # it must not stop the others
                 say(f"{self.service.name} is up, but: {error}")
         self.status = "up"
         say(f"{self.service.name} is up at {self.service.address} (pid {self.pid})")
@@ -162,26 +183,24 @@ class Supervised:
     def _clean_up(self) -> None:
         if self.process and self.process.stdin:
             self.process.stdin.close()
-        self.process, self.pid, self.status = None, None, "stopped"
+        self.process, self.pid, self.status, self.problem = None, None, "stopped", ""
         if self.service.cleaned:
             self.service.cleaned()
 
 
-class Supervisor:
-    """All services of a stack."""
+class Group:
+    """Services that one process keeps running."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
-        self.settings, self.plan = settings, plan
-        self.services = [Supervised(service, settings) for service in build(settings, plan)]
+    def __init__(self, services: Sequence[Supervised]) -> None:
+        self.services = services
         self._me = psutil.Process()
         self._others = {child.pid for child in self._me.children()}  # empty except in tests
-        self._written: StackState | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Keep all services running until `stop` is set; then stop every process."""
         try:
             while not stop.wait(TICK_S):
-                up = {found.service.name for found in self.services if found.status == "up"}
+                up = {one.service.name for one in self.services if one.status in RESPONDS}
                 for found in self.services:
                     self._step(found, up)
                 self._write()
@@ -212,9 +231,10 @@ class Supervisor:
             for found in group:
                 found.reap(deadline)
         self._kill_orphans()
-        remove_server_record(self.settings)
-        state_path(self.settings).unlink(missing_ok=True)
         say("stopped")
+
+    def _write(self) -> None:
+        """Called after each round, and when the services begin to stop."""
 
     def _kill_orphans(self) -> None:
         """Kill orphaned children of a killed launcher: they were re-parented to this process."""
@@ -225,6 +245,20 @@ class Supervisor:
             for orphan in orphans:
                 kill_tree(orphan)
                 orphan.wait(STOP_TIMEOUT_S)  # reaps the zombie
+
+
+class Supervisor(Group):
+    """All services of a stack; their state is in a file."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        super().__init__([Supervised(service, settings) for service in build(settings, plan)])
+        self.settings, self.plan = settings, plan
+        self._written: StackState | None = None
+
+    def _stop(self) -> None:
+        super()._stop()
+        remove_server_record(self.settings)
+        state_path(self.settings).unlink(missing_ok=True)
 
     def _write(self) -> None:
         state = StackState(

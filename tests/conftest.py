@@ -30,6 +30,7 @@ hypothesis_settings.load_profile("tickline")
 
 # fixtures that start a server
 SERVERS = {"prefect_url", "_live_triton", "_second_triton", "triton_home", "postgres"}
+KEY = "key-of-the-tests-servers"  # of their model control
 EXPECTED_SKIPS = Path(__file__).with_name("expected_skips.txt")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -159,7 +160,7 @@ def home(
 def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:
     from infra.triton.server import running
 
-    settings = Settings(home=tmp_path_factory.mktemp("triton")).resolved()
+    settings = Settings(home=tmp_path_factory.mktemp("triton"), triton_key=KEY).resolved()
     with running(settings, settings.serving_repository) as server:
         yield server
 
@@ -168,7 +169,7 @@ def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonSe
 def _second_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:
     from infra.triton.server import running
 
-    settings = Settings(home=tmp_path_factory.mktemp("triton")).resolved()
+    settings = Settings(home=tmp_path_factory.mktemp("triton"), triton_key=KEY).resolved()
     with running(settings, settings.serving_repository) as server:
         yield server
 
@@ -196,10 +197,9 @@ def _emptied(server: "TritonServer") -> Iterator[None]:
     root.mkdir()
     yield
     from model_code.serving.candidate import CANDIDATE_NAME
-    from model_code.serving.client import TritonClient
     from model_code.serving.swap import BRIDGE_NAMES
 
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         hidden = {CANDIDATE_NAME, *BRIDGE_NAMES}  # which the index does not list
         for model in {entry.model for entry in client.index()} | hidden:
             if client.ready(model):

@@ -199,4 +199,7 @@ def _show(settings: Settings) -> bool:
         cells = (str(found.pid or ""), found.address, shown, str(found.restarts))
         table.add_row(found.name, f"[{colour}]{found.status}", *cells)
     out.print(table)
+    for found in state.services:
+        if found.problem:
+            out.print(f"[red]{found.name} does not serve[/]: {escape(found.problem)}")
     return state.all_up

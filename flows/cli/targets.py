@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,11 +29,19 @@ def reconcile(
         bool, typer.Option("--watch", help="Repeat until Ctrl-C; print what changes.")
     ] = False,
     every: Annotated[float, typer.Option(help="Seconds between two rounds.", min=0.1)] = 10.0,
+    alive_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --watch: touch this file after each round in which the champion of every "
+            "target answered, for a probe.",
+            show_default="nowhere",
+        ),
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="Who does it.", show_default="this account's name")
     ] = None,
 ) -> None:
-    """Bring every Triton server (TICKLINE_TARGETS) level with the route.
+    """Bring every Triton server (one, or TICKLINE_TARGETS) level with the route.
 
     Use it after a promotion that left targets behind, and after a restart of a
     server. It copies and loads what a target lacks, verifies it with golden
@@ -40,7 +49,8 @@ def reconcile(
     level is verified and left alone. Exit status 1: a target is still behind.
 
     It waits for no promotion: beside a running one it is refused. With --watch it
-    tries again in the next round.
+    tries again in the next round, and takes the lock of promotions only if a
+    target is behind.
     """
     settings, who = settings_from_environment(), by or account()
     from tasks.promotion.targets import reconcile_targets
@@ -51,16 +61,23 @@ def reconcile(
         if not all(one.level for one in found):
             raise typer.Exit(1)
         return
+    from tasks.promotion.targets import compare_targets
+
     seen = ""
     try:
         while True:
+            found, changed = (), False
             try:
-                found = reconcile_targets(settings, who)
+                found = compare_targets(settings)
+                if not all(one.level for one in found):
+                    found = reconcile_targets(settings, who)
                 shown = repr([(one.target, one.problem) for one in found])
                 text: Table | str = targets_table(found)
                 changed = any(one.action for one in found)
             except TicklineError as error:  # the next round may succeed
-                shown, text, changed = str(error), escape(str(error)), False
+                shown, text = str(error), escape(str(error))
+            if alive_file is not None and found and all(one.answers for one in found):
+                alive_file.touch()
             if changed or shown != seen:
                 out.print(text)
             seen = shown

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import settings_from_environment
@@ -31,7 +32,11 @@ def up(
     grpc_port: Annotated[int, typer.Option(help="gRPC endpoint: what clients use.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = 8002,
 ) -> None:
-    """Start the server and load the serving model. Does nothing if it is already running."""
+    """Start the server; return once every version answers its golden requests.
+
+    A keeper restarts it if it exits, and loads a version again that stops
+    answering, until [bold]down[/]. If it is running already, it is only checked.
+    """
     from infra.triton import daemon, install
     from infra.triton.server import Ports
 
@@ -56,13 +61,15 @@ def down() -> None:
 def status() -> None:
     """Show the server and each model version: state, requests, batch size, times.
 
-    Of several targets it shows each, and how it compares with the route.
+    It asks each version a golden request; the exit status is 1 if one does not
+    answer it. Of several targets it shows each, and how it compares with the route.
     """
     from infra.triton import daemon
 
     settings = settings_from_environment()
     if not settings.targets:
-        _show(settings, daemon.serving_url(settings))
+        if not _show(settings, daemon.serving_url(settings)):
+            raise typer.Exit(1)
         return
     for name, target in settings.targets.items():
         try:
@@ -72,10 +79,15 @@ def status() -> None:
     show_targets(settings)
 
 
-def _show(settings: Settings, url: str) -> None:
+def _show(settings: Settings, url: str) -> bool:
+    """Print a server; whether every version of the repository answers."""
+    from infra.triton.key import control_key
+    from infra.triton.serve import silent
+    from model_code.repository.serving import ServingRepository
     from model_code.serving.client import TritonClient
 
-    with TritonClient(url) as client:
+    repository = ServingRepository(settings.serving_repository)
+    with TritonClient(url, control_key(settings)) as client:
         name = client.server()
         states = client.index()
         table = Table(
@@ -98,10 +110,22 @@ def _show(settings: Settings, url: str) -> None:
             shown = f"{state.state} {state.reason}".strip() or "never loaded"
             table.add_row(state.model, version, shown, *cells)
         out.print(table)
+        faults = {} if settings.targets else silent(repository, client)
     if not states:
         out.print(
             f"no model to serve yet: {settings.serving_repository} is empty. Promote one first"
         )
+    for target, why in faults.items():
+        out.print(
+            f"[red]{target.model}, version {target.version}, does not answer[/]: {escape(why)}",
+            soft_wrap=True,
+        )
+    if faults:
+        out.print(
+            "it is loaded again within seconds; if not: tickline triton down, then "
+            "tickline triton up; to serve the version before it: tickline rollback"
+        )
+    return not faults
 
 
 @app.command()

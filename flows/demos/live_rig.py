@@ -289,9 +289,10 @@ def responds(service: services.Service) -> Callable[[Process], bool]:
 
 def load_champion(settings: Settings) -> None:
     """Load the serving version into the rig's Triton."""
+    from infra.triton.key import control_key
     from model_code.serving.client import TritonClient
 
-    with TritonClient(str(settings.triton_url)) as client:
+    with TritonClient(str(settings.triton_url), control_key(settings)) as client:
         client.load(MODEL_NAME)
 
 

@@ -59,51 +59,64 @@ class TritonPythonModel:
         self._run = OPENERS[config["backend"]](path, parameters, x_BTF, logits_BC)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Process a batch of requests; only those with NaN or infinity are refused."""
+        """Process a batch of requests; only bad ones are refused."""
         if len(requests) == 1:
             return [self._single(requests[0])]
-        parts = [self._read(request) for request in requests]
-        finite = [x_BTF for x_BTF in parts if np.isfinite(x_BTF).all()]
-        if not finite:
-            return [_refused() for _ in parts]
+        parts = [self._checked(request) for request in requests]
+        sound = [x_BTF for x_BTF in parts if isinstance(x_BTF, np.ndarray)]
+        if not sound:
+            return [_refused(str(part)) for part in parts]
         try:
-            logits_BC = self._run(np.concatenate(finite))
+            logits_BC = self._run(np.concatenate(sound))
         except Exception as error:  # no error of the library may stop the server
             return [_failed(error) for _ in parts]
         responses, start = [], 0
         for x_BTF in parts:
-            if not np.isfinite(x_BTF).all():
-                responses.append(_refused())
+            if not isinstance(x_BTF, np.ndarray):
+                responses.append(_refused(x_BTF))
                 continue
             responses.append(self._response(logits_BC[start : start + len(x_BTF)]))
             start += len(x_BTF)
         return responses
 
     def _single(self, request: Any) -> Any:
-        x_BTF = self._read(request)
-        if not np.isfinite(x_BTF).all():
-            return _refused()
+        x_BTF = self._checked(request)
+        if not isinstance(x_BTF, np.ndarray):
+            return _refused(x_BTF)
         try:
             return self._response(self._run(x_BTF))
         except Exception as error:  # as above
             return _failed(error)
 
-    def _windows(self, request: Any) -> NDArray[Any]:
-        windows: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, self._input).as_numpy()
-        return windows
+    def _checked(self, request: Any) -> NDArray[Any] | str:
+        """The windows, or why they are refused."""
+        arrays = {
+            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self._inputs
+        }
+        batch = len(next(iter(arrays.values())))
+        for name, array in arrays.items():
+            # of a batch dimension that the server cuts to 32 bits, as 2**32, it leaves nothing
+            if array.shape != (batch, *self._inputs[name]) or batch == 0:
+                expected = ", ".join(map(str, self._inputs[name]))
+                return f"{name} has shape {array.shape}, expected (batch, {expected})"
+        x_BTF = self._read(arrays)
+        if not np.isfinite(x_BTF).all():
+            return "windows contain NaN or infinity: fix the features before sending them"
+        return x_BTF
 
-    def _packed(self, request: Any) -> NDArray[Any]:
+    def _windows(self, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        return arrays[self._input]
+
+    def _packed(self, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """All inputs side by side (B, N): refused and batched as one."""
-        tensors = (pb_utils.get_input_tensor_by_name(request, name) for name in self._inputs)
-        arrays = (tensor.as_numpy() for tensor in tensors)
-        return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+        return np.concatenate([array.reshape(len(array), -1) for array in arrays.values()], axis=1)
 
     def _response(self, logits_BC: NDArray[Any]) -> Any:
         return pb_utils.InferenceResponse([pb_utils.Tensor(self._output, logits_BC)])
 
 
-def _refused() -> Any:
-    message = "windows contain NaN or infinity: fix the features before sending them"
+def _refused(message: str) -> Any:
     return pb_utils.InferenceResponse(
         error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)
     )

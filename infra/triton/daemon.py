@@ -1,38 +1,46 @@
-"""The shared Triton server: up, down, status, address.
+"""This home's Triton server: up, down, status, address.
 
-Its state file contains pid and start time of the process, so that a stale file or a reused pid is
-detected.
+A keeper (`infra.triton.keeper`, or the stack's supervisor) starts it again when it exits, and keeps
+its versions answering. The record names both processes with their start times, so that a stale file
+or a reused pid is detected.
 """
 
 import contextlib
+import json
 import os
 import socket
+import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.servers import HOST, ServerError, healthy
+from infra import stack_state
+from infra.exit_with_parent import kill_tree
+from infra.process import ProcessId
+from infra.servers import HOST, ServerError, environment
 from infra.triton.install import install
-from infra.triton.server import Ports, TritonServer, command, environment, ready_url, sweep
+from infra.triton.key import server_key
+from infra.triton.serve import serve
+from infra.triton.server import Ports, TritonServer
+from infra.triton.shared_memory import sweep
 from model_code.artifacts import atomic_file
-from model_code.errors import IntegrityError
-from model_code.repository.manifest import Manifest
 from model_code.serving.client import TritonClient
-from model_code.settings import MODEL_NAME, Settings
+from model_code.settings import Settings
 
 PORTS = Ports(http=8000, grpc=8001, metrics=8002)
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 30
+START_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 60
 
 
-class _State(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    pid: int
-    started: float  # seconds since the epoch, from the kernel
+    keeper: ProcessId
+    server: ProcessId | None  # None: it has not been up yet
     http: int
     grpc: int
     metrics: int
@@ -42,77 +50,89 @@ class _State(BaseModel):
     def ports(self) -> Ports:
         return Ports(http=self.http, grpc=self.grpc, metrics=self.metrics)
 
-    def alive(self) -> bool:
-        try:
-            process = psutil.Process(self.pid)
-            same = process.create_time() == self.started
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
 
 def up(settings: Settings, ports: Ports = PORTS) -> TritonServer:
-    """Start the server unless it is running; load the model if the repository has one.
+    """Start the server and its keeper unless they run; return once its versions answer.
 
     Raises:
         ServerError: a port is taken, or the server cannot be installed or does not start.
         IntegrityError: a version's bytes are not the approved ones; it was not loaded (the server
             keeps running).
-        ServingError: the model does not load (the server keeps running).
+        RepositoryBusyError: a promotion is changing the versions (the server keeps running).
+        ServingError: a version does not load or answer (the server keeps running).
     """
     folder = settings.home / "triton"
     folder.mkdir(parents=True, exist_ok=True)
-    installation = install(settings)
-    repository = settings.serving_repository
-    repository.mkdir(parents=True, exist_ok=True)
+    install(settings)
     with FileLock(folder / "lock"):
-        server = status(settings)
-        if server is None:
+        record = _record(settings)
+        if record is None or not record.keeper.lives:
+            if record is not None:
+                _end(record)
             _require_free(ports)
-            log = _log(settings)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            pid = _spawn(command(installation, repository, ports), environment(installation), log)
-            _await(pid, ports, log)
-            _save_state(settings, pid, ports, repository)
-            server = TritonServer.at(pid, ports, repository, log)
-    _load(server)
+            server_key(settings)
+            keeper = _spawn(settings, ports)
+        else:
+            keeper = record.keeper
+        server = _await(settings, keeper)
+    with server.client() as client:
+        serve(settings, client)
     return server
 
 
-def adopt(settings: Settings, pid: int, ports: Ports) -> None:
-    """Register a server started by the supervisor as this home's server, and load its model.
+def adopt(settings: Settings, pid: int | None, ports: Ports) -> None:
+    """Register this process as the keeper of this home's server.
 
-    Raises:
-        IntegrityError: a version's bytes are not the approved ones; it was not loaded.
-        ServingError: the model does not load (the server keeps running).
+    Args:
+        settings: of the home.
+        pid: of the server; None: it has not been up yet.
+        ports: that it listens on.
     """
-    (settings.home / "triton").mkdir(parents=True, exist_ok=True)
-    _save_state(settings, pid, ports, settings.serving_repository)
-    _load(TritonServer.at(pid, ports, settings.serving_repository, _log(settings)))
+    record = _Record(
+        keeper=ProcessId.own(),
+        server=None if pid is None else ProcessId.of(pid),
+        **asdict(ports),
+        repository=str(settings.serving_repository),
+    )
+    with atomic_file(_path(settings)) as temporary:
+        temporary.write_text(record.model_dump_json())
 
 
 def down(settings: Settings) -> bool:
-    """Stop the server and wait until it has exited; False if none was running."""
+    """Stop the server and wait until it has exited; False if none was running.
+
+    Raises:
+        ServerError: it belongs to the stack.
+    """
     folder = settings.home / "triton"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        state = _state(settings)
-        _record(settings).unlink(missing_ok=True)
-        if state is None:
+        record = _record(settings)
+        if record is None:
             return False
-        running = state.alive()
-        if running:
-            _stop(psutil.Process(state.pid))
-        sweep(state.ports)
-        return running
+        stack = stack_state.read(settings)
+        if stack is not None and stack.supervisor == record.keeper:
+            raise ServerError(
+                "the Triton server belongs to the stack, which would start it again",
+                where=f"pid {record.keeper.pid}",
+                remedy="stop the stack: tickline down",
+            )
+        _path(settings).unlink(missing_ok=True)
+        return _end(record)
 
 
 def status(settings: Settings) -> TritonServer | None:
-    """The server that `up` started for this home, or None if it is not running."""
-    state = _state(settings)
-    if state is None or not state.alive():
+    """This home's server, or None if none is kept running. It may be about to start again."""
+    record = _record(settings)
+    if record is None or record.server is None or not record.keeper.lives:
         return None
-    return TritonServer.at(state.pid, state.ports, Path(state.repository), _log(settings))
+    return TritonServer.at(
+        record.server.pid,
+        record.ports,
+        Path(record.repository),
+        log_path(settings),
+        server_key(settings),
+    )
 
 
 def serving_url(settings: Settings) -> str:
@@ -129,115 +149,10 @@ def serving_url(settings: Settings) -> str:
     if server is None:
         raise ServerError(
             "no Triton server is running",
-            where=str(_record(settings)),
+            where=str(_path(settings)),
             remedy="start one: tickline triton up, or configure one: TICKLINE_TRITON_URL=host:8001",
         )
     return server.grpc_url
-
-
-def _save_state(settings: Settings, pid: int, ports: Ports, repository: Path) -> None:
-    state = _State(
-        pid=pid,
-        started=psutil.Process(pid).create_time(),
-        http=ports.http,
-        grpc=ports.grpc,
-        metrics=ports.metrics,
-        repository=str(repository),
-    )
-    with atomic_file(_record(settings)) as temporary:
-        temporary.write_text(state.model_dump_json())
-
-
-def _load(server: TritonServer) -> None:
-    if (server.repository / MODEL_NAME).is_dir():
-        with TritonClient(server.grpc_url) as client:
-            if not client.versions(MODEL_NAME):
-                _require_approved(server.repository / MODEL_NAME)
-                client.load(MODEL_NAME)
-
-
-def _require_approved(home: Path) -> None:
-    """Check that every version on disk is unchanged and approved; Triton is about to read it."""
-    for folder in sorted(home.iterdir()):
-        if folder.name.isdecimal() and Manifest.load(folder).approval is None:
-            raise IntegrityError(
-                f"version {folder.name} in the serving repository was never approved",
-                where=str(folder),
-                remedy="only a promotion may add versions: move it away, then tickline triton up",
-            )
-
-
-def _record(settings: Settings) -> Path:
-    return settings.home / "triton" / "server.json"
-
-
-def _log(settings: Settings) -> Path:
-    return settings.home / "logs" / "triton.log"
-
-
-def _state(settings: Settings) -> _State | None:
-    try:
-        return _State.model_validate_json(_record(settings).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _require_free(ports: Ports) -> None:
-    for port in (ports.http, ports.grpc, ports.metrics):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError as error:
-                raise ServerError(
-                    f"port {port} is taken",
-                    where=f"{HOST}:{port}",
-                    remedy="stop the process that uses it, or choose another port: "
-                    "tickline triton up --grpc-port ...",
-                ) from error
-
-
-def _spawn(argv: list[str], variables: dict[str, str], log: Path) -> int:
-    # not subprocess, which expects its children to end before their parent
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
-        argv[0],
-        argv,
-        os.environ | variables,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
-
-
-def _await(pid: int, ports: Ports, log: Path) -> None:
-    deadline, process = time.monotonic() + START_TIMEOUT_S, psutil.Process(pid)
-    while (alive := process.status() != psutil.STATUS_ZOMBIE) and time.monotonic() < deadline:
-        if healthy(ready_url(ports)):
-            return
-        time.sleep(0.1)
-    process.kill()
-    status = process.wait()
-    sweep(ports)
-    reason = "did not answer in time" if alive else f"exited with status {status}"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    raise ServerError(f"the Triton server {reason}:\n{tail}", where=str(log))
-
-
-def _stop(process: psutil.Process) -> None:
-    stubs = process.children(recursive=True)
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for stub in stubs:  # the model processes of a killed server would keep running
-        with contextlib.suppress(psutil.NoSuchProcess):
-            stub.kill()
 
 
 def live_server(settings: Settings) -> str:
@@ -259,3 +174,108 @@ def live_server(settings: Settings) -> str:
         where=", ".join(urls),
         remedy="start it: tickline triton up, then run the same command again",
     )
+
+
+def keeper_lock(settings: Settings) -> Path:
+    """Lock file, held while the keeper of `up` runs."""
+    return settings.home / "triton" / "keeper.lock"
+
+
+def log_path(settings: Settings) -> Path:
+    """Log of the server of `up`."""
+    return settings.home / "logs" / "triton.log"
+
+
+def _keeper_log(settings: Settings) -> Path:
+    return settings.home / "logs" / "triton-keeper.log"
+
+
+def _path(settings: Settings) -> Path:
+    return settings.home / "triton" / "server.json"
+
+
+def _record(settings: Settings) -> _Record | None:
+    try:
+        return _Record.model_validate_json(_path(settings).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _require_free(ports: Ports) -> None:
+    for port in (ports.http, ports.grpc, ports.metrics):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise ServerError(
+                    f"port {port} is taken",
+                    where=f"{HOST}:{port}",
+                    remedy="stop the process that uses it, or choose another port: "
+                    "tickline triton up --grpc-port ...",
+                ) from error
+
+
+def _spawn(settings: Settings, ports: Ports) -> ProcessId:
+    # not subprocess, which expects its children to end before their parent
+    log = _keeper_log(settings)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    argv = [sys.executable, "-m", "infra.triton.keeper", json.dumps(asdict(ports))]
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        os.environ | environment(settings),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    return ProcessId.of(pid)
+
+
+def _await(settings: Settings, keeper: ProcessId) -> TritonServer:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while (kept := keeper.lives) and time.monotonic() < deadline:
+        record = _record(settings)
+        server = status(settings)
+        if server is not None and record is not None and record.keeper == keeper:
+            return server
+        time.sleep(0.1)
+    if kept:
+        _stop(keeper)
+    logs = [log for log in (log_path(settings), _keeper_log(settings)) if log.exists()]
+    newest = [line for log in logs for line in log.read_text(errors="replace").splitlines()[-5:]]
+    raise ServerError(
+        f"the Triton server {'did not answer in time' if kept else 'does not start'}:\n"
+        + "\n".join(newest),
+        where=", ".join(map(str, logs)),
+        remedy="read its log: tickline triton logs -n 100",
+    )
+
+
+def _end(record: _Record) -> bool:
+    """End keeper and server; whether any ran."""
+    found = [one for one in (record.keeper, record.server) if one is not None and one.lives]
+    for one in found:
+        _stop(one)
+    sweep(record.grpc)
+    return bool(found)
+
+
+def _stop(one: ProcessId) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(one.pid)
+        children = process.children(recursive=True)
+        if one.lives:
+            process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            kill_tree(process)
+            process.wait()
+        for child in children:  # the model processes of a killed server would keep running
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

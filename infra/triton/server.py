@@ -3,22 +3,20 @@
 Loopback, explicit model control, no auto-completed model configuration.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import psutil
 
 from infra.servers import HOST, free_ports, started
+from infra.triton import shared_memory
 from infra.triton.install import Installation, install
+from infra.triton.key import options, server_key
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
-
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where the Python backend passes tensors
-REGION = "tickline_triton_{port}_"
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class TritonServer:
         metrics_url: Prometheus metrics.
         repository: the model repository it serves.
         log: its log file.
+        key: of its model control.
     """
 
     pid: int
@@ -55,9 +54,10 @@ class TritonServer:
     metrics_url: str
     repository: Path
     log: Path
+    key: str = field(repr=False)
 
     @classmethod
-    def at(cls, pid: int, ports: Ports, repository: Path, log: Path) -> "TritonServer":
+    def at(cls, pid: int, ports: Ports, repository: Path, log: Path, key: str) -> "TritonServer":
         """The server with this pid on these ports of this machine."""
         return cls(
             pid=pid,
@@ -66,7 +66,12 @@ class TritonServer:
             metrics_url=f"http://{HOST}:{ports.metrics}/metrics",
             repository=repository,
             log=log,
+            key=key,
         )
+
+    def client(self) -> TritonClient:
+        """A client with the key; the caller closes it."""
+        return TritonClient(self.grpc_url, self.key)
 
 
 @contextmanager
@@ -88,22 +93,25 @@ def running(
     repository.mkdir(parents=True, exist_ok=True)
     ports = Ports.free()
     name = f"triton-{ports.grpc}"
-    argv = command(installation, repository, ports)
+    shared_memory.sweep_stale()
+    key = server_key(settings)
+    argv = command(installation, repository, ports, key)
     try:
         with started(name, argv, ready_url(ports), settings, environment(installation)) as launcher:
             child = psutil.Process(launcher).children()[0]
             log = settings.home / "logs" / f"{name}.log"
-            server = TritonServer.at(child.pid, ports, repository, log)
-            with TritonClient(server.grpc_url) as client:
+            server = TritonServer.at(child.pid, ports, repository, log, key)
+            with server.client() as client:
                 for model in models:
                     client.load(model)
             yield server
     finally:
-        sweep(ports)
+        shared_memory.sweep(ports.grpc)
 
 
-def command(installation: Installation, repository: Path, ports: Ports) -> list[str]:
-    """The server's command line."""
+def command(installation: Installation, repository: Path, ports: Ports, key: str) -> list[str]:
+    """The server's command line; `key` is that of its model control."""
+    region = shared_memory.REGION.format(port=ports.grpc)
     return [
         str(installation.binary),
         f"--model-repository={repository}",
@@ -117,8 +125,10 @@ def command(installation: Installation, repository: Path, ports: Ports) -> list[
         f"--grpc-port={ports.grpc}",
         f"--metrics-port={ports.metrics}",
         "--allow-gpu-metrics=false",
-        f"--backend-config=python,shm-region-prefix-name={REGION.format(port=ports.grpc)}",
+        f"--backend-config=python,shm-region-prefix-name={region}",
         "--exit-timeout-secs=10",
+        "--strict-readiness=false",  # of the server; its versions are proven by golden requests
+        *options(key),
     ]
 
 
@@ -134,10 +144,3 @@ def environment(installation: Installation) -> dict[str, str]:
 def ready_url(ports: Ports) -> str:
     """The URL that returns 200 once the server accepts requests."""
     return f"http://{HOST}:{ports.http}/v2/health/ready"
-
-
-def sweep(ports: Ports) -> None:
-    """Remove the shared memory of a killed server; call only after it has exited."""
-    prefix = REGION.format(port=ports.grpc)
-    for path in SHARED_MEMORY.glob(f"*{prefix}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.triton.daemon import serving_url
+from infra.triton.key import control_key
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.serving.servers import Server, Servers
@@ -32,14 +33,15 @@ def serving_servers(settings: Settings, repository: ServingRepository) -> Iterat
     Raises:
         ServerError: none is configured or running.
     """
+    key = control_key(settings)
     with ExitStack() as stack:
         if not settings.targets:
-            client = stack.enter_context(TritonClient(serving_url(settings)))
+            client = stack.enter_context(TritonClient(serving_url(settings), key))
             yield Servers([Server("", client, repository)])
             return
         found = []
         for name, target in settings.targets.items():
-            client = stack.enter_context(TritonClient(target.control_url))
+            client = stack.enter_context(TritonClient(target.control_url, key))
             own = repository
             if target.repository is not None:
                 own = ServingRepository(target.repository.expanduser().resolve())

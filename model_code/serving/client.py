@@ -73,10 +73,13 @@ class TritonClient:
 
     Args:
         url: host:port of its gRPC endpoint.
+        key: of its model control, which load, unload and index need; None: they are refused
+            unless the server asks for none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
+        self._key = wire.key_metadata(key)
         self._channel = grpc.insecure_channel(url, options=wire.KEEPALIVE)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._dtypes: dict[tuple[str, int | None], str] = {}
@@ -135,7 +138,7 @@ class TritonClient:
         """
         message = service_pb2.RepositoryModelLoadRequest(model_name=model)
         with self._faults(f"model {model} does not load"):
-            self._stub.RepositoryModelLoad(message, timeout=LOAD_TIMEOUT_S)
+            self._stub.RepositoryModelLoad(message, timeout=LOAD_TIMEOUT_S, metadata=self._key)
         self._dtypes.clear()
         absent = sorted(set(versions) - set(self.versions(model)))
         if absent:
@@ -161,7 +164,7 @@ class TritonClient:
         for path, content in files.items():
             message.parameters[f"file:{path}"].bytes_param = content
         with self._faults(f"model {model} does not load"):
-            self._stub.RepositoryModelLoad(message, timeout=LOAD_TIMEOUT_S)
+            self._stub.RepositoryModelLoad(message, timeout=LOAD_TIMEOUT_S, metadata=self._key)
         self._dtypes.clear()
 
     def unload(self, model: str = MODEL_NAME, *, wait: bool = True) -> None:
@@ -176,7 +179,7 @@ class TritonClient:
         """
         message = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         with self._faults(f"model {model} does not unload"):
-            self._stub.RepositoryModelUnload(message, timeout=LOAD_TIMEOUT_S)
+            self._stub.RepositoryModelUnload(message, timeout=LOAD_TIMEOUT_S, metadata=self._key)
         self._dtypes.clear()
         deadline = time.monotonic() + LOAD_TIMEOUT_S
         while wait and any(
@@ -194,7 +197,7 @@ class TritonClient:
         """
         with self._faults("repository index"):
             found = self._stub.RepositoryIndex(
-                service_pb2.RepositoryIndexRequest(), timeout=TIMEOUT_S
+                service_pb2.RepositoryIndexRequest(), timeout=TIMEOUT_S, metadata=self._key
             )
         return [
             ModelState(

@@ -4,10 +4,16 @@ Triton reports a model as ready even if its backend process is dead, and refuses
 Only recorded windows with their expected logits show that it works.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 
+from model_code.artifacts import storage_error
 from model_code.errors import ServingError
+from model_code.repository.manifest import CONFIG_FILE
 from model_code.repository.requests import GoldenSet
+from model_code.repository.triton_config import parse
 from model_code.serving.client import TIMEOUT_S, TritonClient
 from model_code.settings import MAX_BATCH_SIZE, MODEL_NAME
 
@@ -30,7 +36,7 @@ def prove(
         raise ServingError("the golden set is empty: it verifies nothing", where=model)
     count = len(golden.x_NTF)
     together = [slice(i, min(i + MAX_BATCH_SIZE, count)) for i in range(0, count, MAX_BATCH_SIZE)]
-    for batch in (slice(0, 1), *together):
+    for batch in together if count == 1 else [slice(0, 1), *together]:
         answer = client.ask(golden.x_NTF[batch], model=model, version=version, timeout_s=timeout_s)
         where = f"{client.url}, model {model}, version {answer.version}"
         if version is not None and answer.version != version:
@@ -53,3 +59,24 @@ def reload(client: TritonClient, model: str = MODEL_NAME) -> None:
     """
     client.unload(model, wait=False)
     client.load(model)
+
+
+def revive(client: TritonClient, folder: Path) -> None:
+    """Load one version of the served model again, and leave its neighbours alone.
+
+    Triton loads a version of a loaded model again only if its file has a newer time.
+
+    Args:
+        client: of the server.
+        folder: of the version, in the repository that the server reads.
+
+    Raises:
+        ServingError: it does not load.
+        StorageError: the time of its file cannot be set.
+    """
+    model = folder / parse((folder / CONFIG_FILE).read_text()).default_model_filename
+    try:
+        os.utime(model)
+    except OSError as error:
+        raise storage_error(error, model) from error
+    client.load()

@@ -1,6 +1,6 @@
 """Compare the targets with the route, and bring those that are behind level with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.route import Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
-from model_code.serving.golden import prove, reload
+from model_code.serving.golden import prove, reload, revive
 from model_code.serving.servers import Server, Servers, golden_of, reason
 from model_code.serving.swap import BRIDGE_NAMES
 from model_code.settings import MODEL_NAME
@@ -26,6 +26,7 @@ class Level:
         wanted: versions that it should serve, the champion and the one before it.
         action: what was done; empty if nothing was.
         problem: why it is behind; empty if it is level.
+        answers: whether the champion answers rightly, or nothing is promoted.
     """
 
     target: str
@@ -33,6 +34,7 @@ class Level:
     wanted: tuple[int, ...]
     action: str
     problem: str
+    answers: bool
 
     @property
     def level(self) -> bool:
@@ -46,14 +48,19 @@ def compare(source: ServingRepository, servers: Servers) -> tuple[Level, ...]:
 
     def look(server: Server) -> Level:
         has: tuple[int, ...] | None = None
+        answers = False
         try:
             has = tuple(server.client.versions(MODEL_NAME))
             if champion is not None:
                 _prove(server, source, champion)
+            answers = True
+            if champion is not None:
+                for other in _neighbours(set(has) & set(wanted), champion):
+                    _prove(server, source, other)
         except TicklineError as error:
-            return Level(_name(server), has, wanted, "", reason(error))
-        lacks = sorted(set(wanted) - set(has))
-        return Level(_name(server), has, wanted, "", f"lacks {_text(lacks)}" if lacks else "")
+            return Level(_name(server), has, wanted, "", reason(error), answers)
+        lacks = _text(sorted(set(wanted) - set(has))) if set(wanted) - set(has) else ""
+        return Level(_name(server), has, wanted, "", lacks and f"lacks {lacks}", answers)
 
     return _all(look, servers)
 
@@ -99,6 +106,7 @@ def _bring_level(
     wanted = source.versions()
     has: tuple[int, ...] | None = None
     done: list[str] = []
+    answers = False
     try:
         has = tuple(server.client.versions(MODEL_NAME))
         if (broken := copies.get(str(server.repository.root))) is not None:
@@ -114,24 +122,36 @@ def _bring_level(
             if not _answers(server, source, champion):
                 reload(server.client)  # its process may be dead, or have loaded other bytes
                 _prove(server, source, champion)
+        answers = True
+        if champion is not None:
+            for other in _neighbours(wanted, champion):
+                if not _answers(server, source, other):
+                    revive(server.client, server.repository.folder(other.version))
+                    done.append(f"loaded {other.version} again")
+                    _prove(server, source, other)
         for name in filter(server.client.ready, (CANDIDATE_NAME, *BRIDGE_NAMES)):
             server.client.unload(name)
             done.append(f"unloaded {name}")
     except TicklineError as error:
-        return Level(_name(server), has, wanted, ", ".join(done), reason(error))
-    return Level(_name(server), has, wanted, ", ".join(done), "")
+        return Level(_name(server), has, wanted, ", ".join(done), reason(error), answers)
+    return Level(_name(server), has, wanted, ", ".join(done), "", answers)
 
 
-def _answers(server: Server, source: ServingRepository, champion: Target) -> bool:
+def _neighbours(versions: Iterable[int], champion: Target) -> list[Target]:
+    """The other versions of the champion's model, which a rollback would need."""
+    return [Target(model=MODEL_NAME, version=one) for one in versions if one != champion.version]
+
+
+def _answers(server: Server, source: ServingRepository, target: Target) -> bool:
     try:
-        _prove(server, source, champion)
+        _prove(server, source, target)
     except ServingError:
         return False
     return True
 
 
-def _prove(server: Server, source: ServingRepository, champion: Target) -> None:
-    prove(server.client, golden_of(source, champion.version), MODEL_NAME, champion.version)
+def _prove(server: Server, source: ServingRepository, target: Target) -> None:
+    prove(server.client, golden_of(source, target.version), MODEL_NAME, target.version)
 
 
 def _all(act: Callable[[Server], Level], servers: Servers) -> tuple[Level, ...]:

@@ -30,6 +30,9 @@ KEEPALIVE = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 500),  # reconnect quickly to a restarted server
 )
+HTTP_KEY_HEADER = "tickline-key"
+GRPC_KEY_HEADER = f"triton-grpc-protocol-{HTTP_KEY_HEADER}"  # the prefix is Triton's
+RESTRICTED = "protocol is restricted"  # in Triton's refusal of a call without the key
 
 
 class LateError(ServingError):
@@ -139,19 +142,27 @@ def input_dtype(metadata: service_pb2.ModelMetadataResponse) -> str:
 
 def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
     """Convert a gRPC error into a `ServingError` with a remedy; `LateError` after the deadline."""
-    code = error.code()
+    code, details = error.code(), error.details() or "no details"
     remedies = {
         grpc.StatusCode.UNAVAILABLE: "is it running and the model loaded? tickline triton status",
         grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time, or check the server's load",
         grpc.StatusCode.INTERNAL: "read its log: tickline triton logs",
         grpc.StatusCode.NOT_FOUND: "load the model first",
     }
+    remedy = remedies.get(code, "")
+    if RESTRICTED in details:
+        remedy = "set TICKLINE_TRITON_KEY to the key of that server (docs/security.md)"
     kind = LateError if code == grpc.StatusCode.DEADLINE_EXCEEDED else ServingError
     return kind(
-        f"{what}: {error.details() or 'no details'} ({code.name})",
+        f"{what}: {details} ({code.name})",
         where=url,
-        remedy=remedies.get(code, ""),
+        remedy=remedy,
     )
+
+
+def key_metadata(key: str | None) -> tuple[tuple[str, str], ...]:
+    """What a gRPC call sends so that the server allows its model control."""
+    return () if key is None else ((GRPC_KEY_HEADER, key),)
 
 
 def text(version: int | None) -> str:

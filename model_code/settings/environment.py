@@ -1,17 +1,26 @@
 """Machine settings: *where* to compute. Folders and addresses, from `TICKLINE_*` variables."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.targets import Targets, as_targets, check_targets
 
+KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
 
 def _names(value: Any) -> Any:
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _key(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not KEY.fullmatch(value.get_secret_value()):
+        raise ValueError("a key has 16 to 128 letters, digits, - and _: openssl rand -hex 24")
+    return value
 
 
 class Settings(BaseSettings):
@@ -39,6 +48,7 @@ class Settings(BaseSettings):
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
         redis_password: of the Redis server of `tickline live`.
+        triton_key: of the Triton servers' model control; None: that of `tickline triton up`.
     """
 
     model_config = SettingsConfigDict(
@@ -65,6 +75,7 @@ class Settings(BaseSettings):
     auth_username: str = "admin"
     auth_password: SecretStr | None = None
     redis_password: SecretStr | None = None
+    triton_key: Annotated[SecretStr | None, AfterValidator(_key)] = None
 
     @model_validator(mode="after")
     def _targets_fit(self) -> Self:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.triton.key import control_key
 from model_code.errors import PromotionError, ServingError
 from model_code.models.probability import probability
 from model_code.repository.requests import GOLDEN_FILE, REPLAY_FILE, GoldenSet, Replay
@@ -17,13 +18,13 @@ from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
 from model_code.serving.golden import prove
 from model_code.serving.load import closed_loop
-from model_code.settings import MAX_BATCH_SIZE, PromotionSpec
+from model_code.settings import MAX_BATCH_SIZE, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.records import Loaded, Opened, Validated
 
 
 @contextmanager
-def candidate_loaded(url: str, opened: Opened) -> Iterator[None]:
+def candidate_loaded(settings: Settings, url: str, opened: Opened) -> Iterator[None]:
     """Serve the candidate under its own name for the block, outside the serving repository.
 
     Raises:
@@ -31,7 +32,7 @@ def candidate_loaded(url: str, opened: Opened) -> Iterator[None]:
         ServingError: it does not load, or answers its golden requests wrongly.
     """
     folder = Path(opened.candidate)
-    with TritonClient(url) as client:
+    with TritonClient(url, control_key(settings)) as client:
         try:
             load_under(client, CANDIDATE_NAME, folder)
             prove(client, GoldenSet.load(folder / GOLDEN_FILE), CANDIDATE_NAME, opened.version)

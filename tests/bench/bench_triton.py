@@ -112,7 +112,7 @@ def main() -> None:
                     behind = held(piped(name, folder / sidecar.file, threads))
                     direct = engine._open(folder / sidecar.file, threads)
                     server = held(serving_engine(settings, folder, sidecar))
-                    client = held(TritonClient(server.grpc_url))
+                    client = held(server.client())
                     null = held(TritonClient(held(serving_null(settings, sidecar)).grpc_url))
                     ways: dict[str, Call] = {
                         "direct": direct.predict,

@@ -22,7 +22,6 @@ from rich.console import Console
 from infra.triton.server import running
 from model_code.errors import TicklineError
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.serving.routed import RoutedClient
 from model_code.serving.swap import Swap
 from model_code.settings import Settings
@@ -96,7 +95,7 @@ def run(folder: Path, requests: int, rounds: int) -> tuple[Seen, list[tuple[str,
     done: list[tuple[str, int, float]] = []
     with (
         running(settings, settings.serving_repository) as server,
-        TritonClient(server.grpc_url) as client,
+        server.client() as client,
     ):
         swap = Swap(repository, client, Names())
         for version, engine in VERSIONS.items():

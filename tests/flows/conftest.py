@@ -14,6 +14,7 @@ def desk(home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPa
     """Settings of a desk with two reviewers, a live server and the session's Prefect."""
     values = {
         "TICKLINE_TRITON_URL": live_triton.grpc_url,
+        "TICKLINE_TRITON_KEY": live_triton.key,
         "TICKLINE_SERVING": str(live_triton.repository),
         "TICKLINE_REVIEWERS": "ada, grace",
     }

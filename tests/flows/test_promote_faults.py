@@ -14,6 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient as PrefectClient
 from flows.promote import expire
 from flows.runs import promotions
 from infra.servers import ServerError
+from infra.triton.key import control_key
 from infra.triton.server import running
 from model_code.errors import (
     IntegrityError,
@@ -101,7 +102,7 @@ def test_answers_that_differ_from_the_benchmark_stop_the_promotion(desk: Setting
     with pytest.raises(Exception, match=r"golden request was answered wrongly|answers differ from"):
         approve(desk, 1)
     assert champion(desk) is None
-    with TritonClient(str(desk.triton_url)) as client:
+    with TritonClient(str(desk.triton_url), control_key(desk)) as client:
         assert client.versions(MODEL_NAME) == []
 
 

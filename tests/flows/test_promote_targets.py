@@ -8,7 +8,6 @@ from flows.runs import promotions
 from infra.servers import HOST, free_port
 from infra.triton.server import TritonServer
 from model_code.repository.audit import AuditLog
-from model_code.serving.client import TritonClient
 from model_code.serving.servers import QuorumError
 from model_code.settings import Settings
 from tasks.promotion.aliases import Aliases
@@ -49,7 +48,7 @@ def test_the_quorum_decides_and_the_laggard_is_recorded_and_brought_level(
 
     settings = targets(second_triton.grpc_url)
     assert all(one.level for one in reconcile_targets(settings, "ada"))
-    with TritonClient(second_triton.grpc_url) as client:
+    with second_triton.client() as client:
         assert client.versions() == [1]
     back = promotions.roll_back(settings, 1, "ada", "try")
     assert back.behind == {}

@@ -52,7 +52,20 @@ FEEDBACK = {
     ).collect()
     for sample in family.samples
 }
-LABELS = NIGHTS | LIVE | FEEDBACK
+# of the Triton server; tests/infra/triton/test_metrics.py compares them with a real one
+NV = {
+    f"nv_inference_{name}": {"model", "version"}
+    for name in (
+        "request_success",
+        "request_duration_us",
+        "queue_duration_us",
+        "compute_infer_duration_us",
+        "pending_request_count",
+        "count",
+        "exec_count",
+    )
+} | {"nv_inference_request_failure": {"model", "version", "reason"}}
+LABELS = NIGHTS | LIVE | FEEDBACK | NV
 UNUSED = {"tickline_nightly_start_timestamp_seconds"}
 UNUSED_LIVE = {
     "start_timestamp_seconds",
@@ -62,13 +75,14 @@ UNUSED_LIVE = {
 
 
 def metric_names(expression: str) -> set[str]:
-    return set(re.findall(r"\btickline_[a-z0-9_]+", expression))
+    return set(re.findall(r"\b(?:tickline|nv)_[a-z0-9_]+", expression))
 
 
 def test_every_metric_in_a_query_is_exported() -> None:
     used = set().union(*map(metric_names, EXPRESSIONS))
     assert used <= set(LABELS)
     assert set(NIGHTS) - used == UNUSED
+    assert set(NV) <= used
     sums = {name for name in LIVE if name.endswith(("_count", "_sum"))}
     assert set(LIVE) - used - sums == {live.PREFIX + name for name in UNUSED_LIVE}
     assert set(FEEDBACK) <= used
@@ -76,7 +90,7 @@ def test_every_metric_in_a_query_is_exported() -> None:
 
 def test_every_label_in_a_query_is_exported() -> None:
     for expression in EXPRESSIONS:
-        for name, matchers in re.findall(r"\b(tickline_\w+)\{([^}]*)\}", expression):
+        for name, matchers in re.findall(r"\b((?:tickline|nv)_\w+)\{([^}]*)\}", expression):
             labels = set(re.findall(r"(\w+) *(?:=~|!~|!=|=)", matchers))
             assert labels <= LABELS[name], expression
     for target in TARGETS:
@@ -125,7 +139,9 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("file", ["prometheus_rules.yaml", "prometheus_live_rules.yaml"])
+@pytest.mark.parametrize(
+    "file", ["prometheus_rules.yaml", "prometheus_live_rules.yaml", "prometheus_triton_rules.yaml"]
+)
 def test_alerts_fire_as_evaluated_by_prometheus(file: str, tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
@@ -146,7 +162,7 @@ def test_grafana_is_provisioned_with_the_dashboards() -> None:
     folder = provider["providers"][0]["options"]["path"]
     mounts = SERVICES["grafana"]["volumes"]
     assert f"./grafana/dashboards:{folder}:ro" in mounts
-    assert len({board["uid"] for board in DASHBOARDS}) == len(DASHBOARDS) == 2
+    assert len({board["uid"] for board in DASHBOARDS}) == len(DASHBOARDS) == 3
     for board in DASHBOARDS:
         numbers = [panel["id"] for panel in board["panels"]]
         assert len(set(numbers)) == len(numbers)

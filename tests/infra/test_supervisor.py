@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -165,16 +166,56 @@ def test_an_unresponsive_service_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(supervisor, "PROBE_S", 0.1)
     settings, deaf = Settings(home=tmp_path), threading.Event()
     service = web()
-    alert = Service("web", service.command, "", lambda: not deaf.is_set() and service.healthy())
+    alert = Service(
+        "web",
+        service.command,
+        "",
+        lambda: not deaf.is_set() and service.healthy(),
+        probe_s=0.1,
+    )
     with supervised(settings, monkeypatch, alert) as keeper:
         until(lambda: status(settings, "web") == "up")
         deaf.set()
         until(lambda: keeper.services[0].restarts == 1)
         deaf.clear()
         until(lambda: status(settings, "web") == "up")
+
+
+def test_a_service_that_responds_but_does_not_serve_is_not_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, found = Settings(home=tmp_path), web()
+    problems: list[str | None] = [None]
+    service = replace(found, problem=lambda: problems[0], probe_s=0.05)
+    with supervised(settings, monkeypatch, service) as keeper:
+        until(lambda: found.healthy())
+        until(lambda: status(settings, "web") == "starting")
+        problems[0] = "version 3 does not answer"
+        until(lambda: status(settings, "web") == "not serving")
+        state = stack_state.read(settings)
+        assert state is not None
+        assert not state.all_up
+        assert state.services[0].problem == "version 3 does not answer"
+        problems[0] = ""
+        until(lambda: status(settings, "web") == "up")
+        assert keeper.services[0].restarts == 0
+
+
+def test_arguments_are_asked_for_at_each_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, asked = Settings(home=tmp_path), list[str]()
+
+    def more() -> list[str]:
+        asked.append(str(len(asked)))
+        return [f"raise SystemExit({len(asked)})"]
+
+    broken = Service("web", [sys.executable, "-c"], "", lambda: False, arguments=more)
+    with supervised(settings, monkeypatch, broken) as keeper:
+        until(lambda: keeper.services[0].exit_code == 2)
+    assert len(asked) >= 2
 
 
 def test_logs_are_rotated_and_followed_across_the_truncation(

@@ -12,6 +12,7 @@ import msgspec
 from flows.demos.live_rig import Process, Rig
 from infra.live.kafka.producer import Outbox
 from infra.live.load import Decisions
+from infra.triton.key import control_key
 from model_code.features.served import SOLO
 from model_code.live.ledger import Ledger
 from model_code.live.messages import Decision, Quote, Tick, encode
@@ -245,11 +246,16 @@ class Versions:
         if version not in self.serving.known():
             folder = staged(self._rig.settings.staging_repository, version)
             self.serving.publish(folder, APPROVAL)
-        with TritonClient(str(self._rig.settings.triton_url)) as client:
+        with connected(self._rig) as client:
             Swap(self.serving, client, self._names).run(kind, version, None, "f")
+
+
+def connected(rig: Rig) -> TritonClient:
+    """A client of the rig's Triton, with the key."""
+    return TritonClient(str(rig.settings.triton_url), control_key(rig.settings))
 
 
 def reload_model(rig: Rig) -> None:
     """Load the model into a server that was started again, as an operator or the stack does."""
-    with TritonClient(str(rig.settings.triton_url)) as client:
+    with connected(rig) as client:
         client.load(MODEL_NAME)

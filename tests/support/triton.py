@@ -9,7 +9,9 @@ import psutil
 
 from infra.servers import HOST, healthy
 from infra.triton.install import install
-from infra.triton.server import Ports, command, environment, ready_url, sweep
+from infra.triton.key import server_key
+from infra.triton.server import Ports, command, environment, ready_url
+from infra.triton.shared_memory import sweep
 from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
@@ -27,6 +29,7 @@ class TritonProcess:
         self.serving = ServingRepository(self.settings.serving_repository)
         self.ports = Ports.free()
         self.url = f"{HOST}:{self.ports.grpc}"
+        self.key = server_key(self.settings)
         self._names = Names()
         self._process: subprocess.Popen[bytes] | None = None
         self.serving.root.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,7 @@ class TritonProcess:
         """Start it, with the model if a version serves."""
         installation = install(self.settings)
         self._process = subprocess.Popen(
-            command(installation, self.serving.root, self.ports),
+            command(installation, self.serving.root, self.ports, self.key),
             env=environment(installation),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -46,7 +49,7 @@ class TritonProcess:
             assert time.monotonic() < end
             time.sleep(0.05)
         if self.serving.versions():
-            with TritonClient(self.url) as client:
+            with TritonClient(self.url, self.key) as client:
                 client.load(MODEL_NAME)
 
     def promote(self, version: int, **how: object) -> None:
@@ -54,7 +57,7 @@ class TritonProcess:
         if version not in self.serving.known():
             folder = staged(self.settings.staging_repository, version, **how)  # type: ignore[arg-type]
             self.serving.publish(folder, APPROVAL)
-        with TritonClient(self.url) as client:
+        with TritonClient(self.url, self.key) as client:
             Swap(self.serving, client, self._names).run("promote", version, None, "f")
 
     def send(self, number: signal.Signals) -> None:
@@ -75,5 +78,5 @@ class TritonProcess:
             self._process.wait()
             for stub in stubs:
                 stub.kill()
-            sweep(self.ports)
+            sweep(self.ports.grpc)
             self._process = None

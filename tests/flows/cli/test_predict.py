@@ -17,7 +17,6 @@ from model_code.models.probability import probability
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
-from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, FeatureSpec
 from tests.support.cli import tickline
@@ -44,7 +43,7 @@ def staging(
     monkeypatch.setattr(predict.out, "width", 200)
     serving = ServingRepository(live_triton.repository)
     serving.publish(staged(home / "staging", 1, features=PAIRED), APPROVAL)
-    with TritonClient(live_triton.grpc_url) as client:
+    with live_triton.client() as client:
         Swap(serving, client, Names()).run("promote", 1, None, "f")
         yield home / "staging"
 
@@ -75,7 +74,7 @@ def test_a_version_without_a_manifest_here_is_asked_about_the_set_solo(
     staging: Path, store: str, tmp_path: Path, live_triton: TritonServer
 ) -> None:
     folder = staged(tmp_path / "elsewhere" / "staging", 7)
-    with TritonClient(live_triton.grpc_url) as client:
+    with live_triton.client() as client:
         load_under(client, "another", folder)
         printed, found = asked(tmp_path, store, "-i", SYMBOLS[1], "--model", "another")
         client.unload("another")
@@ -89,7 +88,7 @@ def test_a_canary_s_share_is_asked_about_the_candidate_s_own_windows(
     """Version 2 has no features in its manifest, as those of an earlier Tickline: solo."""
     serving = ServingRepository(live_triton.repository)
     candidate = Target(model=CANDIDATE_NAME, version=2)
-    with TritonClient(live_triton.grpc_url) as client:
+    with live_triton.client() as client:
         load_under(client, CANDIDATE_NAME, staged(staging, 2))
         champion = Target(model=MODEL_NAME, version=1)
         Route(champion=champion, candidate=candidate, share=1.0, until=2e10).save(

@@ -69,27 +69,38 @@ def test_reconcile_says_who_is_behind_and_brings_them_level(desk: TwoTargets) ->
 
 
 def test_reconcile_is_refused_beside_a_promotion_and_watch_tries_again(
-    desk: TwoTargets, monkeypatch: pytest.MonkeyPatch
+    desk: TwoTargets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     desk.west.away = False
-    real, rounds = steps.reconcile_targets, 0
+    real, look, rounds, locked = steps.reconcile_targets, steps.compare_targets, 0, 0
+    alive = tmp_path / "alive"
 
-    def counted(settings: Settings, by: str) -> tuple[Level, ...]:
+    def compared(settings: Settings) -> tuple[Level, ...]:
         nonlocal rounds
         rounds += 1
         if rounds == 5:
             raise KeyboardInterrupt
+        if rounds < 3:
+            assert not alive.exists(), "the west does not answer for the champion"
+        return look(settings)
+
+    def counted(settings: Settings, by: str) -> tuple[Level, ...]:
+        nonlocal locked
+        locked += 1
         if rounds > 2:
             return real(settings, by)
         with ServingRepository(desk.place.root).exclusive():
             return real(settings, by)
 
+    monkeypatch.setattr(steps, "compare_targets", compared)
     monkeypatch.setattr(steps, "reconcile_targets", counted)
     with pytest.raises(RepositoryBusyError):
         invoke("reconcile")
-    rounds = 0
-    _, said = invoke("reconcile", "--watch", "--every", "0.1")
+    locked = 0
+    _, said = invoke("reconcile", "--watch", "--every", "0.1", "--alive-file", str(alive))
     assert rounds == 5
+    assert locked == 3, "the lock of promotions is left alone once every target is level"
+    assert alive.exists()
     assert said.count("another promotion or rollback is running") == 1
     assert said.count("loaded 1, 2") == 1
     assert said.count("west") == 1  # the next round finds it level: nothing new to print

@@ -65,7 +65,9 @@ def test_the_server_is_started_watched_and_stopped(approved: Settings, tmp_path:
     with TritonClient(f"{HOST}:{ports.grpc}") as client:
         for _ in range(3):
             np.testing.assert_allclose(client.predict(windows()), logits(1), atol=1e-4)
-    assert answered(tickline("triton", "status")) == (before + 3, 0)
+    counted, failed = answered(tickline("triton", "status"))
+    assert counted >= before + 3  # and the keeper's golden requests
+    assert failed == 0
 
     written = server.log.read_text().splitlines()
     with running(tmp_path / "printed", "triton", "logs", "-n", "2", "--follow") as follower:

@@ -1,11 +1,14 @@
+import asyncio
 import json
 import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -15,12 +18,13 @@ from typer.testing import CliRunner
 from flows.cli.__main__ import app
 from infra.servers import HOST, ServerError
 from infra.triton import daemon
+from infra.triton.serve import silent
 from infra.triton.server import Ports
 from model_code.errors import IntegrityError, PromotionError
 from model_code.models.probability import probability
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
+from model_code.serving.aio import AsyncTritonClient
 from model_code.settings import MODEL_NAME, Settings
 from tests.support import serving as builders_serving
 
@@ -54,7 +58,7 @@ def test_up_serves_the_repository_until_down(settings: Settings) -> None:
     assert daemon.up(settings, Ports.free()) == server, "a second one must not be started"
     assert daemon.serving_url(settings) == server.grpc_url
     x_NTF = builders_serving.windows()
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         np.testing.assert_allclose(client.predict(x_NTF), builders_serving.logits(1), atol=1e-4)
 
     windows = settings.home / "windows.npy"
@@ -129,22 +133,96 @@ def test_up_does_not_load_an_unapproved_version(settings: Settings, how: str) ->
         daemon.up(settings, Ports.free())
     server = daemon.status(settings)
     assert server is not None, "it runs on, for a rollback"
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         assert client.versions() == []
 
 
-def test_a_killed_server_is_not_reported_as_running(settings: Settings) -> None:
+def model_processes(settings: Settings) -> list[psutil.Process]:
+    server = daemon.status(settings)
+    assert server is not None
+    found = psutil.Process(server.pid).children(recursive=True)
+    return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_killed_server_comes_back_with_its_versions(settings: Settings) -> None:
+    place = approved(settings, 1, 2)
+    Route(champion=Target(model=MODEL_NAME, version=2)).save(place.route_file)
     server = daemon.up(settings, Ports.free())
     os.kill(server.pid, signal.SIGKILL)
-    psutil.Process(server.pid).wait(10)
+    x_NTF = builders_serving.windows()
+
+    async def ask() -> np.ndarray[Any, Any]:
+        # the server is away or has its versions, so that a client which waits gets its answer
+        async with AsyncTritonClient(server.grpc_url, version=2, attempts=1000) as client:
+            return await client.predict(x_NTF, deadline_s=60)
+
+    np.testing.assert_allclose(asyncio.run(ask()), builders_serving.logits(2), atol=1e-4)
+    until(lambda: getattr(daemon.status(settings), "pid", server.pid) != server.pid)
+    with server.client() as client:
+        assert client.versions() == [1, 2]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_version_whose_process_died_is_loaded_again_and_its_neighbour_left_alone(
+    settings: Settings, version: int
+) -> None:
+    place = approved(settings, 1, 2)
+    Route(champion=Target(model=MODEL_NAME, version=2)).save(place.route_file)
+    server = daemon.up(settings, Ports.free())
+    before = {one.pid for one in model_processes(settings)}
+    (dead,) = [
+        one
+        for one in model_processes(settings)
+        if any(f"{MODEL_NAME}/{version}/" in word for word in one.cmdline())
+    ]
+    dead.kill()
+    until(lambda: len({one.pid for one in model_processes(settings)} - before) == 1)
+    with server.client() as client:
+        until(lambda: not silent(place, client))
+        for number in (1, 2):
+            answer = client.predict(builders_serving.windows(), version=number)
+            np.testing.assert_allclose(answer, builders_serving.logits(number), atol=1e-4)
+    after = {one.pid for one in model_processes(settings)}
+    assert (len(before & after), len(after - before)) == (1, 1)
+    assert daemon.status(settings) == server, "the server itself was not restarted"
+
+
+def test_a_killed_keeper_takes_its_server_with_it(settings: Settings) -> None:
+    server = daemon.up(settings, Ports.free())
+    record = settings.home / "triton" / "server.json"
+    state = json.loads(record.read_text())
+    keeper = state["keeper"]
+    record.write_text(json.dumps(state | {"keeper": keeper | {"birth": "1"}}))
+    assert daemon.status(settings) is None, "the pid now belongs to another process"
+    record.write_text(json.dumps(state))
+    assert daemon.status(settings) == server
+    psutil.Process(keeper["pid"]).kill()
+    until(lambda: not psutil.pid_exists(server.pid))
     assert daemon.status(settings) is None
     again = daemon.up(settings, Ports.free())
     assert again.pid != server.pid
-    record = settings.home / "triton" / "server.json"
-    state = json.loads(record.read_text())
-    record.write_text(json.dumps(state | {"started": state["started"] - 1}))
-    assert daemon.status(settings) is None, "the pid now belongs to another process"
-    record.write_text(json.dumps(state))
+
+
+def test_a_server_that_cannot_start_is_an_error_with_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_require_free", lambda _: None)
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match="does not start") as caught:
+            daemon.up(settings, replace(Ports.free(), grpc=port))
+    assert "tickline triton logs" in caught.value.remedy
+    assert daemon.status(settings) is None
+    assert not daemon.down(settings)
 
 
 def test_a_taken_port_is_reported_before_anything_starts(settings: Settings) -> None:

@@ -36,7 +36,7 @@ def client(settings: Settings, blend_repository: BlendRepository) -> Iterator[Tr
     """Of a server that was asked to load the ensemble alone."""
     with (
         running(settings, blend_repository.root, models=(ENSEMBLE_NAME,)) as server,
-        TritonClient(server.grpc_url) as client,
+        server.client() as client,
     ):
         yield client
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from infra.triton import shared_memory
 from infra.triton.engine import add_version, serving_engine
-from infra.triton.server import REGION, SHARED_MEMORY, TritonServer, running
+from infra.triton.server import TritonServer, running
 from model_code.engines.protocol import EngineSource, Predictor
 from model_code.engines.registry import ENGINES
 from model_code.engines.sidecar import EngineSidecar
@@ -69,7 +70,7 @@ def served(
     folder = engines[request.param]
     with (
         serving_engine(settings, folder, EngineSidecar.load(folder)) as server,
-        TritonClient(server.grpc_url) as client,
+        server.client() as client,
     ):
         yield client, ENGINES[request.param].load(folder)
 
@@ -82,7 +83,7 @@ def swapped(
     put(tmp_path, 1, engines["onnxruntime-fp32"])
     with (
         running(settings, tmp_path, models=(MODEL_NAME,)) as server,
-        TritonClient(server.grpc_url) as client,
+        server.client() as client,
     ):
         yield server, client, tmp_path
 
@@ -139,6 +140,18 @@ def test_wrong_shapes_and_types_are_refused_and_the_server_keeps_running(
         raw(client, bytes(size), shape, dtype)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert said in caught.value.details()
+    np.testing.assert_array_equal(client.predict(x_NTF[:1]), direct.predict(x_NTF[:1]))
+
+
+@pytest.mark.parametrize("batch", [0, 2**32, 2**33])
+def test_a_batch_dimension_that_the_server_cuts_to_nothing_is_refused(
+    batch: int, served: tuple[TritonClient, Predictor], x_NTF: NDArray[np.float32]
+) -> None:
+    client, direct = served
+    with pytest.raises(grpc.RpcError) as caught:
+        raw(client, x_NTF[:1].tobytes(), (batch, 64, 16))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected (batch, 64, 16)" in caught.value.details()
     np.testing.assert_array_equal(client.predict(x_NTF[:1]), direct.predict(x_NTF[:1]))
 
 
@@ -269,13 +282,13 @@ def test_the_server_ends_with_the_block_and_leaves_nothing(
 ) -> None:
     folder = engines["openvino-fp32"]
     with serving_engine(settings, folder, EngineSidecar.load(folder)) as server:
-        region = REGION.format(port=server.grpc_url.rpartition(":")[2])
-        assert list(SHARED_MEMORY.glob(f"{region}*"))
+        region = shared_memory.REGION.format(port=server.grpc_url.rpartition(":")[2])
+        assert list(shared_memory.FOLDER.glob(f"{region}*"))
         repository = server.repository
     assert not psutil.pid_exists(server.pid)
-    assert not list(SHARED_MEMORY.glob(f"{region}*"))
+    assert not list(shared_memory.FOLDER.glob(f"{region}*"))
     assert not repository.exists()
-    with TritonClient(server.grpc_url) as client:
+    with server.client() as client:
         assert not client.live()
         with pytest.raises(ServingError, match="UNAVAILABLE"):
             client.predict(x_NTF[:1])

@@ -90,7 +90,7 @@ class Pair:
 def pair(live_triton: TritonServer, tmp_path: Path) -> Iterator[Pair]:
     place = ServingRepository(live_triton.repository)
     place.publish(staged(tmp_path / "staging", 1), APPROVAL)
-    with TritonClient(live_triton.grpc_url) as client:
+    with live_triton.client() as client:
         Swap(place, client, Names()).run("promote", 1, None, "f")
         yield Pair(live_triton.grpc_url, place, client, tmp_path / "staging")
 

@@ -14,7 +14,6 @@ from infra.triton.server import TritonServer, running
 from model_code.errors import IntegrityError, ServingError, StorageError
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.serving.swap import BRIDGE_NAMES, Swap
 from model_code.settings import MODEL_NAME, Settings
 from tests.support.serving import APPROVAL, Names, logits, staged, weights, windows, write_graph
@@ -25,7 +24,7 @@ class Desk:
 
     def __init__(self, server: TritonServer, tmp_path: Path) -> None:
         self.place = ServingRepository(server.repository)
-        self.client = TritonClient(server.grpc_url)
+        self.client = server.client()
         self.names = Names()
         self._staging = tmp_path / "staging"
 

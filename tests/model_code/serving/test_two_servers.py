@@ -12,7 +12,6 @@ import pytest
 from infra.triton.server import TritonServer
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.client import TritonClient
 from model_code.serving.levels import reconcile
 from model_code.serving.routed import RoutedClient
 from model_code.serving.servers import Server, Servers
@@ -28,7 +27,7 @@ class Desk:
     def __init__(self, east: TritonServer, west: TritonServer, folder: Path) -> None:
         self.place = ServingRepository(east.repository)
         self.copy = ServingRepository(west.repository)
-        self.east, self.west = TritonClient(east.grpc_url), TritonClient(west.grpc_url)
+        self.east, self.west = east.client(), west.client()
         both = [Server("east", self.east, self.place), Server("west", self.west, self.copy)]
         self.servers, self.names, self._staging = Servers(both, 2), Names(), folder
 

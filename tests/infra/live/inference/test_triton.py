@@ -78,7 +78,7 @@ def test_each_answer_carries_the_version_that_the_route_named(triton: TritonProc
 
 def test_a_candidate_gets_its_share_and_its_threshold(triton: TritonProcess) -> None:
     folder = staged(triton.settings.staging_repository, 2, threshold=0.625)
-    with TritonClient(triton.url) as client:
+    with TritonClient(triton.url, triton.key) as client:
         load_under(client, CANDIDATE_NAME, folder)
     Route(champion=CHAMPION, candidate=CANDIDATE, share=0.5).save(triton.serving.route_file)
 
@@ -107,7 +107,7 @@ def test_a_candidate_gets_its_share_and_its_threshold(triton: TritonProcess) -> 
 
 def test_a_version_that_sees_other_features_never_answers(triton: TritonProcess) -> None:
     folder = staged(triton.settings.staging_repository, 2, features=PAIRED)
-    with TritonClient(triton.url) as client:
+    with TritonClient(triton.url, triton.key) as client:
         load_under(client, CANDIDATE_NAME, folder)
     Route(champion=CHAMPION, candidate=CANDIDATE, share=1.0).save(triton.serving.route_file)
 

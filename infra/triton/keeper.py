@@ -1,0 +1,100 @@
+"""Keep a Triton server running and serving: `python -m infra.triton.keeper PORTS`.
+
+The process behind `tickline triton up`. It restarts the server when it exits or stops responding,
+and ends with SIGTERM. If it is killed, the server ends too.
+"""
+
+import signal
+import sys
+import threading
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from infra.exit_with_parent import adopt_orphans
+from infra.servers import HOST, healthy
+from infra.services import Service
+from infra.supervisor import ALREADY_RUNNING, Group, Supervised
+from infra.triton import daemon, install, server, shared_memory
+from infra.triton.key import server_key
+from infra.triton.serve import loaded_at_start, serve
+from infra.triton.server import Ports
+from infra.triton.watch import Watch
+from model_code.serving.client import TritonClient
+from model_code.settings import Settings
+
+PROBE_S = 1.0  # a version that stops answering is loaded again soon
+
+
+def triton_service(settings: Settings, ports: Ports) -> Service:
+    """The server as a supervised service: up means that its versions answer.
+
+    Raises:
+        ServerError: it is not installed and cannot be.
+    """
+    installation = install.install(settings)
+    settings.serving_repository.mkdir(parents=True, exist_ok=True)
+    key = server_key(settings)
+    shared_memory.sweep_stale()
+    address = f"{HOST}:{ports.grpc}"
+
+    def check() -> None:
+        with TritonClient(address, key) as client:
+            serve(settings, client)
+
+    def clean() -> None:
+        watch.reset()
+        shared_memory.sweep(ports.grpc)
+
+    watch = Watch(check)
+    return Service(
+        name="triton",
+        command=server.command(installation, settings.serving_repository, ports, key),
+        address=address,
+        arguments=lambda: loaded_at_start(settings),
+        healthy=lambda: healthy(server.ready_url(ports)),
+        probe_s=PROBE_S,
+        problem=watch.problem,
+        environment=server.environment(installation),
+        when_up=lambda pid: daemon.adopt(settings, pid, ports),
+        cleaned=clean,
+    )
+
+
+class _Kept(Group):
+    """The server alone; if its first start fails, the keeper ends too."""
+
+    def __init__(self, kept: Supervised, stop: threading.Event) -> None:
+        super().__init__([kept])
+        self._kept, self._stop_event, self._was_up = kept, stop, False
+
+    def _write(self) -> None:
+        self._was_up = self._was_up or self._kept.pid is not None
+        if not self._was_up and self._kept.exit_code is not None:
+            self._stop_event.set()
+
+
+def main(ports_json: str) -> int:
+    """Keep the server until SIGTERM; return 3 if this home already has a keeper."""
+    settings = Settings().resolved()
+    lock = FileLock(daemon.keeper_lock(settings), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return ALREADY_RUNNING
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    adopt_orphans()
+    ports = TypeAdapter(Ports).validate_json(ports_json)
+    try:
+        kept = Supervised(triton_service(settings, ports), settings, daemon.log_path(settings))
+        daemon.adopt(settings, None, ports)
+        _Kept(kept, stop).run(stop)
+    finally:
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
