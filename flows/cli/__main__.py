@@ -1,6 +1,7 @@
 """The `tickline` command: assembles the command groups and prints an error as one message."""
 
 import datetime as dt
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -28,6 +29,7 @@ from flows.cli import (
 )
 from flows.cli.live import direct, feed, feedback, load, monitor, replay, serve
 from flows.cli.options import PANELS
+from infra.proxies import without_loopback
 from model_code import __version__
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -76,6 +78,7 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Run the command. An error prints a message and exits with 1; a traceback goes to a log."""
+    os.environ.update(without_loopback(os.environ))  # before a library reads it
     try:
         app()
     except TicklineError as error:

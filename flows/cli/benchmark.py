@@ -16,6 +16,7 @@ from flows.cli.options import (
     Set,
     SpecFile,
     default_of,
+    expanded,
     market_uri,
     settings_from_environment,
 )
@@ -116,7 +117,8 @@ def gate(
         ),
     ],
     goals: Annotated[
-        Path | None, typer.Option(help="YAML of goals.", show_default="the shipped goals")
+        Path | None,
+        typer.Option(help="YAML of goals.", show_default="the shipped goals", callback=expanded),
     ] = None,
     engine: Annotated[
         list[str] | None,

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import Data, market_uri, settings_from_environment
+from flows.cli.options import Data, expanded, market_uri, settings_from_environment
 from model_code.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def describe(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="PNG file to write.", show_default=f"{PICTURE} in the home folder"),
+        typer.Option(
+            help="PNG file to write.",
+            show_default=f"{PICTURE} in the home folder",
+            callback=expanded,
+        ),
     ] = None,
 ) -> None:
     """Show instruments, dates, rows, gaps and quality of a market store; write a picture.
@@ -52,7 +56,9 @@ def describe(
 def download(
     symbol: Annotated[str, typer.Argument(help="Binance's symbol, e.g. BTCUSDT.")],
     dates: Annotated[list[str], typer.Argument(help="Dates, YYYY-MM-DD; training needs two.")],
-    folder: Annotated[Path, typer.Option(help="Folder to write.")] = Path("archives"),
+    folder: Annotated[Path, typer.Option(help="Folder to write.", callback=expanded)] = Path(
+        "archives"
+    ),
     base_url: Annotated[
         str | None,
         typer.Option(help="URL of the archives.", show_default="USD-margined futures"),

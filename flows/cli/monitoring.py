@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.options import PANELS, expanded, settings_from_environment
 from model_code.errors import ConfigError
 
 app = typer.Typer()
@@ -22,9 +22,9 @@ Nights = Annotated[int, typer.Option(help="Number of newest nightly runs to read
 
 @app.command(rich_help_panel=PANELS.monitoring)
 def dashboard(
-    to: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
-        "nights.html"
-    ),
+    to: Annotated[
+        Path, typer.Option("--out", "-o", help="HTML file to write.", callback=expanded)
+    ] = Path("nights.html"),
     nights: Nights = 30,
 ) -> None:
     """Write an HTML page of the last nightly runs: verdicts, AUC, latency, durations, champion.
@@ -48,14 +48,18 @@ def dashboard(
 
 @app.command(rich_help_panel=PANELS.monitoring)
 def metrics(
-    port: Annotated[int, typer.Option(help="Serve at http://HOST:PORT/metrics.")] = 9464,
+    port: Annotated[
+        int, typer.Option(help="Serve at http://HOST:PORT/metrics.", min=1, max=65535)
+    ] = 9464,
     host: Annotated[
         str, typer.Option(help="Listen address; another one only behind a firewall.")
     ] = "127.0.0.1",
     textfile: Annotated[
         Path | None,
         typer.Option(
-            help="Write a node_exporter textfile (*.prom) once and exit.", show_default="none"
+            help="Write a node_exporter textfile (*.prom) once and exit.",
+            show_default="none",
+            callback=expanded,
         ),
     ] = None,
     push: Annotated[

@@ -17,6 +17,7 @@ from flows.cli.options import (
     Set,
     SpecFile,
     default_of,
+    expanded,
     market_uri,
     read_spec,
     settings_from_environment,
@@ -135,7 +136,9 @@ def nightly(
     engine: Engines = None,
     goals: Annotated[
         Path | None,
-        typer.Option(help="YAML of the gate's goals.", show_default="the shipped goals"),
+        typer.Option(
+            help="YAML of the gate's goals.", show_default="the shipped goals", callback=expanded
+        ),
     ] = None,
     pin: Annotated[
         str | None,

@@ -1,5 +1,6 @@
 """Shared by the commands: help panels, options, settings, specifications from YAML."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -8,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from model_code.errors import ConfigError
-from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec
+from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec, folder
 from model_code.settings.changes import from_yaml
 
 
@@ -23,6 +24,20 @@ class _Panels(NamedTuple):
     stack: str = "Stack: servers, worker, web pages"
     monitoring: str = "Monitoring and clean-up"
     data: str = "Data: inspect and download"
+
+
+def expanded(path: Path | None) -> Path | None:
+    """Replace `~` in a path; the callback of every option and argument that is one.
+
+    The shell does so only for a word that begins with it: not in --out=~/night.
+
+    Raises:
+        typer.BadParameter: the home folder of that user is not known.
+    """
+    try:
+        return None if path is None else folder.expanded(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 PANELS = _Panels()
@@ -40,6 +55,7 @@ SpecFile = Annotated[
     typer.Option(
         help="YAML of a specification; other options override its values.",
         show_default="built-in defaults",
+        callback=expanded,
     ),
 ]
 Engines = Annotated[
@@ -105,9 +121,44 @@ def settings_from_environment() -> Settings:
 def market_uri(data: str | None, settings: Settings, from_run: str | None = None) -> str | None:
     """Return the requested market, a path made absolute; None means simulated, or the run's."""
     uri = data or (None if from_run else settings.market)
-    if uri is None or ":" in uri:
-        return uri
-    return str(Path(uri).expanduser().resolve())
+    path = None if uri is None else local(uri)
+    return uri if path is None else str(path.resolve())
+
+
+def local(uri: str) -> Path | None:
+    """The path on this machine, `~` replaced; None for a URI.
+
+    Raises:
+        ConfigError: the home folder of that user is not known.
+    """
+    if ":" in uri:
+        return None
+    try:
+        return folder.expanded(Path(uri))
+    except ValueError as error:
+        raise ConfigError(str(error), where=uri) from error
+
+
+def require_different(ports: Mapping[str, int | None]) -> None:
+    """Refuse two options with the same port, before anything starts.
+
+    Args:
+        ports: by option; None: not used.
+
+    Raises:
+        ConfigError: two are the same.
+    """
+    options: dict[int, str] = {}
+    for option, port in ports.items():
+        if port is None:
+            continue
+        if port in options:
+            raise ConfigError(
+                f"{options[port]} and {option} are both {port}",
+                where="command line",
+                remedy="choose different ports",
+            )
+        options[port] = option
 
 
 def preset(network: str | None) -> dict[str, Any]:

@@ -13,17 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.options import PANELS, expanded, local, settings_from_environment
 from model_code.artifacts import atomic_file
-from model_code.errors import ConfigError
 from model_code.repository.route import Target
-from model_code.settings import (
-    FEATURE_COUNT,
-    MAX_BATCH_SIZE,
-    MODEL_NAME,
-    SEQUENCE_LENGTH,
-    Settings,
-)
+from model_code.settings import MAX_BATCH_SIZE, MODEL_NAME, Settings
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 if TYPE_CHECKING:
@@ -38,7 +31,7 @@ def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="An .npy file of windows (N, 64, 16), or a market store (its newest day)."
+            help="An .npy or .npz file of windows (N, 64, 16), or a market store (its newest day)."
         ),
     ],
     instrument: Annotated[
@@ -58,7 +51,11 @@ def predict(
     to: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Also write the predictions to this CSV file.", show_default="none"
+            "--out",
+            "-o",
+            help="Also write the predictions to this CSV file.",
+            show_default="none",
+            callback=expanded,
         ),
     ] = None,
 ) -> None:
@@ -70,7 +67,7 @@ def predict(
     Of a market store, windows are computed with the features of the version that
     answers: its manifest names the set, and whom each instrument looks at. Without
     a manifest the set is solo, and the output says so. Windows of a file must be
-    the version's own.
+    the version's own, of finite floats or integers; an .npz file holds one array.
 
     Server: the one of [bold]tickline triton up[/], TICKLINE_TRITON_URL, or the first
     of TICKLINE_TARGETS that has the version.
@@ -87,9 +84,9 @@ def predict(
     from model_code.repository.serving import ServingRepository
 
     settings = settings_from_environment()
+    windows = _windows(settings, source, instrument, last)
     urls = serving_urls(settings)
     route_file = ServingRepository(settings.serving_repository).route_file
-    windows = _windows(settings, source, instrument, last)
     if version is None and model == MODEL_NAME and route_file.exists():
         answers, routed = _by_route(urls, route_file, windows), ", from the route file"
     else:
@@ -130,7 +127,7 @@ def _threshold(settings: Settings, target: Target) -> float:
 
 def _note(settings: Settings, source: str) -> Callable[[Target], str]:
     """Return what to say of the features that a version's windows were computed with."""
-    if source.endswith(".npy"):
+    if _file(source) is not None:
         return lambda _: ""
 
     def note(target: Target) -> str:
@@ -209,12 +206,14 @@ def _by_name(url: str, model: str, version: int | None, windows: WindowsOf) -> l
 
 def _windows(settings: Settings, source: str, instrument: str | None, last: int) -> WindowsOf:
     """Return the function that gives a version its last windows."""
-    if source.endswith(".npy"):
-        x_NTF, names = _file(source)
-        return lambda _: (x_NTF[-last:], names[-last:])
     from model_code.features.newest import NewestWindows
     from model_code.features.served import SOLO
+    from model_code.features.windows_file import read_windows
 
+    file = _file(source)
+    if file is not None:
+        named = read_windows(file, last)
+        return lambda _: named
     newest = NewestWindows(source, instrument, last)
 
     def windows(target: Target) -> Named:
@@ -226,14 +225,9 @@ def _windows(settings: Settings, source: str, instrument: str | None, last: int)
     return windows
 
 
-def _file(source: str) -> tuple[NDArray[np.float32], list[str]]:
-    try:
-        x_NTF = np.load(Path(source).expanduser(), allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the windows: {error}", where=source) from error
-    if x_NTF.ndim != 3 or x_NTF.shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT) or not len(x_NTF):
-        raise ConfigError(
-            f"the file holds {x_NTF.shape}, expected (N, {SEQUENCE_LENGTH}, {FEATURE_COUNT})",
-            where=source,
-        )
-    return x_NTF.astype(np.float32), [str(number) for number in range(len(x_NTF))]
+def _file(source: str) -> Path | None:
+    """Return the path of a file of windows; None for a market store."""
+    from model_code.features.windows_file import is_windows_file
+
+    path = local(source)
+    return path if path is not None and is_windows_file(path) else None

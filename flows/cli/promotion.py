@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.options import PANELS, read_spec, settings_from_environment
+from flows.cli.options import PANELS, expanded, read_spec, settings_from_environment
 from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
 from model_code.settings import PromotionSpec
@@ -39,6 +39,7 @@ def promote(
         typer.Option(
             help="YAML of the promotion's limits (docs/settings.md).",
             show_default="built-in defaults",
+            callback=expanded,
         ),
     ] = None,
     allow_simulated: Annotated[

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
 from model_code.settings import Settings
 
@@ -42,7 +42,9 @@ def up(
     ] = False,
     live_spec: Annotated[
         Path | None,
-        typer.Option(help="YAML for tickline live.", show_default="built-in defaults"),
+        typer.Option(
+            help="YAML for tickline live.", show_default="built-in defaults", callback=expanded
+        ),
     ] = None,
     deploy: Annotated[
         bool, typer.Option("--deploy/--no-deploy", help="Deploy the flows in prefect.yaml.")
@@ -143,8 +145,12 @@ def logs(
 
 @app.command(rich_help_panel=PANELS.stack)
 def ui(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+    prefect_port: Annotated[
+        int, typer.Option(help="Port of Prefect's page.", min=1, max=65535)
+    ] = 4200,
+    mlflow_port: Annotated[
+        int, typer.Option(help="Port of MLflow's page.", min=1, max=65535)
+    ] = 5000,
 ) -> None:
     """Serve Prefect's and MLflow's web pages on loopback, until Ctrl-C.
 
@@ -154,6 +160,7 @@ def ui(
     from infra import stack_state
     from infra.ui import serve
 
+    require_different({"--prefect-port": prefect_port, "--mlflow-port": mlflow_port})
     settings = settings_from_environment()
     stack = stack_state.read(settings)
     if stack is not None:

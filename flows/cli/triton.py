@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import settings_from_environment
+from flows.cli.options import expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
 from model_code.errors import ServingError
 from model_code.settings import Settings
@@ -28,9 +28,11 @@ out = Console()
 
 @app.command()
 def up(
-    http_port: Annotated[int, typer.Option(help="HTTP endpoint.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="gRPC endpoint: what clients use.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.")] = 8002,
+    http_port: Annotated[int, typer.Option(help="HTTP endpoint.", min=1, max=65535)] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option(help="gRPC endpoint: what clients use.", min=1, max=65535)
+    ] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Prometheus metrics.", min=1, max=65535)] = 8002,
 ) -> None:
     """Start the server; return once every version answers its golden requests.
 
@@ -40,6 +42,9 @@ def up(
     from infra.triton import daemon, install
     from infra.triton.server import Ports
 
+    require_different(
+        {"--http-port": http_port, "--grpc-port": grpc_port, "--metrics-port": metrics_port}
+    )
     settings = settings_from_environment()
     install.install(settings, say=out.print)
     server = daemon.up(settings, Ports(http=http_port, grpc=grpc_port, metrics=metrics_port))
@@ -130,7 +135,10 @@ def _show(settings: Settings, url: str) -> bool:
 
 @app.command()
 def ensemble(
-    to: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new model repository.")],
+    to: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder of the new model repository.", callback=expanded),
+    ],
     version: Annotated[
         int | None,
         typer.Option(
@@ -153,7 +161,7 @@ def ensemble(
     """
     from flows.runs.ensemble import make_ensemble
 
-    made, found = make_ensemble(settings_from_environment(), to.expanduser(), version, run)
+    made, found = make_ensemble(settings_from_environment(), to, version, run)
     table = Table(
         title=f"Version {made} as an ensemble",
         caption="p50 in ms at batch 1, one client",

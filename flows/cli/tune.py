@@ -18,6 +18,7 @@ from flows.cli.options import (
     Set,
     SpecFile,
     default_of,
+    expanded,
     market_uri,
     settings_from_environment,
 )
@@ -50,6 +51,7 @@ def tune(
         typer.Option(
             help="YAML file of more of them; one given here overrides the file's.",
             show_default="none",
+            callback=expanded,
         ),
     ] = None,
     trials: Annotated[

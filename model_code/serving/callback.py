@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from model_code.errors import ServingError
 from model_code.serving import refusals, wire
 from model_code.serving.aio import ATTEMPTS, DEADLINE_S, AsyncTritonClient, Callback
+from model_code.serving.owner import Owner
 from model_code.settings import MODEL_NAME
 
 
@@ -24,8 +25,11 @@ class CallbackPredictor:
         url: host:port of the server's gRPC endpoint; several in the order of preference.
         model: served name.
         version: pinned; None for the server's newest. A call may name another.
-        attempts: maximum per request.
+        attempts: maximum per request; 1: it is never sent again.
         most_in_flight: requests without a response; more are refused.
+
+    Raises:
+        ServingError: a bad address or number of attempts, or a forked process.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class CallbackPredictor:
             )
 
         self.url = wire.shown(url)
-        self._most_in_flight, self._in_flight, self._closed = most_in_flight, 0, False
+        self._owner = Owner(self.url)
+        self._most_in_flight, self._in_flight = most_in_flight, 0
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -73,9 +78,10 @@ class CallbackPredictor:
         """Send a request and return at once, whatever the server does.
 
         `callback` is called exactly once, with the response or the error. A refusal that needs no
-        server (bad windows or deadline, too many requests in flight, closed) calls back in the
-        calling thread, before this returns. Everything else calls back in the predictor's thread,
-        one after another: a slow callback delays the others and their deadlines.
+        server (bad windows or deadline, too many requests in flight, closed, a forked process)
+        calls back in the calling thread, before this returns. Everything else calls back in the
+        predictor's thread, one after another: a slow callback delays the others and their
+        deadlines.
 
         Args:
             x_BTF: raw feature windows (B, 64, 16) float32; copied.
@@ -91,14 +97,14 @@ class CallbackPredictor:
             callback(outcome)
 
         try:
-            refusals.check(x_BTF, deadline_s)
+            self._owner.require()  # first: in a forked process the lock may be held for ever
+            within_s = refusals.check(x_BTF, deadline_s)
             own_BTF = x_BTF.copy()
             with self._lock:
-                if self._closed:
-                    raise refusals.closed(self.url)
+                self._owner.require()
                 if self._in_flight >= self._most_in_flight:
                     raise refusals.too_many(self._most_in_flight, self.url)
-                self._loop.call_soon_threadsafe(self._send, own_BTF, answered, version, deadline_s)
+                self._loop.call_soon_threadsafe(self._send, own_BTF, answered, version, within_s)
                 self._in_flight += 1
         except ServingError as error:
             refusal = error
@@ -109,9 +115,13 @@ class CallbackPredictor:
     def close(self) -> None:
         """Wait until every request is called back, then disconnect.
 
+        A forked process has nothing to wait for: its parent is called back.
+
         Raises:
             ServingError: called by a callback.
         """
+        if self._owner.is_elsewhere:
+            return
         if threading.current_thread() is self._thread:
             raise ServingError(
                 "close was called by a callback, which it would wait for",
@@ -119,9 +129,9 @@ class CallbackPredictor:
                 remedy="call it in another thread",
             )
         with self._lock:
-            if self._closed:
+            if self._owner.closed:
                 return
-            self._closed = True
+            self._owner.closed = True
         try:
             asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
         finally:

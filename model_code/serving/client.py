@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from model_code.errors import ServingError
-from model_code.serving import wire
+from model_code.serving import refusals, wire
+from model_code.serving.owner import Owner
 from model_code.settings import MODEL_NAME
 
 TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 120.0
+SPOILED_ATTEMPTS = 8  # of a request that others' requests spoil
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,32 @@ class Statistics:
 
 
 class TritonClient:
-    """One connection to a Triton server; usable from several threads.
+    """One connection to a Triton server; usable from several threads, not in a forked process.
+
+    A closed client and a forked process are refused with a `ServingError` by every method.
 
     Args:
         url: host:port of its gRPC endpoint.
         key: of its model control, which load, unload and index need; None: they are refused
             unless the server asks for none.
+
+    Raises:
+        ServingError: a bad address, or a forked process.
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = url
+        self.url = wire.shown(url)
         self._key = wire.key_metadata(key)
-        self._channel = grpc.insecure_channel(url, options=wire.KEEPALIVE)
+        self._owner = Owner(self.url)
+        self._channel = grpc.insecure_channel(url, options=wire.OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._dtypes: dict[tuple[str, int | None], str] = {}
 
     def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+        """Close the connection; in a forked process it stays, since it is the parent's."""
+        if not self._owner.is_elsewhere:
+            self._owner.closed = True
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +106,7 @@ class TritonClient:
 
     def live(self) -> bool:
         """Whether the server responds."""
+        self._owner.require()
         try:
             with self._faults("server"):
                 return bool(
@@ -118,6 +129,7 @@ class TritonClient:
 
     def ready(self, model: str = MODEL_NAME, version: int | None = None) -> bool:
         """Whether the server reports the model as ready; not reliable, see `golden.prove`."""
+        self._owner.require()
         message = service_pb2.ModelReadyRequest(name=model, version=wire.text(version))
         try:
             with self._faults(model):
@@ -252,8 +264,15 @@ class TritonClient:
     ) -> NDArray[np.float32]:
         """Logits (B, 2) float32 of raw feature windows (B, 64, 16) float32.
 
+        Args:
+            x_BTF: raw feature windows.
+            model: served name.
+            version: None for the server's newest.
+            timeout_s: above 0 and up to 60 s.
+
         Raises:
-            ServingError: bad windows, a refusal, no response in time, or an invalid response.
+            ServingError: bad windows, a bad timeout, a refusal, no response in time, or an invalid
+                response.
         """
         return self.ask(x_BTF, model=model, version=version, timeout_s=timeout_s).logits_BC
 
@@ -270,18 +289,31 @@ class TritonClient:
         Raises:
             ServingError: as `predict`.
         """
+        self._owner.require()
+        within_s = refusals.check(x_BTF, timeout_s)
         with self._faults(f"request to model {model} failed"):
-            dtype = self._dtype(model, version, timeout_s)
-            try:
-                return self._infer(x_BTF, model, version, dtype, timeout_s)
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
-                    raise
-                # a version of another input type may serve since the type was cached
-                self._dtypes.pop((model, version), None)
-                if self._dtype(model, version, timeout_s) == dtype:
-                    raise
-            return self._infer(x_BTF, model, version, self._dtypes[model, version], timeout_s)
+            for _ in range(SPOILED_ATTEMPTS - 1):
+                try:
+                    return self._attempt(x_BTF, model, version, within_s)
+                except grpc.RpcError as error:
+                    if not wire.is_spoiled(error):
+                        raise
+            return self._attempt(x_BTF, model, version, within_s)
+
+    def _attempt(
+        self, x_BTF: NDArray[np.float32], model: str, version: int | None, timeout_s: float
+    ) -> wire.Answer:
+        dtype = self._dtype(model, version, timeout_s)
+        try:
+            return self._infer(x_BTF, model, version, dtype, timeout_s)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.INVALID_ARGUMENT:
+                raise
+            # a version of another input type may serve since the type was cached
+            self._dtypes.pop((model, version), None)
+            if self._dtype(model, version, timeout_s) == dtype:
+                raise
+        return self._infer(x_BTF, model, version, self._dtypes[model, version], timeout_s)
 
     def _infer(
         self,
@@ -304,7 +336,11 @@ class TritonClient:
 
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
+        self._owner.require()
         try:
             yield
         except grpc.RpcError as error:
             raise wire.refusal(error, self.url, what) from error
+        except ValueError:  # gRPC's, of a channel that another thread closed
+            self._owner.require()
+            raise

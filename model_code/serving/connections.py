@@ -29,7 +29,7 @@ class Connection:
 
     def __init__(self, url: str, model: str) -> None:
         self.url, self._model = url, model
-        self._channel = grpc.aio.insecure_channel(url, options=wire.KEEPALIVE)
+        self._channel = grpc.aio.insecure_channel(url, options=wire.OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._dtypes: dict[int | None, str] = {}
 
@@ -54,6 +54,7 @@ class Connection:
         clock = asyncio.get_running_loop().time
         dtype = self._dtypes.get(version)
         if dtype is None:
+            wire.check_windows(x_BTF)  # before anything is sent
             message = service_pb2.ModelMetadataRequest(name=self._model, version=wire.text(version))
             dtype = wire.input_dtype(await self._stub.ModelMetadata(message, timeout=end - clock()))
             self._dtypes[version] = dtype
@@ -125,7 +126,7 @@ class Connections:
             try:
                 answer = await self._servers[server].infer(x_BTF, version, until)
             except grpc.RpcError as error:
-                if error.code() not in (*UNREACHABLE, *ABSENT):
+                if error.code() not in (*UNREACHABLE, *ABSENT) or wire.is_spoiled(error):
                     raise
                 self._leave_out(server, version, error.code())
                 found.append(error)

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 
 from model_code.errors import ServingError
 from model_code.repository.route import Route, Router, Target
+from model_code.serving import refusals
 from model_code.serving.aio import DEADLINE_S, AsyncTritonClient
-from model_code.serving.wire import LateError
+from model_code.serving.owner import Owner
+from model_code.serving.wire import LateError, shown
 from model_code.settings import MODEL_NAME
 
 WindowsOf = Callable[[Target], NDArray[np.float32]]
 
+SHORTEST_S = 1e-6  # asked of a target once the deadline is over
 TURNS = 4  # other targets tried before giving up
 
 
@@ -54,7 +57,10 @@ class RoutedClient:
         url: gRPC host:port of the server; several in the order of preference.
         route_file: of the serving repository.
         refresh_s: maximum age of the cached route, in seconds.
-        attempts: maximum per target.
+        attempts: maximum per target; 1: a request is never sent to it again.
+
+    Raises:
+        ServingError: a bad address or number of attempts, or a forked process.
     """
 
     def __init__(
@@ -66,13 +72,17 @@ class RoutedClient:
         attempts: int = 2,
     ) -> None:
         self._url, self._router = url, Router(route_file, refresh_s)
-        self._attempts = attempts
+        self._owner = Owner(shown(url))
+        self._attempts = refusals.attempts(attempts)
         self._clients: dict[str, AsyncTritonClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if not (self._owner.is_elsewhere or self._owner.has_ended):
+            self._owner.require_loop(asyncio.get_running_loop())
+        self._owner.closed = True
         await asyncio.gather(*(client.close() for client in self._clients.values()))
 
     @property
@@ -99,9 +109,11 @@ class RoutedClient:
 
         Raises:
             PromotionError: no version serves yet.
-            ServingError: bad windows, or no target responded in time.
+            ServingError: bad windows, a bad deadline, a client that is closed or of another process
+                or event loop, or no target responded in time.
         """
-        end = asyncio.get_running_loop().time() + deadline_s
+        self._owner.require(asyncio.get_running_loop())
+        end = asyncio.get_running_loop().time() + refusals.seconds(deadline_s)
         failed: list[tuple[Target, str]] = []
         late: set[Target] = set()
         target = self._router.pick()
@@ -111,7 +123,7 @@ class RoutedClient:
                 left /= 2
             try:
                 own_BTF = x_BTF(target) if callable(x_BTF) else x_BTF
-                logits_BC = await self.ask_of(target, own_BTF, left)
+                logits_BC = await self.ask_of(target, own_BTF, max(left, SHORTEST_S))
             except ServingError as error:
                 failed.append((target, error.what))
                 late |= {target} if isinstance(error, LateError) else set()
@@ -129,6 +141,7 @@ class RoutedClient:
         Raises:
             ServingError: as `AsyncTritonClient.ask`.
         """
+        self._owner.require(asyncio.get_running_loop())
         client = self._clients.get(target.model)
         if client is None:
             client = AsyncTritonClient(self._url, model=target.model, attempts=self._attempts)

@@ -4,6 +4,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, C = 2 classes.
 Source: the KServe v2 inference protocol, Triton's grpc_service.proto.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +24,19 @@ from model_code.settings import (
     OUTPUT_NAME,
     SEQUENCE_LENGTH,
 )
+from model_code.settings.address import check_address
 
 NUMPY: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
-KEEPALIVE = (
+OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 500),  # reconnect quickly to a restarted server
+    ("grpc.enable_http_proxy", 0),  # the environment's is for the web, not for the model server
 )
 HTTP_KEY_HEADER = "tickline-key"
 GRPC_KEY_HEADER = f"triton-grpc-protocol-{HTTP_KEY_HEADER}"  # the prefix is Triton's
 RESTRICTED = "protocol is restricted"  # in Triton's refusal of a call without the key
+SPOILED = re.compile(r"batch size \d+ for '.+', max allowed is \d+")  # Triton's words
 
 
 class LateError(ServingError):
@@ -58,7 +62,7 @@ def check_windows(x_BTF: object) -> None:
     Raises:
         ServingError: not an array (B, 64, 16) of float32, too many of them, NaN or infinity.
     """
-    if not isinstance(x_BTF, np.ndarray):
+    if not isinstance(x_BTF, np.ndarray) or isinstance(x_BTF, np.ma.MaskedArray):
         raise ServingError(f"windows are a {type(x_BTF).__name__}, expected a numpy array")
     shape = x_BTF.shape
     if len(shape) != 3 or shape[1:] != (SEQUENCE_LENGTH, FEATURE_COUNT):
@@ -144,7 +148,8 @@ def refusal(error: grpc.RpcError, url: str, what: str) -> ServingError:
     """Convert a gRPC error into a `ServingError` with a remedy; `LateError` after the deadline."""
     code, details = error.code(), error.details() or "no details"
     remedies = {
-        grpc.StatusCode.UNAVAILABLE: "is it running and the model loaded? tickline triton status",
+        grpc.StatusCode.UNAVAILABLE: "is it running, the model loaded, and this its gRPC port, not "
+        "that of HTTP? tickline triton status",
         grpc.StatusCode.DEADLINE_EXCEEDED: "allow more time, or check the server's load",
         grpc.StatusCode.INTERNAL: "read its log: tickline triton logs",
         grpc.StatusCode.NOT_FOUND: "load the model first",
@@ -165,6 +170,17 @@ def key_metadata(key: str | None) -> tuple[tuple[str, str], ...]:
     return () if key is None else ((GRPC_KEY_HEADER, key),)
 
 
+def is_spoiled(error: grpc.RpcError) -> bool:
+    """Whether a request failed only because of another one in the same batch.
+
+    Triton takes a request whose batch dimension is 0, or a multiple of 2^32, and counts it as a
+    full batch: with any other in it the batch is too large, and all of it fails. A request made
+    here never has that cause of its own.
+    """
+    internal = error.code() == grpc.StatusCode.INTERNAL
+    return internal and SPOILED.search(error.details() or "") is not None
+
+
 def text(version: int | None) -> str:
     """A version as in the protocol; empty means the server's choice."""
     return "" if version is None else str(version)
@@ -174,11 +190,16 @@ def urls(url: str | Sequence[str]) -> tuple[str, ...]:
     """One address or several.
 
     Raises:
-        ServingError: none.
+        ServingError: none, or one that is no host:port of gRPC.
     """
     found = (url,) if isinstance(url, str) else tuple(url)
     if not found:
         raise ServingError("no server to ask", remedy="pass at least one host:port")
+    for one in found:
+        try:
+            check_address(one)
+        except ValueError as error:
+            raise ServingError(str(error), where=one) from error
     return found
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model_code.settings.address import OptionalGrpcAddress
+from model_code.settings.folder import Folder, FolderUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
 KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -25,6 +27,8 @@ def _key(value: SecretStr | None) -> SecretStr | None:
 
 class Settings(BaseSettings):
     """Machine settings, from `TICKLINE_*` environment variables or a `.env` file.
+
+    In folders `~` is the user's home.
 
     Attributes:
         home: folder of everything Tickline writes (artefacts, databases, logs).
@@ -55,23 +59,23 @@ class Settings(BaseSettings):
         env_prefix="TICKLINE_", env_file=".env", extra="ignore", frozen=True
     )
 
-    home: Path = Path.home() / ".tickline"
-    market: str | None = None
-    mlflow_tracking_uri: str | None = None
+    home: Folder = Path.home() / ".tickline"
+    market: FolderUri | None = None
+    mlflow_tracking_uri: FolderUri | None = None
     mlflow_experiment: str = "nightly"
     mlflow_ui_url: str = "http://127.0.0.1:5000"
     prefect_ui_url: str = "http://127.0.0.1:4200"
     prefect_api_url: str | None = None
-    staging: Path | None = None
-    serving: Path | None = None
-    triton: Path | None = None
-    triton_url: str | None = None
+    staging: Folder | None = None
+    serving: Folder | None = None
+    triton: Folder | None = None
+    triton_url: OptionalGrpcAddress = None
     targets: Annotated[Targets, NoDecode, BeforeValidator(as_targets)] = {}
     quorum: int | None = None
     reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     four_eyes: bool = True
     tune_storage: str | None = None
-    audit: Path | None = None
+    audit: Folder | None = None
     auth_username: str = "admin"
     auth_password: SecretStr | None = None
     redis_password: SecretStr | None = None
@@ -131,5 +135,5 @@ class Settings(BaseSettings):
     def resolved(self, **changes: Any) -> "Settings":
         """A copy with the given fields replaced and `home` made absolute."""
         values = self.model_dump() | changes
-        values["home"] = Path(values["home"]).expanduser().resolve()
+        values["home"] = expanded(Path(values["home"])).resolve()
         return Settings(**values)

@@ -7,10 +7,12 @@ TICKLINE_TARGETS='{"east": "10.0.0.1:8001", "west": {"url": "10.1.0.1:8001",
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from model_code.settings.address import GrpcAddress
+from model_code.settings.folder import Folder
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -27,9 +29,9 @@ class ServingTarget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(min_length=1)
-    control: str | None = None
-    repository: Path | None = None
+    url: GrpcAddress
+    control: GrpcAddress | None = None
+    repository: Folder | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +49,7 @@ class ServingTarget(BaseModel):
         if self.control is not None:
             found["control"] = self.control
         if self.repository is not None:
-            found["repository"] = str(self.repository.expanduser().resolve())
+            found["repository"] = str(self.repository.resolve())
         return found
 
 

@@ -11,7 +11,15 @@ from rich.console import Console
 from flows.cli.live.log import LogKeepDays, LogRate, log_changes, prediction_log
 from flows.cli.live.show import Metrics, MetricsHost, Page, PageHost, shown
 from flows.cli.live.streams import Bootstrap, Demo, read_service_spec
-from flows.cli.options import DATA, PANELS, SpecFile, market_uri, settings_from_environment
+from flows.cli.options import (
+    DATA,
+    PANELS,
+    SpecFile,
+    expanded,
+    market_uri,
+    require_different,
+    settings_from_environment,
+)
 
 app = typer.Typer()
 out = Console()
@@ -70,6 +78,7 @@ def live(
         typer.Option(
             help="Touch this file every second while the service works, for a probe.",
             show_default="none",
+            callback=expanded,
         ),
     ] = None,
     spec: SpecFile = None,
@@ -96,6 +105,7 @@ def live(
     from infra.live.kafka.clients import create_topics, dead_letters
     from infra.live.monitoring.observer import Observer
 
+    require_different({"--page": page, "--metrics": metrics})
     settings = settings_from_environment()
     chosen = read_service_spec(
         spec,

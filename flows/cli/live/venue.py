@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.options import read_spec
+from flows.cli.options import expanded, read_spec
 from model_code.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ Venue = Annotated[
 VenueSpec = Annotated[
     Path | None,
     typer.Option(
-        help="YAML of a BinanceSpec: addresses and times.", show_default="the public addresses"
+        help="YAML of a BinanceSpec: addresses and times.",
+        show_default="the public addresses",
+        callback=expanded,
     ),
 ]
 

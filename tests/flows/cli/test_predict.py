@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flows.cli import predict
 from infra.triton.server import TritonServer
-from model_code.errors import ServingError
+from model_code.errors import DataError, ServingError
 from model_code.features.newest import NewestWindows
 from model_code.features.served import SOLO, SeenFeatures, ServedFeatures
 from model_code.models.probability import probability
@@ -114,3 +114,24 @@ def test_windows_of_a_file_are_sent_as_they_are(staging: Path, tmp_path: Path) -
         tickline("predict", tmp_path / "bad.npy", "--version", 1)
     with pytest.raises(ServingError, match="'absent' is not available"):
         tickline("predict", tmp_path / "windows.npy", "--model", "absent")
+
+
+def test_an_archive_and_any_case_of_the_suffix_are_windows_too(
+    staging: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "windows.npz", windows().astype(np.float64))
+    (tmp_path / "windows.npz").rename(tmp_path / "WINDOWS.NPZ")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _, found = asked(tmp_path, "~/WINDOWS.NPZ", "--last", 70)
+    np.testing.assert_allclose(found, probability(windows().mean(axis=1) @ weights(1)), atol=1e-5)
+
+
+def test_a_file_that_is_no_windows_is_an_error_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
+    np.save(tmp_path / "times.npy", np.zeros((1, 64, 16), "M8[ns]"))
+    (tmp_path / "text.npy").write_text("1.0")
+    for name, said in (("times.npy", "expected real numbers"), ("text.npy", "holds text")):
+        with pytest.raises(DataError, match=said):
+            tickline("predict", tmp_path / name)

@@ -1,8 +1,12 @@
+import asyncio
+import time
+
 import numpy as np
 import pytest
 
 from infra.servers import HOST, free_port
 from model_code.errors import ServingError
+from model_code.serving.aio import AsyncTritonClient
 from model_code.serving.client import TritonClient
 from model_code.serving.predictor import TritonPredictor
 from model_code.settings import MODEL_NAME
@@ -43,6 +47,9 @@ def test_the_servers_counts_are_read(client, x_NTF):
     client.predict(x_NTF, version=1)
     client.predict(x_NTF[:4], version=1)
     after = client.statistics(version=1)
+    end = time.monotonic() + 20
+    while after.requests < before.requests + 2 and time.monotonic() < end:
+        after = client.statistics(version=1)  # the server counts after it has responded
     assert after.version == 1
     assert after.requests - before.requests == 2
     assert after.inferences - before.inferences == 68
@@ -85,6 +92,27 @@ def test_unknown_models_and_versions_are_reported(client, x_NTF):
         client.load("another")
     with pytest.raises(ServingError):
         client.statistics("another")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(url, x_NTF, monkeypatch):
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://{HOST}:{free_port()}")  # nobody listens
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def ask():
+        async with AsyncTritonClient(url, attempts=1) as client:
+            return await client.predict(x_NTF)
+
+    with TritonClient(url) as client:
+        np.testing.assert_array_equal(client.predict(x_NTF), asyncio.run(ask()))
+
+
+def test_at_an_http_port_the_remedy_names_the_grpc_port(triton, x_NTF):
+    with TritonClient(triton.http_url.removeprefix("http://")) as client:
+        with pytest.raises(ServingError) as caught:
+            client.predict(x_NTF)
+        assert "this its gRPC port" in caught.value.remedy
 
 
 def test_an_unreachable_address_is_an_error_with_a_remedy(x_NTF):

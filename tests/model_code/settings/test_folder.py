@@ -1,0 +1,49 @@
+"""`~` in folders."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.cli.options import settings_from_environment
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+
+FOLDERS = ("HOME", "STAGING", "SERVING", "TRITON", "AUDIT")
+
+
+def test_a_tilde_is_the_users_home_in_every_folder_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in FOLDERS:
+        monkeypatch.setenv(f"TICKLINE_{name}", f"~/{name}")
+    monkeypatch.setenv("TICKLINE_MARKET", "~/ticks")
+    monkeypatch.setenv("TICKLINE_MLFLOW_TRACKING_URI", "~/runs")
+    monkeypatch.setenv("TICKLINE_TARGETS", '{"east": {"url": "a:1", "repository": "~/east"}}')
+    found = settings_from_environment()
+    assert [getattr(found, name.lower()) for name in FOLDERS] == [
+        tmp_path / name for name in FOLDERS
+    ]
+    assert (found.market, found.tracking_uri) == (str(tmp_path / "ticks"), str(tmp_path / "runs"))
+    assert found.targets["east"].repository == tmp_path / "east"
+
+
+def test_every_folder_of_the_settings_is_tried() -> None:
+    folders = {
+        name.upper()
+        for name, field in Settings.model_fields.items()
+        if "Path" in str(field.annotation)
+    }
+    assert folders == set(FOLDERS)
+
+
+def test_other_text_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uri in ("simulated:?seed=1", "s3://ticks/~x", "./ticks/"):
+        monkeypatch.setenv("TICKLINE_MARKET", uri)
+        assert settings_from_environment().market == uri
+
+
+def test_an_unknown_users_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKLINE_SERVING", "~no-such-user/serving")
+    with pytest.raises(ConfigError, match=r"serving: .*write the folder in full"):
+        settings_from_environment()
