@@ -181,6 +181,7 @@ def judge_candidate(
         anchor_table,
         Terms.of(candidate.features, spec.split),
         goals,
+        spec.serving,
     )
     return measured, gate(run, measured, goals, plan.simulated, spec.benchmark.pin)
 

@@ -21,7 +21,7 @@ from model_code.repository.triton_config import SERVABLE
 from model_code.serving.client import Statistics, TritonClient
 from model_code.serving.load import LoadResult, closed_loop, open_loop
 from model_code.serving.predictor import TritonPredictor
-from model_code.settings import MODEL_NAME, BenchmarkSpec, Settings
+from model_code.settings import MODEL_NAME, BenchmarkSpec, ServingSpec, Settings
 
 NOT_INSTALLED = "not installed; to install it: tickline triton up"
 
@@ -72,8 +72,10 @@ def unservable(settings: Settings, engine: str) -> str | None:
 
 
 @contextmanager
-def served(settings: Settings, engine: str, folder: Path) -> Iterator[ServedEngine]:
-    """Serve an engine's folder by the installed server.
+def served(
+    settings: Settings, engine: str, folder: Path, serving: ServingSpec | None = None
+) -> Iterator[ServedEngine]:
+    """Serve an engine's folder by the installed server, with the settings it would be staged with.
 
     Raises:
         ServerError: the server does not start.
@@ -81,7 +83,7 @@ def served(settings: Settings, engine: str, folder: Path) -> Iterator[ServedEngi
     """
     sidecar = EngineSidecar.load(folder)
     with (
-        serving_engine(settings, folder, sidecar) as server,
+        serving_engine(settings, folder, sidecar, serving) as server,
         TritonClient(server.grpc_url) as client,
     ):
         predictor = TritonPredictor(client, MODEL_NAME, 1)

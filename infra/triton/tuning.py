@@ -109,6 +109,6 @@ def tuning_bench(
         add_version(repository, 1, engine_folder, sidecar)
         with (
             running(settings, repository, models=(MODEL_NAME,)) as server,
-            TritonClient(server.grpc_url) as client,
+            server.client() as client,
         ):
             yield Bench(server, client, sidecar, known)

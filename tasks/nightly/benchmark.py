@@ -41,6 +41,7 @@ from model_code.settings import (
     REFERENCE_ENGINE,
     TRITON_ROW,
     BenchmarkSpec,
+    ServingSpec,
     Settings,
 )
 from tasks.caching.stage import RunRef, stage
@@ -72,6 +73,7 @@ def benchmark(
     anchor_table: ArtifactRef | None = None,
     terms: Terms | None = None,
     goals: Goals | None = None,
+    serving: ServingSpec | None = None,
 ) -> Measured:
     """Measure every built engine, the champion and the anchor, interleaved, on the newest day.
 
@@ -94,6 +96,7 @@ def benchmark(
         anchor_table: the same for the anchor.
         terms: what the candidate's figures refer to.
         goals: they choose the engine to serve through Triton; None: none is served.
+        serving: how the server runs it; None: the design's.
 
     Raises:
         EngineError: as `measure.benchmark`.
@@ -143,7 +146,9 @@ def benchmark(
             progress=progress,
         )
         measured = _with_versions(measured, champion, terms)
-        measured = _through_triton(run.settings, measured, engines, windows, spec, goals, progress)
+        measured = _through_triton(
+            run.settings, measured, engines, windows, spec, goals, serving, progress
+        )
     _log_rows(run, measured)
     with run.store.scratch() as scratch:
         folder = scratch / "benchmark"
@@ -193,6 +198,7 @@ def _through_triton(
     windows: measure.Windows,
     spec: BenchmarkSpec,
     goals: Goals | None,
+    serving: ServingSpec | None,
     progress: Callable[[str, int, int], None],
 ) -> BenchmarkRun:
     """The same run with a row of the engine that would be staged, behind the installed server."""
@@ -216,7 +222,7 @@ def _through_triton(
         }
     )
     try:
-        with served(settings, engine, folder.open()) as server:
+        with served(settings, engine, folder.open(), serving) as server:
             step = MEASURE
             found = measure.also(
                 measured, TRITON_ROW, server.predictor, windows, spec, facts, progress

@@ -14,7 +14,7 @@ from model_code.benchmark import timing
 from model_code.benchmark.goals import Goals
 from model_code.benchmark.result import BenchmarkRun, Served
 from model_code.errors import ServingError
-from model_code.settings import TRITON_ROW, BenchmarkSpec, Settings
+from model_code.settings import TRITON_ROW, BenchmarkSpec, ServingSpec, Settings
 from tasks.nightly import benchmark as stage
 from tasks.nightly.records import BuiltEngine
 from tests.support.benchmark import benchmark_run, row_of
@@ -29,6 +29,7 @@ SPEC = BenchmarkSpec(
     warmup=1, requests=20, rounds=4, batches=(1, 8), throughput_rounds=1,
     open_loop_hz=1000, open_loop_requests=3,
 )  # fmt: skip
+SERVING = ServingSpec(instances=2)
 SERVED = Served(engine=FAST, server="a server", queue_ms=0.1, compute_ms=0.2, loads=())
 
 
@@ -59,7 +60,7 @@ def through_triton(
         for row in measured.result.rows
     )
     return stage._through_triton(
-        Settings(), measured, engines, lambda a, b: X[a:b], spec, asked, lambda *_: None
+        Settings(), measured, engines, lambda a, b: X[a:b], spec, asked, SERVING, lambda *_: None
     )
 
 
@@ -75,7 +76,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, predictor: Answers) -> list[str]:
     asked: list[str] = []
 
     @contextmanager
-    def served(_: Settings, engine: str, __: Path) -> Iterator[Any]:
+    def served(_: Settings, engine: str, __: Path, serving: ServingSpec) -> Iterator[Any]:
+        assert serving == SERVING, "as it would be staged"
         asked.append(engine)
         yield SimpleNamespace(predictor=predictor, under_load=lambda *_: SERVED)
 
