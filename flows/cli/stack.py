@@ -36,8 +36,8 @@ def up(
         bool,
         typer.Option(
             "--live",
-            help="Also run tickline live, with Redis and the in-memory broker, or with Kafka if it "
-            "is one of the services.",
+            help="Also run tickline live with its page, Redis and the in-memory broker, or Kafka "
+            "if it is one of the services.",
         ),
     ] = False,
     live_spec: Annotated[

@@ -11,15 +11,17 @@ from infra.servers import HOST, free_port
 from model_code.errors import ConfigError
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
+from model_code.repository.targets import TargetStates
 from model_code.settings import MODEL_NAME, Settings
 from tests.support.observed import busy
 
 
 def test_page_and_metrics_are_there_while_the_service_runs(tmp_path: Path) -> None:
     settings, lines = Settings(home=tmp_path).resolved(), list[str]()
-    route = ServingRepository(settings.serving_repository).route_file
-    route.parent.mkdir(parents=True)
-    Route(champion=Target(model=MODEL_NAME, version=7)).save(route)
+    repository = ServingRepository(settings.serving_repository)
+    repository.state.mkdir(parents=True)
+    Route(champion=Target(model=MODEL_NAME, version=7)).save(repository.route_file)
+    TargetStates.save(repository.state, 7, ("east", "west"), {"west": "no answer"})
     page, metrics = free_port(), free_port()
     with shown(
         busy().observer, settings, lines.append,
@@ -28,6 +30,11 @@ def test_page_and_metrics_are_there_while_the_service_runs(tmp_path: Path) -> No
         assert httpx.get(f"http://{HOST}:{page}/api/state").json()["champion"] == 7
         text = httpx.get(f"http://{HOST}:{metrics}/metrics").text
         assert "tickline_live_approved_version 7.0" in text
+        assert 'tickline_live_target_behind{target="west"} 1.0' in text
+        # `tickline reconcile` brings it level
+        TargetStates.save(repository.state, 7, ("east", "west"), {})
+        text = httpx.get(f"http://{HOST}:{metrics}/metrics").text
+        assert 'tickline_live_target_behind{target="west"} 0.0' in text
     assert lines == [f"page: http://{HOST}:{page}", f"metrics: http://{HOST}:{metrics}/metrics"]
     for port in (page, metrics):
         with pytest.raises(httpx.ConnectError):

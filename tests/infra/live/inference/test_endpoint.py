@@ -11,12 +11,14 @@ import pytest
 from infra.live.inference.champion import Champion
 from infra.live.inference.endpoint import Endpoint
 from infra.live.inference.triton import Triton
-from infra.live.inference.versions import Versions
-from infra.live.model import Answered
+from infra.live.inference.versions import Version, Versions
+from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
 from model_code.errors import IntegrityError, ServingError
-from model_code.features.served import SOLO
+from model_code.features.served import SOLO, SeenFeatures
+from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
+from model_code.settings import MODEL_NAME
 from tests.support.serving import windows
 
 X_BTF = windows(2)
@@ -67,3 +69,18 @@ def test_no_error_ends_the_probes(versions: Versions, monkeypatch: pytest.Monkey
     asyncio.run(asyncio.wait_for(work(), 10))
     assert errors == []
     assert lines == [f"Triton at {NOWHERE} is away: away", f"Triton at {NOWHERE} answers again"]
+
+
+def test_other_features_end_the_service_though_no_server_answers(versions: Versions) -> None:
+    Route(champion=Target(model=MODEL_NAME, version=3)).save(versions.serving.route_file)
+    model = Triton(NOWHERE, versions, TritonSpec(fallback=False), lambda _: None)
+
+    async def work() -> None:
+        with pytest.raises(ServingError, match="no Triton server answers"):
+            await model.ask(X_BTF)  # what version 3 sees is not known yet
+        versions._known[3] = Version(3, 0.5, SeenFeatures(feature_set="paired"))
+        with pytest.raises(FeaturesChangedError, match="version 3 sees other features"):
+            await model.ask(X_BTF)
+
+    asyncio.run(work())
+    assert model.counts == {"failed": 2}
