@@ -5,6 +5,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, N test windows.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from infra.triton.benchmark_row import ServedEngine, served
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark import measure
 from model_code.benchmark.context import window_context
-from model_code.benchmark.memory import peak_mib
+from model_code.benchmark.memory import gpu_mib, peak_mib
 from model_code.benchmark.reports.report import publish
 from model_code.benchmark.result import BenchmarkRun, EngineFacts
 from model_code.engines.onnxruntime_engine import open_graph
@@ -97,7 +98,12 @@ def benchmark(
         else:
             predictors[TRITON_ROW] = server.predictor
             facts[TRITON_ROW] = facts[server.engine].model_copy(
-                update={"note": f"serves {server.engine}", "size_mib": None, "peak_mib": None}
+                update={
+                    "note": f"serves {server.engine}",
+                    "size_mib": None,
+                    "peak_mib": None,
+                    "gpu_mib": None,
+                }
             )
         measured = measure.benchmark(
             predictors,
@@ -175,13 +181,14 @@ def _load(
             predictor.predict(x_BTF)
             return predictor
 
-        predictors[name], peak = peak_mib(opened)
+        (predictors[name], on_gpu), peak = peak_mib(partial(gpu_mib, opened))
         facts[name] = EngineFacts(
             precision=sidecar.precision,
             device=engine.device,
             flops=sidecar.flops,
             size_mib=(folder / sidecar.file).stat().st_size / 2**20,
             peak_mib=peak,
+            gpu_mib=on_gpu if engine.device == "cuda" else None,
             note=f"{_version(champion)}, {sidecar.engine}" if name == CHAMPION_ROW else "",
             version=int(champion.version) if champion and name == CHAMPION_ROW else None,
         )
