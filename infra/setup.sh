@@ -6,6 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 torch=2.13.0
+tensorrt=$(sed -n 's/^gpu = \["\([^"]*\)".*/\1/p' pyproject.toml)
 say() { printf '\033[1mset-up:\033[0m %s\n' "$*"; }
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
@@ -36,6 +37,10 @@ install() { "$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin
 if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then
     say "installing packages with CUDA torch $torch (GPU found)"
     install "torch==$torch"
+    say "installing $tensorrt, the version of the Triton image that serves its plans"
+    "$venv/bin/uv" pip install -q --python "$venv/bin/python" "$tensorrt" \
+        --index-strategy unsafe-best-match --extra-index-url https://pypi.nvidia.com ||
+        say "$tensorrt is not installed, so the tensorrt-* engines are unavailable; to try again: rm $venv/.ready; make setup"
 else
     say "installing packages with CPU torch $torch"
     install "torch==$torch+cpu" 2>"$venv/setup.log" ||

@@ -23,6 +23,7 @@ Metric = Literal[
     "throughput",
     "size_mib",
     "peak_mib",
+    "gpu_mib",
     "accuracy",
     "auc",
     "log_loss",

@@ -39,6 +39,7 @@ class EngineFacts(_Frozen):
             counted twice; None if unknown.
         size_mib: of the engine's file.
         peak_mib: memory added by loading and the largest batch; None if unknown.
+        gpu_mib: the same of the GPU; None for an engine on the CPU.
         note: a remark for the reader, for example the engine behind a server.
         version: model version, if it is not the newly trained model's: the champion's.
         same_engine: whether the latency is of the engine that serves; not if the version was
@@ -50,6 +51,7 @@ class EngineFacts(_Frozen):
     flops: int | None = None
     size_mib: float | None = None
     peak_mib: float | None = None
+    gpu_mib: float | None = None
     note: str = ""
     version: int | None = None
     same_engine: bool = True
@@ -124,7 +126,7 @@ class EngineRow(_Frozen):
             | {f"throughput_b{batch}": rate for batch, rate in self.throughput_at.items()}
             | {"floor_fraction": self.floor_fraction}
             | {"mcnemar_p": self._mcnemar_p}
-            | self.facts.model_dump(include={"size_mib", "peak_mib"})
+            | self.facts.model_dump(include={"size_mib", "peak_mib", "gpu_mib"})
             | self.quality.model_dump()
         )
 

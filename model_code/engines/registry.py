@@ -10,7 +10,7 @@ from model_code.engines.pruned_engines import (
     OpenVinoPrunedBFloat16,
 )
 from model_code.engines.tensorrt_engine import TensorRTEngine
-from model_code.engines.torch_compile import TorchCompiled
+from model_code.engines.torch_compile import TorchCompiled, TorchCompiledHalf
 from model_code.engines.torch_engines import TorchFloat32, TorchMixed
 from model_code.export.pruning import not_prunable
 from model_code.settings import AnyNetworkSpec, BoostingSpec
@@ -19,6 +19,7 @@ _ALL: tuple[Engine, ...] = (
     TorchFloat32(),
     TorchMixed(),
     TorchCompiled(),
+    TorchCompiledHalf(),
     OnnxRuntimeFloat32(),
     OnnxRuntimeInt8(),
     OnnxRuntimePruned(),

@@ -48,8 +48,9 @@ class PlanFacts(_Frozen):
         workspace_bytes: limit given to the builder.
         flags: builder flags set.
         layers: number of layers of the parsed network by output type, as {"HALF": 70}.
+        built_layers: the same of the built engine; empty in a sidecar of an earlier version.
         timing_cache_sha256: of the timing cache after the build.
-        trtexec: the command that builds the same plan from `typed.onnx`.
+        trtexec: the command that builds the same plan from `typed.onnx` and `timing.cache`.
     """
 
     compute_capability: str
@@ -60,6 +61,7 @@ class PlanFacts(_Frozen):
     workspace_bytes: PositiveInt
     flags: tuple[str, ...]
     layers: dict[str, PositiveInt]
+    built_layers: dict[str, PositiveInt] = {}
     timing_cache_sha256: str
     trtexec: str
 

@@ -91,6 +91,8 @@ def build_plan(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 layers must compute in true FP32
+    # the inspector reads the built layers' types from it
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     known = config.create_timing_cache(timing_cache)
@@ -124,12 +126,13 @@ def layer_types(trt: Any, network: Any) -> Counter[str]:
     return Counter(layer.get_output(0).dtype.name for layer in layers if layer.type not in skipped)
 
 
-def trtexec_command(graph: str, plan: str, *, sparse: bool) -> str:
+def trtexec_command(graph: str, plan: str, timings: str, *, sparse: bool) -> str:
     """The `trtexec` command that builds the same plan, to reproduce or to profile it.
 
     Args:
         graph: path of the typed ONNX file.
         plan: path to save to.
+        timings: path of the timing cache of the build.
         sparse: as in `build_plan`.
     """
     shapes = [
@@ -144,6 +147,8 @@ def trtexec_command(graph: str, plan: str, *, sparse: bool) -> str:
             "--noTF32",
             *shapes,
             f"--memPoolSize=workspace:{TENSORRT_WORKSPACE_BYTES >> 20}M",
+            "--profilingVerbosity=detailed",
+            f"--timingCacheFile={timings}",
             *(["--sparsity=enable"] if sparse else []),
             f"--saveEngine={plan}",
         ]

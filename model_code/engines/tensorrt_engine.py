@@ -19,10 +19,17 @@ from numpy.typing import NDArray
 from model_code.artifacts import atomic_file, hash_bytes, hash_path
 from model_code.engines.cache import cache_folder
 from model_code.engines.packaged import require, require_same, system
+from model_code.engines.pinned import Buffers
 from model_code.engines.protocol import EngineSource, Predictor, check_windows, parity_error
 from model_code.engines.sidecar import EngineSidecar, PlanFacts, TensorSpec
 from model_code.engines.tensorrt_builder import PROFILE, build_plan, trtexec_command
 from model_code.engines.tensorrt_graph import RECIPES
+from model_code.engines.tensorrt_inspector import (
+    BuiltLayer,
+    built_layers,
+    products_of,
+    require_types,
+)
 from model_code.errors import EngineError
 from model_code.machine import physical_cores
 from model_code.models import network
@@ -37,6 +44,8 @@ from model_code.settings import (
 )
 
 GRAPH_FILE = "typed.onnx"
+TIMING_FILE = "timing.cache"
+DEVICE = "cuda"
 
 
 class TensorRTEngine:
@@ -74,14 +83,15 @@ class TensorRTEngine:
 
         Raises:
             EngineUnavailableError: no GPU, driver or library.
-            EngineError: TensorRT refuses the graph or builds another precision.
+            EngineError: TensorRT refuses the graph, or the built engine has another precision.
             StorageError: the folder cannot be written.
         """
         require(self.name, self.availability())
         trt = importlib.import_module(self.library)
         started = time.perf_counter()
         recipe, version = self._recipe, str(trt.__version__)
-        graph = recipe.convert(source.onnx).SerializeToString()
+        typed = recipe.convert(source.onnx)
+        graph = typed.SerializeToString()
         known = cache_folder("tensorrt") / f"{version}-sm{compute_capability()}.timing"
         plan = build_plan(
             trt,
@@ -94,11 +104,14 @@ class TensorRTEngine:
         for file, data in (
             (known, plan.timing_cache),
             (out / GRAPH_FILE, graph),
+            (out / TIMING_FILE, plan.timing_cache),
             (path, plan.data),
         ):
             with atomic_file(file) as temporary:
                 temporary.write_bytes(data)
         predictor = _PlanPredictor(trt, path, recipe.io)
+        products = products_of(typed, without=recipe.fp32_operators)
+        built = require_types(predictor.layers(trt), products, recipe.layer_type)
         seconds = time.perf_counter() - started
         io = recipe.io
         sidecar = EngineSidecar(
@@ -129,8 +142,9 @@ class TensorRTEngine:
                 workspace_bytes=TENSORRT_WORKSPACE_BYTES,
                 flags=plan.flags,
                 layers=plan.layers,
+                built_layers=built,
                 timing_cache_sha256=hash_bytes(plan.timing_cache),
-                trtexec=trtexec_command(GRAPH_FILE, self.file, sparse=recipe.sparse),
+                trtexec=trtexec_command(GRAPH_FILE, self.file, TIMING_FILE, sparse=recipe.sparse),
             ),
         )
         sidecar.save(out)
@@ -193,7 +207,7 @@ def driver_version() -> str:
 
 class _PlanPredictor:
     def __init__(self, trt: Any, path: Path, io: Literal["FP32", "FP16"]) -> None:
-        self._dtype = torch.float16 if io == "FP16" else torch.float32
+        dtype = torch.float16 if io == "FP16" else torch.float32
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -204,16 +218,22 @@ class _PlanPredictor:
             )
         self._context = self._engine.create_execution_context()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._buffers = Buffers(DEVICE, dtype)
+        self._logits_BC = torch.empty((MAX_BATCH_SIZE, CLASS_COUNT), dtype=dtype, device=DEVICE)
+        self._context.set_tensor_address(INPUT_NAME, self._buffers.windows.data_ptr())
+        self._context.set_tensor_address(OUTPUT_NAME, self._logits_BC.data_ptr())
+
+    def layers(self, trt: Any) -> tuple[BuiltLayer, ...]:
+        """The plan's layers at the batch that it is optimised for."""
+        self._context.set_input_shape(INPUT_NAME, (PROFILE[1], SEQUENCE_LENGTH, FEATURE_COUNT))
+        return built_layers(trt, self._engine, self._context)
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(x_BTF, MAX_BATCH_SIZE)
+        count = len(x_BTF)
         with torch.cuda.stream(self._stream):
-            window_BTF = torch.from_numpy(x_BTF).to("cuda", self._dtype)
-            logits_BC = torch.empty((len(x_BTF), CLASS_COUNT), dtype=self._dtype, device="cuda")
-            self._context.set_input_shape(INPUT_NAME, tuple(window_BTF.shape))
-            self._context.set_tensor_address(INPUT_NAME, window_BTF.data_ptr())
-            self._context.set_tensor_address(OUTPUT_NAME, logits_BC.data_ptr())
+            self._buffers.send(torch.from_numpy(x_BTF))
+            self._context.set_input_shape(INPUT_NAME, (count, SEQUENCE_LENGTH, FEATURE_COUNT))
             if not self._context.execute_async_v3(self._stream.cuda_stream):
                 raise EngineError("TensorRT failed to run the plan (the reason is in its log)")
-            answer: NDArray[np.float32] = logits_BC.float().cpu().numpy()
-        return answer
+            return self._buffers.receive(self._logits_BC[:count])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_code.engines.cache import cache_folder
+from model_code.engines.pinned import Buffers
 from model_code.engines.protocol import Predictor, check_windows
 from model_code.engines.torch_engines import TorchFloat32
 from model_code.errors import EngineError
@@ -41,6 +42,7 @@ class TorchCompiled(TorchFloat32):
     """FP32 compiled for this machine when loaded; kernels are kept in the engine cache."""
 
     name, precision = "torch-compile", "fp32"
+    half = False
 
     def availability(self) -> str | None:
         """Needs Triton on a GPU, a C++ compiler on a CPU."""
@@ -58,7 +60,8 @@ class TorchCompiled(TorchFloat32):
         # inductor reads it when it compiles; its default in /tmp may belong to another user
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder("torch-compile"))
         try:
-            return _CompiledPredictor(network.load(path).to(self.device).eval(), self.device)
+            model = network.load(path).to(self.device).eval()
+            return _CompiledPredictor(model, self.device, half=self.half)
         except EngineError:
             raise
         except Exception as error:  # dynamo, inductor and the compiler share no base class
@@ -70,9 +73,22 @@ class TorchCompiled(TorchFloat32):
             ) from error
 
 
+class TorchCompiledHalf(TorchCompiled):
+    """Autocast to FP16, compiled into CUDA graphs; only on a GPU."""
+
+    name, precision, half = "torch-compile-fp16", "fp16", True
+
+    def availability(self) -> str | None:
+        """Needs a GPU, and Triton."""
+        if self.device != "cuda":
+            return "no GPU that torch can use"
+        return super().availability()
+
+
 class _CompiledPredictor:
-    def __init__(self, model: WindowModel, device: str) -> None:
-        self._device = device
+    def __init__(self, model: WindowModel, device: str, *, half: bool = False) -> None:
+        self._device, self._half = device, half
+        self._buffers = Buffers(device) if device == "cuda" else None
         torch.compiler.reset()  # graphs of an earlier network count against the recompile limit
         forward: dict[int, Callable[[Tensor], Tensor]] = {}
         with _decomposed(), torch.inference_mode():
@@ -89,7 +105,11 @@ class _CompiledPredictor:
                 self._run(torch.zeros(batch, SEQUENCE_LENGTH, FEATURE_COUNT))
 
     def _run(self, x_BTF: Tensor) -> Tensor:
-        return self._forward[len(x_BTF)](x_BTF.to(self._device)).cpu()
+        forward = self._forward[len(x_BTF)]
+        with torch.autocast(self._device, torch.float16, enabled=self._half):
+            if self._buffers is None:
+                return forward(x_BTF.to(self._device)).float().cpu()
+            return torch.from_numpy(self._buffers.receive(forward(self._buffers.send(x_BTF))))
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(x_BTF)

@@ -11,20 +11,26 @@ from numpy.typing import NDArray
 
 from model_code import machine
 from model_code.engines.packaged import PackagedEngine
+from model_code.engines.pinned import Buffers
 from model_code.engines.protocol import EngineSource, Predictor, check_windows
 from model_code.models import network
+from model_code.settings import MAX_BATCH_SIZE
 
 
 class _TorchPredictor:
     def __init__(self, path: Path, device: str, dtype: torch.dtype | None) -> None:
         self._model = network.load(path).to(device).eval()
         self._device, self._dtype = device, dtype or torch.float32
+        self._buffers = Buffers(device) if device == "cuda" else None
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(x_BTF)
         mixed = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=mixed):
-            logits_BC = self._model(torch.from_numpy(x_BTF).to(self._device))
+            window_BTF = torch.from_numpy(x_BTF)
+            if self._buffers is not None and len(x_BTF) <= MAX_BATCH_SIZE:
+                return self._buffers.receive(self._model(self._buffers.send(window_BTF)))
+            logits_BC = self._model(window_BTF.to(self._device))
         answer: NDArray[np.float32] = logits_BC.float().cpu().numpy()
         return answer
 

@@ -17,6 +17,7 @@ ENGINE_NAMES = (
     "torch-fp32",
     "torch-amp",
     "torch-compile",
+    "torch-compile-fp16",
     "onnxruntime-fp32",
     "onnxruntime-int8",
     "onnxruntime-pruned",
@@ -31,8 +32,8 @@ ENGINE_NAMES = (
     "tensorrt-sparse",
 )
 REFERENCE_ENGINE = "torch-fp32"
-# torch-compile takes minutes to compile and cannot be staged: only `tickline bench` measures it
-NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if name != "torch-compile")
+# these take minutes to compile and cannot be staged: only `tickline bench` measures them
+NIGHTLY_ENGINES = tuple(name for name in ENGINE_NAMES if not name.startswith("torch-compile"))
 # of the design's network, timed beside another model's engines: eager FP32 and its fastest on a CPU
 BESIDE_ENGINES = ("torch-fp32", "openvino-bf16")
 TRITON_ROW = "triton-grpc"  # one engine behind a real Triton server, in the same table

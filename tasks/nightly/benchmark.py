@@ -6,6 +6,7 @@ Shapes: B batch, T = 64 steps, F = 16 features, N test windows.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from model_code.benchmark import measure
 from model_code.benchmark.context import window_context
 from model_code.benchmark.gate import choose, judge_run
 from model_code.benchmark.goals import Goals
-from model_code.benchmark.memory import peak_mib
+from model_code.benchmark.memory import gpu_mib, peak_mib
 from model_code.benchmark.reports.report import publish
 from model_code.benchmark.result import BenchmarkRun, EngineFacts, Other
 from model_code.benchmark.roster import FAILED, failure
@@ -219,6 +220,7 @@ def _through_triton(
             "note": f"serves {engine}, measured after the engines, not in turns with them",
             "size_mib": None,
             "peak_mib": None,
+            "gpu_mib": None,
         }
     )
     try:
@@ -284,13 +286,14 @@ class _Loaded:
         try:
             folder = artifact.open()
             sidecar = EngineSidecar.load(folder)
-            predictor, peak = peak_mib(opened)
+            (predictor, on_gpu), peak = peak_mib(partial(gpu_mib, opened))
             fact = EngineFacts(
                 precision=sidecar.precision,
                 device=ENGINES[sidecar.engine].device,
                 flops=sidecar.flops,
                 size_mib=(folder / sidecar.file).stat().st_size / 2**20,
                 peak_mib=peak,
+                gpu_mib=on_gpu if ENGINES[sidecar.engine].device == "cuda" else None,
                 note=f"{note}, {sidecar.engine}" if note else "",
             )
         except Exception as error:

@@ -50,6 +50,10 @@ def build_engine(
         )
         mlflow.log_artifacts(run_id, str(out), "engine")
         folder = run.store.put(out)
+    if sidecar.plan is not None:
+        get_run_logger().info(
+            "%s: to build this plan again: cd %s && %s", name, folder.open(), sidecar.plan.trtexec
+        )
     mlflow_runs.log_params(mlflow, run_id, _engine_params(sidecar))
     mlflow_runs.log_metrics(
         mlflow,

@@ -22,7 +22,7 @@ MEASURED_ROW = (
     "mean_ms", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "intervals", "drift", "open_p50_ms",
     "open_p99_ms", "throughput", "throughput_at", "floor_ms",
 )  # fmt: skip
-MEASURED_FACTS = ("peak_mib",)
+MEASURED_FACTS = ("peak_mib", "gpu_mib")
 MEASURED_MACHINE = ("load_1min", "load_1min_after")
 MEASURED_BUILD = ("build_seconds",)
 CACHE_KEY = re.compile(r"([a-z-]+)-[0-9a-f]{64}")

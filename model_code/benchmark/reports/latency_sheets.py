@@ -25,6 +25,10 @@ def latency(result: BenchmarkResult) -> Sheet:
     return Sheet("Latency", columns, tuple(rows), note)
 
 
+def _gpu(mib: float | None) -> str:
+    return "" if mib is None else f" + {mib:.0f} GPU"
+
+
 def load(result: BenchmarkResult) -> Sheet:
     """Stability, the open loop, arithmetic, size and memory."""
     rows = tuple(
@@ -35,7 +39,7 @@ def load(result: BenchmarkResult) -> Sheet:
             ms(row.open_p99_ms),
             number(row.facts.flops and row.facts.flops / 1e6, "{:.3g}"),
             number(row.facts.size_mib, "{:.1f}"),
-            number(row.facts.peak_mib, "{:.0f}"),
+            number(row.facts.peak_mib, "{:.0f}") + _gpu(row.facts.gpu_mib),
         )
         for row in result.rows
     )

@@ -1,6 +1,6 @@
 """Record the names of TensorRT's Python API from a wheel of its bindings.
 
-    pip download --no-deps tensorrt-cu12-bindings==11.4.0.106
+    pip download --no-deps tensorrt-cu12-bindings==11.4.0.106   # 10.13.3.9: tensorrt-cu13-bindings
     python tests/model_code/engines/tensorrt_names.py tensorrt_cu12_bindings-11.4.0.106-cp311-*.whl
 
 The bindings are NVIDIA's own; the libraries behind them (gigabytes, of use with a GPU only) are
@@ -36,16 +36,19 @@ CLASSES = (
     "Builder",
     "BuilderFlag",
     "DataType",
+    "EngineInspector",
     "IBuilderConfig",
     "ICudaEngine",
     "IExecutionContext",
     "ILayer",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "LayerInformationFormat",
     "LayerType",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
+    "ProfilingVerbosity",
     "Runtime",
 )
 

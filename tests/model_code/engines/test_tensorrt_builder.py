@@ -138,11 +138,13 @@ def test_only_feed_forward_weights_are_made_sparse(source):
 
 
 def test_the_trtexec_command_has_the_builders_settings():
-    command = trtexec_command("typed.onnx", "model.plan", sparse=True)
+    command = trtexec_command("typed.onnx", "model.plan", "timing.cache", sparse=True)
     assert "--minShapes=input__0:1x64x16 --optShapes=input__0:32x64x16" in command
     assert "--maxShapes=input__0:64x64x16 --memPoolSize=workspace:4096M" in command
     assert "--sparsity=enable" in command
-    assert "--sparsity" not in trtexec_command("typed.onnx", "model.plan", sparse=False)
+    assert "--profilingVerbosity=detailed --timingCacheFile=timing.cache" in command
+    dense = trtexec_command("typed.onnx", "model.plan", "timing.cache", sparse=False)
+    assert "--sparsity" not in dense
 
 
 def test_a_graph_the_parser_refuses_is_an_error_with_its_message(rtx, half):

@@ -1,4 +1,4 @@
-"""The names that builder and engine use exist in the oldest TensorRT 10 supported and in 11.
+"""The names that builder and engine use exist in the pinned TensorRT 10 and in 11.
 
 `tensorrt_names/` contains the names of NVIDIA's bindings of both, recorded by `tensorrt_names.py`.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from model_code.engines import tensorrt_builder, tensorrt_engine
+from model_code.engines import tensorrt_builder, tensorrt_engine, tensorrt_inspector
 from model_code.engines.tensorrt_graph import RECIPES
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,11 @@ OWNERS = {
     "parser": "OnnxParser",
     "optimisation": "IOptimizationProfile",
     "layer": "ILayer",
+    "inspector": "EngineInspector",
+    "ProfilingVerbosity": "ProfilingVerbosity",
+    "LayerInformationFormat": "LayerInformationFormat",
     "_runtime": "Runtime",
+    "engine": "ICudaEngine",
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
 }
@@ -51,18 +55,18 @@ def used(module) -> set[tuple[str, str]]:
     return found - OURS
 
 
-USED = used(tensorrt_builder) | used(tensorrt_engine)
+USED = used(tensorrt_builder) | used(tensorrt_engine) | used(tensorrt_inspector)
 
 
 def missing(record: dict[str, set[str]], names: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(owner, name) for owner, name in names if name not in record[OWNERS[owner]]}
 
 
-def test_the_records_are_of_the_oldest_supported_10_and_of_11():
+def test_the_records_are_of_the_pinned_10_and_of_11():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (oldest,) = wanted["project"]["optional-dependencies"]["gpu"]
+    (pinned,) = wanted["project"]["optional-dependencies"]["gpu"]
     ten, eleven = RECORDS
-    assert ten.startswith(oldest.removeprefix("tensorrt>=") + ".")
+    assert pinned == f"tensorrt=={ten}"
     assert eleven.startswith("11.")
     assert "STRONGLY_TYPED" in RECORDS[ten]["NetworkDefinitionCreationFlag"]  # required by 10.x
     # 11 removed weak typing: records that do not differ in it would be of one version

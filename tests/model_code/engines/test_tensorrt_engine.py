@@ -1,9 +1,12 @@
 import ctypes
 import importlib
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -15,6 +18,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.engines.tensorrt_builder import Plan
 from model_code.engines.tensorrt_engine import TensorRTEngine, require_fit
 from model_code.engines.tensorrt_graph import FP32_OPERATORS, to_half
+from model_code.engines.tensorrt_inspector import BuiltLayer, products_of
 from model_code.errors import EngineError, EngineUnavailableError, IntegrityError
 from model_code.models import network
 from model_code.settings import INPUT_NAME, OUTPUT_NAME
@@ -46,9 +50,19 @@ def half() -> TensorRTEngine:
 class TypedGraph:
     """Runs the typed graph that the plan is built from, on ONNX Runtime instead of TensorRT."""
 
+    built = "HALF"
+
     def __init__(self, _trt, path, io):
         assert io == "FP16"
         self.session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        self.graph = onnx.load(path)
+
+    def layers(self, _trt):
+        """What TensorRT would report of an engine in which every product is in FP16."""
+        return tuple(
+            BuiltLayer(name, frozenset({name}), frozenset({TypedGraph.built}), TypedGraph.built)
+            for name in products_of(self.graph)
+        )
 
     def predict(self, x_BTF):
         half_BTF = x_BTF.astype(np.float16)
@@ -119,8 +133,25 @@ def test_the_sidecar_ties_the_plan_to_its_gpu(built, source):
     assert sidecar.plan.profile == (1, 32, 64)
     assert sidecar.plan.workspace_bytes == 4 << 30
     assert sidecar.plan.layers == {"HALF": 9, "FLOAT": 4}
+    assert sidecar.plan.built_layers == {"HALF": 14}
     assert "--onnx=typed.onnx" in sidecar.plan.trtexec
+    assert (built / "timing.cache").read_bytes() == b"timings"
     assert (built / "typed.onnx").read_bytes() == to_half(source.onnx).SerializeToString()
+
+
+def test_a_plan_whose_products_were_built_in_fp32_is_refused(source, tmp_path, monkeypatch):
+    """Although the parsed network has layers in FP16."""
+    pretend(monkeypatch)
+    plan = Plan(b"", layers={"HALF": 9, "FLOAT": 4}, flags=(), timing_cache=b"")
+    graph = to_half(source.onnx).SerializeToString()
+    monkeypatch.setattr(
+        tensorrt_engine, "build_plan", lambda *_args, **_more: replace(plan, data=graph)
+    )
+    monkeypatch.setattr(tensorrt_engine, "_PlanPredictor", TypedGraph)
+    monkeypatch.setattr(TypedGraph, "built", "FLOAT")
+    with pytest.raises(EngineError, match="layers of the built engine are not computed in HALF"):
+        half().build(source, tmp_path / "engine")
+    assert not (tmp_path / "engine" / "engine.json").exists()
 
 
 def test_the_parity_error_is_the_plans_distance_from_eager_fp32(built, source):
@@ -184,3 +215,52 @@ def test_a_batch_above_the_profile_is_refused_before_it_reaches_the_gpu():
     predictor = object.__new__(tensorrt_engine._PlanPredictor)  # opening a plan needs a GPU
     with pytest.raises(EngineError, match="at most 64"):
         predictor.predict(np.zeros((65, 64, 16), np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_windows_that_are_not_finite_are_refused_before_they_reach_the_gpu(value):
+    predictor = object.__new__(tensorrt_engine._PlanPredictor)
+    with pytest.raises(EngineError, match="NaN or infinity"):
+        predictor.predict(np.full((1, 64, 16), value, np.float32))
+
+
+class Context:
+    """An execution context on the CPU: logits are the first two features of the newest row."""
+
+    def __init__(self):
+        self.address: dict[str, int] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def set_tensor_address(self, name, pointer):
+        assert name not in self.address, "memory is allocated once"
+        self.address[name] = pointer
+
+    def set_input_shape(self, _name, shape):
+        self.shape = shape
+
+    def execute_async_v3(self, _stream):
+        def memory(name, shape):
+            kind = ctypes.c_uint16 * int(np.prod(shape))
+            bits = np.ctypeslib.as_array(kind.from_address(self.address[name]))
+            return bits.view(np.float16).reshape(shape)
+
+        memory(OUTPUT_NAME, (self.shape[0], 2))[:] = memory(INPUT_NAME, self.shape)[:, -1, :2]
+        return True
+
+
+def test_every_batch_uses_the_memory_that_was_allocated_once(tmp_path, monkeypatch):
+    context = Context()
+    engine = SimpleNamespace(create_execution_context=lambda: context)
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda _data: engine)
+    trt = SimpleNamespace(Runtime=lambda _log: runtime, Logger=LIBRARY.Logger)
+    (tmp_path / "model.plan").write_bytes(b"plan")
+    monkeypatch.setattr(tensorrt_engine, "DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    predictor = tensorrt_engine._PlanPredictor(trt, tmp_path / "model.plan", "FP16")
+    x_BTF = np.random.default_rng(0).normal(size=(64, 64, 16)).astype(np.float32)
+    answers = [predictor.predict(x_BTF[:count]) for count in (1, 64, 5)]
+    for answer_BC in answers:
+        expected_BC = x_BTF[: len(answer_BC), -1, :2].astype(np.float16)
+        np.testing.assert_array_equal(answer_BC, expected_BC.astype(np.float32))
+    assert set(context.address) == {INPUT_NAME, OUTPUT_NAME}

@@ -11,6 +11,7 @@ from model_code.benchmark import measure, timing
 from model_code.benchmark.context import window_context
 from model_code.benchmark.measure import Windows
 from model_code.engines.onnxruntime_engine import OnnxRuntimeFloat32
+from model_code.engines.protocol import check_windows
 from model_code.errors import EngineError
 from model_code.features.dataset import FeatureTable
 from model_code.features.windows import gather, valid_ends
@@ -39,6 +40,7 @@ class Knows:
         self.rng = np.random.default_rng(3)
 
     def predict(self, x_BTF: NDArray[np.float32]) -> NDArray[np.float32]:
+        check_windows(x_BTF)
         answers = [self.known.get(x.tobytes()) for x in x_BTF]
         self.unknown += answers.count(None)
         logit_B = [
