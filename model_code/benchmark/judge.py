@@ -92,9 +92,9 @@ def decide(
     elif "too few events" in words:
         verdict, reason = "too few events", few.removeprefix(f"{TOO_FEW}: ")
     elif obstacles.champion or "not comparable" in words:
-        why = [obstacles.champion] if obstacles.champion else []
-        why += [obstacles.latency] if obstacles.latency and "not comparable" in words else []
-        verdict, reason = "not comparable", "; ".join(dict.fromkeys(why))
+        asked = any(row.word == "not comparable" and row.metric in OF_ENGINE for row in rows)
+        why = dict.fromkeys((obstacles.champion, obstacles.latency if asked else ""))
+        verdict, reason = "not comparable", "; ".join(filter(None, why))
     elif champion is None:
         verdict, reason = "no baseline", "all other goals are met; no champion to compare against"
     else:

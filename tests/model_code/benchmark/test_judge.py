@@ -415,6 +415,16 @@ def test_a_champion_that_cannot_be_compared_with_never_gives_a_pass(obstacles, u
     assert ("| not comparable |" in verdict.markdown()) is bool(unjudged)
 
 
+def test_the_reason_names_what_the_goals_ask_for():
+    both = Obstacles(champion="the label differs", answers="the label differs", latency="its graph")
+    auc = {"name": "a", "metric": "auc", "kind": "min-improvement", "limit": 0.0,
+           "unit": "absolute"}  # fmt: skip
+    assert decide(GOOD, GOOD, GOOD, goals(auc), obstacles=both).reason == "the label differs"
+    assert (
+        decide(GOOD, GOOD, GOOD, SHIPPED, obstacles=both).reason == "the label differs; its graph"
+    )
+
+
 def test_what_can_be_judged_still_fails():
     worse = GOOD | {"auc": 0.7}
     verdict = decide(
