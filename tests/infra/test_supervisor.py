@@ -190,7 +190,7 @@ def test_a_service_that_responds_but_does_not_serve_is_not_up(
     problems: list[str | None] = [None]
     service = replace(found, problem=lambda: problems[0], probe_s=0.05)
     with supervised(settings, monkeypatch, service) as keeper:
-        until(lambda: found.healthy())
+        until(found.healthy)
         until(lambda: status(settings, "web") == "starting")
         problems[0] = "version 3 does not answer"
         until(lambda: status(settings, "web") == "not serving")
