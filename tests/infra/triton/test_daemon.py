@@ -16,7 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.__main__ import app
+from infra import stack_state
+from infra.process import ProcessId
 from infra.servers import HOST, ServerError
+from infra.services import Plan
+from infra.stack_state import StackState
 from infra.triton import daemon
 from infra.triton.serve import silent
 from infra.triton.server import Ports
@@ -225,6 +229,19 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(
     assert "tickline triton logs" in caught.value.remedy
     assert daemon.status(settings) is None
     assert not daemon.down(settings)
+
+
+def test_the_stacks_server_is_not_stopped_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.adopt(settings, None, Ports.free())  # this process plays the supervisor
+    stack = StackState(supervisor=ProcessId.own(), plan=Plan(names=(), ports={}), services=())
+    with monkeypatch.context() as patch:
+        patch.setattr(stack_state, "read", lambda _: stack)
+        with pytest.raises(ServerError, match="belongs to the stack") as caught:
+            daemon.down(settings)
+    assert caught.value.remedy.endswith("tickline down")
+    (settings.home / "triton" / "server.json").unlink()
 
 
 def test_a_taken_port_is_reported_before_anything_starts(settings: Settings) -> None:
