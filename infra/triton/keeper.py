@@ -16,7 +16,7 @@ from infra.servers import HOST, healthy
 from infra.services import Service
 from infra.supervisor import ALREADY_RUNNING, Group, Supervised
 from infra.triton import daemon, install, server, shared_memory
-from infra.triton.key import server_key
+from infra.triton.key import hide, server_key
 from infra.triton.serve import loaded_at_start, serve
 from infra.triton.server import Ports
 from infra.triton.stubs import Stubs
@@ -56,6 +56,10 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
         watch.reset()
         shared_memory.sweep(ports.grpc)
 
+    def adopt(pid: int) -> None:
+        hide(pid, key)
+        daemon.adopt(settings, pid, ports)
+
     watch = Watch(check)
     return Service(
         name="triton",
@@ -66,7 +70,7 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
         probe_s=PROBE_S,
         problem=watch.problem,
         environment=server.environment(installation),
-        when_up=lambda pid: daemon.adopt(settings, pid, ports),
+        when_up=adopt,
         cleaned=clean,
     )
 
