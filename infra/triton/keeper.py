@@ -16,10 +16,12 @@ from infra.servers import HOST, healthy
 from infra.services import Service
 from infra.supervisor import ALREADY_RUNNING, Group, Supervised
 from infra.triton import daemon, install, server, shared_memory
-from infra.triton.key import server_key
+from infra.triton.key import hide, server_key
 from infra.triton.serve import loaded_at_start, serve
 from infra.triton.server import Ports
+from infra.triton.stubs import Stubs
 from infra.triton.watch import Watch
+from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
 
@@ -38,13 +40,25 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
     shared_memory.sweep_stale()
     address = f"{HOST}:{ports.grpc}"
 
+    stubs, repository = Stubs(), ServingRepository(settings.serving_repository)
+
+    def lacking() -> set[int]:
+        found = daemon.status(settings)
+        if found is None or found.grpc_url != address:
+            return set()
+        return stubs.lacking(found.pid, repository.versions())
+
     def check() -> None:
         with TritonClient(address, key) as client:
-            serve(settings, client)
+            serve(settings, client, lacking)
 
     def clean() -> None:
         watch.reset()
         shared_memory.sweep(ports.grpc)
+
+    def adopt(pid: int) -> None:
+        hide(pid, key)
+        daemon.adopt(settings, pid, ports)
 
     watch = Watch(check)
     return Service(
@@ -56,7 +70,7 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
         probe_s=PROBE_S,
         problem=watch.problem,
         environment=server.environment(installation),
-        when_up=lambda pid: daemon.adopt(settings, pid, ports),
+        when_up=adopt,
         cleaned=clean,
     )
 

@@ -7,7 +7,10 @@ Source: Triton's docs/customization_guide/inference_protocols.md, "Limit Endpoin
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from infra.servers import ServerError
 from model_code.artifacts import storage_error
@@ -56,11 +59,32 @@ def server_key(settings: Settings) -> str:
 
 
 def options(key: str) -> list[str]:
-    """Options of `tritonserver` that require the key; it takes it in no other way."""
+    """Options of `tritonserver` that require the key; it takes it in no other way (see `hide`)."""
     return [
         f"--grpc-restricted-protocol={','.join(CONTROL)}:{HTTP_KEY_HEADER}={key}",
         f"--http-restricted-api={','.join(HTTP)}:{HTTP_KEY_HEADER}={key}",
     ]
+
+
+def hide(pid: int, key: str) -> None:
+    """Overwrite the key in the command line of a started server and of its launcher.
+
+    The server has copied its arguments by then; `ps` shows those that are left. Where the system
+    does not allow it (another account's process, no `/proc`), nothing happens.
+    """
+    with suppress(OSError, psutil.Error):
+        for one in (pid, psutil.Process(pid).ppid()):
+            # proc_pid_stat(5): arg_start and arg_end, counted from the field after the name
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            start, end = int(fields[45]), int(fields[46])
+            with Path(f"/proc/{one}/mem").open("r+b", buffering=0) as memory:
+                memory.seek(start)
+                words = memory.read(end - start)
+                found = words.find(key.encode())
+                while found >= 0:
+                    memory.seek(start + found)
+                    memory.write(b"*" * len(key))
+                    found = words.find(key.encode(), found + len(key))
 
 
 def _path(settings: Settings) -> Path:

@@ -4,6 +4,7 @@ A ready server may serve nothing: after a start no model is loaded, and a model 
 stays ready. Only a golden request shows that a version answers.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -22,7 +23,7 @@ from model_code.settings import MODEL_NAME, Settings
 PROBE_TIMEOUT_S = 5.0
 
 
-def serve(settings: Settings, client: TritonClient) -> None:
+def serve(settings: Settings, client: TritonClient, lacking: Callable[[], set[int]] = set) -> None:
     """Load the repository's versions unless they answer, and prove each by golden requests.
 
     A version that does not answer is loaded again alone; if that does not help, the whole model.
@@ -31,6 +32,7 @@ def serve(settings: Settings, client: TritonClient) -> None:
     Args:
         settings: of the repository.
         client: of a server that reads it, with the key.
+        lacking: versions whose process is known to be dead, so that they need not be asked.
 
     Raises:
         IntegrityError: a version's bytes are not the approved ones; nothing was loaded.
@@ -41,15 +43,15 @@ def serve(settings: Settings, client: TritonClient) -> None:
     folder = settings.home / "triton"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "serve.lock"):
-        if not silent(repository, client):
+        if not lacking() and not silent(repository, client):
             return
         try:
             with repository.exclusive():
-                _cure(repository, client)
+                _cure(repository, client, lacking)
         except RepositoryBusyError:
             # it holds the lock for minutes, but moves folders only with a journal
             if repository.journal() is None:
-                _cure(repository, client)
+                _cure(repository, client, lacking)
             elif repository.route().champion in silent(repository, client):
                 raise
 
@@ -98,7 +100,9 @@ def _fault(
     return ""
 
 
-def _cure(repository: ServingRepository, client: TritonClient) -> None:
+def _cure(
+    repository: ServingRepository, client: TritonClient, lacking: Callable[[], set[int]]
+) -> None:
     require_approved(repository.home)
     wanted = _wanted(repository)
     for target in wanted:
@@ -107,7 +111,8 @@ def _cure(repository: ServingRepository, client: TritonClient) -> None:
     versions = repository.versions()
     if set(client.versions(MODEL_NAME)) != set(versions):
         client.load(MODEL_NAME, versions)
-    dead = [target for target in silent(repository, client) if target.model == MODEL_NAME]
+    dead = [Target(model=MODEL_NAME, version=version) for version in sorted(lacking())]
+    dead = dead or [one for one in silent(repository, client) if one.model == MODEL_NAME]
     for target in dead:
         revive(client, repository.folder(target.version))
     if any(_fault(repository, client, target, whole=False) for target in dead):

@@ -14,7 +14,7 @@ import psutil
 from infra.servers import HOST, free_ports, started
 from infra.triton import shared_memory
 from infra.triton.install import Installation, install
-from infra.triton.key import options, server_key
+from infra.triton.key import hide, options, server_key
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
 
@@ -99,6 +99,7 @@ def running(
     try:
         with started(name, argv, ready_url(ports), settings, environment(installation)) as launcher:
             child = psutil.Process(launcher).children()[0]
+            hide(child.pid, key)
             log = settings.home / "logs" / f"{name}.log"
             server = TritonServer.at(child.pid, ports, repository, log, key)
             with server.client() as client:

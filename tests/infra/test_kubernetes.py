@@ -14,6 +14,7 @@ import yaml
 
 from infra.servers import environment
 from infra.triton.image import IMAGE
+from infra.triton.key import options
 from model_code.settings import Settings
 from tests.support.stack import (
     INFRA,
@@ -166,6 +167,34 @@ def test_the_repositorys_state_is_on_its_volume() -> None:
     ):
         assert str(Path(repository).parent) in mounts
         assert f"--model-repository={repository}" in server
+
+
+def test_tritons_model_control_needs_the_key_in_containers_too() -> None:
+    (pod,) = [
+        one for one in OBJECTS if one["metadata"]["name"] == "triton" and "template" in one["spec"]
+    ]
+    own = {one["name"]: one for one in containers(pod)}
+    compose = SERVICES["triton"]
+    for words, key in (
+        (" ".join(own["triton"]["args"]), "$(TICKLINE_TRITON_KEY)"),
+        (compose["command"], '"$$TICKLINE_TRITON_KEY"'),
+    ):
+        for option in options("KEY"):
+            assert option.removesuffix("KEY") + key in words
+    for one in (
+        own["triton"],
+        own["reconcile"],
+        *containers(TEMPLATE["job_configuration"]["job_manifest"]),
+    ):
+        assert "TICKLINE_TRITON_KEY" in {found["name"] for found in one["env"]}
+    for name in ("triton", "reconcile", "worker"):
+        assert "TICKLINE_TRITON_KEY" in SERVICES[name]["environment"]
+    # who loads the versions after a restart, and says whether they answer
+    started = " ".join(own["reconcile"]["command"])
+    assert started == SERVICES["reconcile"]["command"]
+    assert "reconcile --watch" in started
+    assert "/tmp/alive" in str(own["reconcile"]["readinessProbe"])  # noqa: S108
+    assert "/tmp/alive" in str(SERVICES["reconcile"]["healthcheck"])  # noqa: S108
 
 
 def test_the_jobs_image_is_that_of_the_kustomization() -> None:

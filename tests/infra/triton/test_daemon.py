@@ -16,7 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.__main__ import app
+from infra import stack_state
+from infra.process import ProcessId
 from infra.servers import HOST, ServerError
+from infra.services import Plan
+from infra.stack_state import StackState
 from infra.triton import daemon
 from infra.triton.serve import silent
 from infra.triton.server import Ports
@@ -169,9 +173,9 @@ def test_a_killed_server_comes_back_with_its_versions(settings: Settings) -> Non
         assert client.versions() == [1, 2]
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("version", "how"), [(1, "kill"), (2, "kill"), (2, "suspend")])
 def test_a_version_whose_process_died_is_loaded_again_and_its_neighbour_left_alone(
-    settings: Settings, version: int
+    settings: Settings, version: int, how: str
 ) -> None:
     place = approved(settings, 1, 2)
     Route(champion=Target(model=MODEL_NAME, version=2)).save(place.route_file)
@@ -182,8 +186,9 @@ def test_a_version_whose_process_died_is_loaded_again_and_its_neighbour_left_alo
         for one in model_processes(settings)
         if any(f"{MODEL_NAME}/{version}/" in word for word in one.cmdline())
     ]
-    dead.kill()
+    getattr(dead, how)()  # Triton would abort when a stopped one continued
     until(lambda: len({one.pid for one in model_processes(settings)} - before) == 1)
+    until(lambda: len(model_processes(settings)) == 2)
     with server.client() as client:
         until(lambda: not silent(place, client))
         for number in (1, 2):
@@ -192,6 +197,7 @@ def test_a_version_whose_process_died_is_loaded_again_and_its_neighbour_left_alo
     after = {one.pid for one in model_processes(settings)}
     assert (len(before & after), len(after - before)) == (1, 1)
     assert daemon.status(settings) == server, "the server itself was not restarted"
+    assert not dead.is_running() or dead.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_killed_keeper_takes_its_server_with_it(settings: Settings) -> None:
@@ -223,6 +229,19 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(
     assert "tickline triton logs" in caught.value.remedy
     assert daemon.status(settings) is None
     assert not daemon.down(settings)
+
+
+def test_the_stacks_server_is_not_stopped_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.adopt(settings, None, Ports.free())  # this process plays the supervisor
+    stack = StackState(supervisor=ProcessId.own(), plan=Plan(names=(), ports={}), services=())
+    with monkeypatch.context() as patch:
+        patch.setattr(stack_state, "read", lambda _: stack)
+        with pytest.raises(ServerError, match="belongs to the stack") as caught:
+            daemon.down(settings)
+    assert caught.value.remedy.endswith("tickline down")
+    (settings.home / "triton" / "server.json").unlink()
 
 
 def test_a_taken_port_is_reported_before_anything_starts(settings: Settings) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 from pydantic import SecretStr, ValidationError
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -85,6 +86,16 @@ def test_model_control_needs_the_key(call: str, key: str | None, served: TritonS
         assert "TICKLINE_TRITON_KEY" in caught.value.remedy
         np.testing.assert_allclose(client.predict(windows()), logits(1), atol=1e-4)
         assert client.statistics().version == 1  # read only: open
+
+
+def test_no_command_line_shows_the_key(served: TritonServer) -> None:
+    server = psutil.Process(served.pid)
+    launcher = server.parent()
+    assert launcher is not None
+    for process in (server, launcher):
+        words = process.cmdline()
+        assert any(word.startswith("--grpc-restricted-protocol=") for word in words)
+        assert not any(served.key in word for word in words)
 
 
 def test_shared_memory_trace_and_log_settings_need_the_key(served: TritonServer) -> None:

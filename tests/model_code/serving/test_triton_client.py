@@ -13,8 +13,8 @@ from model_code.settings import MODEL_NAME
 
 
 @pytest.fixture
-def client(url):
-    with TritonClient(url) as client:
+def client(triton):
+    with triton.client() as client:
         yield client
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from infra.triton.server import TritonServer
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.levels import reconcile
+from model_code.serving.levels import compare, reconcile
 from model_code.serving.routed import RoutedClient
 from model_code.serving.servers import Server, Servers
 from model_code.serving.swap import BRIDGE_NAMES, Swap
@@ -75,6 +76,26 @@ def test_a_swap_changes_both_also_by_a_bridge_and_reconcile_loads_a_restarted_on
     desk.promote(3, 2)
     desk.serves(3)
     assert desk.west.versions() == desk.east.versions() == [3]
+
+
+def test_reconcile_loads_the_version_before_again_whose_process_died(
+    desk: Desk, live_triton: TritonServer
+) -> None:
+    desk.promote(2, 1)
+    (stub,) = (
+        one
+        for one in psutil.Process(live_triton.pid).children(recursive=True)
+        if any(f"{MODEL_NAME}/1/" in word for word in one.cmdline())
+    )
+    stub.kill()
+    east, west = compare(desk.place, desk.servers)
+    assert (east.level, east.answers, west.level) == (False, True, True)
+    assert "is not healthy" in east.problem
+    east, west = reconcile(desk.place, desk.servers)
+    assert (east.action, east.problem, west.action) == ("loaded 1 again", "", "")
+    desk.serves(2)
+    found = desk.east.predict(windows(), version=1)
+    np.testing.assert_allclose(found, logits(1), atol=1e-4)
 
 
 def test_a_stream_survives_a_lost_target_and_a_swap_without_a_lost_request(desk: Desk) -> None:
