@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from infra.servers import HOST
 from model_code.errors import ServingError
 from model_code.repository.route import Route, Target
-from model_code.serving import owner
 from model_code.serving.aio import AsyncTritonClient
 from model_code.serving.callback import CallbackPredictor
 from model_code.serving.client import TritonClient
@@ -47,7 +47,7 @@ def test_a_fork_that_submits_is_called_back_and_waits_for_no_lock(
     with CallbackPredictor(url) as predictor, TritonClient(url) as client:
         alone = AsyncTritonClient(url)
         with monkeypatch.context() as patch, predictor._lock:
-            patch.setattr(owner.os, "getpid", lambda: 0)
+            patch.setattr(os, "getpid", lambda: 0)
             predictor.submit(ONE, outcomes.append)
             alone.submit(ONE, outcomes.append)
             for close in (predictor.close, client.close, lambda: asyncio.run(alone.close())):
