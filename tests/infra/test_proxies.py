@@ -1,13 +1,15 @@
 """Proxies of the environment are never asked for what is on this machine."""
 
 import os
+import sys
 import urllib.request
 
 import httpx
 import pytest
 from requests.utils import should_bypass_proxies
 
-from infra.proxies import LOOPBACK, without_loopback
+from flows.cli.__main__ import main
+from infra.proxies import LOOPBACK, NAMES, without_loopback
 
 PROXY = "http://127.0.0.1:9"  # nobody listens
 
@@ -43,3 +45,13 @@ def test_each_library_asks_loopback_directly_and_the_web_by_the_proxy(
         web = httpx.URL("http://market.example/")
         assert client._transport_for_url(web) is not client._transport
         assert not should_bypass_proxies(str(web), no_proxy=None)
+
+
+def test_every_command_keeps_loopback_away_from_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["tickline", "--version"])
+    monkeypatch.setenv("no_proxy", "desk")
+    monkeypatch.setenv("NO_PROXY", "desk")
+    with pytest.raises(SystemExit):
+        main()
+    for name in NAMES:
+        assert os.environ[name] == "desk,127.0.0.1,localhost,::1"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -36,6 +37,39 @@ def test_a_fork_is_refused_and_its_parent_is_answered(kind: str, url: str, tmp_p
         "status": 0,
         "answered": forked.REQUESTS,
     }
+
+
+def test_a_fork_that_submits_is_called_back_and_waits_for_no_lock(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fork sees it: another process id, no thread that would answer, and a lock for ever."""
+    outcomes: list[Answer | ServingError] = []
+    with CallbackPredictor(url) as predictor, TritonClient(url) as client:
+        alone = AsyncTritonClient(url)
+        with monkeypatch.context() as patch, predictor._lock:
+            patch.setattr(os, "getpid", lambda: 0)
+            predictor.submit(ONE, outcomes.append)
+            alone.submit(ONE, outcomes.append)
+            for close in (predictor.close, client.close, lambda: asyncio.run(alone.close())):
+                close()
+            with pytest.raises(ServingError, match="forked"):
+                client.live()
+        assert [found.what for found in outcomes if isinstance(found, ServingError)] == [FORKED] * 2
+        assert client.live()
+
+
+def test_a_channel_closed_during_a_call_is_a_closed_client(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = TritonClient(url)
+
+    def closing(*_: object, **__: object) -> None:
+        client.close()
+        raise ValueError("Cannot invoke RPC on closed channel!")
+
+    monkeypatch.setattr(client._stub, "ServerMetadata", closing)
+    with pytest.raises(ServingError, match="the client is closed"):
+        client.server()
 
 
 def routed(url: str, folder: Path) -> RoutedClient:
