@@ -257,7 +257,9 @@ class AsyncTritonClient:
         """Whether the request may be answered if it is sent again."""
         if not isinstance(error, grpc.RpcError):
             return False
-        if error.code() == grpc.StatusCode.UNAVAILABLE or wire.is_spoiled(error):
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return True
+        if wire.is_spoiled(error) or wire.is_dead(error):
             return True
         # a version of another input type may serve since the type was cached
         return error.code() == grpc.StatusCode.INVALID_ARGUMENT and self._drop_dtypes(error)

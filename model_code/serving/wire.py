@@ -36,6 +36,7 @@ OPTIONS = (
 HTTP_KEY_HEADER = "tickline-key"
 GRPC_KEY_HEADER = f"triton-grpc-protocol-{HTTP_KEY_HEADER}"  # the prefix is Triton's
 RESTRICTED = "protocol is restricted"  # in Triton's refusal of a call without the key
+DEAD = "is not healthy"  # in what Triton says of a model whose process has exited
 SPOILED = re.compile(r"batch size \d+ for '.+', max allowed is \d+")  # Triton's words
 
 
@@ -179,6 +180,12 @@ def is_spoiled(error: grpc.RpcError) -> bool:
     """
     internal = error.code() == grpc.StatusCode.INTERNAL
     return internal and SPOILED.search(error.details() or "") is not None
+
+
+def is_dead(error: grpc.RpcError) -> bool:
+    """Whether the model's process died under the request, or before it; it may be loaded again."""
+    internal = error.code() == grpc.StatusCode.INTERNAL
+    return internal and DEAD in (error.details() or "")
 
 
 def text(version: int | None) -> str:

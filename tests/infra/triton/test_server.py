@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from model_code.export.graph import export_onnx
 from model_code.models import network
 from model_code.repository.requests import GoldenSet
 from model_code.serving import golden
+from model_code.serving.aio import AsyncTritonClient
 from model_code.serving.client import TritonClient
 from model_code.serving.load import closed_loop
 from model_code.settings import INPUT_NAME, MODEL_NAME, NetworkSpec, Settings
@@ -275,6 +277,31 @@ def test_a_killed_process_is_detected_by_golden_requests_and_reloaded(
         golden.prove(client, recorded)
     golden.reload(client)
     golden.prove(client, recorded, version=1)
+
+
+def test_an_asynchronous_client_waits_for_a_dead_process_to_be_replaced(
+    settings: Settings, engines: dict[str, Path], x_NTF: NDArray[np.float32]
+) -> None:
+    folder = engines["onnxruntime-fp32"]
+
+    async def ask(url: str, attempts: int) -> NDArray[np.float32]:
+        async with AsyncTritonClient(url, attempts=attempts) as asking:
+            return await asking.predict(x_NTF[:1], deadline_s=30.0)
+
+    with (
+        serving_engine(settings, folder, EngineSidecar.load(folder)) as server,
+        server.client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        expected_BC = client.predict(x_NTF[:1])
+        for child in psutil.Process(server.pid).children(recursive=True):
+            child.kill()
+        with pytest.raises(ServingError, match="not healthy"):
+            asyncio.run(ask(server.grpc_url, 1))
+        answer = pool.submit(asyncio.run, ask(server.grpc_url, 1000))
+        (server.repository / MODEL_NAME / "1" / "model.onnx").touch()  # as `golden.revive`
+        client.load()
+        np.testing.assert_array_equal(answer.result(), expected_BC)
 
 
 def test_the_server_ends_with_the_block_and_leaves_nothing(
