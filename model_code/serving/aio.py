@@ -257,7 +257,8 @@ class AsyncTritonClient:
         """Whether the request may be answered if it is sent again."""
         if not isinstance(error, grpc.RpcError):
             return False
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
+        # cancelled by a server that stops; the caller's own cancellation is no RpcError
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return True
         if wire.is_spoiled(error) or wire.is_dead(error):
             return True
