@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.options import PANELS, expanded, settings_from_environment
 from model_code.errors import TicklineError
 from model_code.repository.audit import account
 from model_code.settings import Settings
@@ -35,6 +35,7 @@ def reconcile(
             help="With --watch: touch this file after each round in which the champion of every "
             "target answered, for a probe.",
             show_default="nowhere",
+            callback=expanded,
         ),
     ] = None,
     by: Annotated[

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.options import PANELS, settings_from_environment
+from flows.cli.options import PANELS, expanded, settings_from_environment
 
 if TYPE_CHECKING:
     from flows.runs.tune_serving import TunedServing
@@ -44,7 +44,9 @@ def tune_serving(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(help="YAML file for tickline nightly --spec.", show_default="none"),
+        typer.Option(
+            help="YAML file for tickline nightly --spec.", show_default="none", callback=expanded
+        ),
     ] = None,
 ) -> None:
     """Find the model server's settings for your request rate, on the real server.
@@ -71,7 +73,6 @@ def tune_serving(
     chosen = found.choice.row.serving
     values = chosen.model_dump(mode="json", exclude={"KIND"})
     if save is not None:
-        save = save.expanduser()
         save.write_text(yaml.safe_dump({"serving": values}, sort_keys=False))
         out.print(f"to stage with it: tickline nightly --spec {save}", soft_wrap=True)
     else:

@@ -384,6 +384,7 @@ def test_the_gate_judges_what_the_benchmark_measured_of_the_candidate_and_the_ch
             "anchor_table": None,
             "terms": Terms.of(made.features, SPEC.split),
             "goals": goals,
+            "serving": SPEC.serving,
         }
     ]
     assert stages.inputs["gate"] == [

@@ -110,7 +110,7 @@ def test_windows_of_a_file_are_sent_as_they_are(staging: Path, tmp_path: Path) -
     bad = windows()
     bad[-1, -1, 3] = np.nan
     np.save(tmp_path / "bad.npy", bad)
-    with pytest.raises(ServingError, match="NaN or infinity"):
+    with pytest.raises(DataError, match="NaN, infinity"):
         tickline("predict", tmp_path / "bad.npy", "--version", 1)
     with pytest.raises(ServingError, match="'absent' is not available"):
         tickline("predict", tmp_path / "windows.npy", "--model", "absent")
