@@ -234,7 +234,7 @@ def test_a_version_whose_files_are_still_hashed_delays_no_decision(
     triton: TritonProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = staged(triton.settings.staging_repository, 2, threshold=0.75)
-    with TritonClient(triton.url) as client:
+    with TritonClient(triton.url, triton.key) as client:
         load_under(client, CANDIDATE_NAME, folder)
     gate, load = threading.Event(), Manifest.load
 
