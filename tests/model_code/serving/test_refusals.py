@@ -128,6 +128,26 @@ def test_an_unreachable_server_is_asked_as_often_as_attempts_says(
     assert len(played.asked) == attempts
 
 
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.CANCELLED, "CANCELLED"),  # by a server that stops
+        (grpc.StatusCode.INTERNAL, "Stub process 'financial_predictor_1_0_0' is not healthy."),
+    ],
+)
+def test_a_request_that_a_dying_server_failed_is_sent_again(
+    code: grpc.StatusCode, details: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(2, code, details)
+    played.put(monkeypatch)
+    assert asked(3).version == 1
+    assert len(played.asked) == 3
+    played.asked = []
+    with pytest.raises(ServingError):
+        asked(1)
+    assert len(played.asked) == 1
+
+
 SPOILED = "batch size 72 for 'financial_predictor_0_0', max allowed is 64"
 
 
@@ -155,7 +175,6 @@ def test_a_request_of_a_spoiled_batch_is_sent_again_to_the_same_server(
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
     ],
 )
