@@ -216,7 +216,7 @@ def _find_waiting(which: str) -> "FlowRun":
 
 
 def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
-    """Return the version's newest run if it failed or was killed and can be resumed.
+    """Return the version's newest run of this home if it failed or was killed and can be resumed.
 
     A run with a void approval or a broken goal is not resumed: it needs a new decision.
 
@@ -224,9 +224,9 @@ def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
         PromotionError: it is running in another process.
     """
     from model_code.repository.serving import ServingRepository
-    from tasks.promotion.promotion_runs import newest_run
+    from tasks.promotion.promotion_runs import runs_of
 
-    run = newest_run(version)
+    run = next((run for run in runs_of(version) if _records(settings, run)), None)
     if run is None or run.state is None or run.start_time is None:
         return None
     if run.state.is_completed() or run.state.is_paused() or run.state.is_cancelled():
@@ -235,7 +235,7 @@ def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
         pass  # a killed run still reads RUNNING in Prefect; the lock tells whether it is alive
     own = _records(settings, run)
     void = any(record.event == "stopped" and record.facts.get("kind") in VOID for record in own)
-    return run if own and not void else None
+    return None if void else run
 
 
 def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":

@@ -9,6 +9,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 
 FLOW = "promote"
 OPEN = (StateType.PAUSED, StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED)
@@ -25,9 +26,12 @@ def open_runs() -> list[FlowRun]:
     return sorted(found, key=lambda run: str(run.created))
 
 
-def newest_run(version: int) -> FlowRun | None:
-    """Return the newest promotion of a version, ended or not."""
+def runs_of(version: int) -> list[FlowRun]:
+    """Return the promotions of a version, ended or not, of every home, the newest first."""
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])))
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            sort=FlowRunSort.START_TIME_DESC,  # the server returns the first 200
+        )
     runs = [run for run in found if str(run.parameters.get("version")) == str(version)]
-    return max(runs, key=lambda run: str(run.created), default=None)
+    return sorted(runs, key=lambda run: str(run.created), reverse=True)

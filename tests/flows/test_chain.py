@@ -35,7 +35,7 @@ from model_code.settings import (
     TrainingSpec,
 )
 from tasks.promotion.aliases import Aliases
-from tasks.promotion.promotion_runs import newest_run
+from tasks.promotion.promotion_runs import runs_of
 from tests.support.commands import ROOT, make_pool, prefect
 from tests.support.flow import EASY, tiny
 from tests.support.market import SYMBOLS, hive
@@ -86,7 +86,7 @@ def promotion(version: int, state: str, log: Path) -> FlowRun:
     deadline = time.monotonic() + PATIENCE_S
     found: FlowRun | None = None
     while time.monotonic() < deadline:
-        found = newest_run(version)
+        found = next(iter(runs_of(version)), None)
         if found is not None and found.state is not None:
             if found.state.name == state:
                 return found
