@@ -32,7 +32,7 @@ def read_windows(path: Path, last: int) -> tuple[NDArray[np.float32], list[str]]
         last: number of windows.
 
     Raises:
-        DataError: it cannot be read, is no such file, or holds other things than windows of finite
+        DataError: it cannot be read, is not such a file, or holds anything but windows of finite
             real numbers.
     """
     named, found = path.suffix.lower(), _kind(path)

@@ -30,9 +30,9 @@ def check_address(address: str) -> str:
             f"the address has no {'host' if address[:1] == ':' else 'port'}: {EXAMPLE}"
         )
     if not _is_host(host):
-        raise ValueError(f"{host!r} is no host: {EXAMPLE}, an IPv6 address in brackets")
+        raise ValueError(f"{host!r} is not a host: {EXAMPLE}, an IPv6 address in brackets")
     if not PORT.fullmatch(port) or int(port) > LARGEST_PORT:
-        raise ValueError(f"{port!r} is no port from 1 to {LARGEST_PORT}: {EXAMPLE}")
+        raise ValueError(f"{port!r} is not a port from 1 to {LARGEST_PORT}: {EXAMPLE}")
     if int(port) in OTHER_PORTS:
         raise ValueError(
             f"{port} is Triton's port for {OTHER_PORTS[int(port)]}: write gRPC's, usually 8001"

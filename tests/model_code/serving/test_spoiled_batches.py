@@ -72,7 +72,7 @@ def test_sound_requests_are_answered_beside_those_that_spoil_their_batches(url: 
 
 
 def test_without_another_attempt_the_server_fails_them(url: str) -> None:
-    """The fault is the server's: if this fails, it was mended, and the retry may go."""
+    """The fault is the server's: if this fails, it was fixed, and the retry may go."""
     found = asyncio.run(beside_bad_requests(url, 0, 20, 1))
     assert found["failed"] >= 20
     assert found["wrong"] == 0
