@@ -95,6 +95,16 @@ Set = Annotated[
 ]
 
 
+ServedVersion = Annotated[
+    int | None,
+    typer.Option(help="Of this version.", show_default="the serving one, else the newest staged"),
+]
+StagedByRun = Annotated[
+    str | None,
+    typer.Option(help="Of the version that this nightly staged (name or id).", show_default="none"),
+]
+
+
 def default_of(kind: type[BaseModel], field: str) -> str:
     """Return a field's default for --help, e.g. `default_of(NightlySpec, "training.epochs")`."""
     name, _, rest = field.partition(".")

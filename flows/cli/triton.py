@@ -10,7 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import expanded, require_different, settings_from_environment
+from flows.cli.options import (
+    ServedVersion,
+    StagedByRun,
+    expanded,
+    require_different,
+    settings_from_environment,
+)
 from flows.cli.targets import show_targets
 from model_code.errors import ServingError
 from model_code.settings import Settings
@@ -139,18 +145,8 @@ def ensemble(
         Path,
         typer.Option("--out", "-o", help="Folder of the new model repository.", callback=expanded),
     ],
-    version: Annotated[
-        int | None,
-        typer.Option(
-            help="Of this version.", show_default="the serving one, else the newest staged"
-        ),
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the version that this nightly staged (name or id).", show_default="none"
-        ),
-    ] = None,
+    version: ServedVersion = None,
+    run: StagedByRun = None,
 ) -> None:
     """Write a blend as a Triton ensemble, whose parts are models of their own.
 

@@ -9,7 +9,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.options import PANELS, expanded, settings_from_environment
+from flows.cli.options import (
+    PANELS,
+    ServedVersion,
+    StagedByRun,
+    expanded,
+    settings_from_environment,
+)
 
 if TYPE_CHECKING:
     from flows.runs.tune_serving import TunedServing
@@ -30,18 +36,8 @@ def tune_serving(
     rounds: Annotated[
         int, typer.Option(help="Measurements of each finalist, in turns.", min=1)
     ] = 5,
-    version: Annotated[
-        int | None,
-        typer.Option(
-            help="Of this version.", show_default="the serving one, else the newest staged"
-        ),
-    ] = None,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the version that this nightly staged (name or id).", show_default="none"
-        ),
-    ] = None,
+    version: ServedVersion = None,
+    run: StagedByRun = None,
     save: Annotated[
         Path | None,
         typer.Option(

@@ -3,7 +3,6 @@
 Shapes: N windows, R requests, T = 64 steps, F = 16 features.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.process import cpu_seconds
-from infra.triton.engine import add_version
+from infra.triton.engine import serving_engine
 from infra.triton.perf_analyzer import open_loop_ms
-from infra.triton.server import TritonServer, running
+from infra.triton.server import TritonServer
 from model_code.artifacts import atomic_file
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import ServingError
@@ -102,13 +101,8 @@ def tuning_bench(
         ServerError: the server cannot be installed or does not start.
         ServingError: the engine does not load.
     """
-    home = settings.home / "triton"
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix="tuning-") as folder:
-        repository = Path(folder)
-        add_version(repository, 1, engine_folder, sidecar)
-        with (
-            running(settings, repository, models=(MODEL_NAME,)) as server,
-            server.client() as client,
-        ):
-            yield Bench(server, client, sidecar, known)
+    with (
+        serving_engine(settings, engine_folder, sidecar) as server,
+        server.client() as client,
+    ):
+        yield Bench(server, client, sidecar, known)

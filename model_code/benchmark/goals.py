@@ -117,7 +117,7 @@ class _Comparison(_Goal):
     @model_validator(mode="after")
     def _of_a_latency(self) -> Self:
         if self.tolerance_ms is not None and not self.metric.endswith("_ms"):
-            raise ValueError(f"{self.metric} is no latency; omit tolerance_ms")
+            raise ValueError(f"{self.metric} is not a latency; omit tolerance_ms")
         return self
 
 

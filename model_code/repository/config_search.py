@@ -25,7 +25,7 @@ class Round:
         p50_ms: from the intended send time to the response.
         p99_ms: the same.
         processor_us: the server's processor time per request, all its processes together.
-        unanswered: requests without a response, or with a wrong one.
+        unanswered: requests without a response.
     """
 
     p50_ms: float

@@ -37,4 +37,4 @@ def test_each_setting_serves_and_is_measured(tmp_path: Path, triton_home: Path) 
         pytest.raises(ServingError, match="answered wrongly"),
     ):
         bench.apply(two)
-    assert not list((settings.home / "triton").glob("tuning-*"))
+    assert not list((settings.home / "triton").glob("engine-*"))

@@ -116,7 +116,7 @@ def test_unreadable_goals_are_an_error(tmp_path):
     ("goal", "message"),
     [
         ("metric: auc, kind: max-degradation, limit: 1.0, unit: absolute, tolerance_ms: 1.0",
-         "auc is no latency"),
+         "auc is not a latency"),
         ("metric: p50_ms, kind: min-improvement, limit: 1.0, unit: percent, tolerance_ms: 1.0",
          "limit asks for a gain"),
         ("metric: p50_ms, kind: min-improvement, limit: 0.0, unit: percent, tolerance_ms: 0.0",
