@@ -35,9 +35,9 @@ Callback = Callable[[wire.Answer | ServingError], None]
 class AsyncTritonClient:
     """Connections to a Triton server, or to several with the same model, for one event loop.
 
-    A request is sent again only if the server was unreachable, the model was not ready, its input
-    type changed, or another request spoiled the batch; never if it was refused. The deadline covers
-    all attempts together.
+    A request is sent again only if the server was unreachable or stopped, the model was not ready,
+    its process died, its input type changed, or another request spoiled the batch; never if it was
+    refused. The deadline covers all attempts together.
 
     The first event loop in which the client is used is the client's; other loops are refused, and
     so are forked processes.

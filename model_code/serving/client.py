@@ -268,7 +268,8 @@ class TritonClient:
             x_BTF: raw feature windows.
             model: served name.
             version: None for the server's newest.
-            timeout_s: above 0 and up to 60 s.
+            timeout_s: of each attempt, above 0 and up to 60 s; up to 8 attempts if others' requests
+                spoil the batch.
 
         Raises:
             ServingError: bad windows, a bad timeout, a refusal, no response in time, or an invalid
