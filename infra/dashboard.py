@@ -50,6 +50,7 @@ def render(history: History, *, now: dt.datetime) -> str:
         newest=newest,
         finished=history.newest(FINISHED),
         champion_age=age(now - history.champion.since) if history.champion else None,
+        exception=history.exception,
         now=now,
         plots=_plots(oldest_first),
         simulated=any(night.simulated for night in history.nights),

@@ -44,6 +44,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "throughput_windows_per_second": ("Throughput of the chosen engine in batches.", ("engine",)),
     "verdict": ("1 for the gate's verdict on the newest judged run.", ("verdict",)),
     "champion_since_timestamp_seconds": ("Time of the champion's approval.", ("version",)),
+    "exception_end_timestamp_seconds": (
+        "End of the exception with which the serving version was approved.",
+        ("version", "owner"),
+    ),
 }
 
 
@@ -87,6 +91,10 @@ def samples(history: History) -> list[Sample]:
         champion = history.champion
         since = champion.since.timestamp()
         found.append(("champion_since_timestamp_seconds", (champion.version,), since))
+    if history.exception:
+        excepted = history.exception
+        labels = (str(excepted.version), excepted.owner)
+        found.append(("exception_end_timestamp_seconds", labels, excepted.end.timestamp()))
     newest = history.newest()
     if newest:
         found += _newest(newest)

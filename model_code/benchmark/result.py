@@ -44,6 +44,7 @@ class EngineFacts(_Frozen):
         version: model version, if it is not the newly trained model's: the champion's.
         same_engine: whether the latency is of the engine that serves; not if the version was
             measured through its ONNX graph instead.
+        sha256: of the engine's file; None in a run of an earlier version.
     """
 
     precision: str = "fp32"
@@ -55,6 +56,7 @@ class EngineFacts(_Frozen):
     note: str = ""
     version: int | None = None
     same_engine: bool = True
+    sha256: str | None = None
 
 
 class EngineRow(_Frozen):

@@ -4,6 +4,8 @@ import datetime as dt
 
 from pydantic import BaseModel, ConfigDict
 
+from model_code.repository.exceptions import ApprovedException
+
 FINISHED = "FINISHED"
 RUNNING = "RUNNING"
 BAD_STATES = ("Failed", "Crashed", "TimedOut", "Cancelled")
@@ -73,12 +75,14 @@ class History(_Frozen):
     Attributes:
         nights: newest first.
         champion: None before the first promotion.
-        sources: whether each store responded, by name.
+        sources: whether each store responded, by name; the audit file: whether it is intact.
+        exception: of the serving version's approval; None if it has none.
     """
 
     nights: tuple[Night, ...]
     champion: Serving | None
     sources: dict[str, bool]
+    exception: ApprovedException | None = None
 
     def newest(self, status: str | None = None) -> Night | None:
         """The newest nightly run, or the newest with this status."""

@@ -14,7 +14,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.servers import environment, healthy, running_server
+from model_code.errors import IntegrityError
 from model_code.monitoring.history import BAD_STATES, History, Night, Serving, StageTime
+from model_code.repository.audit import AuditLog
+from model_code.repository.exceptions import ApprovedException, serving_exception
 from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import stage_name, task_runs
@@ -33,12 +36,14 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
         settings: where the stores are.
         nights: at most this many runs, newest first.
     """
+    exception, intact = _exception(settings)
     try:
         mlflow = mlflow_runs.client(settings)
         found = _nights(mlflow, settings, nights)
         champion = _champion(mlflow)
     except (MlflowException, SQLAlchemyError):
-        return History(nights=(), champion=None, sources={"mlflow": False, "prefect": False})
+        sources = {"mlflow": False, "prefect": False, "audit": intact}
+        return History(nights=(), champion=None, sources=sources, exception=exception)
     url = prefect_url(settings)
     if url:
         stages = _stages(settings, url, [night.flow_run_id for night in found])
@@ -46,8 +51,8 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
             night.model_copy(update={"stages": stages.get(night.flow_run_id, ())})
             for night in found
         ]
-    sources = {"mlflow": True, "prefect": url is not None}
-    return History(nights=tuple(found), champion=champion, sources=sources)
+    sources = {"mlflow": True, "prefect": url is not None, "audit": intact}
+    return History(nights=tuple(found), champion=champion, sources=sources, exception=exception)
 
 
 def prefect_url(settings: Settings) -> str | None:
@@ -113,6 +118,14 @@ def _champion(mlflow: MlflowClient) -> Serving | None:
         else dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
     )
     return Serving(version=str(version.version), since=since)
+
+
+def _exception(settings: Settings) -> tuple[ApprovedException | None, bool]:
+    """The serving version's exception, and whether the audit file can be read."""
+    try:
+        return serving_exception(AuditLog(settings.audit_file).read()), True
+    except (IntegrityError, OSError):
+        return None, False
 
 
 def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tuple[StageTime, ...]]:

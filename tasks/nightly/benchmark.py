@@ -295,6 +295,7 @@ class _Loaded:
                 peak_mib=peak,
                 gpu_mib=on_gpu if ENGINES[sidecar.engine].device == "cuda" else None,
                 note=f"{note}, {sidecar.engine}" if note else "",
+                sha256=sidecar.sha256,
             )
         except Exception as error:
             if name == REFERENCE_ENGINE:

@@ -10,10 +10,11 @@ from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
 from model_code.repository.terms import Terms
-from model_code.settings import ServingSpec
+from model_code.settings import MODEL_NAME, ServingSpec
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
 from tasks.runs import mlflow_runs
+from tasks.runs.version_tags import STAGED_BY_TAG, STAGED_TAG
 
 
 @stage("stage candidate")
@@ -30,7 +31,10 @@ def stage_candidate(
     serving: ServingSpec,
     terms: Terms,
 ) -> Staged | None:
-    """Write the chosen engine to the staging repository under the registry's version number."""
+    """Write the chosen engine to the staging repository under the registry's version number.
+
+    The registry gets the manifest's hash: a promotion refuses a folder that was changed since.
+    """
     if registered is None or recorded is None:
         return None
     chosen = next(engine for engine in engines if engine.name == judged.engine)
@@ -59,4 +63,7 @@ def stage_candidate(
     path = stage_version(
         Path(repository), int(registered.version), folder, sidecar, manifest, requests, serving
     )
+    registry = mlflow_runs.client(run.settings)
+    for key, value in {STAGED_TAG: manifest.identity, STAGED_BY_TAG: run.mlflow_run_id}.items():
+        registry.set_model_version_tag(MODEL_NAME, registered.version, key, value)
     return Staged(path=str(path), version=registered.version, engine_sha256=sidecar.sha256)

@@ -17,6 +17,7 @@ from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
+from tasks.promotion.registered import require_registered
 from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import heartbeat_tags
@@ -31,7 +32,7 @@ def open_promotion(
     Raises:
         PromotionError: not staged, failed its gate, simulated, already serving, or already waiting
             for a decision; or as `recorded_windows`.
-        IntegrityError: its bytes do not match its manifest.
+        IntegrityError: its bytes do not match its manifest, or not what its night recorded.
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
     folder = settings.staging_repository / MODEL_NAME / str(version)
@@ -48,7 +49,7 @@ def open_promotion(
     recorded_windows(ServingRepository(settings.serving_repository), folder)  # before the decision
     _require_no_open_decision(version)
     aliases = Aliases(settings)
-    aliases.tags(version)  # fails if the registry does not have it
+    require_registered(settings, folder)
     if version == aliases.aliases()[0]:
         raise PromotionError(
             f"version {version} is already serving",

@@ -20,6 +20,7 @@ from model_code.errors import DataError, GateError, MarketError
 from model_code.export import graph
 from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, AttributionSpec, NightlySpec, Settings, TrainingSpec
+from tasks.promotion.registered import require_registered
 from tasks.runs.lifecycle import exclusive
 from tasks.runs.lock import BusyError
 from tasks.runs.stored import specification
@@ -141,6 +142,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert float(nested["baseline"].data.params["threshold"]) == own
     config = parse((folder / "config.pbtxt").read_text())
     assert config.name == MODEL_NAME
+    require_registered(home, folder)  # as its promotion does
 
     # Prefect shows it too
     assert any("SIMULATED" in str(found.data) for found in prefect_artifacts("benchmark"))

@@ -70,6 +70,7 @@ def test_simulated_runs_unreachable_stores_and_empty_homes_are_reported(tmp_path
     text = words(render(sight(simulated, sources={"mlflow": True, "prefect": False}), now=NOW))
     assert "SIMULATED" in text
     assert "prefect did not respond" in text
+    assert "version 3, no baseline: owner ada, lapses after" in text
     empty = History(nights=(), champion=None, sources={"mlflow": True, "prefect": True})
     write(empty, tmp_path / "nights.html", now=NOW)
     assert "No nightly run yet" in words((tmp_path / "nights.html").read_text())

@@ -41,6 +41,8 @@ def test_the_textfile_describes_the_newest_run(tmp_path: Path) -> None:
     assert found["tickline_verdict", (("verdict", "fail"),)] == 0
     since = found["tickline_champion_since_timestamp_seconds", (("version", "3"),)]
     assert since == (NOW - dt.timedelta(days=10, hours=2)).timestamp()
+    end = found["tickline_exception_end_timestamp_seconds", (("owner", "ada"), ("version", "3"))]
+    assert 0 < end - NOW.timestamp() <= 86400
 
 
 def test_a_running_run_does_not_hide_the_newest_judged_run() -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from model_code.monitoring.history import History, Night, Serving, StageTime
+from model_code.repository.exceptions import ApprovedException
 
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 
@@ -41,6 +42,9 @@ def sight(*nights: Night, **changes: object) -> History:
     values: dict[str, object] = {
         "nights": nights,
         "champion": Serving(version="3", since=NOW - dt.timedelta(days=10, hours=2)),
-        "sources": {"mlflow": True, "prefect": True},
+        "sources": {"mlflow": True, "prefect": True, "audit": True},
+        "exception": ApprovedException(
+            version=3, reasons=("no baseline",), owner="ada", expires=NOW.date()
+        ),
     }
     return History(**(values | changes))

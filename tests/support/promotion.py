@@ -1,13 +1,20 @@
 """A night's traces in MLflow for a staged version."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mlflow.tracking import MlflowClient
 
 from model_code.benchmark.gate import Verdict
 from model_code.benchmark.verdict import GoalRow
-from model_code.settings import MODEL_NAME, PromotionSpec, Settings
+from model_code.engines.sidecar import EngineSidecar
+from model_code.repository.manifest import Manifest
+from model_code.settings import MODEL_NAME, REFERENCE_ENGINE, PromotionSpec, Settings
+from tasks.promotion.registered import BENCHMARK, VERDICT, tags_of
 from tasks.runs import mlflow_runs
+from tasks.runs.version_tags import STAGED_TAG
+from tests.support.benchmark import benchmark_run
 from tests.support.serving import staged
 
 # a busy machine is slow, not wrong
@@ -54,7 +61,6 @@ def registered(settings: Settings, version: int, **how: Any) -> None:
         tags={},
     )
     word = "no baseline" if version == 1 else "pass"
-    mlflow.log_text(run_id, verdict(word).model_dump_json(), "gate/verdict.json")
     days = {"columns": ["instrument", "verdict"], "data": [["AAA.test", "passed"]]}
     mlflow.log_dict(run_id, days, "validation/days.json")
     if version == 1:
@@ -62,4 +68,31 @@ def registered(settings: Settings, version: int, **how: Any) -> None:
     made = mlflow.create_model_version(MODEL_NAME, source="file:///nowhere", run_id=run_id)
     assert int(made.version) == version
     facts: dict[str, Any] = {"verdict": word, "mlflow_run_id": run_id}
-    staged(settings.staging_repository, version, **(facts | how))
+    record(settings, staged(settings.staging_repository, version, **(facts | how)))
+
+
+def record(settings: Settings, folder: Path) -> None:
+    """Write a staged version's verdict, benchmark and tags to MLflow, as its night does."""
+    mlflow: MlflowClient = mlflow_runs.client(settings)
+    manifest, sidecar = Manifest.load(folder), EngineSidecar.load(folder)
+    judged = verdict(manifest.verdict).model_copy(update={"promotable": manifest.promotable})
+    mlflow.log_text(manifest.mlflow_run_id, judged.model_dump_json(), VERDICT)
+    latency_R, answers_N = np.full(8, 1.0), np.linspace(0.1, 0.9, 8)
+    result = benchmark_run(
+        (answers_N > 0.5).astype(np.int8),
+        {REFERENCE_ENGINE: answers_N, sidecar.engine: answers_N},
+        {REFERENCE_ENGINE: latency_R, sidecar.engine: latency_R},
+    ).result
+    rows = tuple(
+        row.model_copy(update={"facts": row.facts.model_copy(update={"sha256": sidecar.sha256})})
+        for row in result.rows
+    )
+    changes = {"rows": rows, "simulated": manifest.simulated}
+    text = result.model_copy(update=changes).model_dump_json()
+    mlflow.log_text(manifest.mlflow_run_id, text, BENCHMARK)
+    tags = {
+        **tags_of(manifest, sidecar),
+        STAGED_TAG: manifest.identity,
+    }
+    for key, value in tags.items():
+        mlflow.set_model_version_tag(MODEL_NAME, str(manifest.version), key, value)

@@ -11,6 +11,8 @@ from prefect import flow, get_client, task
 from prefect.runtime import flow_run
 
 from infra.servers import record_server
+from model_code.repository.audit import AuditLog
+from model_code.repository.exceptions import ApprovedException
 from model_code.settings import MODEL_NAME, Settings
 from tasks.monitoring.history import APPROVED_AT, prefect_url, read_history
 from tasks.runs import mlflow_runs, task_runs
@@ -68,7 +70,7 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     mlflow.set_registered_model_alias(MODEL_NAME, "champion", "1")
 
     seen = read_history(home)
-    assert seen.sources == {"mlflow": True, "prefect": True}
+    assert seen.sources == {"mlflow": True, "prefect": True, "audit": True}
     (night,) = seen.nights  # without the nested run
     assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
     assert night.metrics == {"auc": 0.75}
@@ -91,8 +93,22 @@ def test_unreachable_stores_are_reported(tmp_path: Path, monkeypatch: pytest.Mon
     assert prefect_url(dead) is None
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     seen = read_history(dead.resolved(mlflow_tracking_uri="http://127.0.0.1:9"))
-    assert seen.sources == {"mlflow": False, "prefect": False}
+    assert seen.sources == {"mlflow": False, "prefect": False, "audit": True}
     assert seen.nights == ()
+
+
+def test_the_exception_of_the_serving_version_is_read(home: Settings) -> None:
+    log = AuditLog(home.audit_file)
+    known = ApprovedException(
+        version=1, reasons=("no baseline",), owner="ada", expires=dt.date(2000, 2, 10)
+    )
+    log.append("approved", "a", {"version": 1} | known.facts())
+    log.append("promoted", "b", {"version": 1})
+    seen = read_history(home)
+    assert (seen.exception, seen.sources["audit"]) == (known, True)
+    home.audit_file.write_text(home.audit_file.read_text().replace("ada", "eve"))
+    seen = read_history(home)
+    assert (seen.exception, seen.sources["audit"]) == (None, False)
 
 
 def test_all_pages_of_a_nightlys_stages_are_read(
