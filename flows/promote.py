@@ -13,11 +13,14 @@ import time
 from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_runs import suspend_flow_run
+from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from infra.triton.daemon import live_server
+from infra.triton.targets import of_policy
 from model_code.errors import PromotionError
 from model_code.repository.audit import account
+from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
@@ -47,9 +50,11 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     Args:
         version: registered and staged.
         started_by: who or what starts it; with four eyes on, another person must approve.
-        spec: what the candidate must fulfil.
+        spec: what the candidate must fulfil, where it differs from the policy's limits.
     """
     settings, began = Settings().resolved(), time.monotonic()
+    policy = PolicyFile.load(settings.serving_repository)
+    settings, spec = of_policy(settings, policy), policy.policy.asked(spec)
     aliases = Aliases(settings)
     aliases.require_answer()
     url = live_server(settings)
@@ -57,11 +62,11 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
         console.print(f"  [yellow]warning[/]: {risk}")
     with stop_recorded(settings, version) as seen:
-        opened = open_promotion(settings, version, started_by or account(), spec)
+        opened = open_promotion(settings, version, started_by or account(), spec, policy)
         seen.append(opened)
         take_over(settings, opened)
-        shown = show_evidence(settings, opened)
-        decided = await_decision(settings, opened, shown, spec)
+        shown = show_evidence(settings, opened, spec, policy)
+        decided = await_decision(settings, opened, shown, spec, policy)
         if decided.verdict == "reject":
             return _finished(settings, opened, shown, Promoted.rejected(opened, decided))
         with ServingRepository(settings.serving_repository).exclusive():
@@ -119,7 +124,8 @@ def _expired(run: FlowRun) -> bool:
     """Reject the promotion if its approval timed out; return whether it did."""
     if run.state is None or not run.state.is_paused() or run.start_time is None:
         return False
-    spec = PromotionSpec.model_validate(run.parameters.get("spec") or {})
+    asked = PromotionSpec.model_validate(run.parameters.get("spec") or {})
+    spec = PolicyFile.load(Settings().resolved().serving_repository).policy.asked(asked)
     if dt.datetime.now(dt.UTC) <= deadline(run.start_time, spec.decision_hours):
         return False
     answer = {"verdict": "reject", "reviewer": "", "reason": "approval timed out"}
@@ -132,7 +138,7 @@ def _expired(run: FlowRun) -> bool:
 
 
 def await_decision(
-    settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec
+    settings: Settings, opened: Opened, shown: Shown, spec: PromotionSpec, policy: PolicyFile
 ) -> Decided:
     """Suspend until there is a valid decision; ask again after invalid input."""
     until = deadline(opened.opened_at, spec.decision_hours)
@@ -155,7 +161,7 @@ def await_decision(
         if dt.datetime.now(dt.UTC) > until:
             late = f"approval timed out after {spec.decision_hours:g} h"
             return decide(settings, opened, shown, _decided("reject", "", late))
-        wrong = problem(found.verdict, found.reviewer, found.reason, opened.started_by, settings)
+        wrong = problem(found, shown.subject(opened, str(flow_run.id)), policy)
         if wrong is None:
             answer = _decided(found.verdict, found.reviewer.strip(), found.reason.strip())
             return decide(settings, opened, shown, answer)

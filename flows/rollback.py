@@ -5,7 +5,9 @@ import time
 from prefect import flow
 
 from infra.triton.daemon import live_server
+from infra.triton.targets import of_policy
 from model_code.repository.audit import account
+from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 from tasks.promotion.aliases import Aliases
@@ -25,6 +27,9 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
         reason: why.
     """
     settings, began = Settings().resolved(), time.monotonic()
+    policy = PolicyFile.find(settings.serving_repository)
+    if policy is not None:
+        settings = of_policy(settings, policy)
     Aliases(settings).require_answer()
     live_server(settings)
     with ServingRepository(settings.serving_repository).exclusive():

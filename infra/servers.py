@@ -100,7 +100,7 @@ def _changed_settings(settings: Settings) -> dict[str, str]:
             continue
         if isinstance(value, Path):
             value = value.expanduser().resolve()
-        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        text = str(value)
         if isinstance(value, Mapping):
             text = json.dumps({key: one.absolute() for key, one in value.items()})
         found[f"TICKLINE_{name.upper()}"] = text

@@ -18,6 +18,7 @@ from flows.cli import (
     monitoring,
     nightly,
     oncall,
+    policy,
     predict,
     promotion,
     stack,
@@ -55,6 +56,7 @@ app.add_typer(tune.app)
 app.add_typer(walkforward.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
+app.add_typer(policy.app, name="policy", rich_help_panel=PANELS.promotion)
 app.add_typer(targets.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import PANELS, expanded, read_spec, settings_from_environment
+from flows.cli.policy import say_ignored
 from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
 from model_code.settings import PromotionSpec
@@ -22,7 +23,7 @@ app = typer.Typer()
 out = Console()
 
 Which = Annotated[str, typer.Argument(help="Version, or the run's name from tickline promote.")]
-Reviewer = Annotated[str, typer.Option(help="Your name, as in TICKLINE_REVIEWERS.")]
+Reviewer = Annotated[str, typer.Option(help="Your name, as in the policy.")]
 Reason = Annotated[str, typer.Option(help="Why; stored with the model permanently.")]
 
 
@@ -38,7 +39,7 @@ def promote(
         Path | None,
         typer.Option(
             help="YAML of the promotion's limits (docs/settings.md).",
-            show_default="built-in defaults",
+            show_default="the policy's",
             callback=expanded,
         ),
     ] = None,
@@ -64,6 +65,7 @@ def promote(
     If an approved promotion failed or was killed, the same command resumes it.
     """
     settings = settings_from_environment()
+    say_ignored(settings)
     changes = {"allow_simulated": allow_simulated or None, "not_comparable": not_comparable}
     wanted = read_spec(PromotionSpec, spec, changes)
     from flows.runs import promotions
@@ -76,9 +78,9 @@ def promote(
 def approve(which: Which, reviewer: Reviewer, reason: Reason) -> None:
     """Approve a waiting promotion: it is validated on the real server, then promoted.
 
-    Use it after you have read the evidence page. The reviewer must be in
-    TICKLINE_REVIEWERS. With TICKLINE_FOUR_EYES on (the default), the person who
-    started the promotion cannot approve it.
+    Use it after you have read the evidence page. The policy names the reviewers
+    ([bold]tickline policy show[/]). With its four_eyes on (the default), the person
+    who started the promotion, or the night of its version, cannot approve it.
     """
     _decide(which, "approve", reviewer, reason)
 
@@ -87,8 +89,8 @@ def approve(which: Which, reviewer: Reviewer, reason: Reason) -> None:
 def reject(which: Which, reviewer: Reviewer, reason: Reason) -> None:
     """Reject a waiting promotion: it ends, and the serving model stays unchanged.
 
-    Use it if the evidence is not good enough. The reviewer must be in
-    TICKLINE_REVIEWERS.
+    Use it if the evidence is not good enough. The policy names the reviewers
+    ([bold]tickline policy show[/]).
     """
     _decide(which, "reject", reviewer, reason)
 
@@ -168,6 +170,7 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
 
 def _decide(which: str, verdict: str, reviewer: str, reason: str) -> None:
     settings = settings_from_environment()
+    say_ignored(settings)
     from flows.runs import promotions
 
     outcome = promotions.decide(settings, which, verdict, reviewer, reason)

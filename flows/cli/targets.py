@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import PANELS, expanded, settings_from_environment
-from model_code.errors import TicklineError
+from infra.triton.targets import serving_settings
+from model_code.errors import ConfigError, TicklineError
 from model_code.repository.audit import account
 from model_code.settings import Settings
 
@@ -42,7 +43,7 @@ def reconcile(
         str | None, typer.Option(help="Who does it.", show_default="this account's name")
     ] = None,
 ) -> None:
-    """Bring every Triton server (one, or TICKLINE_TARGETS) level with the route.
+    """Bring every Triton server (one, or the policy's targets) level with the route.
 
     Use it after a promotion that left targets behind, and after a restart of a
     server. It copies and loads what a target lacks, verifies it with golden
@@ -53,7 +54,7 @@ def reconcile(
     tries again in the next round, and takes the lock of promotions only if a
     target is behind.
     """
-    settings, who = settings_from_environment(), by or account()
+    settings, who = serving_settings(settings_from_environment()), by or account()
     from tasks.promotion.targets import reconcile_targets
 
     if not watch:
@@ -99,6 +100,11 @@ def targets_table(found: "Iterable[Level]") -> Table:
 
 def show_targets(settings: Settings) -> None:
     """Print how the targets compare with the route; nothing with a single server."""
+    try:
+        settings = serving_settings(settings)
+    except ConfigError as error:
+        out.print(f"[yellow]{escape(str(error))}")
+        return
     if not settings.targets:
         return
     from tasks.promotion.targets import compare_targets

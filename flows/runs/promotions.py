@@ -5,12 +5,15 @@ runs. It runs in this process until it suspends or ends. A decision resumes it h
 is online to take it.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.local import connected
 from infra.services import POOL
+from infra.triton.targets import of_policy
 from model_code.errors import ConfigError, PromotionError
+from model_code.repository.policy import PolicyFile
 from model_code.settings import PromotionSpec, Settings
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
     from model_code.repository.audit import AuditRecord
+    from model_code.repository.decisions import Subject
     from tasks.promotion.records import Promoted, RolledBack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +56,9 @@ def start(
             remedy="stage a candidate: tickline nightly --data PATH",
         )
     version = known[-1] if version is None else version
+    policy = PolicyFile.load(settings.serving_repository)
+    policy.require_within(policy.policy.asked(spec))
+    settings = of_policy(settings, policy)
     with connected(settings):
         from prefect import get_client
         from prefect.states import Pending
@@ -62,7 +69,7 @@ def start(
 
         live_server(settings)  # first: the user can start it
         deployment = _deployment_id()
-        unfinished = _find_resumable(settings, version)
+        unfinished = _find_resumable(settings, version, policy)
         if unfinished is None:
             aliases = Aliases(settings)
             aliases.require_answer()
@@ -83,7 +90,7 @@ def start(
             parameters = {
                 "version": version,
                 "started_by": started_by,
-                "spec": spec.model_dump(mode="json"),
+                "spec": spec.model_dump(mode="json", exclude_unset=True),
             }
             run = client.create_flow_run_from_deployment(
                 deployment, parameters=parameters, state=Pending(message="tickline promote")
@@ -107,17 +114,21 @@ def decide(
         PromotionError: the decision does not count; nothing was resumed.
         TicklineError: the promotion stopped.
     """
+    policy = PolicyFile.load(settings.serving_repository)
+    settings = of_policy(settings, policy)
     with connected(settings):
         from prefect import get_client
         from prefect.states import Pending
 
         from infra.triton.daemon import live_server
         from tasks.promotion.aliases import Aliases
-        from tasks.promotion.decide import problem
+        from tasks.promotion.decide import Decision, problem
 
         run = _find_waiting(which)
-        started_by = str(run.parameters.get("started_by") or "")
-        wrong = problem(verdict, reviewer, reason, started_by, settings)
+        decision = Decision.model_validate(
+            {"verdict": verdict, "reviewer": reviewer, "reason": reason}
+        )
+        wrong = problem(decision, subject_of(run), policy)
         if wrong is not None:
             raise PromotionError(
                 f"the decision does not count: {wrong}",
@@ -133,9 +144,8 @@ def decide(
             )
         Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
         live_server(settings)
-        answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
         with get_client(sync_client=True) as client:
-            result = client.resume_flow_run(run.id, run_input=answer)
+            result = client.resume_flow_run(run.id, run_input=decision.model_dump())
             if result.status.value != "ACCEPT":
                 why = getattr(result.details, "reason", "")
                 raise PromotionError(f"Prefect did not resume {run.name}: {why}")
@@ -144,6 +154,39 @@ def decide(
             state: State[Any] = Pending(message=f"tickline {verdict}")
             client.set_flow_run_state(run.id, state, force=True)
             return _run_here(client.read_flow_run(run.id))
+
+
+def subject_of(run: "FlowRun") -> "Subject":
+    """Return what the decision on a waiting promotion is about, as it was shown.
+
+    Raises:
+        PromotionError: the run did not show it.
+    """
+    from prefect import get_client
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterFlowRunId,
+        ArtifactFilterKey,
+    )
+
+    from model_code.repository.decisions import Subject
+    from tasks.promotion.show_evidence import SUBJECT
+
+    wanted = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[SUBJECT])
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted)
+    try:
+        rows = json.loads(str(found[-1].data))
+        return Subject.model_validate({row["fact"]: row["value"] for row in rows})
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise PromotionError(
+            f"promotion {run.name} does not say what it is about: it has no readable artefact "
+            f"{SUBJECT}",
+            where=f"promotion {run.name}",
+            remedy="reject or cancel it in Prefect's page, then start it again: tickline promote",
+        ) from error
 
 
 def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "RolledBack":
@@ -215,10 +258,11 @@ def _find_waiting(which: str) -> "FlowRun":
     )
 
 
-def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
+def _find_resumable(settings: Settings, version: int, policy: PolicyFile) -> "FlowRun | None":
     """Return the version's newest run of this home if it failed or was killed and can be resumed.
 
-    A run with a void approval or a broken goal is not resumed: it needs a new decision.
+    A run with a void approval, of another policy or with a broken goal is not resumed: it needs a
+    new decision.
 
     Raises:
         PromotionError: it is running in another process.
@@ -234,7 +278,11 @@ def _find_resumable(settings: Settings, version: int) -> "FlowRun | None":
     with ServingRepository(settings.serving_repository).exclusive():
         pass  # a killed run still reads RUNNING in Prefect; the lock tells whether it is alive
     own = _records(settings, run)
-    void = any(record.event == "stopped" and record.facts.get("kind") in VOID for record in own)
+    void = any(
+        (record.event == "stopped" and record.facts.get("kind") in VOID)
+        or (record.event == "started" and record.facts.get("policy_sha256") != policy.sha256)
+        for record in own
+    )
     return None if void else run
 
 

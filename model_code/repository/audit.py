@@ -6,6 +6,7 @@ from the file alone, so the newest hash is also a tag of the model version (`aud
 
 import json
 import os
+import pwd
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,11 @@ START = "0" * 64
 
 
 def account() -> str:
-    """The account of this process, used as the actor if none is given."""
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid {os.getuid()}"
+    """The account of this process, used as the actor if none is given; no variable changes it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's or service's uid without an entry
+        return f"uid {os.getuid()}"
 
 
 class AuditRecord(BaseModel):

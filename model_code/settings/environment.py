@@ -15,10 +15,6 @@ from model_code.settings.targets import Targets, as_targets, check_targets
 KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
-def _names(value: Any) -> Any:
-    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
 def _key(value: SecretStr | None) -> SecretStr | None:
     if value is not None and not KEY.fullmatch(value.get_secret_value()):
         raise ValueError("a key has 16 to 128 letters, digits, - and _: openssl rand -hex 24")
@@ -42,11 +38,10 @@ class Settings(BaseSettings):
         serving: folder of the repository the Triton server serves; None means under `home`.
         triton: folder of the Triton server's own environment; None means the user's cache.
         triton_url: gRPC host:port of a running Triton server; None: that of `tickline triton up`.
+            It is for clients: promotions are for the server that the policy names.
         targets: several Triton servers by name, instead of `triton_url`; the first comes first for
             clients and validates candidates.
         quorum: targets that must have a version before the route turns to it; None: all of them.
-        reviewers: names of those who may decide on a promotion, separated by commas.
-        four_eyes: the person who started a promotion may not approve it.
         tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
         audit: the audit file of promotions; None means under `home`.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
@@ -72,8 +67,6 @@ class Settings(BaseSettings):
     triton_url: OptionalGrpcAddress = None
     targets: Annotated[Targets, NoDecode, BeforeValidator(as_targets)] = {}
     quorum: int | None = None
-    reviewers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
-    four_eyes: bool = True
     tune_storage: str | None = None
     audit: Folder | None = None
     auth_username: str = "admin"

@@ -81,11 +81,11 @@ def check_targets(targets: Targets, quorum: int | None, triton_url: str | None) 
     """
     if not targets:
         if quorum is not None:
-            raise ValueError("TICKLINE_QUORUM needs TICKLINE_TARGETS")
+            raise ValueError("a quorum needs targets")
         return
     if triton_url:
         raise ValueError(
-            "TICKLINE_TARGETS and TICKLINE_TRITON_URL exclude each other: "
+            "targets and the address of a single server exclude each other: "
             "make the server one of the targets"
         )
     for name in targets:
@@ -96,7 +96,7 @@ def check_targets(targets: Targets, quorum: int | None, triton_url: str | None) 
         if len(set(urls)) < len(urls):
             raise ValueError("two targets have the same address")
     if quorum is not None and not 1 <= quorum <= len(targets):
-        raise ValueError(f"TICKLINE_QUORUM is {quorum}, must be 1 to {len(targets)}")
+        raise ValueError(f"the quorum is {quorum}, must be 1 to {len(targets)}")
 
 
 def below_majority(quorum: int, count: int) -> str:

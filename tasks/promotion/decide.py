@@ -8,6 +8,8 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from model_code.repository.audit import AuditLog
+from model_code.repository.decisions import Subject
+from model_code.repository.policy import PolicyFile
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
@@ -19,27 +21,37 @@ class Decision(RunInput):
     """Input from the form in Prefect's page or from `tickline approve|reject`."""
 
     verdict: Literal["approve", "reject"] = Field(description="approve or reject")
-    reviewer: str = Field(default="", description="your name, as in TICKLINE_REVIEWERS")
+    reviewer: str = Field(default="", description="your name, as in the policy")
     reason: str = Field(default="", description="why; stored with the model permanently")
 
 
-def problem(
-    verdict: str, reviewer: str, reason: str, started_by: str, settings: Settings
-) -> str | None:
+def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | None:
     """Return why a decision is not valid; None if it is.
 
-    Prefect does not verify identities: the name is only a claim, checked against the allow-list.
+    Args:
+        decision: from the form or the command.
+        subject: what it is about.
+        found: the policy.
     """
-    if not settings.reviewers:
-        return "nobody may decide: TICKLINE_REVIEWERS is empty"
-    if reviewer.strip() not in settings.reviewers:
-        allowed = ", ".join(settings.reviewers)
-        return f"reviewer {reviewer.strip()!r} is not in the allow-list ({allowed})"
-    if not reason.strip():
+    policy, reviewer = found.policy, decision.reviewer.strip()
+    if reviewer not in policy.reviewers:
+        allowed = ", ".join(policy.reviewers)
+        return f"reviewer {reviewer!r} is not one of the policy's ({allowed}; {found.path})"
+    if not decision.reason.strip():
         return "a reason is required"
-    own = reviewer.strip().casefold() == started_by.strip().casefold()
-    if verdict == "approve" and settings.four_eyes and own:
-        return f"{reviewer.strip()} started this promotion: another reviewer must approve it"
+    if decision.verdict == "approve" and subject.policy_sha256 != found.sha256:
+        return (
+            f"the policy {found.path} was changed after the evidence was shown: "
+            "reject this promotion and start it again"
+        )
+    if decision.verdict == "approve" and policy.four_eyes:
+        own = {
+            "this promotion": subject.started_by,
+            f"the night of version {subject.version}": subject.night_by,
+        }
+        for what, by in own.items():
+            if reviewer.casefold() == by.strip().casefold():
+                return f"{reviewer} started {what}: another reviewer must approve it"
     return None
 
 
@@ -62,6 +74,7 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
             "engine_sha256": shown.engine_sha256,
             "config_sha256": shown.config_sha256,
             "manifest": shown.identity,
+            "policy_sha256": shown.policy_sha256,
             "flow_run_id": str(flow_run.id),
         },
     )

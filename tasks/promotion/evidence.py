@@ -50,6 +50,8 @@ class Evidence(BaseModel):
         links: URL by name.
         serving: instances, threads and batching of `config.pbtxt`, in words.
         targets: which servers get it and when the route turns; empty with a single server.
+        policy_sha256: of the policy that applies.
+        loosened: values that are looser than its limits, in words.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +73,8 @@ class Evidence(BaseModel):
     links: dict[str, str]
     serving: str = ""
     targets: str = ""
+    policy_sha256: str = ""
+    loosened: tuple[str, ...] = ()
 
     @property
     def outdated(self) -> str:
@@ -187,6 +191,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
     lines = [
         "**SIMULATED DATA: not trained on a real market.**\n" if manifest.simulated else "",
         f"Promote **version {manifest.version}** ({evidence.engine})?\n",
+        *(f"- **loosened: {line}**" for line in evidence.loosened),
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
         f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
@@ -203,7 +208,7 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- looks most at: {evidence.profile.line}" if evidence.profile else "",
         f"- {evidence.profile_drift.line}" if evidence.profile_drift else "",
         f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
-        f"code `{manifest.code_commit[:12]}`",
+        f"code `{manifest.code_commit[:12]}`, policy `{evidence.policy_sha256[:12]}`",
         f"- evidence: [{page_url}]({page_url})\n",
         evidence.verdict.markdown(),
     ]

@@ -10,6 +10,7 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
+from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
@@ -25,16 +26,17 @@ from tasks.runs.heartbeat import heartbeat_tags
 
 @once_per_run("open promotion")
 def open_promotion(
-    settings: Settings, version: int, started_by: str, spec: PromotionSpec
+    settings: Settings, version: int, started_by: str, spec: PromotionSpec, policy: PolicyFile
 ) -> Opened:
     """Check that the version may be promoted, and open its MLflow run.
 
     Raises:
-        PromotionError: not staged, failed its gate, simulated, already serving, or already waiting
-            for a decision; or as `recorded_windows`.
+        PromotionError: looser than the policy allows, not staged, failed its gate, simulated,
+            already serving, or already waiting for a decision; or as `recorded_windows`.
         IntegrityError: its bytes do not match its manifest, or not what its night recorded.
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
+    policy.require_within(spec)
     folder = settings.staging_repository / MODEL_NAME / str(version)
     if version not in staged_versions(settings.staging_repository):
         known = ", ".join(map(str, staged_versions(settings.staging_repository)))
@@ -66,7 +68,14 @@ def open_promotion(
     AuditLog(settings.audit_file).append(
         "started",
         f"started-{flow_run.id}",
-        {"version": version, "by": started_by, "flow_run_id": str(flow_run.id)} | excused,
+        {
+            "version": version,
+            "by": started_by,
+            "flow_run_id": str(flow_run.id),
+            "policy_sha256": policy.sha256,
+            "loosened": list(policy.policy.loosened(spec)),
+        }
+        | excused,
     )
     mlflow_runs.set_tags(mlflow, run_id, excused)
     return Opened(

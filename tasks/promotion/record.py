@@ -41,6 +41,7 @@ def record(
         "engine": shown.engine,
         "engine_sha256": shown.engine_sha256,
         "config_sha256": shown.config_sha256,
+        "policy_sha256": shown.policy_sha256,
         "triton_version": server,
         "flow_run_id": str(flow_run.id),
         "mlflow_run_id": opened.mlflow_run_id,

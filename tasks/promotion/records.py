@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from model_code.benchmark.gate import Verdict
+from model_code.repository.decisions import Subject
 from model_code.repository.route import Target
 from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.observed import Observed
@@ -23,6 +24,7 @@ class Opened(Record):
         candidate: the version's folder in the staging repository.
         mlflow_run_id: of the promotion, nested in the nightly run's.
         opened_at: UTC.
+        night_by: who or what started the night of the version; empty: not recorded.
     """
 
     version: int
@@ -30,6 +32,7 @@ class Opened(Record):
     candidate: str
     mlflow_run_id: str
     opened_at: dt.datetime
+    night_by: str = ""
 
     @property
     def target(self) -> Target:
@@ -51,6 +54,8 @@ class Shown(Record):
         page_url: evidence page in MLflow.
         run_url: MLflow run of the promotion.
         summary: Markdown for the form and the artefact.
+        policy_sha256: of the policy's bytes; empty in a promotion of an earlier Tickline.
+        loosened: values that are looser than the policy's limits, in words.
     """
 
     identity: str
@@ -63,11 +68,27 @@ class Shown(Record):
     page_url: str
     run_url: str
     summary: str
+    policy_sha256: str = ""
+    loosened: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """The gate's verdict."""
         return Verdict.model_validate_json(self.verdict_json)
+
+    def subject(self, opened: Opened, flow_run_id: str) -> Subject:
+        """What the decision is about."""
+        return Subject(
+            version=opened.version,
+            manifest=self.identity,
+            engine_sha256=self.engine_sha256,
+            config_sha256=self.config_sha256,
+            policy_sha256=self.policy_sha256,
+            verdict=self.verdict.verdict,
+            flow_run_id=flow_run_id,
+            started_by=opened.started_by,
+            night_by=opened.night_by,
+        )
 
 
 class Decided(Record):

@@ -4,14 +4,19 @@ import datetime as dt
 import tempfile
 from pathlib import Path
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.runtime import flow_run
 
 from infra.live.feedback.drift_event import records
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.manifest import Manifest
-from model_code.settings import Settings
+from model_code.repository.policy import PolicyFile
+from model_code.settings import PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.evidence import gather, render, summary
@@ -20,11 +25,14 @@ from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
 
 PAGE = "promotion/evidence.html"
+SUBJECT = "promotion-subject"  # key of the artefact
 DRIFT_SHOWN = dt.timedelta(days=14)
 
 
 @once_per_run("show evidence")
-def show_evidence(settings: Settings, opened: Opened) -> Shown:
+def show_evidence(
+    settings: Settings, opened: Opened, spec: PromotionSpec, policy: PolicyFile
+) -> Shown:
     """Write the evidence page to MLflow and its summary to Prefect; return what was shown.
 
     Raises:
@@ -34,6 +42,7 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
     manifest = Manifest.load(candidate)
     engine = EngineSidecar.load(candidate).engine
     champion, _ = Aliases(settings).aliases()
+    loosened = policy.policy.loosened(spec)
     mlflow = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
     runs = f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs"
@@ -49,7 +58,7 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
         live = live_drift(settings)
         evidence = gather(
             mlflow, candidate, engine, champion, links, Path(scratch), target_line(settings), live
-        )
+        ).model_copy(update={"policy_sha256": policy.sha256, "loosened": loosened})
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
     text = summary(evidence, page_url)
     create_markdown_artifact(
@@ -58,7 +67,7 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
     create_link_artifact(
         page_url, link_text="evidence page", key="evidence-page", description="Plots and tables."
     )
-    return Shown(
+    shown = Shown(
         identity=manifest.identity,
         engine_sha256=manifest.engine_sha256,
         config_sha256=manifest.config_sha256,
@@ -69,7 +78,16 @@ def show_evidence(settings: Settings, opened: Opened) -> Shown:
         page_url=page_url,
         run_url=run_url,
         summary=text,
+        policy_sha256=policy.sha256,
+        loosened=loosened,
     )
+    subject = shown.subject(opened, str(flow_run.id)).model_dump()
+    create_table_artifact(
+        [{"fact": name, "value": value} for name, value in subject.items()],
+        key=SUBJECT,
+        description="What the decision is about: tickline approve signs it.",
+    )
+    return shown
 
 
 def live_drift(settings: Settings) -> list[str]:
@@ -83,12 +101,21 @@ def live_drift(settings: Settings) -> list[str]:
 
 
 def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
-    """Verify that an approval still applies: the same bytes, the same champion.
+    """Verify that an approval still applies: the same policy, bytes and champion.
 
     Raises:
-        PromotionError: the staged version changed, or another version serves.
+        ConfigError: the policy is gone or wrong.
+        PromotionError: the policy or the staged version changed, or another version serves.
         IntegrityError: the bytes do not match their manifest.
     """
+    policy = PolicyFile.load(settings.serving_repository)
+    if policy.sha256 != shown.policy_sha256:
+        raise PromotionError(
+            f"the policy is not the one that version {opened.version} was approved under: "
+            f"shown {shown.policy_sha256[:12] or 'none'}, now {policy.sha256[:12]}",
+            where=str(policy.path),
+            remedy=f"decide again on new evidence: tickline promote --version {opened.version}",
+        )
     found = Manifest.load(Path(opened.candidate)).identity
     if found != shown.identity:
         raise PromotionError(

@@ -7,6 +7,7 @@ from flows.runs import promotions
 from infra.triton.server import TritonServer
 from model_code.settings import Settings
 from tasks.promotion.promotion_runs import open_runs
+from tests.support.policy import write_policy
 
 
 @pytest.fixture
@@ -16,7 +17,6 @@ def desk(home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPa
         "TICKLINE_TRITON_URL": live_triton.grpc_url,
         "TICKLINE_TRITON_KEY": live_triton.key,
         "TICKLINE_SERVING": str(live_triton.repository),
-        "TICKLINE_REVIEWERS": "ada, grace",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -24,4 +24,6 @@ def desk(home: Settings, live_triton: TritonServer, monkeypatch: pytest.MonkeyPa
     with get_client(sync_client=True) as client:
         for run in open_runs():
             client.delete_flow_run(run.id)
-    return Settings().resolved()
+    settings = Settings().resolved()
+    write_policy(settings)
+    return settings

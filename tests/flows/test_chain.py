@@ -39,6 +39,7 @@ from tasks.promotion.promotion_runs import runs_of
 from tests.support.commands import ROOT, make_pool, prefect
 from tests.support.flow import EASY, tiny
 from tests.support.market import SYMBOLS, hive
+from tests.support.policy import write_policy
 
 PATIENCE_S = 180.0
 PAIRED = FeatureSpec(feature_set="paired", leaders={SYMBOLS[1]: (SYMBOLS[0],)})
@@ -125,6 +126,8 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
     monkeypatch.setattr(promotions, "_worker_online", lambda: True)  # it is: below
     market, goals, log = hive(tmp_path / "market"), tmp_path / "goals.yaml", tmp_path / "worker.log"
     goals.write_text(EASY)
+    limits = LENIENT.model_dump(mode="json", exclude_unset=True)
+    write_policy(desk, limits=limits, loosest={"not_comparable": "with a reason"})
     make_pool()
     parameters = json.dumps({"spec": LENIENT.model_dump(mode="json")})
     prefect("deploy", "--name", "promote", "--params", parameters)

@@ -78,7 +78,7 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
 ) -> None:
     run = start(desk, 1, by="ada")
     for fields, why in (
-        ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "allow-list"),
+        ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "the policy's"),
         ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is required"),
         ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
     ):

@@ -15,7 +15,7 @@ from flows.promote import expire
 from flows.runs import promotions
 from infra.servers import ServerError
 from infra.triton.key import control_key
-from infra.triton.server import running
+from infra.triton.server import Ports, running
 from model_code.errors import (
     IntegrityError,
     PromotionError,
@@ -34,6 +34,7 @@ from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened, Promoted, Shown
 from tasks.promotion.show_evidence import require_unchanged
 from tests.support.desk import Killed, approve, champion, die, events, start
+from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
 
@@ -220,9 +221,12 @@ def test_a_promotion_whose_server_died_in_the_canary_is_resumed_by_the_same_comm
 ) -> None:
     own = Settings(home=tmp_path / "own").resolved()
     monkeypatch.setenv("TICKLINE_SERVING", str(own.serving_repository))
+    ports = Ports.free()
+    monkeypatch.setattr(Ports, "free", staticmethod(lambda: ports))  # it starts again on these
     with running(own, own.serving_repository) as server:
         monkeypatch.setenv("TICKLINE_TRITON_URL", server.grpc_url)
         desk = Settings().resolved()
+        write_policy(desk)
         start(desk, 1)
         approve(desk, 1)
         start(desk, 2)
@@ -239,8 +243,6 @@ def test_a_promotion_whose_server_died_in_the_canary_is_resumed_by_the_same_comm
         assert place.route() == Route(champion=Target(model=MODEL_NAME, version=1))
         assert (place.versions(), place.journal()) == ((1,), None)
     with running(own, own.serving_repository, models=(MODEL_NAME,)) as server:
-        monkeypatch.setenv("TICKLINE_TRITON_URL", server.grpc_url)
-        desk = Settings().resolved()
         assert champion(desk) == 1
         outcome = promotions.start(desk, 2, "bob", PATIENT)
         assert isinstance(outcome, Promoted)
@@ -257,12 +259,13 @@ def test_a_down_service_is_reported_before_anything_starts(
         patch.setenv("TICKLINE_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         with pytest.raises(RegistryDownError, match="MLflow does not answer"):
             promotions.decide(Settings().resolved(), "1", "approve", "ada", "sound")
+    monkeypatch.delenv("TICKLINE_TRITON_URL")
     with monkeypatch.context() as patch:
-        patch.setenv("TICKLINE_TRITON_URL", "127.0.0.1:9")
+        write_policy(desk, triton_url="127.0.0.1:9")
         with pytest.raises(ServerError, match="does not answer"):
             promotions.start(Settings().resolved(), 1, "bob", PATIENT)
     with monkeypatch.context() as patch:
-        patch.delenv("TICKLINE_TRITON_URL")
+        write_policy(desk, triton_url=None)
         with pytest.raises(ServerError, match="no Triton server is running") as caught:
             promotions.start(Settings().resolved(), 1, "bob", PATIENT)
     assert "tickline triton up" in caught.value.remedy

@@ -7,12 +7,15 @@ import pytest
 from flows.runs import promotions
 from infra.servers import HOST, free_port
 from infra.triton.server import TritonServer
+from model_code.errors import ConfigError
 from model_code.repository.audit import AuditLog
 from model_code.serving.servers import QuorumError
 from model_code.settings import Settings
 from tasks.promotion.aliases import Aliases
+from tasks.promotion.records import Promoted
 from tasks.promotion.targets import reconcile_targets
 from tests.support.desk import approve, evidence, start
+from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT
 
 
@@ -21,30 +24,37 @@ def test_the_quorum_decides_and_the_laggard_is_recorded_and_brought_level(
     second_triton: TritonServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def targets(west: str) -> Settings:
+    def targets(west: str, quorum: int | None = None) -> Settings:
         found = {
             "east": desk.triton_url,
             "west": {"url": west, "repository": str(second_triton.repository)},
         }
         monkeypatch.setenv("TICKLINE_TARGETS", json.dumps(found))
-        return Settings().resolved()
+        settings = Settings().resolved()
+        write_policy(settings, triton_url=None, targets=found, quorum=quorum)
+        return settings
 
     monkeypatch.delenv("TICKLINE_TRITON_URL")
-    settings = targets(f"{HOST}:{free_port()}")
+    away = f"{HOST}:{free_port()}"
+    settings = targets(away)
     start(settings, 1)
     with pytest.raises(QuorumError, match="1 of 2 targets are ready, the quorum is 2"):
         approve(settings, 1)
     assert Aliases(settings).aliases() == (None, None)
-    monkeypatch.setenv("TICKLINE_QUORUM", "1")
-    settings = Settings().resolved()
-    outcome = promotions.start(settings, 1, "bob", PATIENT)
-    assert getattr(outcome, "outcome", "") == "promoted"
-    assert set(getattr(outcome, "behind", {})) == {"west"}
+    assert "once 2 of 2 have it" in evidence(settings, 1)
+    with monkeypatch.context() as patch:
+        patch.setenv("TICKLINE_QUORUM", "1")
+        with pytest.raises(ConfigError, match="TICKLINE_QUORUM is 1, the policy says targets east"):
+            promotions.start(Settings().resolved(), 1, "bob", PATIENT)
+    settings = targets(away, quorum=1)  # another policy: the approval under the first one is void
+    assert not isinstance(promotions.start(settings, 1, "bob", PATIENT), Promoted)
+    outcome = approve(settings, 1)
+    assert outcome.outcome == "promoted"
+    assert set(outcome.behind) == {"west"}
     record = AuditLog(settings.audit_file).read()[-1]
     assert record.event == "promoted"
     assert (record.facts["targets"], record.facts["quorum"]) == (["east"], 1)
     assert Aliases(settings).tags(1)["behind"] == "west"
-    assert "once 2 of 2 have it" in evidence(settings, 1)  # as it was shown
 
     settings = targets(second_triton.grpc_url)
     assert all(one.level for one in reconcile_targets(settings, "ada"))

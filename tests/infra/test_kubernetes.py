@@ -15,6 +15,7 @@ import yaml
 from infra.servers import environment
 from infra.triton.image import IMAGE
 from infra.triton.key import options
+from model_code.repository.policy import PolicyFile, policy_path
 from model_code.settings import Settings
 from tests.support.stack import (
     INFRA,
@@ -45,7 +46,7 @@ def test_kustomization_lists_every_file_and_no_other() -> None:
 
 def test_kubernetes_names_resolve() -> None:
     names = {(found["kind"], found["metadata"]["name"]) for found in OBJECTS}
-    maps = {made["name"] for made in KUSTOMIZATION["configMapGenerator"]}
+    maps = {made["name"] for made in KUSTOMIZATION["configMapGenerator"]} | {"policy"}
     keys = set(
         re.findall(r"^([a-z0-9.-]+)=", (KUBERNETES / "secret.env.example").read_text(), re.M)
     )
@@ -134,7 +135,7 @@ def test_kustomize_builds() -> None:
     assert all(re.search(r":v?[0-9]", image) for image in images)
 
 
-def test_containers_have_the_pools_queues_and_reviewers() -> None:
+def test_containers_have_the_pools_queues_and_the_policy() -> None:
     assert SERVICES["deploy"]["command"] == "python -m infra.deploy"
     (deploying,) = [
         container
@@ -144,9 +145,24 @@ def test_containers_have_the_pools_queues_and_reviewers() -> None:
     ]
     assert deploying["args"][0].endswith("&& python -m infra.deploy")
     (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
-    # this list defines who may decide on a promotion; if it is empty, nobody may
-    assert "TICKLINE_REVIEWERS" in {found["name"] for found in job["env"]}
-    assert "TICKLINE_REVIEWERS" in SERVICES["worker"]["environment"]
+    # it defines who may decide on a promotion: what runs the promotion cannot change it
+    path = str(policy_path(Path(SERVICES["worker"]["environment"]["TICKLINE_SERVING"])))
+    (mounted,) = [one for one in SERVICES["worker"]["volumes"] if path in one]
+    assert mounted.endswith(f":{path}:ro")
+    (mount,) = [one for one in job["volumeMounts"] if one["mountPath"] == path]
+    assert (mount["readOnly"], mount["subPath"]) == (True, "policy.yaml")
+    made = "create configmap policy --from-file=policy.yaml"
+    assert made in (KUBERNETES / "kustomization.yaml").read_text()
+
+
+def test_the_example_of_a_policy_is_one() -> None:
+    text = (INFRA / "policy.yaml.example").read_text()
+    keys = iter(("QWRh", "R3JhY2U="))
+    content = re.sub(r"AAAA\.\.\.", lambda _: next(keys), text).encode()
+    policy = PolicyFile.read(content, INFRA / "policy.yaml.example").policy
+    worker = SERVICES["worker"]["environment"]
+    assert policy.triton_url == worker["TICKLINE_TRITON_URL"]
+    assert policy.signers.keys() == set(policy.reviewers)
 
 
 def test_the_repositorys_state_is_on_its_volume() -> None:

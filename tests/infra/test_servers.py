@@ -159,7 +159,7 @@ def test_another_working_directory_changes_no_setting(
     """A worker's flows run in the checkout, where they do not read the caller's `.env`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(
-        "TICKLINE_REVIEWERS=ada, grace\nTICKLINE_FOUR_EYES=false\nTICKLINE_STAGING=staged\n"
+        "TICKLINE_STAGING=staged\nTICKLINE_TRITON_URL=far:8001\n"
         "TICKLINE_MLFLOW_TRACKING_URI=http://127.0.0.1:9\nTICKLINE_AUTH_PASSWORD=hush\n"
     )
     mine = Settings().resolved(home=tmp_path / "home")
@@ -171,5 +171,5 @@ def test_another_working_directory_changes_no_setting(
         monkeypatch.setenv(name, value)
     theirs = Settings().resolved()
     assert theirs.staging == tmp_path / "staged"
-    for name in ("home", "reviewers", "four_eyes", "mlflow_tracking_uri", "market", "triton_url"):
+    for name in ("home", "mlflow_tracking_uri", "market", "triton_url"):
         assert getattr(theirs, name) == getattr(mine, name), name

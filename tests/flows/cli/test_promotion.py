@@ -23,7 +23,7 @@ def invoke(*arguments: str) -> str:
 @pytest.fixture(autouse=True)
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("USER", "bob")
+    monkeypatch.setattr("flows.cli.promotion.account", lambda: "bob")
     return Settings().resolved()
 
 

@@ -50,7 +50,7 @@ def test_without_targets_one_server_is_the_quorum(monkeypatch: pytest.MonkeyPatc
         ({"TARGETS": TWO, "QUORUM": "3"}, "must be 1 to 2"),
         ({"TARGETS": TWO, "QUORUM": "0"}, "must be 1 to 2"),
         ({"TARGETS": TWO, "TRITON_URL": "a:8001"}, "exclude each other"),
-        ({"QUORUM": "1"}, "needs TICKLINE_TARGETS"),
+        ({"QUORUM": "1"}, "a quorum needs targets"),
     ],
 )
 def test_contradicting_targets_are_refused(

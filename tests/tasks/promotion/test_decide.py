@@ -2,13 +2,28 @@ from pathlib import Path
 
 import pytest
 
+from model_code.repository.decisions import Subject
+from model_code.repository.policy import PolicyFile
 from model_code.settings import Settings
-from tasks.promotion.decide import problem
+from tasks.promotion.decide import Decision, problem
+from tests.support.policy import write_policy
 
 
-def said(tmp_path: Path, reviewer: str, started_by: str, verdict: str = "approve") -> str | None:
-    settings = Settings.model_validate({"home": tmp_path, "reviewers": ("ada", "grace")})
-    return problem(verdict, reviewer, "sound", started_by, settings)
+def subject_of(policy: PolicyFile, started_by: str = "bob", night_by: str = "") -> Subject:
+    return Subject(
+        version=3, manifest="m" * 64, engine_sha256="e" * 64, config_sha256="c" * 64,
+        policy_sha256=policy.sha256, verdict="pass", flow_run_id="f", started_by=started_by,
+        night_by=night_by,
+    )  # fmt: skip
+
+
+def said(
+    tmp_path: Path, reviewer: str, started_by: str, verdict: str = "approve", night_by: str = ""
+) -> str | None:
+    policy = write_policy(Settings(home=tmp_path))
+    fields = {"verdict": verdict, "reviewer": reviewer, "reason": "sound"}
+    subject = subject_of(policy, started_by, night_by)
+    return problem(Decision.model_validate(fields), subject, policy)
 
 
 def test_another_reviewer_decides(tmp_path: Path) -> None:
@@ -22,3 +37,25 @@ def test_nobody_approves_their_own_promotion_however_the_name_is_written(
     tmp_path: Path, started_by: str
 ) -> None:
     assert "ada started this promotion" in str(said(tmp_path, "ada", started_by))
+
+
+def test_who_ran_the_night_does_not_approve_its_version(tmp_path: Path) -> None:
+    wrong = said(tmp_path, "ada", "bob", night_by="Ada")
+    assert "ada started the night of version 3" in str(wrong)
+    assert said(tmp_path, "grace", "bob", night_by="Ada") is None
+    assert said(tmp_path, "ada", "bob", "reject", night_by="ada") is None
+
+
+def test_a_name_that_is_not_in_the_policy_says_where_the_policy_is(tmp_path: Path) -> None:
+    wrong = str(said(tmp_path, "mallory", "bob"))
+    assert "'mallory' is not one of the policy's (ada, grace; " in wrong
+    assert "serving-policy.yaml" in wrong
+
+
+def test_a_policy_that_changed_after_the_evidence_voids_an_approval(tmp_path: Path) -> None:
+    shown = write_policy(Settings(home=tmp_path))
+    changed = write_policy(Settings(home=tmp_path), reviewers=["ada", "mallory"])
+    for verdict, wrong in (("approve", "was changed after the evidence was shown"), ("reject", "")):
+        fields = {"verdict": verdict, "reviewer": "mallory", "reason": "sound"}
+        decision = Decision.model_validate(fields)
+        assert wrong in (problem(decision, subject_of(shown), changed) or "")
