@@ -1,24 +1,18 @@
 """Structured logs: one JSON object per line, with the ids of its run and without secrets."""
 
 import datetime as dt
-import json
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
+from infra.redact import redact
 from model_code.errors import TicklineError
 from model_code.settings import Settings
 
 LOGGER = "tickline"
-HIDDEN = "***"
-# values of environment variables with such a name are never written
-SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|API_KEY|ACCESS_KEY|AUTH_STRING|WEBHOOK|CONNECTION")
-CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
 NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 
@@ -92,15 +86,6 @@ def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:
     logging.getLogger(LOGGER).log(level, message, extra=fields)
 
 
-def secrets_of(environment: Mapping[str, str]) -> list[str]:
-    """Values of variables whose names mark them as secret, longest first.
-
-    Short values are excluded: masking every "1" would make the log unreadable.
-    """
-    found = {value for name, value in environment.items() if SECRET_NAME.search(name.upper())}
-    return sorted((value for value in found if len(value) >= 6), key=len, reverse=True)
-
-
 class _Formatter(JsonFormatter):
     """JSON with time in UTC, the run's ids, and no secret."""
 
@@ -108,10 +93,6 @@ class _Formatter(JsonFormatter):
         super().__init__(
             FIELDS, rename_fields=NAMES, static_fields=dict(ids), json_ensure_ascii=False
         )
-        found = secrets_of(os.environ)
-        # the line is JSON, in which quotes and backslashes are escaped
-        escaped = [json.dumps(secret, ensure_ascii=False)[1:-1] for secret in found]
-        self._secrets = sorted({*escaped, *found}, key=len, reverse=True)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         """ISO 8601 in UTC, milliseconds."""
@@ -120,10 +101,7 @@ class _Formatter(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, with secrets of the environment and credentials in URLs masked."""
-        line = CREDENTIALS.sub(HIDDEN, super().format(record))
-        for secret in self._secrets:
-            line = line.replace(secret, HIDDEN)
-        return line
+        return redact(super().format(record))
 
 
 class _Others(logging.Handler):

@@ -16,10 +16,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra import auth
+from infra.exit_with_parent import kill_tree, launcher
 from infra.process import ProcessId
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
@@ -208,7 +210,7 @@ def started(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra.exit_with_parent", *command],
+            [*launcher(), *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -223,7 +225,7 @@ def started(
         try:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_tree(psutil.Process(process.pid))
             process.wait()
         if process.stdin:
             process.stdin.close()
@@ -258,13 +260,21 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
 
 def healthy(url: str, *, timeout_s: float = PROBE_S) -> bool:
     """Whether a GET of the URL returns 200 in time; a refused connection returns at once."""
+    return _status(url, timeout_s) == httpx.codes.OK
+
+
+def answers(url: str, *, timeout_s: float = PROBE_S) -> bool:
+    """Whether a GET of the URL returns anything in time."""
+    return _status(url, timeout_s) is not None
+
+
+def _status(url: str, timeout_s: float) -> int | None:
     try:
         # loading the certificates takes far longer than the request
         verify = url.startswith("https:")
-        answer = httpx.get(url, timeout=timeout_s, trust_env=False, verify=verify)
-        return answer.status_code == httpx.codes.OK
+        return httpx.get(url, timeout=timeout_s, trust_env=False, verify=verify).status_code
     except httpx.HTTPError:
-        return False
+        return None
 
 
 def free_port() -> int:

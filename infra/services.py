@@ -13,9 +13,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from infra import auth
+from infra.exit_with_parent import GRACE_S
 from infra.servers import (
+    BUSY_S,
     HOST,
     ServerError,
+    answers,
     free_port,
     healthy,
     mlflow_command,
@@ -42,6 +45,10 @@ PORTS = {
 }
 BINARIES = {"redis": "redis-server", "kafka": "kafka-server-start.sh", "tansu": "tansu"}
 ALIVE_S = 15.0
+WORKER_GRACE_S = 30.0  # it ends its runs
+LIVE_GRACE_S = 45.0  # it delivers what it has decided
+# after an outage of its server Prefect's worker asks again within 104 s; stuck: not for 300 s
+WORKER_PATIENCE_S = 300.0
 # Kafka's protocol: ApiVersions, version 0, correlation id 7, no client id; the response has the
 # same id and no error (kafka.apache.org/protocol)
 KAFKA_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 7, -1)
@@ -78,10 +85,12 @@ class Service:
     Attributes:
         command: its command line.
         address: for users or clients.
-        healthy: whether it responds; called every few seconds.
+        healthy: whether it responds; called every few seconds, in the background.
         environment: variables in addition to those of every Tickline process.
         after: services that must be up before it starts.
-        arguments: more of the command line, asked for at each start.
+        grace_s: from SIGTERM to SIGKILL.
+        patience_s: restarted if it does not respond for so long.
+        arguments: more of the command line, asked for at each start; may take long.
         probe_s: between two health checks while it is up.
         problem: why it does not serve although it is healthy; empty: it serves; None: not known
             yet. Called as `healthy`, and must not wait.
@@ -95,6 +104,8 @@ class Service:
     healthy: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    grace_s: float = GRACE_S
+    patience_s: float = 60.0
     arguments: Callable[[], list[str]] | None = None
     probe_s: float = 3.0
     problem: Callable[[], str | None] | None = None
@@ -230,6 +241,16 @@ def _prefect(settings: Settings, plan: Plan) -> Service:
 def _worker(settings: Settings, plan: Plan) -> Service:
     health = f"http://{HOST}:{plan.ports['worker']}/health"
     api = prefect_url(settings, plan)
+
+    def alive() -> bool:
+        # without its server it cannot poll and says 503: that is no fault of the worker's
+        return healthy(health) or (answers(health) and not healthy(f"{api}/health"))
+
+    def problem() -> str:
+        if healthy(f"{api}/health", timeout_s=BUSY_S):
+            return ""
+        return f"the Prefect server at {api} does not answer; the worker goes on when it does"
+
     links = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
     links["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
     for name in ("prefect", "mlflow"):  # for the links between the pages of its runs
@@ -239,9 +260,12 @@ def _worker(settings: Settings, plan: Plan) -> Service:
         name="worker",
         command=[*worker_command(POOL), "--with-healthcheck"],
         address=f"pool {POOL}",
-        healthy=lambda: healthy(health),
+        healthy=alive,
+        problem=problem,
         environment={"PREFECT_API_URL": api, **links},
         after=("prefect",) if "prefect" in plan.names else (),
+        grace_s=WORKER_GRACE_S,
+        patience_s=WORKER_PATIENCE_S,
     )
 
 
@@ -341,6 +365,7 @@ def _live(settings: Settings, plan: Plan) -> Service:
         healthy=lambda: _recent(alive) and healthy(f"http://{HOST}:{metrics}/metrics"),
         environment=variables,
         after=tuple(name for name in ("triton", "redis", broker) if name in plan.names),
+        grace_s=LIVE_GRACE_S,
         cleaned=lambda: alive.unlink(missing_ok=True),
     )
 

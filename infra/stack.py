@@ -19,7 +19,7 @@ from model_code.errors import ConfigError
 from model_code.settings import Settings
 
 UP_TIMEOUT_S = 300
-DOWN_TIMEOUT_S = 90
+DOWN_TIMEOUT_S = 120  # longer than the grace periods of dependents and servers together
 GIVE_UP_AFTER = 2  # restarts of a service until `up` gives up
 Say = Callable[[str], None]
 
@@ -150,7 +150,8 @@ def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say)
                 note = f", but does not serve: {found.problem}" if found.problem else ""
                 say(f"{found.name:<8} up  {found.address}{note}")
             if found.status == "backing off" and found.restarts >= GIVE_UP_AFTER:
-                raise _broken(settings, found.name, f"exited with status {found.exit_code}")
+                exited = f"exited with status {found.exit_code}"
+                raise _broken(settings, found.name, found.problem or exited)
         if state and all(found.status in RESPONDS for found in state.services):
             return state
         time.sleep(0.2)
@@ -160,7 +161,10 @@ def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say)
 
 def _broken(settings: Settings, name: str, reason: str) -> ServerError:
     log = log_path(settings, name)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    try:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+    except OSError as error:  # that may be why
+        tail = str(error)
     return ServerError(
         f"{name} {reason}:\n{tail}", where=str(log), remedy=f"tickline logs {name} -n 100"
     )

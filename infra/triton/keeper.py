@@ -69,7 +69,8 @@ def triton_service(settings: Settings, ports: Ports) -> Service:
         healthy=lambda: healthy(server.ready_url(ports)),
         probe_s=PROBE_S,
         problem=watch.problem,
-        environment=server.environment(installation),
+        # the key, for the redactor of its log
+        environment=server.environment(installation) | {"TICKLINE_TRITON_KEY": key},
         when_up=adopt,
         cleaned=clean,
     )

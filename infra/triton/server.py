@@ -97,7 +97,9 @@ def running(
     key = server_key(settings)
     argv = command(installation, repository, ports, key)
     try:
-        with started(name, argv, ready_url(ports), settings, environment(installation)) as launcher:
+        # the key, for the redactor of its log
+        variables = environment(installation) | {"TICKLINE_TRITON_KEY": key}
+        with started(name, argv, ready_url(ports), settings, variables) as launcher:
             child = psutil.Process(launcher).children()[0]
             hide(child.pid, key)
             log = settings.home / "logs" / f"{name}.log"

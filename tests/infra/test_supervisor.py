@@ -165,7 +165,6 @@ def test_a_full_disk_does_not_stop_the_stack(
 def test_an_unresponsive_service_is_restarted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
     settings, deaf = Settings(home=tmp_path), threading.Event()
     service = web()
     alert = Service(
@@ -174,6 +173,7 @@ def test_an_unresponsive_service_is_restarted(
         "",
         lambda: not deaf.is_set() and service.healthy(),
         probe_s=0.1,
+        patience_s=5.0,  # long enough for a start
     )
     with supervised(settings, monkeypatch, alert) as keeper:
         until(lambda: status(settings, "web") == "up")
@@ -181,6 +181,145 @@ def test_an_unresponsive_service_is_restarted(
         until(lambda: keeper.services[0].restarts == 1)
         deaf.clear()
         until(lambda: status(settings, "web") == "up")
+
+
+def test_a_check_that_raises_is_no_response_and_concerns_no_other_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, broken = Settings(home=tmp_path), threading.Event()
+    first, second = web("first"), web("second")
+
+    def healthy() -> bool:
+        if broken.is_set():
+            raise RuntimeError("the check is broken")
+        return first.healthy()
+
+    raising = replace(first, healthy=healthy, probe_s=0.1, patience_s=5.0)
+    with supervised(settings, monkeypatch, raising, second) as keeper:
+        until(lambda: {one.status for one in keeper.services} == {"up"})
+        broken.set()
+        until(lambda: keeper.services[0].restarts == 1)
+        broken.clear()
+        until(lambda: {one.status for one in keeper.services} == {"up"})
+        assert keeper.services[1].restarts == 0
+    assert capsys.readouterr().out.count("first: RuntimeError: the check is broken") == 1
+
+
+@pytest.mark.parametrize("hangs", ["healthy", "problem", "arguments", "when_up"])
+def test_a_call_that_hangs_delays_no_other_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    """Such as the load of a large model: the others are watched meanwhile."""
+    settings, go = Settings(home=tmp_path), threading.Event()
+    first, second = web("first"), web("second")
+
+    def load(*_: object) -> list[str]:
+        go.wait(300)
+        return []
+
+    slow: dict[str, Callable[..., Any]] = {
+        "healthy": lambda: load() == [] and first.healthy(),
+        "problem": lambda: "".join(load()),
+        "arguments": load,
+        "when_up": load,
+    }
+    loading = replace(first, **{hangs: slow[hangs]})
+    try:
+        with supervised(settings, monkeypatch, loading, second) as keeper:
+            until(lambda: status(settings, "second") == "up")
+            killed = pid_of(settings, "second")
+            assert killed
+            os.kill(killed, signal.SIGKILL)
+            until(
+                lambda: status(settings, "second") == "up" and pid_of(settings, "second") != killed
+            )
+            assert status(settings, "first") in {"waiting", "starting"}
+            assert keeper.services[0].restarts <= 0
+            go.set()
+            until(lambda: status(settings, "first") == "up")
+    finally:
+        go.set()
+
+
+def test_a_log_that_cannot_be_opened_stops_only_its_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    first, second = web("first"), web("second")
+    log = stack_state.log_path(settings, "first")
+    log.mkdir(parents=True)  # a folder in its place: nobody can open that, not even root
+    with supervised(settings, monkeypatch, first, second) as keeper:
+        until(lambda: status(settings, "second") == "up" and keeper.services[0].restarts >= 2)
+        state = stack_state.read(settings)
+        assert state is not None
+        assert state.services[0].status == "backing off"
+        assert "Is a directory" in state.services[0].problem
+        log.rmdir()
+        until(lambda: status(settings, "first") == "up")
+        assert keeper.services[1].restarts == 0
+
+
+def test_an_orphan_that_does_not_die_does_not_end_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, immortal = Settings(home=tmp_path), threading.Event()
+    immortal.set()
+
+    def kill(process: psutil.Process) -> None:
+        if not immortal.is_set():
+            kill_tree(process)
+
+    monkeypatch.setattr(supervisor, "kill_tree", kill)
+    with supervised(settings, monkeypatch, web("first"), web("second")) as keeper:
+        until(lambda: {one.status for one in keeper.services} == {"up"})
+        # a child that the supervisor did not start stands for an adopted one
+        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        killed = pid_of(settings, "first")
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: status(settings, "first") == "up" and pid_of(settings, "first") != killed)
+        assert orphan.poll() is None
+        assert status(settings, "second") == "up"
+        immortal.clear()
+        restarted = pid_of(settings, "second")
+        assert restarted
+        os.kill(restarted, signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(orphan.pid))
+    orphan.wait(60)
+
+
+STUBBORN = (
+    "import os, pathlib, signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1]).touch())\n"
+    "child = os.fork()\n"
+    "pathlib.Path(sys.argv[2] + str(os.getpid())).touch()\n"
+    "while True: time.sleep(0.05)\n"
+)
+
+
+@pytest.mark.parametrize("reason", ["down", "silent"])
+def test_stopping_is_sigterm_then_the_grace_period_then_sigkill_of_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    settings, asked, alive = Settings(home=tmp_path), tmp_path / "asked", threading.Event()
+    alive.set()
+    command = [sys.executable, "-c", STUBBORN, str(asked), str(tmp_path / "pid-")]
+    stubborn = Service("web", command, "", alive.is_set, probe_s=0.1, grace_s=2.0, patience_s=1.0)
+    with supervised(settings, monkeypatch, stubborn) as keeper:
+        until(lambda: status(settings, "web") == "up" and len(list(tmp_path.glob("pid-*"))) == 2)
+        pids = [int(found.name.removeprefix("pid-")) for found in tmp_path.glob("pid-*")]
+        begun = time.monotonic()
+        if reason == "silent":
+            alive.clear()
+            until(lambda: keeper.services[0].exit_code == -signal.SIGKILL)
+            took = time.monotonic() - begun
+        else:
+            keeper.services[0].terminate()
+            until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+            took = time.monotonic() - begun
+        assert asked.exists(), "it was asked to stop first"
+        assert took >= stubborn.grace_s
+        assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_a_service_that_responds_but_does_not_serve_is_not_up(
