@@ -14,7 +14,15 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from infra.exit_with_parent import kill_tree
 from infra.servers import ServerError
 from infra.services import PORTS, choose
-from infra.stack_state import RESPONDS, StackState, locked, log_path, pid_path, read
+from infra.stack_state import (
+    RESPONDS,
+    StackState,
+    locked,
+    log_path,
+    managed,
+    pid_path,
+    read,
+)
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 
@@ -51,6 +59,12 @@ def up(
     running = read(settings)
     if running is not None:
         return running
+    if managed(settings):
+        raise ServerError(
+            f"a service manager already runs {', '.join(managed(settings))} of this home",
+            where=str(settings.home),
+            remedy="nothing is left to start; to change over: systemctl stop tickline.target",
+        )
     if triton:
         triton = _prepare_triton(settings, say)
     plan = choose(settings, triton=triton, extra=extra, live=live, live_spec=live_spec)

@@ -86,6 +86,23 @@ def log_path(settings: Settings, service: str) -> Path:
     return settings.home / "logs" / f"stack-{service}.log"
 
 
+def service_lock(settings: Settings, service: str) -> Path:
+    """Lock file, held while a service manager runs this service (`infra.systemd`)."""
+    return folder(settings) / f"service-{service}.lock"
+
+
+def managed(settings: Settings) -> tuple[str, ...]:
+    """Services of this home that a service manager runs."""
+    found = []
+    for path in sorted(folder(settings).glob("service-*.lock")):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            found.append(path.stem.removeprefix("service-"))
+    return tuple(found)
+
+
 def read(settings: Settings) -> StackState | None:
     """State of the running stack of this home; None if there is none."""
     try:

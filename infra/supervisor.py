@@ -268,11 +268,12 @@ class Group:
 
     def run(self, stop: threading.Event) -> None:
         """Keep all services running until `stop` is set; then stop every process."""
+        left: bool | None = False
         try:
             while not stop.wait(TICK_S):
                 up = {one.service.name for one in self.services if one.status in RESPONDS}
-                if any(found.process is None for found in self.services):
-                    self._safely(self._kill_orphans)
+                if left or any(found.process is None for found in self.services):
+                    left = self._safely(self._kill_orphans)
                 for found in self.services:
                     self._step(found, up)
                 self._safely(self._write)

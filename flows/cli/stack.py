@@ -189,10 +189,28 @@ def worker(
     work(settings_from_environment(), pool=pool, once=once)
 
 
+@app.command(rich_help_panel=PANELS.stack)
+def service(
+    name: Annotated[str, typer.Argument(help="The service: prefect, mlflow or triton.")],
+) -> None:
+    """Run one service in the foreground, watched, until SIGTERM: for a service manager.
+
+    Use it in the units of infra/systemd, so that a reboot brings the desk back.
+    It says that it is ready once the service responds; Triton is ready once every
+    approved version is loaded and answers its golden request.
+    """
+    from infra.systemd.foreground import run
+
+    raise typer.Exit(run(settings_from_environment(), name))
+
+
 def _show(settings: Settings) -> bool:
     from infra import stack_state
 
     state = stack_state.read(settings)
+    if state is None and (managed := stack_state.managed(settings)):
+        out.print(f"a service manager runs {', '.join(managed)}: systemctl status 'tickline-*'")
+        return False
     if state is None:
         out.print("no stack is running: [bold]tickline up[/]")
         return False

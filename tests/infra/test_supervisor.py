@@ -217,7 +217,7 @@ def test_a_call_that_hangs_delays_no_other_service(
         go.wait(300)
         return []
 
-    slow: dict[str, Callable[..., Any]] = {
+    slow: dict[str, Any] = {
         "healthy": lambda: load() == [] and first.healthy(),
         "problem": lambda: "".join(load()),
         "arguments": load,
