@@ -163,13 +163,18 @@ def await_decision(
             return decide(settings, opened, shown, _decided("reject", "", late))
         wrong = problem(found, shown.subject(opened, str(flow_run.id)), policy)
         if wrong is None:
-            answer = _decided(found.verdict, found.reviewer.strip(), found.reason.strip())
+            answer = _decided(
+                found.verdict,
+                found.reviewer.strip(),
+                found.reason.strip(),
+                owner=found.owner.strip(),
+                expires=found.expires.strip(),
+            )
             return decide(settings, opened, shown, answer)
         console.print(f"  the decision does not count: {wrong}")
     raise AssertionError("unreachable: the loop never ends")
 
 
-def _decided(verdict: str, reviewer: str, reason: str) -> Decided:
-    return Decided.model_validate(
-        {"verdict": verdict, "reviewer": reviewer, "reason": reason, "at": dt.datetime.now(dt.UTC)}
-    )
+def _decided(verdict: str, reviewer: str, reason: str, **exception: str) -> Decided:
+    answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
+    return Decided.model_validate({**answer, "at": dt.datetime.now(dt.UTC), **exception})

@@ -15,6 +15,7 @@ from flows.cli import (
     benchmark,
     cleanup,
     data,
+    exceptions,
     monitoring,
     nightly,
     oncall,
@@ -57,6 +58,7 @@ app.add_typer(walkforward.app)
 app.add_typer(benchmark.app)
 app.add_typer(promotion.app)
 app.add_typer(policy.app, name="policy", rich_help_panel=PANELS.promotion)
+app.add_typer(exceptions.app, name="exceptions", rich_help_panel=PANELS.promotion)
 app.add_typer(targets.app)
 app.add_typer(predict.app)
 app.add_typer(replay.app)

@@ -75,14 +75,24 @@ def promote(
 
 
 @app.command(rich_help_panel=PANELS.promotion)
-def approve(which: Which, reviewer: Reviewer, reason: Reason) -> None:
+def approve(
+    which: Which,
+    reviewer: Reviewer,
+    reason: Reason,
+    owner: Annotated[
+        str, typer.Option(help="Who answers for an exception.", show_default="none")
+    ] = "",
+    expires: Annotated[
+        str, typer.Option(help="The exception's last day, YYYY-MM-DD (UTC).", show_default="none")
+    ] = "",
+) -> None:
     """Approve a waiting promotion: it is validated on the real server, then promoted.
 
     Use it after you have read the evidence page. The policy names the reviewers
     ([bold]tickline policy show[/]). With its four_eyes on (the default), the person
     who started the promotion, or the night of its version, cannot approve it.
     """
-    _decide(which, "approve", reviewer, reason)
+    _decide(which, "approve", reviewer, reason, owner=owner, expires=expires)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
@@ -168,12 +178,12 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
     )
 
 
-def _decide(which: str, verdict: str, reviewer: str, reason: str) -> None:
+def _decide(which: str, verdict: str, reviewer: str, reason: str, **exception: str) -> None:
     settings = settings_from_environment()
     say_ignored(settings)
     from flows.runs import promotions
 
-    outcome = promotions.decide(settings, which, verdict, reviewer, reason)
+    outcome = promotions.decide(settings, which, verdict, reviewer, reason, **exception)
     if outcome is None:
         out.print("resumed; a worker will pick it up. See the outcome: tickline audit")
     else:
@@ -191,6 +201,7 @@ def say_outcome(outcome: "Promoted | FlowRun") -> None:
     out.print(f"[bold yellow]version {version} waits for a decision[/] (run {outcome.name})")
     out.print(f"  tickline approve {version} --reviewer NAME --reason TEXT")
     out.print(f"  tickline reject {version} --reviewer NAME --reason TEXT")
+    out.print("  if the evidence says exception, approve with --owner NAME --expires DATE too")
     out.print("  or use the form in Prefect's page; evidence page and form: tickline ui")
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.exceptions import say_exception
 from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
 from model_code.settings import Settings
@@ -119,6 +120,7 @@ def status() -> None:
     settings = settings_from_environment()
     running = _show(settings)
     show_targets(settings)
+    say_exception(settings)
     if not running:
         raise typer.Exit(1)
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from flows.demos.live_rig import Process
 from flows.demos.oncall import Timeline
 from flows.demos.planted import planted
-from flows.demos.promotion import write_policy
+from flows.demos.promotion import exception_until, write_policy
 from infra import stack, stack_state
 from infra.live.monitoring.client import Client, ServiceAwayError
 from infra.live.monitoring.document import Document
@@ -166,7 +166,9 @@ def promote(settings: Settings, version: int, line: Timeline) -> None:
 
     wanted = PromotionSpec(max_disagreement=LOOSEST["max_disagreement"])
     promotions.start(settings, version, "bob", wanted)
-    promotions.decide(settings, str(version), "approve", "ada", "the goals are met")
+    promotions.decide(
+        settings, str(version), "approve", "ada", "the goals are met", **exception_until()
+    )
     line.say(f"ada approves version {version}; the worker validates and promotes it")
     serving = ServingRepository(settings.serving_repository)
 

@@ -99,12 +99,21 @@ def start(
 
 
 def decide(
-    settings: Settings, which: str, verdict: str, reviewer: str, reason: str
+    settings: Settings,
+    which: str,
+    verdict: str,
+    reviewer: str,
+    reason: str,
+    *,
+    owner: str = "",
+    expires: str = "",
 ) -> "Promoted | FlowRun | None":
     """Pass a decision to the promotion that waits for it.
 
     Args:
         which: version, or the run's name or id.
+        owner: of the exception, if the approval is one.
+        expires: the exception's last day, ISO 8601.
 
     Returns:
         The outcome; the run, if it waits again; None if a worker will resume it.
@@ -126,7 +135,13 @@ def decide(
 
         run = _find_waiting(which)
         decision = Decision.model_validate(
-            {"verdict": verdict, "reviewer": reviewer, "reason": reason}
+            {
+                "verdict": verdict,
+                "reviewer": reviewer,
+                "reason": reason,
+                "owner": owner,
+                "expires": expires,
+            }
         )
         wrong = problem(decision, subject_of(run), policy)
         if wrong is not None:

@@ -1,9 +1,9 @@
 """What a decision on a promotion is about, as the text that the reviewer signs."""
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 HEADING = "tickline decision 1"  # what the text is, and the version of its form
 Word = Literal["approve", "reject"]
@@ -22,6 +22,7 @@ class Subject(BaseModel):
         flow_run_id: the promotion's.
         started_by: who or what started the promotion.
         night_by: who or what started the night of the version; empty: not recorded.
+        exceptions: why an approval is an exception; empty if it is a plain one.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -35,9 +36,20 @@ class Subject(BaseModel):
     flow_run_id: str
     started_by: str
     night_by: str = ""
+    exceptions: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
-    def text(self, decision: Word, reviewer: str, reason: str) -> str:
-        """What the reviewer signs: one fact a line."""
+    def text(
+        self, decision: Word, reviewer: str, reason: str, owner: str = "", expires: str = ""
+    ) -> str:
+        """What the reviewer signs: one fact a line.
+
+        Args:
+            decision: approve or reject.
+            reviewer: who decides.
+            reason: why.
+            owner: of the exception, if the approval is one.
+            expires: the exception's last day.
+        """
         facts = {
             "decision": decision,
             "version": str(self.version),
@@ -50,4 +62,8 @@ class Subject(BaseModel):
             "reviewer": reviewer,
             "reason": json.dumps(reason, ensure_ascii=False),  # one line, whatever it has
         }
+        if self.exceptions and decision == "approve":
+            facts["exception"] = json.dumps("; ".join(self.exceptions), ensure_ascii=False)
+            facts["exception's owner"] = json.dumps(owner, ensure_ascii=False)
+            facts["exception's last day"] = json.dumps(expires, ensure_ascii=False)
         return "\n".join([HEADING, *(f"{name}: {value}" for name, value in facts.items())]) + "\n"

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 
 from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError, PromotionError
-from model_code.settings import PromotionSpec, Spec
+from model_code.settings import PositiveInt, PromotionSpec, Spec
 from model_code.settings.address import OptionalGrpcAddress
 from model_code.settings.changes import from_yaml, shown
 from model_code.settings.targets import Targets, check_targets
@@ -150,6 +150,7 @@ class Policy(Spec):
         limits: what every candidate must fulfil; a stricter value may always be asked for.
         loosest: by field of `limits`, how far a promotion may loosen it; a field that is absent
             cannot be loosened.
+        exception_days: how long an exception may hold, from its approval or renewal.
         triton_url: gRPC host:port of the server; None: that of `tickline triton up` of the home.
         targets: several servers by name, instead of `triton_url`.
         quorum: targets that must have a version before the route turns to it; None: all of them.
@@ -164,6 +165,7 @@ class Policy(Spec):
     allowed_signers: Annotated[str, AfterValidator(_readable)] = ""
     limits: PromotionSpec = PromotionSpec()
     loosest: dict[str, JsonValue] = Field(default_factory=dict)
+    exception_days: PositiveInt = 90
     triton_url: OptionalGrpcAddress = None
     targets: Targets = Field(default_factory=dict)
     quorum: int | None = None

@@ -7,6 +7,7 @@ from prefect.input import RunInput
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from model_code.repository import exceptions
 from model_code.repository.audit import AuditLog
 from model_code.repository.decisions import Subject
 from model_code.repository.policy import PolicyFile
@@ -23,6 +24,8 @@ class Decision(RunInput):
     verdict: Literal["approve", "reject"] = Field(description="approve or reject")
     reviewer: str = Field(default="", description="your name, as in the policy")
     reason: str = Field(default="", description="why; stored with the model permanently")
+    owner: str = Field(default="", description="of the exception, if the text above names one")
+    expires: str = Field(default="", description="the exception's last day, YYYY-MM-DD")
 
 
 def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | None:
@@ -52,6 +55,11 @@ def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | No
         for what, by in own.items():
             if reviewer.casefold() == by.strip().casefold():
                 return f"{reviewer} started {what}: another reviewer must approve it"
+    if decision.verdict == "approve":
+        today = dt.datetime.now(dt.UTC).date()
+        return exceptions.problem(
+            subject.exceptions, decision.owner, decision.expires, today, policy.exception_days
+        )
     return None
 
 
@@ -63,6 +71,14 @@ def deadline(opened_at: dt.datetime, hours: float) -> dt.datetime:
 @once_per_run("decide")
 def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> Decided:
     """Write the final decision to the audit file and the MLflow run."""
+    excepted = None
+    if decided.verdict == "approve" and shown.exceptions:
+        excepted = exceptions.ApprovedException(
+            version=opened.version,
+            reasons=shown.exceptions,
+            owner=decided.owner.strip(),
+            expires=dt.date.fromisoformat(decided.expires.strip()),
+        )
     record = AuditLog(settings.audit_file).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",
@@ -76,7 +92,8 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
             "manifest": shown.identity,
             "policy_sha256": shown.policy_sha256,
             "flow_run_id": str(flow_run.id),
-        },
+        }
+        | (excepted.facts() if excepted else {}),
     )
     tags = {
         "decision": decided.verdict,
@@ -84,6 +101,9 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
         "reason": decided.reason,
         AUDIT_TAG: record.sha256,
     }
+    if excepted:
+        tags |= {"exception": excepted.line(decided.at.date())}
+        Aliases(settings).tag(opened.version, {"exception": tags["exception"]})
     mlflow_runs.set_tags(mlflow_runs.client(settings), opened.mlflow_run_id, tags)
     if decided.verdict == "reject":
         Aliases(settings).tag(

@@ -52,6 +52,8 @@ class Evidence(BaseModel):
         targets: which servers get it and when the route turns; empty with a single server.
         policy_sha256: of the policy that applies.
         loosened: values that are looser than its limits, in words.
+        exceptions: why an approval is an exception; empty if it is a plain one.
+        serving_exception: of the serving version, in words; empty if it has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +77,8 @@ class Evidence(BaseModel):
     targets: str = ""
     policy_sha256: str = ""
     loosened: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
+    serving_exception: str = ""
 
     @property
     def outdated(self) -> str:
@@ -192,6 +196,13 @@ def summary(evidence: Evidence, page_url: str) -> str:
         "**SIMULATED DATA: not trained on a real market.**\n" if manifest.simulated else "",
         f"Promote **version {manifest.version}** ({evidence.engine})?\n",
         *(f"- **loosened: {line}**" for line in evidence.loosened),
+        f"- **an approval is an exception**: {'; '.join(evidence.exceptions)}. "
+        "It needs an owner and a last day"
+        if evidence.exceptions
+        else "",
+        f"- exception of the serving version: {evidence.serving_exception}"
+        if evidence.serving_exception
+        else "",
         f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
         f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",

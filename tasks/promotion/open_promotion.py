@@ -16,6 +16,7 @@ from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
+from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
 from tasks.promotion.registered import require_registered
@@ -32,7 +33,8 @@ def open_promotion(
 
     Raises:
         PromotionError: looser than the policy allows, not staged, failed its gate, simulated,
-            already serving, or already waiting for a decision; or as `recorded_windows`.
+            already serving, or already waiting for a decision; the serving version's exception has
+            lapsed; or as `recorded_windows`.
         IntegrityError: its bytes do not match its manifest, or not what its night recorded.
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
@@ -47,6 +49,7 @@ def open_promotion(
         )
     manifest = Manifest.load(folder)
     _require_promotable(manifest, spec)
+    require_none_lapsed(settings)
     require_compatible(EngineSidecar.load(folder))
     recorded_windows(ServingRepository(settings.serving_repository), folder)  # before the decision
     _require_no_open_decision(version)

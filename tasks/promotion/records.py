@@ -56,6 +56,7 @@ class Shown(Record):
         summary: Markdown for the form and the artefact.
         policy_sha256: of the policy's bytes; empty in a promotion of an earlier Tickline.
         loosened: values that are looser than the policy's limits, in words.
+        exceptions: why an approval is an exception; empty if it is a plain one.
     """
 
     identity: str
@@ -70,6 +71,7 @@ class Shown(Record):
     summary: str
     policy_sha256: str = ""
     loosened: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -88,6 +90,7 @@ class Shown(Record):
             flow_run_id=flow_run_id,
             started_by=opened.started_by,
             night_by=opened.night_by,
+            exceptions=self.exceptions,
         )
 
 
@@ -98,12 +101,16 @@ class Decided(Record):
         verdict: approve or reject.
         reviewer: empty if the approval timed out.
         at: UTC.
+        owner: of the exception, if the approval is one.
+        expires: the exception's last day, ISO 8601.
     """
 
     verdict: Literal["approve", "reject"]
     reviewer: str
     reason: str
     at: dt.datetime
+    owner: str = ""
+    expires: str = ""
 
 
 class Loaded(Record):

@@ -14,12 +14,14 @@ from prefect.runtime import flow_run
 from infra.live.feedback.drift_event import records
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
+from model_code.repository.exceptions import reasons_for
 from model_code.repository.manifest import Manifest
 from model_code.repository.policy import PolicyFile
 from model_code.settings import PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.evidence import gather, render, summary
+from tasks.promotion.exceptions import exception_line
 from tasks.promotion.records import Opened, Shown
 from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
@@ -58,7 +60,16 @@ def show_evidence(
         live = live_drift(settings)
         evidence = gather(
             mlflow, candidate, engine, champion, links, Path(scratch), target_line(settings), live
-        ).model_copy(update={"policy_sha256": policy.sha256, "loosened": loosened})
+        )
+        excepted = reasons_for(evidence.verdict.verdict, evidence.drift, spec.not_comparable)
+        evidence = evidence.model_copy(
+            update={
+                "policy_sha256": policy.sha256,
+                "loosened": loosened,
+                "exceptions": excepted,
+                "serving_exception": exception_line(settings),
+            }
+        )
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
     text = summary(evidence, page_url)
     create_markdown_artifact(
@@ -80,6 +91,7 @@ def show_evidence(
         summary=text,
         policy_sha256=policy.sha256,
         loosened=loosened,
+        exceptions=excepted,
     )
     subject = shown.subject(opened, str(flow_run.id)).model_dump()
     create_table_artifact(

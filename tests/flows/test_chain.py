@@ -37,6 +37,7 @@ from model_code.settings import (
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import runs_of
 from tests.support.commands import ROOT, make_pool, prefect
+from tests.support.desk import EXCEPTION
 from tests.support.flow import EASY, tiny
 from tests.support.market import SYMBOLS, hive
 from tests.support.policy import write_policy
@@ -101,7 +102,8 @@ def approve(desk: Settings, version: int, log: Path, started_by: str = "nightly"
     waiting = promotion(version, "Suspended", log)
     assert waiting.parameters["started_by"] == started_by
     assert waiting.deployment_id is not None
-    assert promotions.decide(desk, str(version), "approve", "ada", "the table is sound") is None
+    why = "the table is sound"
+    assert promotions.decide(desk, str(version), "approve", "ada", why, **EXCEPTION) is None
     promotion(version, "Completed", log)
 
 

@@ -25,7 +25,7 @@ from model_code.settings import MODEL_NAME, FeatureSpec, Settings
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Promoted
 from tasks.runs.cleanup import clean_up
-from tests.support.desk import answer, approve, champion, events, evidence, start
+from tests.support.desk import EXCEPTION, answer, approve, champion, events, evidence, start
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
 from tests.support.sidecar import PLAN
@@ -61,6 +61,11 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     assert (tags["approved_by"], tags["reason"]) == ("ada", "the table is sound")
     assert tags["triton_version"].startswith("triton 2.")
     assert tags["audit_sha256"] == AuditLog(desk.audit_file).read()[-1].sha256
+    records = AuditLog(desk.audit_file).read()
+    assert [record.facts.get("exception") for record in records if record.event == "approved"] == [
+        EXCEPTION | {"reasons": ["no baseline"]},
+        None,
+    ]
     approval = Manifest.load(ServingRepository(desk.serving_repository).folder(2)).approval
     assert approval is not None
     assert (approval.reviewer, approval.started_by) == ("ada", "bob")
@@ -80,6 +85,7 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
     for fields, why in (
         ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "the policy's"),
         ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is required"),
+        ({"verdict": "approve", "reviewer": "grace", "reason": "sound"}, "name its owner"),
         ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
     ):
         with pytest.raises(PromotionError, match=why):  # the command refuses at once

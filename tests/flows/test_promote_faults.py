@@ -33,7 +33,7 @@ from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened, Promoted, Shown
 from tasks.promotion.show_evidence import require_unchanged
-from tests.support.desk import Killed, approve, champion, die, events, start
+from tests.support.desk import EXCEPTION, Killed, approve, champion, die, events, start
 from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
@@ -258,7 +258,7 @@ def test_a_down_service_is_reported_before_anything_starts(
     with monkeypatch.context() as patch:
         patch.setenv("TICKLINE_MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         with pytest.raises(RegistryDownError, match="MLflow does not answer"):
-            promotions.decide(Settings().resolved(), "1", "approve", "ada", "sound")
+            promotions.decide(Settings().resolved(), "1", "approve", "ada", "sound", **EXCEPTION)
     monkeypatch.delenv("TICKLINE_TRITON_URL")
     with monkeypatch.context() as patch:
         write_policy(desk, triton_url="127.0.0.1:9")

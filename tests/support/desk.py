@@ -1,5 +1,6 @@
 """What a desk does with promotions, and how it is seen."""
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from tasks.promotion.records import Promoted
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import logits, windows
 
+# the first version has no baseline: an exception
+EXCEPTION = {
+    "owner": "grace",
+    "expires": f"{dt.datetime.now(dt.UTC).date() + dt.timedelta(days=30)}",
+}
+
 
 def start(
     desk: Settings, version: int, by: str = "bob", spec: PromotionSpec = PATIENT, **how: Any
@@ -32,7 +39,8 @@ def start(
 
 
 def approve(desk: Settings, version: int, reviewer: str = "ada") -> Promoted:
-    outcome = promotions.decide(desk, str(version), "approve", reviewer, "the table is sound")
+    why = "the table is sound"
+    outcome = promotions.decide(desk, str(version), "approve", reviewer, why, **EXCEPTION)
     assert isinstance(outcome, Promoted)
     return outcome
 

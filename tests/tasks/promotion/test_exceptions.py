@@ -1,0 +1,78 @@
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_code.errors import PromotionError
+from model_code.repository.audit import AuditLog
+from model_code.repository.exceptions import ApprovedException
+from model_code.settings import Settings
+from tasks.promotion import exceptions
+from tests.support.policy import write_policy
+
+TODAY = dt.date(2000, 2, 1)
+BY_ADA = {"reviewer": "ada", "reason": "a week of live figures"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Version 7 serves; its exception holds until 10 February 2000."""
+    found = Settings(home=tmp_path).resolved()
+    write_policy(found, exception_days=30)
+    known = ApprovedException(
+        version=7, reasons=("no baseline",), owner="grace", expires=dt.date(2000, 2, 10)
+    )
+    log = AuditLog(found.audit_file)
+    log.append("approved", "a", {"version": 7} | known.facts())
+    log.append("promoted", "b", {"version": 7})
+    monkeypatch.setattr(exceptions, "today", lambda: TODAY)
+    return found
+
+
+def test_a_lapsed_exception_blocks_promotions_until_it_is_renewed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exceptions.require_none_lapsed(settings)
+    monkeypatch.setattr(exceptions, "today", lambda: dt.date(2000, 2, 11))
+    with pytest.raises(PromotionError, match="has lapsed: version 7, no baseline: owner grace"):
+        exceptions.require_none_lapsed(settings)
+    renewed = exceptions.renew(settings, 7, owner="", expires="2000-03-01", **BY_ADA)
+    assert (renewed.owner, renewed.expires) == ("grace", dt.date(2000, 3, 1))
+    exceptions.require_none_lapsed(settings)
+    assert "lapses after 2000-03-01" in exceptions.exception_line(settings)
+    record = AuditLog(settings.audit_file).read()[-1]
+    assert (record.event, record.facts["reviewer"]) == ("exception renewed", "ada")
+
+
+def test_a_closed_exception_blocks_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exceptions.close(settings, 7, **BY_ADA)
+    assert exceptions.exception_line(settings) == ""
+    monkeypatch.setattr(exceptions, "today", lambda: dt.date(2001, 1, 1))
+    exceptions.require_none_lapsed(settings)
+    with pytest.raises(PromotionError, match="the serving version is not 7, or it has no"):
+        exceptions.close(settings, 7, **BY_ADA)
+
+
+@pytest.mark.parametrize(
+    ("version", "changes", "message"),
+    [
+        (6, {}, "the serving version is not 6"),
+        (7, {"reviewer": "mallory"}, "'mallory' is not one of the policy's"),
+        (7, {"reason": " "}, "a reason is required"),
+        (7, {"expires": "2000-01-31"}, "between today and 30 days from now"),
+        (7, {"expires": "2000-03-03"}, "between today and 30 days from now"),
+        (7, {"expires": "soon"}, "as YYYY-MM-DD, not 'soon'"),
+    ],
+)
+def test_a_renewal_that_does_not_count_changes_nothing(
+    settings: Settings, version: int, changes: dict[str, Any], message: str
+) -> None:
+    before = settings.audit_file.read_bytes()
+    with pytest.raises(PromotionError, match=message):
+        exceptions.renew(
+            settings, version, **({"owner": "", "expires": "2000-03-01"} | BY_ADA | changes)
+        )
+    assert settings.audit_file.read_bytes() == before
