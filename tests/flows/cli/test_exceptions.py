@@ -1,5 +1,8 @@
 import datetime as dt
 
+import pytest
+
+from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException
 from model_code.settings import Settings
@@ -25,5 +28,5 @@ def test_shown_renewed_and_closed(home: Settings) -> None:
     said = tickline("exceptions", "renew", "7", "--expires", later, "--owner", "ada", *words)
     assert f"owner ada, lapses after {later}" in said
     assert "closed: no baseline, version 7" in tickline("exceptions", "close", "7", *words)
-    refused = tickline("exceptions", "close", "7", *words, status=1)
-    assert "the serving version is not 7, or it has no exception" in refused
+    with pytest.raises(PromotionError, match="the serving version is not 7, or it has no"):
+        tickline("exceptions", "close", "7", *words)
