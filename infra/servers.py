@@ -23,6 +23,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from infra import auth
 from infra.exit_with_parent import kill_tree, launcher
 from infra.process import ProcessId
+from infra.proxies import by_proxy, without_loopback
 from model_code.artifacts import atomic_file
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -84,6 +85,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_LOCAL_STORAGE_PATH": str(settings.home / "results"),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        **without_loopback(os.environ),
     }
     if settings.prefect_api_url:
         values["PREFECT_API_URL"] = settings.prefect_api_url
@@ -272,8 +274,9 @@ def _status(url: str, timeout_s: float) -> int | None:
     try:
         # loading the certificates takes far longer than the request
         verify = url.startswith("https:")
-        return httpx.get(url, timeout=timeout_s, trust_env=False, verify=verify).status_code
-    except httpx.HTTPError:
+        trusted = by_proxy(url)
+        return httpx.get(url, timeout=timeout_s, trust_env=trusted, verify=verify).status_code
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from infra.proxies import without_loopback
 from infra.servers import QUIET, environment, prefect_server
 from model_code.settings import Settings
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.blends import BlendRepository
 
 # before anything imports Prefect or MLflow, which read these once
-os.environ.update(QUIET)
+os.environ.update(QUIET | without_loopback(os.environ))
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # it would outlive the tests' server
 for _name in [name for name in os.environ if name.startswith("TICKLINE_")]:
     del os.environ[_name]

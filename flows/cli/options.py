@@ -1,5 +1,6 @@
 """Shared by the commands: help panels, options, settings, specifications from YAML."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
@@ -8,6 +9,7 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from infra.proxies import require_usable
 from model_code.errors import ConfigError
 from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec, folder
 from model_code.settings.changes import from_yaml
@@ -116,8 +118,9 @@ def settings_from_environment() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is wrong, or the environment's proxy cannot be used.
     """
+    require_usable(os.environ)
     try:
         return Settings().resolved()
     except ValidationError as error:

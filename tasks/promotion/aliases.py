@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import httpx
 from mlflow.exceptions import MlflowException
 
+from infra.proxies import by_proxy
 from model_code.errors import PromotionError
 from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, PREVIOUS_ALIAS, Settings
 from tasks.runs import mlflow_runs
@@ -33,7 +34,8 @@ class Aliases:
         try:
             if uri.startswith("http"):
                 # MLflow's own client would retry for minutes
-                httpx.get(f"{uri}/health", timeout=5, trust_env=False).raise_for_status()
+                proxied = by_proxy(uri)
+                httpx.get(f"{uri}/health", timeout=5, trust_env=proxied).raise_for_status()
             else:
                 self._client.search_experiments(max_results=1)
         except Exception as error:  # of SQL, HTTP or MLflow

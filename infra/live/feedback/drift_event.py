@@ -17,6 +17,7 @@ import httpx
 import msgspec
 from filelock import FileLock, Timeout
 
+from infra.proxies import by_proxy
 from infra.servers import running_server
 from model_code.live.feedback.figures import Figures
 from model_code.settings import Settings
@@ -92,7 +93,7 @@ class DriftEvents:
                     f"{url}/events",
                     json=[event(read(claim), now)],
                     timeout=TIMEOUT_S,
-                    trust_env=False,
+                    trust_env=by_proxy(url),
                     auth=None
                     if password is None
                     else (self._settings.auth_username, password.get_secret_value()),
