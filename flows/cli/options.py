@@ -125,10 +125,21 @@ def settings_from_environment() -> Settings:
         return Settings().resolved()
     except ValidationError as error:
         raise ConfigError(
-            "a TICKLINE_ setting is wrong: " + problems(error),
+            "a TICKLINE_ setting is wrong: " + _settings_problems(error),
             where="environment or .env",
             remedy="see docs/settings.md",
         ) from error
+
+
+def _settings_problems(error: ValidationError) -> str:
+    """Format validation errors without the value found: it may be a password."""
+    found = []
+    for item in error.errors(include_input=False):
+        name, *below = (*map(str, item["loc"]), "")
+        place = ".".join([f"TICKLINE_{name.upper()}", *below]).strip(".")
+        what = item["msg"].removeprefix("Value error, ")
+        found.append(f"{place}: {what}" if name else what)
+    return "; ".join(found)
 
 
 def market_uri(data: str | None, settings: Settings, from_run: str | None = None) -> str | None:

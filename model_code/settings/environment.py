@@ -1,24 +1,23 @@
 """Machine settings: *where* to compute. Folders and addresses, from `TICKLINE_*` variables."""
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.address import OptionalGrpcAddress
+from model_code.settings.credentials import (
+    OptionalKey,
+    OptionalPassword,
+    OptionalRedisPassword,
+    Username,
+)
 from model_code.settings.folder import Folder, FolderUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
-KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
-
-def _key(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not KEY.fullmatch(value.get_secret_value()):
-        raise ValueError("a key has 16 to 128 letters, digits, - and _: openssl rand -hex 24")
-    return value
 
 
 class Settings(BaseSettings):
@@ -51,7 +50,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="TICKLINE_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="TICKLINE_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a password
     )
 
     home: Folder = Path.home() / ".tickline"
@@ -69,10 +72,10 @@ class Settings(BaseSettings):
     quorum: int | None = None
     tune_storage: str | None = None
     audit: Folder | None = None
-    auth_username: str = "admin"
-    auth_password: SecretStr | None = None
-    redis_password: SecretStr | None = None
-    triton_key: Annotated[SecretStr | None, AfterValidator(_key)] = None
+    auth_username: Username = "admin"
+    auth_password: OptionalPassword = None
+    redis_password: OptionalRedisPassword = None
+    triton_key: OptionalKey = None
 
     @model_validator(mode="after")
     def _targets_fit(self) -> Self:

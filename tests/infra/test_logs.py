@@ -62,7 +62,7 @@ def test_a_secret_that_json_escapes_is_masked_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = 'correct "horse" \\ batt\u00e9ry'  # noqa: S105
-    monkeypatch.setenv("TICKLINE_AUTH_PASSWORD", secret)
+    monkeypatch.setenv("DESK_PASSWORD", secret)
     with json_log(Settings(home=tmp_path)) as path:
         log(f"password is {secret}", given=[secret])
     text = path.read_text()

@@ -228,8 +228,37 @@ def test_unknown_engine_is_refused(asked: list[tuple[NightlySpec, bool]]) -> Non
 
 def test_wrong_setting_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Settings, "resolved", lambda _: Settings(mlflow_experiment=3))
-    with pytest.raises(ConfigError, match="a TICKLINE_ setting is wrong: mlflow_experiment"):
+    with pytest.raises(ConfigError, match="a TICKLINE_ setting is wrong: TICKLINE_MLFLOW_EXP"):
         invoke("nightly")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TICKLINE_AUTH_PASSWORD", "hush-2026", "at least 12 characters"),
+        ("TICKLINE_AUTH_PASSWORD", "hush-2026-hüsch", "printable ASCII"),
+        ("TICKLINE_AUTH_USERNAME", "ada:grace", "no colon"),
+        ("TICKLINE_REDIS_PASSWORD", "hush-2026\n", "line breaks"),
+        ("TICKLINE_TRITON_KEY", "hush-2026", "a key has 16 to 128"),
+        # a rule over several settings sees them all
+        ("TICKLINE_QUORUM", "3", "TICKLINE_QUORUM needs TICKLINE_TARGETS"),
+    ],
+)
+@pytest.mark.parametrize("words", [("status",), ("up",), ("nightly",), ("audit",)])
+def test_a_wrong_credential_stops_every_command_and_is_not_shown(
+    words: tuple[str, ...],
+    name: str,
+    value: str,
+    message: str,
+    asked: list[tuple[NightlySpec, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TICKLINE_AUTH_PASSWORD", "hush-hush-hush")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message) as caught:
+        invoke(*words)
+    assert "hush" not in str(caught.value)
+    assert asked == []
 
 
 def test_rerun_requires_a_run() -> None:

@@ -49,7 +49,7 @@ def test_what_is_no_address_is_refused_when_the_settings_are_read(
     monkeypatch.setenv("TICKLINE_TRITON_URL", address)
     with pytest.raises(ConfigError, match=message) as caught:
         settings_from_environment()
-    assert "triton_url" in caught.value.what
+    assert "TICKLINE_TRITON_URL" in caught.value.what
     assert "docs/settings.md" in caught.value.remedy
 
 

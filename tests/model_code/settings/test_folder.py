@@ -45,5 +45,5 @@ def test_other_text_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_users_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKLINE_SERVING", "~no-such-user/serving")
-    with pytest.raises(ConfigError, match=r"serving: .*write the folder in full"):
+    with pytest.raises(ConfigError, match=r"TICKLINE_SERVING: .*write the folder in full"):
         settings_from_environment()
