@@ -33,6 +33,7 @@ from tasks.promotion.open_promotion import open_promotion, take_over
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.record import record, stop_recorded
 from tasks.promotion.records import Decided, Opened, Promoted, Shown
+from tasks.promotion.serving_version import serving_version
 from tasks.promotion.shadow import shadow
 from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
@@ -94,8 +95,8 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
 def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promoted) -> Promoted:
     """End the MLflow run; return the outcome with the serving version and its predecessor."""
     mlflow_runs.finish(mlflow_runs.client(settings), opened.mlflow_run_id, "FINISHED")
-    champion, previous = Aliases(settings).aliases()
-    serving = {"champion": champion, "previous": previous, "page_url": shown.page_url}
+    found = serving_version(settings)
+    serving = {"champion": found.version, "previous": found.previous, "page_url": shown.page_url}
     return outcome.model_copy(update=serving)
 
 

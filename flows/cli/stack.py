@@ -1,6 +1,7 @@
 """`tickline up`, `down`, `status`, `logs`, `ui`, `worker`: the stack on this machine."""
 
 import datetime as dt
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ from rich.table import Table
 from flows.cli.exceptions import say_exception
 from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
+from model_code.errors import IntegrityError, TicklineError
+from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 
 app = typer.Typer()
@@ -112,13 +115,14 @@ def down() -> None:
 
 @app.command(rich_help_panel=PANELS.stack)
 def status() -> None:
-    """Show each service: state, pid, address, uptime, restarts. Show the targets, if several.
+    """Show each service: state, pid, address, uptime, restarts; the version that serves; targets.
 
     Use it to check the stack, also from scripts: the exit status is 1 unless all
     services are up.
     """
     settings = settings_from_environment()
     running = _show(settings)
+    _show_serving(settings)
     show_targets(settings)
     say_exception(settings)
     if not running:
@@ -204,6 +208,35 @@ def service(
     from infra.systemd.foreground import run
 
     raise typer.Exit(run(settings_from_environment(), name))
+
+
+def _show_serving(settings: Settings) -> None:
+    """Print which version serves, and whether MLflow's alias says otherwise."""
+    try:
+        champion = ServingRepository(settings.serving_repository).route().champion
+    except IntegrityError as error:
+        out.print(f"[red]{escape(str(error))}")
+        return
+    out.print("no version serves" if champion is None else f"version {champion.version} serves")
+    if settings.mlflow_tracking_uri is None and not (settings.home / "mlflow.db").exists():
+        return
+    from infra.servers import environment
+
+    os.environ.update(environment(settings))  # before MLflow is imported
+    from mlflow.exceptions import MlflowException
+
+    from tasks.promotion.aliases import Aliases
+    from tasks.promotion.serving_version import serving_version
+
+    try:
+        Aliases(settings).require_answer()
+        warning = serving_version(settings).warning
+    except (TicklineError, MlflowException) as error:
+        why = str(error).splitlines()[0]
+        out.print(f"[yellow]the alias champion in MLflow was not compared[/]: {escape(why)}")
+        return
+    if warning:
+        out.print(f"[red]{escape(warning)}")
 
 
 def _show(settings: Settings) -> bool:

@@ -1,5 +1,6 @@
 """`tickline reconcile`: bring every target level with the route. The table of the targets."""
 
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +49,8 @@ def reconcile(
     Use it after a promotion that left targets behind, and after a restart of a
     server. It copies and loads what a target lacks, verifies it with golden
     requests, and unloads versions that are not routed any more. A target that is
-    level is verified and left alone. Exit status 1: a target is still behind.
+    level is verified and left alone. It sets MLflow's alias champion back if
+    somebody set it by hand. Exit status 1: a target is still behind.
 
     It waits for no promotion: beside a running one it is refused. With --watch it
     tries again in the next round, and takes the lock of promotions only if a
@@ -60,6 +62,7 @@ def reconcile(
     if not watch:
         found = reconcile_targets(settings, who)
         out.print(targets_table(found))
+        _level_alias(settings)
         if not all(one.level for one in found):
             raise typer.Exit(1)
         return
@@ -86,6 +89,25 @@ def reconcile(
             time.sleep(every)
     except KeyboardInterrupt:
         return
+
+
+def _level_alias(settings: Settings) -> None:
+    """Set MLflow's alias back to what serves; the targets do not wait for MLflow."""
+    from infra.servers import environment
+
+    os.environ.update(environment(settings))  # before MLflow is imported
+    from mlflow.exceptions import MlflowException
+
+    from tasks.promotion.serving_version import level_alias
+
+    try:
+        done = level_alias(settings)
+    except (TicklineError, MlflowException) as error:
+        why = str(error).splitlines()[0]
+        out.print(f"[yellow]the alias champion in MLflow was not compared[/]: {escape(why)}")
+        return
+    if done:
+        out.print(done)
 
 
 def targets_table(found: "Iterable[Level]") -> Table:

@@ -66,20 +66,20 @@ def start(
         from infra.triton.daemon import live_server
         from tasks.promotion.aliases import Aliases
         from tasks.promotion.records import Promoted
+        from tasks.promotion.serving_version import serving_version
 
         live_server(settings)  # first: the user can start it
         deployment = _deployment_id()
         unfinished = _find_resumable(settings, version, policy)
         if unfinished is None:
-            aliases = Aliases(settings)
-            aliases.require_answer()
-            champion, previous = aliases.aliases()
-            if champion == version:
+            Aliases(settings).require_answer()
+            found = serving_version(settings)
+            if found.version == version:
                 return Promoted(
                     version=version,
                     outcome="already serving",
-                    champion=champion,
-                    previous=previous,
+                    champion=found.version,
+                    previous=found.previous,
                     decided=None,
                 )
         with get_client(sync_client=True) as client:

@@ -77,12 +77,14 @@ class History(_Frozen):
         champion: None before the first promotion.
         sources: whether each store responded, by name; the audit file: whether it is intact.
         exception: of the serving version's approval; None if it has none.
+        problem: what contradicts the champion, with its cure; empty if nothing does.
     """
 
     nights: tuple[Night, ...]
     champion: Serving | None
     sources: dict[str, bool]
     exception: ApprovedException | None = None
+    problem: str = ""
 
     def newest(self, status: str | None = None) -> Night | None:
         """The newest nightly run, or the newest with this status."""

@@ -39,7 +39,7 @@ class Journal(BaseModel):
         version: to serve.
         route: before the change.
         versions: folders in the repository before the change.
-        champion: alias before the change; None if there was none.
+        champion: version that served before the change, its alias; None if there was none.
         previous: alias before the change; None if there was none.
         flow_run_id: flow run that makes the change.
     """

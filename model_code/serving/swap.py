@@ -81,7 +81,9 @@ class Swap:
         if journal is not None and (journal.kind, journal.version) != (kind, version):
             self.undo(journal)
             journal = None
-        champion, before = self.registry.aliases()
+        alias, before = self.registry.aliases()
+        now = self.repository.route().champion
+        champion = None if now is None else now.version  # whatever somebody set the alias to
         # a killed canary may have left a share for the candidate
         only = Route(champion=Target(model=MODEL_NAME, version=version))
         serving = self.repository.route() == only
@@ -89,6 +91,8 @@ class Swap:
             self.servers.each(
                 lambda server: self._verify(server, MODEL_NAME, version), self.servers.quorum
             )
+            if alias != version:  # somebody set it by hand
+                self.registry.move(version, before)
             return False
         if journal is None:
             journal = Journal(

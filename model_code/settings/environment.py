@@ -18,8 +18,6 @@ from model_code.settings.folder import Folder, FolderUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
 
-
-
 class Settings(BaseSettings):
     """Machine settings, from `TICKLINE_*` environment variables or a `.env` file.
 

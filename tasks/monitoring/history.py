@@ -18,7 +18,8 @@ from model_code.errors import IntegrityError
 from model_code.monitoring.history import BAD_STATES, History, Night, Serving, StageTime
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException, serving_exception
-from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, Settings
+from model_code.settings import MODEL_NAME, Settings
+from tasks.promotion.serving_version import serving_version
 from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import stage_name, task_runs
 
@@ -40,7 +41,7 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
     try:
         mlflow = mlflow_runs.client(settings)
         found = _nights(mlflow, settings, nights)
-        champion = _champion(mlflow)
+        champion, problem = _champion(mlflow, settings)
     except (MlflowException, SQLAlchemyError):
         sources = {"mlflow": False, "prefect": False, "audit": intact}
         return History(nights=(), champion=None, sources=sources, exception=exception)
@@ -52,7 +53,13 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
             for night in found
         ]
     sources = {"mlflow": True, "prefect": url is not None, "audit": intact}
-    return History(nights=tuple(found), champion=champion, sources=sources, exception=exception)
+    return History(
+        nights=tuple(found),
+        champion=champion,
+        sources=sources,
+        exception=exception,
+        problem=problem,
+    )
 
 
 def prefect_url(settings: Settings) -> str | None:
@@ -106,18 +113,25 @@ def _night(run: Run) -> Night:
     )
 
 
-def _champion(mlflow: MlflowClient) -> Serving | None:
+def _champion(mlflow: MlflowClient, settings: Settings) -> tuple[Serving | None, str]:
+    """The serving version, and what contradicts it."""
     try:
-        version = mlflow.get_model_version_by_alias(MODEL_NAME, CHAMPION_ALIAS)
+        serving = serving_version(settings)
+    except IntegrityError as error:
+        return None, f"{error.what}: {error.where}. {error.remedy}"
+    if serving.version is None:
+        return None, serving.warning
+    try:
+        version = mlflow.get_model_version(MODEL_NAME, str(serving.version))
     except MlflowException:
-        return None
+        return None, f"version {serving.version} serves, but the registry does not have it"
     approved = version.tags.get(APPROVED_AT)
     since = (
         dt.datetime.fromisoformat(approved)
         if approved
         else dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.UTC)
     )
-    return Serving(version=str(version.version), since=since)
+    return Serving(version=str(version.version), since=since), serving.warning
 
 
 def _exception(settings: Settings) -> tuple[ApprovedException | None, bool]:

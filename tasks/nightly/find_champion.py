@@ -10,20 +10,19 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from prefect import task
+from rich.markup import escape
 
 from model_code.artifacts import ArtifactRef
 from model_code.engines.sidecar import SIDECAR_FILE, EngineSidecar
-from model_code.errors import IntegrityError
+from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
-from model_code.settings import (
-    CHAMPION_ALIAS,
-    MODEL_NAME,
-)
+from model_code.settings import MODEL_NAME
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
-from tasks.caching.stage import RunRef
+from tasks.caching.stage import RunRef, console
 from tasks.nightly.records import Champion
+from tasks.promotion.serving_version import CHANGES, serving_version
 from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import (
     START_TAG,
@@ -47,17 +46,20 @@ def find_champion(
     compare against.
 
     Args:
-        run: names the registry.
+        run: names the registry and the serving repository.
         weights: also fetch the weights, for `training.start` champion.
         anchor_nights: also fetch the version that served so many nights of 24 hours ago.
+
+    Raises:
+        PromotionError: the registry does not have the version that serves.
     """
     registry = mlflow_runs.client(run.settings)
-    try:
-        version = registry.get_model_version_by_alias(MODEL_NAME, CHAMPION_ALIAS)
-    except MlflowException as error:
-        if error.error_code in mlflow_runs.ABSENT:
-            return None
-        raise
+    serving = serving_version(run.settings)
+    if serving.warning:
+        console.print(f"  [yellow]warning[/]: {escape(serving.warning)}")
+    if serving.version is None:
+        return None
+    version = _registered(run, registry, serving.version)
     found = _fetch(run, version)
     with run.store.scratch() as scratch:
         engine = _served_engine(run, int(version.version), scratch / "engine")
@@ -68,6 +70,19 @@ def find_champion(
     return found.model_copy(
         update={"engine": engine, "start": start, "anchor": anchor, "no_anchor": why}
     )
+
+
+def _registered(run: RunRef, registry: MlflowClient, number: int) -> ModelVersion:
+    try:
+        return registry.get_model_version(MODEL_NAME, str(number))
+    except MlflowException as error:
+        if error.error_code not in mlflow_runs.ABSENT:
+            raise
+        raise PromotionError(
+            f"version {number} serves, but the registry does not have it: nothing to compare with",
+            where=run.settings.tracking_uri,
+            remedy="put a version into service that it has: tickline rollback --to N",
+        ) from error
 
 
 def _fetch(run: RunRef, version: ModelVersion) -> Champion:
@@ -119,7 +134,7 @@ def served_at(audit: AuditLog, moment: dt.datetime) -> int | None:
     for record in audit.read():
         if dt.datetime.fromisoformat(record.at) > moment:
             break
-        if record.event in ("promoted", "rolled back"):
+        if record.event in CHANGES:
             found = int(str(record.facts["version"]))
     return found
 

@@ -44,6 +44,10 @@ from tasks.runs.mlflow_runs import DatasetEntry
 from tasks.runs.tick_source import TickDay, TickSource
 from tasks.runs.version_tags import START_TAG, TERMS_TAG, THRESHOLD_TAG, WEIGHTS_FOLDER, seen_tags
 
+DESCRIPTION = (
+    "What serves is decided by `tickline promote` and `tickline rollback` alone. The alias "
+    "champion is a copy: to set it here loads nothing and moves no request."
+)
 EXAMPLES = 2  # windows; 2,048 numbers as JSON
 
 
@@ -98,6 +102,9 @@ def register(
     }
     for key, value in tags.items():
         registry.set_model_version_tag(MODEL_NAME, version, key, value)
+    if registry.get_registered_model(MODEL_NAME).description != DESCRIPTION:
+        registry.update_registered_model(MODEL_NAME, DESCRIPTION)
+    registry.update_model_version(MODEL_NAME, version, DESCRIPTION)
     registry.set_registered_model_alias(MODEL_NAME, alias, version)
     return Registered(name=MODEL_NAME, version=version, alias=alias)
 

@@ -3,6 +3,7 @@
 import datetime as dt
 
 from prefect.runtime import flow_run
+from rich.markup import escape
 
 from infra.triton.image import require_compatible
 from model_code.benchmark.verdict import ACCEPTED
@@ -15,11 +16,12 @@ from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.promotion.aliases import Aliases
+from tasks.caching.stage import console
 from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
 from tasks.promotion.registered import require_registered
+from tasks.promotion.serving_version import serving_version
 from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import heartbeat_tags
@@ -53,12 +55,14 @@ def open_promotion(
     require_compatible(EngineSidecar.load(folder))
     recorded_windows(ServingRepository(settings.serving_repository), folder)  # before the decision
     _require_no_open_decision(version)
-    aliases = Aliases(settings)
     require_registered(settings, folder)
-    if version == aliases.aliases()[0]:
+    serving = serving_version(settings)
+    if serving.warning:
+        console.print(f"  [yellow]warning[/]: {escape(serving.warning)}")
+    if version == serving.version:
         raise PromotionError(
             f"version {version} is already serving",
-            where="alias champion in MLflow",
+            where=str(settings.serving_repository),
             remedy=f"nothing to do. To verify: tickline rollback --to {version}",
         )
     mlflow = mlflow_runs.client(settings)

@@ -1,6 +1,7 @@
 """Rollback: choose an earlier approved version, put it back into service, record it."""
 
 import datetime as dt
+from contextlib import suppress
 
 from prefect.runtime import flow_run
 
@@ -14,6 +15,7 @@ from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG
+from tasks.promotion.serving_version import last_recorded, serving_version
 from tasks.promotion.targets import note_targets, target_facts
 
 
@@ -25,15 +27,15 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
             approved.
     """
     repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
-    champion, previous = aliases.aliases()
-    _repair_route(repository, champion)
-    journal, serving = repository.journal(), repository.route().champion
+    _repair_route(settings, repository, aliases)
+    found, journal = serving_version(settings), repository.journal()
+    champion, previous = found.version, found.previous
     if journal is not None and journal.kind == "rollback":
         # complete an interrupted rollback instead of starting a second one
         champion, previous = journal.champion, journal.version
-    elif journal is not None and serving is not None and serving.version != champion:
-        # interrupted promotion: clients already use its version, the aliases have not moved yet
-        champion, previous = serving.version, champion
+    elif journal is not None and champion == journal.version:
+        # interrupted promotion: clients already use its version, the aliases may not have moved yet
+        previous = journal.champion
     if champion is None:
         raise PromotionError("no version serves yet", remedy="tickline promote --version N")
     target = previous if to is None else to
@@ -53,11 +55,15 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
     return target, champion, before if before in repository.known() else None
 
 
-def _repair_route(repository: ServingRepository, champion: int | None) -> None:
-    """Rewrite a malformed route from the registry's champion; the swap verifies that version."""
+def _repair_route(settings: Settings, repository: ServingRepository, aliases: Aliases) -> None:
+    """Rewrite a malformed route by the audit file, else MLflow; the swap verifies that version."""
     try:
         repository.route()
     except IntegrityError:
+        champion = None
+        with suppress(IntegrityError):
+            champion = last_recorded(settings)
+        champion = aliases.aliases()[0] if champion is None else champion
         if champion is None:
             raise
         Route(champion=Target(model=MODEL_NAME, version=champion)).save(repository.route_file)

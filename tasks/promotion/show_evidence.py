@@ -19,10 +19,10 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.policy import PolicyFile
 from model_code.settings import PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.evidence import gather, render, summary
 from tasks.promotion.exceptions import exception_line
 from tasks.promotion.records import Opened, Shown
+from tasks.promotion.serving_version import serving_version
 from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
 
@@ -43,7 +43,7 @@ def show_evidence(
     candidate = Path(opened.candidate)
     manifest = Manifest.load(candidate)
     engine = EngineSidecar.load(candidate).engine
-    champion, _ = Aliases(settings).aliases()
+    champion = serving_version(settings).version
     loosened = policy.policy.loosened(spec)
     mlflow = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
@@ -137,11 +137,11 @@ def require_unchanged(settings: Settings, opened: Opened, shown: Shown) -> None:
             remedy="the approval is void; find out who changed it, then promote a version with "
             "intact bytes",
         )
-    champion, _ = Aliases(settings).aliases()
+    champion = serving_version(settings).version
     if champion not in {shown.champion, opened.version}:
         raise PromotionError(
             f"version {champion} serves now, the evidence compared with "
             f"{'none' if shown.champion is None else f'version {shown.champion}'}",
-            where=settings.tracking_uri,
+            where=str(settings.serving_repository),
             remedy=f"decide again on new evidence: tickline promote --version {opened.version}",
         )

@@ -13,6 +13,7 @@ from tasks.promotion.open_promotion import _require_promotable
 from tasks.runs.version_tags import TERMS_TAG, terms_of
 from tests.support.flow import EASY, nightly_outcome, tiny
 from tests.support.market import hive
+from tests.support.serving import serves
 
 
 def test_a_champion_of_another_label_or_of_an_earlier_version_is_not_comparable(
@@ -24,7 +25,7 @@ def test_a_champion_of_another_label_or_of_an_earlier_version_is_not_comparable(
     first = nightly_outcome(spec)
     assert first.registered is not None
     mlflow = MlflowClient(home.tracking_uri)
-    mlflow.set_registered_model_alias(MODEL_NAME, "champion", first.registered.version)
+    serves(home, first.registered.version)
     tags = mlflow.get_model_version(MODEL_NAME, first.registered.version).tags
     assert first.staged is not None
     terms = Manifest.load(Path(first.staged.path)).terms

@@ -36,6 +36,7 @@ from tests.support.flow import (
     tiny,
 )
 from tests.support.market import desk_csv
+from tests.support.serving import serves
 
 SIMULATED = "simulated:?seed=3&instruments=1&days=2&minutes=2"
 
@@ -168,8 +169,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
 def test_champion_is_compared_on_the_same_windows(home: Settings, easy: str) -> None:
     first = nightly_outcome(tiny(SIMULATED, goals=easy))
     assert first.registered is not None
-    mlflow = MlflowClient(home.tracking_uri)
-    mlflow.set_registered_model_alias(MODEL_NAME, "champion", first.registered.version)
+    serves(home, first.registered.version)
 
     same = nightly_outcome(tiny(SIMULATED, goals=easy))
     row = next(row for row in same.verdict.rows if row.kind == "min-improvement")

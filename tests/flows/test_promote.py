@@ -119,6 +119,24 @@ def test_a_promotion_without_a_decision_is_rejected(desk: Settings) -> None:
     assert events(desk) == ["started", "rejected"]
 
 
+def test_an_alias_set_by_hand_moves_nothing_and_a_rollback_ignores_it(desk: Settings) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    start(desk, 2)
+    mlflow = MlflowClient(desk.tracking_uri)
+    mlflow.set_registered_model_alias(MODEL_NAME, "champion", "2")
+    outcome = approve(desk, 2)  # the approval is not void, and version 2 not "already serving"
+    assert outcome.outcome == "promoted"
+    registered(desk, 3)
+    mlflow.set_registered_model_alias(MODEL_NAME, "champion", "3")
+    again = promotions.start(desk, 2, "bob", PATIENT)
+    assert isinstance(again, Promoted)
+    assert (again.outcome, again.champion) == ("already serving", 2)
+    back = promotions.roll_back(desk, None, "bob", "it misbehaved")
+    assert (back.version, back.from_version) == (1, 2)
+    assert champion(desk) == 1
+
+
 def test_a_candidate_with_different_decisions_is_stopped(desk: Settings) -> None:
     start(desk, 1)
     approve(desk, 1)

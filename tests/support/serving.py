@@ -17,8 +17,10 @@ from model_code.engines.sidecar import EngineSidecar, TensorSpec
 from model_code.models.probability import probability
 from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.requests import GOLDEN_FILE, REPLAY_FILE, GoldenSet, Replay
+from model_code.repository.route import Route, Target
+from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import stage
-from model_code.settings import INPUT_NAME, OUTPUT_NAME
+from model_code.settings import INPUT_NAME, MODEL_NAME, OUTPUT_NAME, Settings
 
 APPROVAL = Approval(
     reviewer="ada", at="2024-08-10T09:00:00+00:00", reason="sound", started_by="bob",
@@ -124,6 +126,12 @@ def staged(
         sidecar, version=version, files=files, mlflow_run_id=mlflow_run_id, **(facts | changes)
     )
     return stage(root, version, scratch / "engine", sidecar, manifest, requests)
+
+
+def serves(settings: Settings, version: int | str) -> None:
+    """Turn the route of a home to a version; nothing is loaded."""
+    route = Route(champion=Target(model=MODEL_NAME, version=int(version)))
+    route.save(ServingRepository(settings.serving_repository).route_file)
 
 
 def logits(version: int) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import settled_task_runs
 from tests.support.cli import listening, running, tickline
 from tests.support.receiver import receiver
+from tests.support.serving import serves
 
 WEBHOOK = "http://127.0.0.1:9/hook?token=hush"
 
@@ -67,6 +68,7 @@ def seed(settings: Settings) -> None:
     mlflow.create_registered_model(MODEL_NAME)
     mlflow.create_model_version(MODEL_NAME, str(settings.home / "model"))
     mlflow.set_registered_model_alias(MODEL_NAME, "champion", "1")
+    serves(settings, 1)
 
 
 def values(text: str) -> dict[str, dict[frozenset[str], float]]:

@@ -145,6 +145,18 @@ def test_registry_that_fails_at_the_end_undoes_the_swap(desk: Desk) -> None:
     assert desk.client.versions() == [1]
 
 
+def test_an_alias_set_by_hand_is_neither_served_nor_kept(desk: Desk) -> None:
+    desk.names.champion = 2  # in MLflow's page: nothing is loaded
+    assert not desk.swap.run("promote", 1, None, "f")
+    desk.serves(1)
+    desk.names.champion = 2
+    desk.client.unload(MODEL_NAME)
+    desk.publish(3, matrix=np.full((16, 2), np.nan, np.float32), expected=weights(3))
+    with pytest.raises(ServingError):
+        desk.swap.run("promote", 3, 1, "f")
+    desk.serves(1)  # what served before, not what the alias named
+
+
 def test_an_unreachable_registry_in_a_rollback_leaves_the_old_version_serving(desk: Desk) -> None:
     desk.swap.run("promote", 2, 1, "f")
     aliases, asked = desk.names.aliases, 0

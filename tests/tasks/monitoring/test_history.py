@@ -16,6 +16,7 @@ from model_code.repository.exceptions import ApprovedException
 from model_code.settings import MODEL_NAME, Settings
 from tasks.monitoring.history import APPROVED_AT, prefect_url, read_history
 from tasks.runs import mlflow_runs, task_runs
+from tests.support.serving import serves
 
 BEGUN: list[UUID] = []
 
@@ -68,6 +69,7 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     mlflow.create_registered_model(MODEL_NAME)
     mlflow.create_model_version(MODEL_NAME, str(home.home / "model"))
     mlflow.set_registered_model_alias(MODEL_NAME, "champion", "1")
+    serves(home, 1)
 
     seen = read_history(home)
     assert seen.sources == {"mlflow": True, "prefect": True, "audit": True}

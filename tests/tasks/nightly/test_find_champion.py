@@ -11,12 +11,13 @@ from model_code.artifacts import ArtifactRef
 from model_code.repository import audit
 from model_code.repository.audit import AuditLog
 from model_code.repository.terms import Terms
-from model_code.settings import CHAMPION_ALIAS, MODEL_NAME, FeatureSpec, Settings, SplitSpec
+from model_code.settings import MODEL_NAME, FeatureSpec, Settings, SplitSpec
 from tasks.caching.stage import RunRef
 from tasks.nightly.find_champion import find_champion, served_at
 from tasks.nightly.records import Champion
 from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import TERMS_TAG, terms_of
+from tests.support.serving import serves
 
 NOW = dt.datetime.now(dt.UTC)
 TERMS = Terms.of(FeatureSpec(), SplitSpec())
@@ -61,7 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
     for number in (1, 2, 3):
         tags = {TERMS_TAG: TERMS.model_dump_json()} if number > 1 else {}
         mlflow.create_model_version(MODEL_NAME, source="file:///nowhere", tags=tags)
-    mlflow.set_registered_model_alias(MODEL_NAME, CHAMPION_ALIAS, "3")
+    serves(settings, 3)
 
     def fetch(_: RunRef, version: ModelVersion) -> Champion:
         graph = ArtifactRef(name="model.onnx", path="/nowhere", sha256=str(version.version))

@@ -23,6 +23,6 @@ def test_a_failing_registry_does_not_mean_no_champion(
     def gone(*_: object) -> None:
         raise MlflowException("gone", error_code=TEMPORARILY_UNAVAILABLE)
 
-    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", gone)
+    monkeypatch.setattr(MlflowClient, "get_registered_model", gone)
     with pytest.raises(MlflowException, match="gone"):
         find_champion.fn(run)
