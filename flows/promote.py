@@ -33,12 +33,12 @@ from tasks.promotion.open_promotion import open_promotion, take_over
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.record import record, stop_recorded
 from tasks.promotion.records import Decided, Opened, Promoted, Shown
-from tasks.promotion.serving_version import serving_version
 from tasks.promotion.shadow import shadow
 from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
+from tasks.runs.serving_version import serving_version
 
 GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it
 DEFAULT = PromotionSpec()

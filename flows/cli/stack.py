@@ -226,7 +226,7 @@ def _show_serving(settings: Settings) -> None:
     from mlflow.exceptions import MlflowException
 
     from tasks.promotion.aliases import Aliases
-    from tasks.promotion.serving_version import serving_version
+    from tasks.runs.serving_version import serving_version
 
     try:
         Aliases(settings).require_answer()

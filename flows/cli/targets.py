@@ -98,7 +98,7 @@ def _level_alias(settings: Settings) -> None:
     os.environ.update(environment(settings))  # before MLflow is imported
     from mlflow.exceptions import MlflowException
 
-    from tasks.promotion.serving_version import level_alias
+    from tasks.runs.serving_version import level_alias
 
     try:
         done = level_alias(settings)

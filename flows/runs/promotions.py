@@ -66,7 +66,7 @@ def start(
         from infra.triton.daemon import live_server
         from tasks.promotion.aliases import Aliases
         from tasks.promotion.records import Promoted
-        from tasks.promotion.serving_version import serving_version
+        from tasks.runs.serving_version import serving_version
 
         live_server(settings)  # first: the user can start it
         deployment = _deployment_id()

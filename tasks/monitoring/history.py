@@ -19,8 +19,8 @@ from model_code.monitoring.history import BAD_STATES, History, Night, Serving, S
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException, serving_exception
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion.serving_version import serving_version
 from tasks.runs import mlflow_runs
+from tasks.runs.serving_version import serving_version
 from tasks.runs.task_runs import stage_name, task_runs
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef, console
 from tasks.nightly.records import Champion
-from tasks.promotion.serving_version import CHANGES, serving_version
 from tasks.runs import mlflow_runs
+from tasks.runs.serving_version import CHANGES, serving_version
 from tasks.runs.version_tags import (
     START_TAG,
     THRESHOLD_TAG,

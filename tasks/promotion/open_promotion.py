@@ -21,10 +21,10 @@ from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
 from tasks.promotion.registered import require_registered
-from tasks.promotion.serving_version import serving_version
 from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import heartbeat_tags
+from tasks.runs.serving_version import serving_version
 
 
 @once_per_run("open promotion")

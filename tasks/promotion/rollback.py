@@ -15,8 +15,8 @@ from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG
-from tasks.promotion.serving_version import last_recorded, serving_version
 from tasks.promotion.targets import note_targets, target_facts
+from tasks.runs.serving_version import last_recorded, serving_version
 
 
 def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | None]:

@@ -22,9 +22,9 @@ from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.evidence import gather, render, summary
 from tasks.promotion.exceptions import exception_line
 from tasks.promotion.records import Opened, Shown
-from tasks.promotion.serving_version import serving_version
 from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
+from tasks.runs.serving_version import serving_version
 
 PAGE = "promotion/evidence.html"
 SUBJECT = "promotion-subject"  # key of the artefact

@@ -10,8 +10,8 @@ from model_code.repository.route import Route, Target
 from model_code.repository.serving import Journal, ServingRepository
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.records import AUDIT_TAG
-from tasks.promotion.serving_version import last_recorded, level_alias, serving_version
 from tasks.runs import mlflow_runs
+from tasks.runs.serving_version import last_recorded, level_alias, serving_version
 from tests.support.serving import serves
 
 
