@@ -11,7 +11,7 @@ TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live up down chaos live-load live-soak live-faults serving-faults ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -97,6 +97,9 @@ story-oncall: setup ## demo: kill a nightly's worker during training, recover (D
 
 story-live: setup ## demo: live decisions, a version swapped in under the stream, drift, retraining (DATA=PATH)
 	$(BIN)/python -m flows.demos.live --data $(DATA)
+
+moved-home: setup ## demo: copy a home, hide the first, run a night in the copy from cache
+	$(BIN)/python -m flows.demos.moved_home
 
 chaos: setup ## inject every fault; print the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos

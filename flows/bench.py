@@ -80,7 +80,7 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
                 measured, judged = judge_candidate(
                     run, spec, plan, candidate, champion, goals, measure_again=True
                 )
-                found.append(Bench(folder=measured.folder.path, judged=judged))
+                found.append(Bench(folder=str(run.store.path(measured.folder)), judged=judged))
             mlflow = mlflow_runs.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")

@@ -132,13 +132,13 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     days = tuple(validate(run, day, spec.validation) for day in plan.days)
     days = judge_coverage(days, spec.validation, spec.calendar)
     publish_validation(run, plan, days)
-    ticks = require_passed(days)
+    ticks = require_passed(run.store, days)
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
     leading = find_leaders(run, ticks, wanted, test_date)
     supplements = Supplements.of(plan, wanted)
     table = features(run, ticks, wanted, leading.leaders, plan.simulated, supplements)
-    left_out = FeatureTable.load(table.open()).meta.notes if supplements else ()
+    left_out = FeatureTable.load(run.store.open(table)).meta.notes if supplements else ()
     return Prepared(
         notes=(*day_notes(days), *([why] if why else []), leading.note, *left_out),
         ticks=ticks,

@@ -84,7 +84,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 judged,
                 version,
             )
-            repository = str(settings.staging_repository)
+            repository = settings.inside(settings.staging_repository)
             staged = stage_candidate(
                 run,
                 plan,

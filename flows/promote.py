@@ -65,7 +65,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
     with stop_recorded(settings, version) as seen:
         opened = open_promotion(settings, version, started_by or account(), spec, policy)
         seen.append(opened)
-        take_over(settings, opened)
+        opened = take_over(settings, opened)
         shown = show_evidence(settings, opened, spec, policy)
         decided = await_decision(settings, opened, shown, spec, policy)
         if decided.verdict == "reject":

@@ -82,7 +82,7 @@ def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
         found = find_days(spec)
         plan = found.model_copy(update={"test": ()})
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            rows = FeatureTable.load(prepare(run, spec, plan, None).table.open())
+            rows = FeatureTable.load(run.store.open(prepare(run, spec, plan, None).table))
             bench = Bench(run, spec, rows, folds(rows, spec.split, search.folds))
             study = studies.open_study(settings, spec, search, plan.digest)
             _run_trials(bench, study, search)

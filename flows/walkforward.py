@@ -101,7 +101,7 @@ def _walk(run: RunRef, spec: WalkforwardSpec, plan: Plan) -> Walk:
     console.print(f"test dates: {', '.join(map(str, wanted))}")
     made = prepare(run, night, plan, wanted[0])
     windows, skipped = _splits(run, spec, made.table, wanted)
-    rows = FeatureTable.load(made.table.open())
+    rows = FeatureTable.load(run.store.open(made.table))
     own = rows.meta.spec.chosen_set
     models = models_of(night)
     walkers = [_model(run, made.table, windows, model, own) for model in models]
@@ -129,13 +129,13 @@ def _walk(run: RunRef, spec: WalkforwardSpec, plan: Plan) -> Walk:
         for date, part in windows.items()
     )
     judged = tuple(walkers)
-    ends = Split.load(windows[newest].windows.open()).test_ends
+    ends = Split.load(run.store.open(windows[newest].windows)).test_ends
     by_name = {walker.name: walker for walker in judged}
     found = Walk(
         judgement=judge(run, made.table, dates, judged),
         newest=str(newest),
-        seed_aucs=tuple(_auc(fit, rows, ends) for fit in seeds),
-        boosting_auc=_auc(by_name[BOOSTING].fits[-1], rows, ends),
+        seed_aucs=tuple(_auc(run, fit, rows, ends) for fit in seeds),
+        boosting_auc=_auc(run, by_name[BOOSTING].fits[-1], rows, ends),
         shuffled_aucs=shuffled,
         label=rows.meta.spec.chosen_label,
         horizon_ms=rows.meta.spec.horizon_ms,
@@ -253,5 +253,5 @@ def _delay(
     return measure_delay(run, engine, table, part)
 
 
-def _auc(fitted: Fitted, rows: FeatureTable, ends: np.ndarray) -> float:
-    return float(roc_auc_score(rows.label_N[ends], np.load(fitted.probability.open())))
+def _auc(run: RunRef, fitted: Fitted, rows: FeatureTable, ends: np.ndarray) -> float:
+    return float(roc_auc_score(rows.label_N[ends], np.load(run.store.open(fitted.probability))))

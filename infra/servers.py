@@ -22,6 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from infra import auth
 from infra.exit_with_parent import kill_tree, launcher
+from infra.home import identity, is_own
 from infra.process import ProcessId
 from infra.proxies import by_proxy, without_loopback
 from model_code.artifacts import atomic_file
@@ -70,6 +71,7 @@ class _Record(BaseModel):
 
     url: str
     owner: ProcessId
+    home: str = ""  # `identity` of the home folder
 
 
 class ServerError(TicklineError):
@@ -151,7 +153,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
 
 def record_server(settings: Settings, url: str) -> None:
     """Record a Prefect server run by this process, for the other processes of this home."""
-    record = _Record(url=url, owner=ProcessId.own())
+    record = _Record(url=url, owner=ProcessId.own(), home=identity(settings))
     with atomic_file(_record(settings)) as temporary:
         temporary.write_text(record.model_dump_json())
 
@@ -187,7 +189,8 @@ def _record(settings: Settings) -> Path:
 
 def _recorded(settings: Settings) -> _Record | None:
     try:
-        return _Record.model_validate_json(_record(settings).read_bytes())
+        found = _Record.model_validate_json(_record(settings).read_bytes())
+        return found if is_own(settings, found.home) else None
     except (OSError, ValidationError):
         return None
 

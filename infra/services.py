@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from infra import auth
 from infra.exit_with_parent import GRACE_S
+from infra.home import relocate
 from infra.servers import (
     BUSY_S,
     HOST,
@@ -270,6 +271,7 @@ def _worker(settings: Settings, plan: Plan) -> Service:
 
 
 def _mlflow(settings: Settings, plan: Plan) -> Service:
+    relocate(settings)
     page = f"http://{HOST}:{plan.ports['mlflow']}"
     return Service(
         name="mlflow",

@@ -5,6 +5,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.home import is_own
 from infra.process import ProcessId
 from infra.services import Plan
 from model_code.settings import Settings
@@ -41,6 +42,7 @@ class StackState(BaseModel):
 
     Attributes:
         supervisor: the supervising process.
+        home: `identity` of the home folder.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -48,6 +50,7 @@ class StackState(BaseModel):
     supervisor: ProcessId
     plan: Plan
     services: tuple[ServiceState, ...]
+    home: str = ""
 
     def service(self, name: str) -> ServiceState | None:
         """The service of that name."""
@@ -109,7 +112,7 @@ def read(settings: Settings) -> StackState | None:
         state = StackState.model_validate_json(state_path(settings).read_bytes())
     except (OSError, ValidationError):
         return None
-    return state if state.supervisor.lives else None
+    return state if state.supervisor.lives and is_own(settings, state.home) else None
 
 
 def locked(settings: Settings) -> bool:

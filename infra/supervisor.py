@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from infra.background import in_background
 from infra.exit_with_parent import adopt_orphans, kill_tree, launcher
+from infra.home import identity
 from infra.process import ProcessId
 from infra.redact import redact
 from infra.servers import environment, remove_server_record
@@ -355,6 +356,7 @@ class Supervisor(Group):
             supervisor=ProcessId.own(),
             plan=self.plan,
             services=tuple(found.state for found in self.services),
+            home=identity(self.settings),
         )
         if state == self._written:
             return

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from infra import auth
+from infra.home import relocate
 from infra.servers import HOST, mlflow_command, prefect_command, started
 from model_code.settings import Settings
 
@@ -17,6 +18,7 @@ def serve(
         ServerError: one of them does not start; the end of its log is in the message.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
+    relocate(settings)
     prefect, mlflow = prefect_command(prefect_port), mlflow_command(settings, mlflow_port)
     prefect_page, mlflow_page = f"http://{HOST}:{prefect_port}", f"http://{HOST}:{mlflow_port}"
     secrets = auth.server_environment(settings)

@@ -21,42 +21,19 @@ DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class ArtifactRef(BaseModel):
-    """Path of an artefact and the hash of its bytes.
+    """Name of an artefact and the hash of its bytes; its `ArtifactStore` knows where it lies.
+
+    It holds no path, so that what names it stays valid when the store moves.
 
     Attributes:
-        name: file or folder name, for messages.
-        path: absolute local path.
+        name: file or folder name.
         sha256: of the file's bytes, or of the folder's sorted list of (relative name, sha256).
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     name: str
-    path: str
     sha256: str
-
-    def open(self) -> Path:
-        """Return the path after checking its bytes.
-
-        Raises:
-            IntegrityError: missing, or its bytes differ from the recorded hash.
-        """
-        path = Path(self.path)
-        if not path.exists():
-            raise IntegrityError(
-                f"artefact {self.name} is missing",
-                where=self.path,
-                remedy="compute it again: tickline rerun --last-failed",
-            )
-        found = hash_path(path)
-        if found != self.sha256:
-            raise IntegrityError(
-                f"artefact {self.name} was changed after it was written: "
-                f"expected sha256 {self.sha256[:12]}, found {found[:12]}",
-                where=self.path,
-                remedy="compute it again: tickline rerun --last-failed",
-            )
-        return path
 
 
 def hash_bytes(data: bytes) -> str:
@@ -139,6 +116,33 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def path(self, ref: ArtifactRef) -> Path:
+        """Where an artefact lies, if it is here; its bytes are not checked."""
+        return self.root / ref.sha256[:2] / ref.sha256 / ref.name
+
+    def open(self, ref: ArtifactRef) -> Path:
+        """Return an artefact's path after checking its bytes.
+
+        Raises:
+            IntegrityError: missing, or its bytes differ from the recorded hash.
+        """
+        path = self.path(ref)
+        if not path.exists():
+            raise IntegrityError(
+                f"artefact {ref.name} is missing",
+                where=str(path),
+                remedy="compute it again: tickline rerun --last-failed",
+            )
+        found = hash_path(path)
+        if found != ref.sha256:
+            raise IntegrityError(
+                f"artefact {ref.name} was changed after it was written: "
+                f"expected sha256 {ref.sha256[:12]}, found {found[:12]}",
+                where=str(path),
+                remedy="compute it again: tickline rerun --last-failed",
+            )
+        return path
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder on the store's own file system, so that `put` is a rename."""
@@ -165,13 +169,12 @@ class ArtifactStore:
             StorageError: the store cannot be written.
         """
         sha256 = hash_path(path)
-        home = self.root / sha256[:2] / sha256
-        target = home / path.name
-        ref = ArtifactRef(name=path.name, path=str(target), sha256=sha256)
+        ref = ArtifactRef(name=path.name, sha256=sha256)
+        target = self.path(ref)
         if target.exists() and hash_path(target) == sha256:
             return ref
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 shutil.rmtree(target)
             path.replace(target)

@@ -69,7 +69,7 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)
             measured, judged = judge_candidate(run, spec, plan, candidate, None, goals)
-        rows = BenchmarkRun.load(measured.folder.open()).result.rows
+        rows = BenchmarkRun.load(run.store.open(measured.folder)).result.rows
         return BackfillNight(
             date=date,
             verdict=judged.verdict.verdict,

@@ -69,7 +69,11 @@ class Outcome(Record):
         """Collect the outcome from the stages' results."""
         candidate, judged = result.candidate, result.judged
         network = candidate.network
-        benchmark = BenchmarkRun.load(result.measured.folder.open()).result
+        benchmark = BenchmarkRun.load(run.store.open(result.measured.folder)).result
+        staged = result.staged
+        if staged is not None:
+            folder = run.settings.located(staged.path)
+            staged = staged.model_copy(update={"path": str(folder)})
         return cls(
             flow_run_name=name,
             mlflow_run_id=run.mlflow_run_id,
@@ -88,7 +92,7 @@ class Outcome(Record):
             verdict_json=judged.verdict_json,
             benchmark_json=benchmark.model_dump_json(),
             registered=result.registered,
-            staged=result.staged,
+            staged=staged,
             seconds=seconds,
         )
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra import stack_state
 from infra.exit_with_parent import kill_tree
+from infra.home import identity, is_own
 from infra.process import ProcessId
 from infra.servers import HOST, ServerError, environment
 from infra.triton.install import install
@@ -45,6 +46,7 @@ class _Record(BaseModel):
     grpc: int
     metrics: int
     repository: str
+    home: str = ""  # `identity` of the home folder
 
     @property
     def ports(self) -> Ports:
@@ -93,6 +95,7 @@ def adopt(settings: Settings, pid: int | None, ports: Ports) -> None:
         server=None if pid is None else ProcessId.of(pid),
         **asdict(ports),
         repository=str(settings.serving_repository),
+        home=identity(settings),
     )
     with atomic_file(_path(settings)) as temporary:
         temporary.write_text(record.model_dump_json())
@@ -196,7 +199,8 @@ def _path(settings: Settings) -> Path:
 
 def _record(settings: Settings) -> _Record | None:
     try:
-        return _Record.model_validate_json(_path(settings).read_bytes())
+        found = _Record.model_validate_json(_path(settings).read_bytes())
+        return found if is_own(settings, found.home) else None
     except (OSError, ValidationError):
         return None
 

@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         return self.mlflow_tracking_uri or f"sqlite:///{self.home / 'mlflow.db'}"
 
     @property
+    def mlflow_artifacts(self) -> Path:
+        """Root of MLflow's artefacts, if its database is under `home`."""
+        return self.home / "mlartifacts"
+
+    @property
     def tune_storage_url(self) -> str:
         """Database of studies."""
         return self.tune_storage or f"sqlite:///{self.home / 'tune.db'}"
@@ -125,6 +130,16 @@ class Settings(BaseSettings):
         """Root of the Triton server's installations, shared by every `home`."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return self.triton or cache / "tickline" / "triton"
+
+    def inside(self, path: Path) -> str:
+        """A path as it is stored: under `home` relative to it, so that the home may move."""
+        found = path.resolve()
+        home = self.home.resolve()
+        return found.relative_to(home).as_posix() if found.is_relative_to(home) else str(found)
+
+    def located(self, stored: str) -> Path:
+        """The path that `inside` stored."""
+        return self.home / stored
 
     def resolved(self, **changes: Any) -> "Settings":
         """A copy with the given fields replaced and `home` made absolute."""

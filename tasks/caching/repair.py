@@ -5,23 +5,30 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+from pydantic import ValidationError
 
-from model_code.artifacts import hash_path
+from model_code.artifacts import ArtifactRef, ArtifactStore, hash_path
 from model_code.settings import Settings
 from tasks.caching.refresh import is_stale
 
 WHERE = re.compile(r"^\s*where:\s*(.+)$", re.MULTILINE)
+STORED = re.compile(r"/artifacts/[0-9a-f]{2}/([0-9a-f]{64})/([^/]+)$")
 
 
 def damaged_artefact(settings: Settings, message: str) -> Path | None:
-    """Return the artefact named in an `IntegrityError`'s text if it is damaged or missing."""
+    """Return the artefact named in an `IntegrityError`'s text if it is damaged or missing.
+
+    The home may have moved since: what counts is the artefact's hash and name.
+    """
     for text in WHERE.findall(message):
-        path = Path(text.strip())
-        if not path.is_relative_to(settings.artifacts):
+        named = STORED.search(text.strip())
+        if named is None:
             continue
-        sha256 = path.parent.name
+        sha256, name = named.groups()
+        path = ArtifactStore(settings.artifacts).path(ArtifactRef(name=name, sha256=sha256))
         if not path.exists() or hash_path(path) != sha256:
             return path
     return None
@@ -33,7 +40,7 @@ def drop_artefact(settings: Settings, artefact: Path) -> int:
     The stages that made it run again: their inputs are still stored. Results of later stages are
     valid again as soon as the same bytes are back.
     """
-    results = list(_referring_to(settings, str(artefact)))
+    results = list(_referring_to(settings, artefact.parent.name))
     for result in results:
         result.unlink()
     if artefact.is_dir():
@@ -43,26 +50,43 @@ def drop_artefact(settings: Settings, artefact: Path) -> int:
     return len(results)
 
 
-def drop_unusable_result(key: str) -> None:
-    """Delete a stage's result that is truncated, or too old for a refreshing run.
+def drop_unusable_result(settings: Settings, key: str) -> None:
+    """Delete a stage's result that is truncated, without its files, or too old for this run.
 
     A full disk or a kill can truncate it, because Prefect writes in place. Prefect would then find
-    a result that it cannot read.
+    a result that it cannot read. A home that was copied in part may lack an artefact or a staged
+    version that a result names.
     """
     path = Path(PREFECT_LOCAL_STORAGE_PATH.value()) / key
     try:
-        json.loads(path.read_bytes())
+        result = json.loads(json.loads(path.read_bytes()).get("result", "null"))
     except OSError:
         return  # no result yet
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         path.unlink(missing_ok=True)
-    if is_stale(path):
+        return
+    if is_stale(path) or not all(found.exists() for found in _files(settings, result)):
         path.unlink(missing_ok=True)
 
 
-def _referring_to(settings: Settings, path: str) -> Iterator[Path]:
-    # a result is JSON within JSON: the path appears plain or escaped
-    needles = {path.encode(), json.dumps(path)[1:-1].encode()}
+def _files(settings: Settings, result: Any) -> Iterator[Path]:
+    """What the result's artefacts and staged versions are stored in."""
+    if isinstance(result, list):
+        for item in result:
+            yield from _files(settings, item)
+    if not isinstance(result, dict):
+        return
+    try:
+        yield ArtifactStore(settings.artifacts).path(ArtifactRef.model_validate(result))
+    except ValidationError:
+        for item in result.values():
+            yield from _files(settings, item)
+    if str(result.get("__class__", "")).endswith(".Staged"):
+        yield settings.located(result["data"]["path"])
+
+
+def _referring_to(settings: Settings, sha256: str) -> Iterator[Path]:
+    needle = sha256.encode()
     for result in (settings.home / "results").iterdir():
-        if result.is_file() and any(needle in result.read_bytes() for needle in needles):
+        if result.is_file() and needle in result.read_bytes():
             yield result

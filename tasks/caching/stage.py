@@ -64,7 +64,7 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
     def wrap(function: Callable[P, R]) -> Task[P, R]:
         def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
             found = f"{name.replace(' ', '-')}-{stage_key(function.__module__, inputs)}"
-            drop_unusable_result(found)
+            drop_unusable_result(inputs["run"].settings, found)
             return found
 
         decorate = task(

@@ -22,8 +22,11 @@ def attribute(
     spec: AttributionSpec,
 ) -> Attributed:
     """Explain test windows in ONNX Runtime; store the profile, its table and its picture."""
-    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
-    predictor = open_graph(exported.runtime_graph.open(), physical_cores())
+    rows, parts = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
+    predictor = open_graph(run.store.open(exported.runtime_graph), physical_cores())
     profile = measure(predictor, rows, parts, spec)
     console.print(f"            looks most at {profile.line}")
     with run.store.scratch() as scratch:

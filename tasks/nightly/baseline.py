@@ -14,7 +14,10 @@ from tasks.runs import mlflow_runs
 @stage("baseline")
 def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> Baseline:
     """Fit gradient boosting on the same windows; store its predictions of the test windows."""
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     result = fit_baseline(
         rows.features_NF,
         rows.label_N,

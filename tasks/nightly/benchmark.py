@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from infra.triton.benchmark_row import served, unservable
-from model_code.artifacts import ArtifactRef
+from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.benchmark import measure
 from model_code.benchmark.context import window_context
 from model_code.benchmark.gate import choose, judge_run
@@ -43,7 +44,6 @@ from model_code.settings import (
     TRITON_ROW,
     BenchmarkSpec,
     ServingSpec,
-    Settings,
 )
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
@@ -102,7 +102,10 @@ def benchmark(
     Raises:
         EngineError: as `measure.benchmark`.
     """
-    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, parts = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     ends = parts.test_ends
     label_N = np.asarray(rows.label_N[ends])
 
@@ -110,7 +113,7 @@ def benchmark(
         return gather(rows.features_NF, ends[start:stop])
 
     batch_BTF = windows(0, min(MAX_BATCH_SIZE, len(ends)))
-    found, others = _Loaded(), _Loaded()
+    found, others = _Loaded(run.store), _Loaded(run.store)
     for loaded, built in ((found, engines), (others, beside)):
         for engine in built:
             if engine.folder is not None:
@@ -121,7 +124,7 @@ def benchmark(
     windows_of: dict[str, measure.Windows] = {}
     for name, (version, own) in compared.items():
         try:
-            theirs = windows if own is None else _own_windows(rows, ends, own)
+            theirs = windows if own is None else _own_windows(rows, ends, run.store.open(own))
         except EngineError as error:
             found.unavailable[name] = failure(MEASURE, error)
             continue
@@ -141,15 +144,13 @@ def benchmark(
             threshold=threshold,
             own_thresholds={BOOSTING_ROW: baseline.threshold}
             | {name: version.threshold for name, (version, _) in compared.items()},
-            boosting_N=np.load(baseline.probability.open()),
+            boosting_N=np.load(run.store.open(baseline.probability)),
             beside=others.predictors,
             windows_of={name: own for name, own in windows_of.items() if name in found.predictors},
             progress=progress,
         )
         measured = _with_versions(measured, champion, terms)
-        measured = _through_triton(
-            run.settings, measured, engines, windows, spec, goals, serving, progress
-        )
+        measured = _through_triton(run, measured, engines, windows, spec, goals, serving, progress)
     _log_rows(run, measured)
     with run.store.scratch() as scratch:
         folder = scratch / "benchmark"
@@ -193,7 +194,7 @@ def _with_versions(
 
 
 def _through_triton(
-    settings: Settings,
+    run: RunRef,
     measured: BenchmarkRun,
     engines: tuple[BuiltEngine, ...],
     windows: measure.Windows,
@@ -212,7 +213,7 @@ def _through_triton(
     engine = choose(measured, verdicts, spec.pin).engine
     folder = next(built.folder for built in engines if built.name == engine)
     row = measured.result.row(engine)
-    reason, step = unservable(settings, engine), LOAD
+    reason, step = unservable(run.settings, engine), LOAD
     if reason is not None or folder is None or row is None:
         return measured.without(TRITON_ROW, reason or f"{engine} was not built")
     facts = row.facts.model_copy(
@@ -224,7 +225,7 @@ def _through_triton(
         }
     )
     try:
-        with served(settings, engine, folder.open(), serving) as server:
+        with served(run.settings, engine, run.store.open(folder), serving) as server:
             step = MEASURE
             found = measure.also(
                 measured, TRITON_ROW, server.predictor, windows, spec, facts, progress
@@ -235,21 +236,19 @@ def _through_triton(
         return measured.without(TRITON_ROW, failure(step, error))
 
 
-def _own_windows(
-    rows: FeatureTable, ends: NDArray[np.int64], table: ArtifactRef
-) -> measure.Windows:
+def _own_windows(rows: FeatureTable, ends: NDArray[np.int64], table: Path) -> measure.Windows:
     """An earlier version's windows of the same rows.
 
     Raises:
         EngineError: the other table's rows at the window ends are others.
     """
-    own = FeatureTable.load(table.open())
+    own = FeatureTable.load(table)
     for name in ("timestamp_N", "symbol_N", "segment_N", "label_N"):
         here_N, there_N = getattr(rows, name), getattr(own, name)
         if len(here_N) != len(there_N) or not np.array_equal(here_N[ends], there_N[ends]):
             raise EngineError(
                 f"the earlier version's feature table has other rows: {name} differs",
-                where=table.path,
+                where=str(table),
                 remedy="compute both tables again: tickline nightly --refresh",
             )
     return lambda start, stop: gather(own.features_NF, ends[start:stop])
@@ -259,6 +258,7 @@ def _own_windows(
 class _Loaded:
     """Engines that are loaded and have answered once, and why others are not."""
 
+    store: ArtifactStore
     predictors: dict[str, Predictor] = field(default_factory=dict)
     facts: dict[str, EngineFacts] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
@@ -284,7 +284,7 @@ class _Loaded:
             return predictor
 
         try:
-            folder = artifact.open()
+            folder = self.store.open(artifact)
             sidecar = EngineSidecar.load(folder)
             (predictor, on_gpu), peak = peak_mib(partial(gpu_mib, opened))
             fact = EngineFacts(
@@ -318,7 +318,7 @@ class _Loaded:
             why = "an earlier champion"
         step = LOAD
         try:
-            predictor = open_graph(version.onnx.open(), physical_cores())
+            predictor = open_graph(self.store.open(version.onnx), physical_cores())
             step = WARM_UP
             predictor.predict(x_BTF)
         except Exception as error:

@@ -33,11 +33,11 @@ def build_engine(
         get_run_logger().info("%s is unavailable: %s", name, reason)
         return BuiltEngine(name=prefix + name, folder=None, unavailable=reason, mlflow_run_id=None)
     source = EngineSource(
-        model=model.open(),
-        onnx=exported.onnx.open(),
-        torchscript=exported.torchscript.open(),
-        calibration=exported.calibration.open(),
-        onnx_trees=exported.onnx_trees.open() if exported.onnx_trees else None,
+        model=run.store.open(model),
+        onnx=run.store.open(exported.onnx),
+        torchscript=run.store.open(exported.torchscript),
+        calibration=run.store.open(exported.calibration),
+        onnx_trees=run.store.open(exported.onnx_trees) if exported.onnx_trees else None,
         threshold=threshold,
     )
     mlflow = mlflow_runs.client(run.settings)
@@ -52,7 +52,10 @@ def build_engine(
         folder = run.store.put(out)
     if sidecar.plan is not None:
         get_run_logger().info(
-            "%s: to build this plan again: cd %s && %s", name, folder.open(), sidecar.plan.trtexec
+            "%s: to build this plan again: cd %s && %s",
+            name,
+            run.store.open(folder),
+            sidecar.plan.trtexec,
         )
     mlflow_runs.log_params(mlflow, run_id, _engine_params(sidecar))
     mlflow_runs.log_metrics(

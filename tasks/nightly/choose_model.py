@@ -38,9 +38,12 @@ def choose_model(
     baseline: Baseline,
 ) -> ChosenModel:
     """Compare the models on the test windows; choose by the validation windows."""
-    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, parts = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     predictors: dict[str, Predictor] = {
-        model.name: open_graph(model.exported.runtime_graph.open(), physical_cores())
+        model.name: open_graph(run.store.open(model.exported.runtime_graph), physical_cores())
         for model in models
     }
     singles = [
@@ -55,7 +58,7 @@ def choose_model(
             label_B=np.asarray(rows.label_N[parts.test_ends]),
             context=window_context(rows, parts.test_ends, parts.test_weights),
             probability_B=_probabilities(rows, parts.test_ends, predictors),
-            boosting_B=np.load(baseline.probability.open()),
+            boosting_B=np.load(run.store.open(baseline.probability)),
         ),
         boosting=baseline.metrics,
         validation_auc={model.name: model.network.validation_auc for model in models},

@@ -23,9 +23,12 @@ def export(
     run: RunRef, table: ArtifactRef, split: SplitWindows, model: ArtifactRef
 ) -> ExportedNetwork:
     """Export TorchScript and ONNX; verify on test windows that both equal the network."""
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     example_BTF = gather(rows.features_NF, spread(windows.test_ends, PARITY_WINDOWS))
-    trained = network.load(model.open())
+    trained = network.load(run.store.open(model))
     with run.store.scratch() as scratch:
         script, onnx, native = (scratch / f"model{end}" for end in (".ts", ".onnx", "-trees.onnx"))
         calibration = scratch / "calibration.npy"

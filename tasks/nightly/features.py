@@ -23,7 +23,7 @@ def features(
     The set's depth rows or exogenous series are read from the store that `supplements` names.
     """
     market = open_market(supplements.market) if supplements else None
-    paths = [(InstrumentDay(day.date, day.symbol), day.ticks.open()) for day in days]
+    paths = [(InstrumentDay(day.date, day.symbol), run.store.open(day.ticks)) for day in days]
     with run.store.scratch() as scratch:
         out = scratch / "features"
         dataset.build(paths, spec, out, simulated=simulated, leaders=leaders, market=market)

@@ -1,6 +1,7 @@
 """Stage `find leaders`: which other instruments each instrument looks at."""
 
 import datetime as dt
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from tasks.nightly.records import CleanDay, Leading
 
 @stage("find leaders")
 def find_leaders(
-    run: RunRef,  # noqa: ARG001
+    run: RunRef,
     days: tuple[CleanDay, ...],
     spec: FeatureSpec,
     test_date: dt.date | None,
@@ -32,14 +33,14 @@ def find_leaders(
     if named is not None:
         return Leading(leaders=named, source="the instruments' names")
     newest = max(day.date for day in days if test_date is None or day.date < test_date)
-    quotes = {day.symbol: _quotes(day) for day in days if day.date == newest}
+    quotes = {day.symbol: _quotes(run.store.open(day.ticks)) for day in days if day.date == newest}
     present = frozenset(day.symbol for day in days if day.date == (test_date or newest))
     table = suggest(quotes, present)
     return Leading(leaders=table.leaders, source=f"measured on {newest}", table=table)
 
 
-def _quotes(day: CleanDay) -> Quotes:
-    table = pq.read_table(day.ticks.open(), columns=["timestamp", "bid_price", "ask_price"])
+def _quotes(ticks: Path) -> Quotes:
+    table = pq.read_table(ticks, columns=["timestamp", "bid_price", "ask_price"])
     time, bid, ask = (table.column(name) for name in table.column_names)
     return Quotes(time.cast(pa.int64()).to_numpy(), bid.to_numpy(), ask.to_numpy())
 

@@ -11,14 +11,14 @@ from tasks.nightly.records import Judged, Measured
 
 @stage("gate")
 def gate(
-    run: RunRef,  # noqa: ARG001
+    run: RunRef,
     measured: Measured,
     goals: Goals,
     simulated: bool,
     pin: str | None,
 ) -> Judged:
     """Judge every servable engine; choose the fastest that does not fail."""
-    measurement = BenchmarkRun.load(measured.folder.open())
+    measurement = BenchmarkRun.load(run.store.open(measured.folder))
     verdicts = judge_run(measurement, goals, simulated=simulated, pin=pin)
     choice = choose(measurement, verdicts, pin)
     return Judged(

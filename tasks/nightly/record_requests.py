@@ -52,19 +52,22 @@ def record_requests(
     """
     if registered is None:
         return None
-    rows, parts = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, parts = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     chosen = next(engine for engine in engines if engine.name == judged.engine)
     if chosen.folder is None:
         raise GateError(f"the gate chose {judged.engine}, which was not built")
-    folder = chosen.folder.open()
+    folder = run.store.open(chosen.folder)
     sidecar = EngineSidecar.load(folder)
-    benchmark = BenchmarkRun.load(measured.folder.open())
+    benchmark = BenchmarkRun.load(run.store.open(measured.folder))
     taken_R = spread(np.arange(len(parts.test_ends)), RECORDED, parts.test_weights)
     x_RTF = gather(rows.features_NF, parts.test_ends[taken_R])
     champion_version = champion_x_RTF = None
     if measured.champion_table is not None and measured.champion_version is not None:
         champion_version = int(measured.champion_version)
-        own = FeatureTable.load(measured.champion_table.open())
+        own = FeatureTable.load(run.store.open(measured.champion_table))
         champion_x_RTF = gather(own.features_NF, parts.test_ends[taken_R])
     predictor = ENGINES[judged.engine].load(folder)
     tolerance = TOLERANCE.get(sidecar.precision, TOLERANCE_REDUCED)

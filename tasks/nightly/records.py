@@ -388,7 +388,11 @@ class Registered(Record):
 
 
 class Staged(Record):
-    """The candidate in the staging model repository."""
+    """The candidate in the staging model repository.
+
+    Attributes:
+        path: of its folder, as `Settings.inside` stores it.
+    """
 
     path: str
     version: str

@@ -79,8 +79,8 @@ def register(
     if version is None:
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
-        version = _log_model(run, plan, exported, weights, _figures(measured, judged), params)
-    meta = FeatureTable.load(table.open()).meta
+        version = _log_model(run, plan, exported, weights, _figures(run, measured, judged), params)
+    meta = FeatureTable.load(run.store.open(table)).meta
     start = StartingPoint(
         weights=weights,
         network=network_spec,
@@ -132,15 +132,15 @@ def _log_model(
     """
     client = mlflow_runs.client(run.settings)
     run_id = mlflow_runs.nested(client, run.settings, run.mlflow_run_id, "registration")
-    client.log_artifact(run_id, str(weights.open()), WEIGHTS_FOLDER)
+    client.log_artifact(run_id, str(run.store.open(weights)), WEIGHTS_FOLDER)
     mlflow.set_tracking_uri(run.settings.tracking_uri)
     windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT))
     logits = TensorSpec(np.dtype(np.float32), (-1, CLASS_COUNT), OUTPUT_NAME)
-    example_BTF = np.load(exported.calibration.open(), mmap_mode="r")[:EXAMPLES]
+    example_BTF = np.load(run.store.open(exported.calibration), mmap_mode="r")[:EXAMPLES]
     # MLflow announces the registration on stderr, in the middle of the night's own output
     with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=run_id):
         logged = mlflow.onnx.log_model(
-            onnx.load(str(exported.onnx.open())),
+            onnx.load(str(run.store.open(exported.onnx))),
             name="model",
             registered_model_name=MODEL_NAME,
             signature=ModelSignature(inputs=Schema([windows]), outputs=Schema([logits])),
@@ -163,9 +163,9 @@ def _log_model(
     return str(logged.registered_model_version)
 
 
-def _figures(measured: Measured, judged: Judged) -> dict[str, float | None]:
+def _figures(run: RunRef, measured: Measured, judged: Judged) -> dict[str, float | None]:
     """What the benchmark measured of the engine to stage, on the test day."""
-    row = BenchmarkRun.load(measured.folder.open()).result.row(judged.engine)
+    row = BenchmarkRun.load(run.store.open(measured.folder)).result.row(judged.engine)
     return {} if row is None else dict(row.metrics())
 
 

@@ -46,7 +46,9 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
         description=_note(plan.simulated) + "Rows and quarantined rows by day, with reasons.",
     )
     mlflow = mlflow_runs.client(run.settings)
-    reports = [DayReport.model_validate_json(day.report.open().read_bytes()) for day in days]
+    reports = [
+        DayReport.model_validate_json(run.store.open(day.report).read_bytes()) for day in days
+    ]
     html = render(reports, source=plan.days[0].market, simulated=plan.simulated)
     mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
     mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
@@ -81,7 +83,7 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
 
 def publish_outcome(run: RunRef, result: NightResult) -> None:
     """Write benchmark and verdict to Prefect; metrics, plots and tables to MLflow."""
-    benchmark = BenchmarkRun.load(result.measured.folder.open())
+    benchmark = BenchmarkRun.load(run.store.open(result.measured.folder))
     judged, network = result.judged, result.candidate.network
     verdict, heading = judged.verdict, _note(result.plan.simulated)
     table = run_markdown(benchmark)
@@ -94,9 +96,9 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
         description=f"Gate verdict: {verdict.verdict}.",
     )
     mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
-    mlflow.log_artifacts(run_id, result.measured.folder.path, "benchmark")
+    mlflow.log_artifacts(run_id, str(run.store.path(result.measured.folder)), "benchmark")
     if result.candidate.choice:
-        mlflow.log_artifacts(run_id, result.candidate.choice.folder.path, "models")
+        mlflow.log_artifacts(run_id, str(run.store.path(result.candidate.choice.folder)), "models")
     mlflow.log_text(run_id, verdict.markdown(), "gate/verdict.md")
     mlflow.log_text(run_id, judged.verdict_json, "gate/verdict.json")
     mlflow.log_dict(run_id, result.candidate.split.summary, "split.json")
@@ -128,9 +130,10 @@ def publish_attributions(run: RunRef, attributed: Attributed | None, champion: s
         return ""
     if attributed.folder is None:
         return f"What the model looks at: not computed ({attributed.failure})\n\n"
-    mlflow, run_id, folder = mlflow_runs.client(run.settings), run.mlflow_run_id, attributed.folder
-    profile = Profile.model_validate_json((folder.open() / PROFILE_FILE).read_bytes())
-    mlflow.log_artifacts(run_id, folder.path, FOLDER)
+    mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
+    folder = run.store.open(attributed.folder)
+    profile = Profile.model_validate_json((folder / PROFILE_FILE).read_bytes())
+    mlflow.log_artifacts(run_id, str(folder), FOLDER)
     mlflow_runs.log_metrics(mlflow, run_id, profile.metrics())
     drift = drift_of(mlflow, run_id, profile, champion)
     moved = "no earlier profile to compare with"

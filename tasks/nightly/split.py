@@ -13,7 +13,7 @@ from tasks.nightly.records import SplitWindows
 @stage("split")
 def split(run: RunRef, table: ArtifactRef, spec: SplitSpec, test_date: dt.date) -> SplitWindows:
     """Choose training, validation and test windows in time order, purged and embargoed."""
-    chosen = choose_windows(dataset.FeatureTable.load(table.open()), spec, test_date)
+    chosen = choose_windows(dataset.FeatureTable.load(run.store.open(table)), spec, test_date)
     with run.store.scratch() as scratch:
         folder = scratch / "split"
         folder.mkdir()

@@ -1,7 +1,5 @@
 """Stage `stage candidate`: write the chosen engine to the staging model repository."""
 
-from pathlib import Path
-
 from model_code.artifacts import ArtifactRef, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import GateError
@@ -34,16 +32,17 @@ def stage_candidate(
     """Write the chosen engine to the staging repository under the registry's version number.
 
     The registry gets the manifest's hash: a promotion refuses a folder that was changed since.
+    `repository` is as `Settings.inside` stores it.
     """
     if registered is None or recorded is None:
         return None
     chosen = next(engine for engine in engines if engine.name == judged.engine)
     if chosen.folder is None:
         raise GateError(f"the gate chose {judged.engine}, which was not built")
-    folder = chosen.folder.open()
+    folder = run.store.open(chosen.folder)
     sidecar = EngineSidecar.load(folder)
-    requests = recorded.open()
-    meta = FeatureTable.load(table.open()).meta
+    requests = run.store.open(recorded)
+    meta = FeatureTable.load(run.store.open(table)).meta
     manifest = Manifest.of(
         sidecar,
         version=int(registered.version),
@@ -61,9 +60,17 @@ def stage_candidate(
         serving=serving,
     )
     path = stage_version(
-        Path(repository), int(registered.version), folder, sidecar, manifest, requests, serving
+        run.settings.located(repository),
+        int(registered.version),
+        folder,
+        sidecar,
+        manifest,
+        requests,
+        serving,
     )
     registry = mlflow_runs.client(run.settings)
     for key, value in {STAGED_TAG: manifest.identity, STAGED_BY_TAG: run.mlflow_run_id}.items():
         registry.set_model_version_tag(MODEL_NAME, registered.version, key, value)
-    return Staged(path=str(path), version=registered.version, engine_sha256=sidecar.sha256)
+    return Staged(
+        path=run.settings.inside(path), version=registered.version, engine_sha256=sidecar.sha256
+    )

@@ -69,7 +69,10 @@ def train(
     checkpoints = run.settings.checkpoints / key
     if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     started = perf_counter()
     with system_metrics(run.settings.tracking_uri, run_id):
         result = loop.train(
@@ -86,7 +89,7 @@ def train(
             auxiliary_NA=auxiliary_labels(
                 rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
             ),
-            start=None if start is None else network.load(start.weights.open()),
+            start=None if start is None else network.load(run.store.open(start.weights)),
             on_epoch=log_epoch,
             progress=True,
         )

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
+from model_code.artifacts import ArtifactStore
 from model_code.errors import DataError
 from model_code.market.calendar import early_close
 from model_code.market.coverage import shortfalls
@@ -148,7 +149,7 @@ def day_notes(days: tuple[ValidatedDay, ...]) -> tuple[str, ...]:
     )
 
 
-def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
+def require_passed(store: ArtifactStore, days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
     """Return the clean ticks if every day passed.
 
     Raises:
@@ -156,7 +157,7 @@ def require_passed(days: tuple[ValidatedDay, ...]) -> tuple[CleanDay, ...]:
     """
     failed = [day for day in days if day.failures]
     if failed:
-        paths = [day.quarantine.path for day in failed if day.quarantine]
+        paths = [str(store.path(day.quarantine)) for day in failed if day.quarantine]
         rows = ", ".join(paths[:SHOWN_DAYS]) + " ..." * (len(paths) > SHOWN_DAYS)
         lines = [
             f"{day.symbol} {day.date} failed validation: {'; '.join(day.failures)}"

@@ -1,6 +1,7 @@
 """Step `open promotion`: check that the version may be promoted, and open its MLflow run."""
 
 import datetime as dt
+from pathlib import Path
 
 from prefect.runtime import flow_run
 from rich.markup import escape
@@ -41,7 +42,7 @@ def open_promotion(
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
     policy.require_within(spec)
-    folder = settings.staging_repository / MODEL_NAME / str(version)
+    folder = _candidate(settings, version)
     if version not in staged_versions(settings.staging_repository):
         known = ", ".join(map(str, staged_versions(settings.staging_repository)))
         raise PromotionError(
@@ -88,14 +89,17 @@ def open_promotion(
     return Opened(
         version=version,
         started_by=started_by,
-        candidate=str(folder),
+        candidate=settings.inside(folder),
         mlflow_run_id=run_id,
         opened_at=dt.datetime.now(dt.UTC),
     )
 
 
-def take_over(settings: Settings, opened: Opened) -> None:
+def take_over(settings: Settings, opened: Opened) -> Opened:
     """Make this process the owner of the promotion's MLflow run, also after a suspension.
+
+    Returns:
+        The promotion with the candidate's folder in this home, which may have moved since.
 
     Raises:
         PromotionError: the stored result of `open promotion` is of an earlier Tickline.
@@ -109,6 +113,12 @@ def take_over(settings: Settings, opened: Opened) -> None:
     tags = {mlflow_runs.PROMOTION_TAG: str(flow_run.id), **heartbeat_tags()}
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags)
     mlflow.update_run(opened.mlflow_run_id, status="RUNNING")
+    folder = _candidate(settings, opened.version)
+    return opened.model_copy(update={"candidate": str(folder)})
+
+
+def _candidate(settings: Settings, version: int) -> Path:
+    return settings.staging_repository / MODEL_NAME / str(version)
 
 
 def _require_no_open_decision(version: int) -> None:

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pydantic import BaseModel
 
+from infra.home import relocate
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
@@ -35,8 +36,13 @@ ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no su
 
 
 def client(settings: Settings) -> MlflowClient:
-    """Return a client of the tracking store (default: SQLite under the home folder)."""
+    """Return a client of the tracking store (default: SQLite under the home folder).
+
+    Raises:
+        StorageError: as `relocate`.
+    """
     settings.home.mkdir(parents=True, exist_ok=True)
+    relocate(settings)
     return MlflowClient(tracking_uri=settings.tracking_uri)
 
 
@@ -47,7 +53,7 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
         return str(found.experiment_id)
     location = None
     if settings.mlflow_tracking_uri is None:
-        location = (settings.home / "mlartifacts" / settings.mlflow_experiment).as_uri()
+        location = (settings.mlflow_artifacts / settings.mlflow_experiment).as_uri()
     try:
         made = mlflow.create_experiment(
             settings.mlflow_experiment,

@@ -21,7 +21,10 @@ def bound_profit(
     delay_ms: float,
 ) -> ArtifactRef:
     """Best case (.npy, float64, basis points) of the test windows, traded `delay_ms` later."""
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     with run.store.scratch() as scratch:
         path = scratch / "earned.npy"
         np.save(path, best_cases(rows, windows.test_ends, delay_ms))

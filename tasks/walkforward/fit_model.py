@@ -35,7 +35,10 @@ def fit_model(
     Raises:
         DataError: the windows of the parts overlap in time, or cannot be trained on.
     """
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     require_apart(rows, windows)
     started = time.perf_counter()
     with run.store.scratch() as scratch:

@@ -44,7 +44,10 @@ def fit_rival(
     Raises:
         DataError: the windows of the parts overlap in time.
     """
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     require_apart(rows, windows)
     started = time.perf_counter()
     match name:

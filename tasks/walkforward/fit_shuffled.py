@@ -19,14 +19,17 @@ SHUFFLES = 5
 
 @stage("fit shuffled", run_name="fit shuffled labels {date}")
 def fit_shuffled(
-    run: RunRef,  # noqa: ARG001
+    run: RunRef,
     table: ArtifactRef,
     split: SplitWindows,
     date: dt.date,  # noqa: ARG001
     seed: int,
 ) -> Shuffled:
     """AUC on the true test labels of fits to training and validation labels in random order."""
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     ends, aucs = windows.validation_ends, []
     for own_seed in ((seed + shuffle) % 2**32 for shuffle in range(SHUFFLES)):
         label_N = rivals.shuffled(rows.label_N, windows, own_seed)

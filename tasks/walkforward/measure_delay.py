@@ -20,7 +20,7 @@ REQUESTS = 1000
 
 @stage("measure delay")
 def measure_delay(
-    run: RunRef,  # noqa: ARG001
+    run: RunRef,
     engine: BuiltEngine,
     table: ArtifactRef,
     split: SplitWindows,
@@ -35,9 +35,12 @@ def measure_delay(
             f"{engine.name} was not built: {engine.unavailable}",
             remedy="name the delay of the profit bound instead: --delay-ms",
         )
-    rows, windows = FeatureTable.load(table.open()), Split.load(split.windows.open())
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     x_BTF = gather(rows.features_NF, spread(windows.test_ends, WINDOWS))
     singles = [x_BTF[i : i + 1] for i in range(len(x_BTF))]
-    predictor = ENGINES[engine.name].load(engine.folder.open())
+    predictor = ENGINES[engine.name].load(run.store.open(engine.folder))
     latency_ms_R = alone(predictor.predict, singles, warmup=WARMUP, requests=REQUESTS)
     return float(np.quantile(latency_ms_R, 0.99))

@@ -30,7 +30,7 @@ def publish(
     mlflow_runs.note(mlflow, parent, text)
     mlflow.log_text(parent, text, "walkforward.md")
     mlflow.log_text(parent, walk.model_dump_json(indent=2), "walkforward.json")
-    pool, rivals = pooled(table, dates, walkers)
+    pool, rivals = pooled(run.store, table, dates, walkers)
     first = rivals[0]
     shown = [rival for rival in rivals if rival.name in {first.name, first.against}]
     with run.store.scratch() as scratch:

@@ -136,7 +136,7 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
         plan = find_days.fn(spec)
         clock.lap("find")
         days = tuple(validate.fn(run, day, spec.validation) for day in plan.days)
-        ticks = require_passed(days)
+        ticks = require_passed(run.store, days)
         clock.lap("validate")
         leading = find_leaders.fn(run, ticks, spec.features, plan.test_date)
         table = features.fn(run, ticks, spec.features, leading.leaders, plan.simulated)

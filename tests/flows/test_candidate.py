@@ -24,9 +24,11 @@ from model_code.settings import (
     MlpSpec,
     ModelSpec,
     NightlySpec,
+    Settings,
     TrainingSpec,
 )
 from model_code.training.start import StartingPoint
+from tasks.caching.stage import RunRef
 from tasks.nightly.records import (
     Attributed,
     Baseline,
@@ -47,7 +49,7 @@ from tasks.nightly.records import (
     ValidatedDay,
 )
 
-RUN: Any = object()
+RUN = RunRef(settings=Settings(), mlflow_run_id="m", flow_run_id="f")
 ENGINES_ASKED = ("onnxruntime-fp32", "openvino-fp32")
 SPEC = NightlySpec(
     network=BlendSpec(),
@@ -66,7 +68,7 @@ PLAN = Plan(train=(source(7), source(8)), test=(source(9),), warnings=())
 
 def file(name: str) -> ArtifactRef:
     """An artefact that equals no other stage's."""
-    return ArtifactRef(name=name, path=f"/nowhere/{name}", sha256="0" * 64)
+    return ArtifactRef(name=name, sha256="0" * 64)
 
 
 def validated(day: SourceDay, failures: tuple[str, ...] = ()) -> ValidatedDay:

@@ -63,12 +63,12 @@ def test_a_nights_table_and_split(run: RunRef, tmp_path: Path, spec: FeatureSpec
     assert plan.warnings == ()
     assert made.features.chosen_set == spec.chosen_set
     assert made.leading.note == "leaders (the instruments' names): nobody looks at another"
-    table = FeatureTable.load(made.table.open())
+    table = FeatureTable.load(run.store.open(made.table))
     assert table.features_NF.shape == (1000, 16)
     own = [name.startswith(("depth_", "exogenous_1")) for name in names(spec.chosen_set)]
     assert (table.features_NF[:, own].std(axis=0) > 0).all()
     found = split.fn(run, made.table, PARTS, plan.test_date)
-    parts = Split.load(found.windows.open())
+    parts = Split.load(run.store.open(found.windows))
     assert len(parts.train_ends) == 100
     assert len(parts.test_ends) == 200
 

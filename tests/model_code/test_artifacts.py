@@ -26,8 +26,8 @@ def test_put_moves_a_file_to_its_hash_and_open_returns_it(tmp_path: Path) -> Non
     with store.scratch() as scratch:
         (scratch / "a.txt").write_text("tick")
         ref = store.put(scratch / "a.txt")
-    assert ref.open().read_text() == "tick"
-    assert ref.sha256 in ref.path
+    assert store.open(ref).read_text() == "tick"
+    assert ref.sha256 in store.path(ref).parts
     assert not scratch.exists()
 
 
@@ -58,14 +58,14 @@ def test_tampered_artefact_is_refused_and_then_replaced(tmp_path: Path) -> None:
         with store.scratch() as scratch:
             (scratch / "model.onnx").write_bytes(b"weights")
             refs.append(store.put(scratch / "model.onnx"))
-        return Path(refs[-1].path)
+        return store.path(refs[-1])
 
     refs: list[ArtifactRef] = []
     put().write_bytes(b"evil")
     with pytest.raises(IntegrityError, match=r"model\.onnx was changed after it was written"):
-        refs[0].open()
+        store.open(refs[0])
     put()
-    assert refs[0].open().read_bytes() == b"weights"
+    assert store.open(refs[0]).read_bytes() == b"weights"
 
 
 def test_a_missing_artefact_says_how_to_compute_it_again(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_missing_artefact_says_how_to_compute_it_again(tmp_path: Path) -> None
     with store.scratch() as scratch:
         (scratch / "a").write_text("x")
         ref = store.put(scratch / "a")
-    Path(ref.path).unlink()
+    store.path(ref).unlink()
     with pytest.raises(IntegrityError, match="is missing") as caught:
-        ref.open()
+        store.open(ref)
     assert "rerun --last-failed" in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def seed(settings: Settings) -> tuple[set[Path], Path]:
     run = small()
     with get_client(sync_client=True) as client:
         settled_task_runs(client, run)
-    orphan = Path(artifact(settings, "orphan").path)
+    orphan = ArtifactStore(settings.artifacts).path(artifact(settings, "orphan"))
     orphan_result = settings.home / "results" / "orphan-result"
     orphan_result.write_text(f'"{orphan.parent.name}"')
     checkpoint = settings.checkpoints / "orphan" / "1.pt"

@@ -28,13 +28,17 @@ def aged(path: Path, when: dt.datetime = OLD) -> Path:
     return path
 
 
+def store_of(home: Path) -> ArtifactStore:
+    return ArtifactStore(home / "artifacts")
+
+
 def stored(home: Path, name: str, when: dt.datetime = OLD) -> ArtifactRef:
     """An artefact of the store with the given age."""
-    store = ArtifactStore(home / "artifacts")
+    store = store_of(home)
     with store.scratch() as scratch:
         (scratch / name).write_text(f"bytes of {name}")
         ref = store.put(scratch / name)
-    aged(Path(ref.path).parent, when)
+    aged(store.path(ref).parent, when)
     return ref
 
 
@@ -63,15 +67,15 @@ def test_a_kept_result_keeps_its_artefacts_and_the_rest_is_deleted(tmp_path: Pat
     }
     freed = delete(found.values())
     assert freed == found["train-2"].size + found[gone.sha256].size
-    assert kept.open()
-    assert not Path(gone.path).exists()
+    assert store_of(tmp_path).open(kept)
+    assert not store_of(tmp_path).path(gone).exists()
     assert not (tmp_path / "results" / "train-2").exists()
 
 
 def test_planning_deletes_nothing(tmp_path: Path) -> None:
     ref = stored(tmp_path, "unneeded")
     assert look(tmp_path)[ref.sha256].needed is None
-    assert ref.open()
+    assert store_of(tmp_path).open(ref)
 
 
 def test_recent_files_may_belong_to_a_running_stage(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -95,14 +94,15 @@ def test_needed_items_are_kept_and_the_rest_is_deleted(home: Settings) -> None:
     assert items["make-champion"].needed == "champion (version 1)"
 
     delete(items.values())
-    assert not Path(refs["done"][0].path).exists()
+    store = ArtifactStore(home.artifacts)
+    assert not store.path(refs["done"][0]).exists()
     for name in set(refs) - {"done"}:
-        assert refs[name][0].open()
+        assert store.open(refs[name][0])
     set_state(refs["running"][1], Completed())
     set_state(refs["suspended"][1], Completed())
     # a stage whose result was deleted is computed again, to the same bytes
     assert night("done")[0] == refs["done"][0]
-    assert refs["done"][0].open()
+    assert store.open(refs["done"][0])
 
 
 def test_results_of_recent_runs_are_kept_cached_ones_included(home: Settings) -> None:

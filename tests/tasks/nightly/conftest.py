@@ -8,17 +8,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model_code.artifacts import ArtifactRef, hash_path
+from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.features import dataset
 from model_code.market.schema import TICKS, InstrumentDay
-from model_code.settings import FeatureSpec
+from model_code.settings import FeatureSpec, Settings
+from tasks.caching.stage import RunRef
 from tests.support.market import DATES, SYMBOLS, ticks
 
 Build = Callable[..., ArtifactRef]
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
+def run(tmp_path: Path) -> RunRef:
+    """A run whose home is the test's folder."""
+    settings = Settings(home=tmp_path).resolved()
+    return RunRef(settings=settings, mlflow_run_id="m", flow_run_id="f")
+
+
+@pytest.fixture
+def store(run: RunRef) -> ArtifactStore:
+    """The artefacts of that home."""
+    return run.store
+
+
+@pytest.fixture
+def build(tmp_path: Path, store: ArtifactStore) -> Build:
     """Feature tables of the same ticks of two instruments, one looking at the other."""
 
     def make(name: str, feature_set: str, rows: int = 400, late_ns: int = 0) -> ArtifactRef:
@@ -33,6 +47,6 @@ def build(tmp_path: Path) -> Build:
         spec = FeatureSpec.model_validate({"feature_set": feature_set})
         leaders = {SYMBOLS[1]: (SYMBOLS[0],)}
         dataset.build(inputs, spec, tmp_path / name, simulated=True, leaders=leaders)
-        return ArtifactRef(name=name, path=str(tmp_path / name), sha256=hash_path(tmp_path / name))
+        return store.put(tmp_path / name)
 
     return make

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model_code.artifacts import ArtifactRef, hash_path
+from model_code.artifacts import ArtifactStore
 from model_code.benchmark import measure, timing
 from model_code.benchmark.context import window_context
 from model_code.benchmark.measure import Windows
@@ -67,17 +67,17 @@ def measured(
 
 
 def test_a_champion_perfect_on_its_own_features_is_measured_as_perfect(
-    build: Build, monkeypatch: pytest.MonkeyPatch
+    build: Build, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "ceilings", lambda _: {})
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
     candidate, champions = (build(name, name, rows=2000) for name in ("paired", "solo"))
-    rows, own = (FeatureTable.load(table.open()) for table in (candidate, champions))
+    rows, own = (FeatureTable.load(store.open(table)) for table in (candidate, champions))
     ends = valid_ends(rows.segment_N, rows.label_N)
     assert rows.label_N[ends].sum() > 100
 
     champion = Knows(own, ends)
-    own_windows = _own_windows(rows, ends, champions)
+    own_windows = _own_windows(rows, ends, store.open(champions))
     assert measured(rows, ends, champion, {CHAMPION_ROW: own_windows}) == 1.0
     assert champion.unknown == 0, "it was also timed on its own windows only"
 
@@ -90,33 +90,33 @@ def test_a_champion_perfect_on_its_own_features_is_measured_as_perfect(
 @pytest.mark.parametrize(
     ("change", "name"), [({"late_ns": 1000}, "timestamp_N"), ({"rows": 401}, "timestamp_N")]
 )
-def test_a_table_of_other_rows_is_refused(build: Build, change: dict[str, int], name: str) -> None:
-    rows = FeatureTable.load(build("paired", "paired").open())
+def test_a_table_of_other_rows_is_refused(
+    build: Build, store: ArtifactStore, change: dict[str, int], name: str
+) -> None:
+    rows = FeatureTable.load(store.open(build("paired", "paired")))
     ends = valid_ends(rows.segment_N, rows.label_N)
     other = build("other", "solo", **change)
     with pytest.raises(EngineError, match=f"other rows: {name} differs"):
+        _own_windows(rows, ends, store.open(other))
+
+
+def test_a_table_of_other_labels_is_refused(build: Build, store: ArtifactStore) -> None:
+    rows = FeatureTable.load(store.open(build("paired", "paired")))
+    ends = valid_ends(rows.segment_N, rows.label_N)
+    other = store.open(build("other", "solo"))
+    path = other / "label.npy"
+    np.save(path, 1 - np.load(path))
+    with pytest.raises(EngineError, match="other rows: label_N differs"):
         _own_windows(rows, ends, other)
 
 
-def test_a_table_of_other_labels_is_refused(build: Build) -> None:
-    rows = FeatureTable.load(build("paired", "paired").open())
-    ends = valid_ends(rows.segment_N, rows.label_N)
-    other = build("other", "solo")
-    path = Path(other.path) / "label.npy"
-    np.save(path, 1 - np.load(path))
-    changed = other.model_copy(update={"sha256": hash_path(Path(other.path))})
-    with pytest.raises(EngineError, match="other rows: label_N differs"):
-        _own_windows(rows, ends, changed)
-
-
 @pytest.fixture
-def champion(tmp_path: Path) -> Champion:
+def champion(tmp_path: Path, store: ArtifactStore) -> Champion:
     """A version with its engine and its graph."""
     engine(tmp_path / "engine", weights(1))
     write_graph(tmp_path / "model.onnx", weights(1))
     engine_ref, graph_ref = (
-        ArtifactRef(name=path.name, path=str(path), sha256=hash_path(path))
-        for path in (tmp_path / "engine", tmp_path / "model.onnx")
+        store.put(path) for path in (tmp_path / "engine", tmp_path / "model.onnx")
     )
     return Champion(version="4", onnx=graph_ref, engine=engine_ref)
 
@@ -143,12 +143,13 @@ def test_a_champion_whose_engine_cannot_be_loaded_is_measured_through_its_graph(
     same_engine: bool,
     note: str,
     champion: Champion,
+    store: ArtifactStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if broken:
         monkeypatch.setattr(OnnxRuntimeFloat32, "load", fail)
     version = champion if kept else champion.model_copy(update={"engine": None})
-    found = _Loaded()
+    found = _Loaded(store)
     found.add_version(CHAMPION_ROW, version, windows(8))
     fact = found.facts[CHAMPION_ROW]
     assert (fact.version, fact.same_engine, fact.note) == (4, same_engine, note)
@@ -158,11 +159,11 @@ def test_a_champion_whose_engine_cannot_be_loaded_is_measured_through_its_graph(
 
 
 def test_a_champion_whose_graph_fails_too_has_a_reason(
-    champion: Champion, monkeypatch: pytest.MonkeyPatch
+    champion: Champion, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OnnxRuntimeFloat32, "load", fail)
     monkeypatch.setattr(benchmark_stage, "open_graph", fail)
-    found = _Loaded()
+    found = _Loaded(store)
     found.add_version(CHAMPION_ROW, champion, windows(8))
     assert found.predictors == {}
     reason = "failed: load: RuntimeError: CUDA driver version is insufficient"
@@ -170,7 +171,7 @@ def test_a_champion_whose_graph_fails_too_has_a_reason(
 
 
 def test_an_anchor_is_measured_beside_the_champion_unless_it_is_the_champion(
-    champion: Champion,
+    champion: Champion, store: ArtifactStore
 ) -> None:
     older = champion.model_copy(update={"version": "2", "engine": None})
     with_older = champion.model_copy(update={"anchor": older})
@@ -178,7 +179,7 @@ def test_an_anchor_is_measured_beside_the_champion_unless_it_is_the_champion(
     itself = champion.model_copy(update={"anchor": champion})
     assert list(_compared(itself, None, None)) == [CHAMPION_ROW]
     assert _compared(None, None, None) == {}
-    found = _Loaded()
+    found = _Loaded(store)
     found.add_version(ANCHOR_ROW, older, windows(8))
     note = "version 2, ONNX graph (an earlier champion): its latency is not comparable"
     assert found.facts[ANCHOR_ROW].note == note

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_code.artifacts import ArtifactRef
+from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.benchmark import timing
 from model_code.benchmark.goals import Goals
 from model_code.benchmark.result import BenchmarkRun, Served
 from model_code.errors import ServingError
 from model_code.settings import TRITON_ROW, BenchmarkSpec, ServingSpec, Settings
+from tasks.caching.stage import RunRef
 from tasks.nightly import benchmark as stage
 from tasks.nightly.records import BuiltEngine
 from tests.support.benchmark import benchmark_run, row_of
@@ -29,6 +30,7 @@ SPEC = BenchmarkSpec(
     warmup=1, requests=20, rounds=4, batches=(1, 8), throughput_rounds=1,
     open_loop_hz=1000, open_loop_requests=3,
 )  # fmt: skip
+RUN = RunRef(settings=Settings(), mlflow_run_id="m", flow_run_id="f")
 SERVING = ServingSpec(instances=2)
 SERVED = Served(engine=FAST, server="a server", queue_ms=0.1, compute_ms=0.2, loads=())
 
@@ -53,14 +55,14 @@ def through_triton(
     engines = tuple(
         BuiltEngine(
             name=row.engine,
-            folder=ArtifactRef(name=row.engine, path="/nowhere", sha256=""),
+            folder=ArtifactRef(name=row.engine, sha256=""),
             unavailable=None,
             mlflow_run_id=None,
         )
         for row in measured.result.rows
     )
     return stage._through_triton(
-        Settings(), measured, engines, lambda a, b: X[a:b], spec, asked, SERVING, lambda *_: None
+        RUN, measured, engines, lambda a, b: X[a:b], spec, asked, SERVING, lambda *_: None
     )
 
 
@@ -68,7 +70,7 @@ def through_triton(
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
     monkeypatch.setattr(stage, "unservable", lambda *_: None)
-    monkeypatch.setattr(ArtifactRef, "open", lambda ref: Path(ref.path))
+    monkeypatch.setattr(ArtifactStore, "open", ArtifactStore.path)
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, predictor: Answers) -> list[str]:

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_code.artifacts import ArtifactRef, hash_path
 from model_code.features.dataset import FeatureTable
 from model_code.features.split import PartReport, Split, SplitReport
 from model_code.features.windows import gather, spread, valid_ends
 from model_code.repository.requests import REPLAY_FILE, Replay
-from model_code.settings import REFERENCE_ENGINE, Settings
+from model_code.settings import REFERENCE_ENGINE
 from tasks.caching.stage import RunRef
 from tasks.nightly.record_requests import RECORDED, record_requests
 from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, SplitWindows
@@ -24,17 +23,13 @@ JUDGED = Judged(engine=NAME, reason="", verdict_json="{}", verdicts={})
 VERSION = Registered(name="m", version="5", alias="challenger")
 
 
-def reference(path: Path) -> ArtifactRef:
-    return ArtifactRef(name=path.name, path=str(path), sha256=hash_path(path))
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("others", [False, True])
 def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
-    build: Build, tmp_path: Path, others: bool, weighted: bool
+    build: Build, run: RunRef, tmp_path: Path, others: bool, weighted: bool
 ) -> None:
     table, champions = (build(name, name) for name in ("paired", "solo"))
-    rows, own = (FeatureTable.load(found.open()) for found in (table, champions))
+    rows, own = (FeatureTable.load(run.store.open(found)) for found in (table, champions))
     ends = valid_ends(rows.segment_N, rows.label_N)
     part = PartReport(
         candidates=1, purged=0, embargoed=0, kept=1, windows=1, label_rate=0.5, first="", last=""
@@ -56,19 +51,19 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     engine(tmp_path / "engine", weights(1))
 
     found = record_requests.fn(
-        RunRef(settings=Settings(home=tmp_path).resolved(), mlflow_run_id="m", flow_run_id="f"),
+        run,
         table,
-        SplitWindows(windows=reference(tmp_path / "split"), summary={}),
+        SplitWindows(windows=run.store.put(tmp_path / "split"), summary={}),
         (
             BuiltEngine(
                 name=NAME,
-                folder=reference(tmp_path / "engine"),
+                folder=run.store.put(tmp_path / "engine"),
                 unavailable=None,
                 mlflow_run_id=None,
             ),
         ),
         Measured(
-            folder=reference(tmp_path / "measured"),
+            folder=run.store.put(tmp_path / "measured"),
             champion_version="4",
             champion_table=champions if others else None,
         ),
@@ -76,7 +71,7 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
         VERSION,
     )
     assert found is not None
-    replay = Replay.load(found.open() / REPLAY_FILE)
+    replay = Replay.load(run.store.open(found) / REPLAY_FILE)
     taken = ends[80:][spread(np.arange(len(ends) - 80), RECORDED, weight_B)]
     assert not weighted or len(taken) == (len(ends) - 80) // 2
     np.testing.assert_array_equal(replay.x_RTF, gather(rows.features_NF, taken))

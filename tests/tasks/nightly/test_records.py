@@ -19,7 +19,7 @@ DAY, NEXT = (
 
 def test_the_nights_notes_say_which_windows_were_sampled_by_class() -> None:
     sampling = "2,000 of 2,000 with an opportunity, 30,768 of 498,000 without, weighted"
-    windows = ArtifactRef(name="split", path="/split", sha256="0")
+    windows = ArtifactRef(name="split", sha256="0")
     found = SplitWindows(
         windows=windows, summary={"train": {"kept": 5}, "test": {"sampling": sampling}}
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model_code.artifacts import ArtifactRef
+from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.errors import DataError
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market
@@ -16,7 +16,7 @@ from tasks.nightly.validate import day_notes, judge_coverage, require_passed, va
 from tests.support.market import DATES, equities, hive
 
 MONDAY = dt.date(2024, 8, 5)
-NOWHERE = ArtifactRef(name="x", path="/nowhere/x", sha256="0" * 64)
+NOWHERE = ArtifactRef(name="x", sha256="0" * 64)
 
 
 def day(place: int, rows: int = 1000, symbol: str = "A", **changes: Any) -> ValidatedDay:
@@ -70,7 +70,7 @@ def test_the_same_note_of_several_days_is_one_sentence() -> None:
 def test_many_failed_days_are_a_short_message_with_one_remedy_for_a_rule() -> None:
     days = tuple(day(i, failures=("minimum_rows: 1",), remedies=("fetch it",)) for i in range(8))
     with pytest.raises(DataError) as raised:
-        require_passed(days)
+        require_passed(ArtifactStore(Path("/nowhere")), days)
     lines = raised.value.what.splitlines()
     assert len(lines) == 6
     assert lines[-1] == "and 3 more days"

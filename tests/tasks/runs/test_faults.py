@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
 
 from infra.servers import ServerError
-from model_code.artifacts import ArtifactRef, storage_error
+from model_code.artifacts import ArtifactRef, ArtifactStore, storage_error
 from model_code.errors import (
     ConfigError,
     DataError,
@@ -85,7 +85,7 @@ def full_disk() -> None:
 
 
 def changed_bytes() -> None:
-    ArtifactRef(name="x", path="/nowhere/x", sha256="0").open()
+    ArtifactStore(Path("/nowhere")).open(ArtifactRef(name="x", sha256="0"))
 
 
 def too_much_memory() -> None:
