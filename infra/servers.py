@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from infra import auth
 from infra.exit_with_parent import kill_tree, launcher
-from infra.home import identity, is_own
+from infra.home.moved import identity, is_own
 from infra.process import ProcessId
 from infra.proxies import by_proxy, without_loopback
 from model_code.artifacts import atomic_file

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from infra import auth
 from infra.exit_with_parent import GRACE_S
-from infra.home import relocate
+from infra.home.moved import relocate
 from infra.servers import (
     BUSY_S,
     HOST,

@@ -5,7 +5,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.home import is_own
+from infra.home.moved import is_own
 from infra.process import ProcessId
 from infra.services import Plan
 from model_code.settings import Settings

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from infra.background import in_background
 from infra.exit_with_parent import adopt_orphans, kill_tree, launcher
-from infra.home import identity
+from infra.home.moved import identity
 from infra.process import ProcessId
 from infra.redact import redact
 from infra.servers import environment, remove_server_record

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from infra import auth
-from infra.home import relocate
+from infra.home.moved import relocate
 from infra.servers import HOST, mlflow_command, prefect_command, started
 from model_code.settings import Settings
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra import stack_state
 from infra.exit_with_parent import kill_tree
-from infra.home import identity, is_own
+from infra.home.moved import identity, is_own
 from infra.process import ProcessId
 from infra.servers import HOST, ServerError, environment
 from infra.triton.install import install

@@ -10,8 +10,9 @@ Shapes: N windows of all dates, S resamples, K blocks of a date.
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from model_code.compiled import compiled
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +74,7 @@ def _draw(
     return count_N
 
 
-@njit(cache=True)
+@compiled
 def _ranks(count_N, rank_N, positive_N, last_N):  # type: ignore[no-untyped-def]
     """AUC (ties count half) and average precision of one resample; NaN if a class is missing."""
     positives = negatives = tied_positives = tied_negatives = 0

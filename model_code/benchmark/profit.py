@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.features.batch import reset_gap_ns
 from model_code.features.dataset import FeatureTable, TableDay
 from model_code.features.venues import Quotes, siblings
@@ -165,7 +165,7 @@ def crossings(
     return earned_B - cost_bps
 
 
-@njit(cache=True)
+@compiled
 def _round_trips(  # type: ignore[no-untyped-def]
     time_N, bid_N, ask_N, segment_N, rows_B, delay_ns, horizon_ns, long_only
 ):
@@ -194,7 +194,7 @@ def _round_trips(  # type: ignore[no-untyped-def]
     return earned_B
 
 
-@njit(cache=True)
+@compiled
 def _crossings(  # type: ignore[no-untyped-def]
     time_N, bid_N, ask_N, time_M, bid_M, ask_M, rows_B, delay_ns, horizon_ns, stale_ns
 ):

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.errors import DataError
 from model_code.features import kernel, pairs
 from model_code.features.batch import invalid_tick, reset_gap_ns
@@ -34,7 +34,7 @@ Levels = Sequence[float] | npt.NDArray[np.float64]
 _PACK = struct.Struct("=q10d").pack_into  # a row of `kernel.TICK`
 
 
-@njit(cache=True)
+@compiled
 def _keep(all_1K, columns_F, ring_2TF, slot):  # type: ignore[no-untyped-def]
     """Write the set's columns twice, a window apart."""
     steps = ring_2TF.shape[0] // 2

@@ -16,7 +16,8 @@ Shapes: N rows, F features (16).
 import math
 
 import numpy as np
-from numba import njit
+
+from model_code.compiled import compiled
 
 DAY_NS = 86_400_000_000_000
 SIZE_ALPHA = 2.0 / (256 + 1)  # weight of the newest row in the running size and running ema_1min
@@ -70,19 +71,19 @@ def new_state() -> np.ndarray:
     return state_1
 
 
-@njit(cache=True)
+@compiled
 def _slog(x):  # type: ignore[no-untyped-def]
     return math.copysign(math.log1p(abs(x)), x)
 
 
-@njit(cache=True)
+@compiled
 def _running(mean, value, alpha):  # type: ignore[no-untyped-def]
     if math.isnan(mean):
         return value
     return mean + alpha * (value - mean)
 
 
-@njit(cache=True)
+@compiled
 def _usable(tick, state):  # type: ignore[no-untyped-def]
     # written so that NaN fails, except where NaN means "missing"
     prices = 0.0 < tick["bid_price"] < tick["ask_price"] < math.inf
@@ -94,7 +95,7 @@ def _usable(tick, state):  # type: ignore[no-untyped-def]
     return prices and bid_size and ask_size and volumes and count and ordered
 
 
-@njit(cache=True)
+@compiled
 def _begin_segment(state, tick):  # type: ignore[no-untyped-def]
     """As if the tick had been preceded by itself."""
     spread = tick["ask_price"] - tick["bid_price"]
@@ -107,14 +108,14 @@ def _begin_segment(state, tick):  # type: ignore[no-untyped-def]
     _remember(state, tick)
 
 
-@njit(cache=True)
+@compiled
 def _remember(state, tick):  # type: ignore[no-untyped-def]
     state["timestamp"] = tick["timestamp"]
     state["bid_price"], state["ask_price"] = tick["bid_price"], tick["ask_price"]
     state["bid_size"], state["ask_size"] = tick["bid_size"], tick["ask_size"]
 
 
-@njit(cache=True)
+@compiled
 def _order_flow(state, tick):  # type: ignore[no-untyped-def]
     """Size that joined the bid or left the ask, less what did the opposite; NaN if not known."""
     flow = 0.0
@@ -129,7 +130,7 @@ def _order_flow(state, tick):  # type: ignore[no-untyped-def]
     return flow
 
 
-@njit(cache=True)
+@compiled
 def _sizes_and_trades(state, tick, fresh, feature_F):  # type: ignore[no-untyped-def]
     bid_size, ask_size = tick["bid_size"], tick["ask_size"]
     sized = not math.isnan(bid_size + ask_size)
@@ -151,7 +152,7 @@ def _sizes_and_trades(state, tick, fresh, feature_F):  # type: ignore[no-untyped
         feature_F[12] = math.log1p(tick["trade_count"])
 
 
-@njit(cache=True)
+@compiled
 def _references(state, tick, mid, feature_F):  # type: ignore[no-untyped-def]
     """The mid against slower prices, and the 1-minute average against its own running mean."""
     if math.isfinite(tick["last_trade"]):
@@ -165,7 +166,7 @@ def _references(state, tick, mid, feature_F):  # type: ignore[no-untyped-def]
         feature_F[15] = tick["feature_ema_1min"] - state["ema_1min"]
 
 
-@njit(cache=True)
+@compiled
 def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
     """Advance `state` by one clean tick and write its 16 features."""
     fresh = (
@@ -202,7 +203,7 @@ def step(state, tick, reset_gap_ns, feature_F):  # type: ignore[no-untyped-def]
     _remember(state, tick)
 
 
-@njit(cache=True)
+@compiled
 def run(state_1, ticks_N, reset_gap_ns, features_NF, segment_N, states_N):  # type: ignore[no-untyped-def]
     """Step through `ticks_N`; return how many rows were taken (fewer than N: that row is unfit).
 

@@ -23,8 +23,8 @@ Shapes: N rows, E instants.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.errors import DataError
 from model_code.settings import FeatureSpec
 
@@ -196,7 +196,7 @@ class LabelStream:
         return label_N
 
 
-@njit(cache=True)
+@compiled
 def _label(time_N, bid_N, ask_N, segment_N, horizon_ns, cost):  # type: ignore[no-untyped-def]
     """Sliding maximum of bids and minimum of asks over rows (i, end), by monotonic queues."""
     n = time_N.shape[0]

@@ -11,8 +11,8 @@ Shapes: N rows of the other instrument, P channels (`WIDTH`).
 import math
 
 import numpy as np
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.features.kernel import STATE
 
 # numba's cache does not notice changes in another file: nothing here calls functions of `kernel`
@@ -43,12 +43,12 @@ def new_pair() -> np.ndarray:
     return np.full(1, np.nan)
 
 
-@njit(cache=True)
+@compiled
 def _slog(x):  # type: ignore[no-untyped-def]
     return math.copysign(math.log1p(abs(x)), x)
 
 
-@njit(cache=True)
+@compiled
 def _rows_before(other_N, count, timestamp):  # type: ignore[no-untyped-def]
     """How many of the first `count` rows are strictly earlier than `timestamp`."""
     low, high = 0, count
@@ -61,14 +61,14 @@ def _rows_before(other_N, count, timestamp):  # type: ignore[no-untyped-def]
     return low
 
 
-@njit(cache=True)
+@compiled
 def _then(other_N, newest, timestamp):  # type: ignore[no-untyped-def]
     """The newest row strictly earlier than `timestamp`, or else its segment's first row."""
     first = _rows_before(other_N, newest + 1, other_N[newest]["since"])
     return max(_rows_before(other_N, newest + 1, timestamp) - 1, first)
 
 
-@njit(cache=True)
+@compiled
 def look(own, basis_1, other_N, count, reset_gap_ns, channel_P):  # type: ignore[no-untyped-def]
     """Write what the row behind `own` sees of another instrument.
 
@@ -122,7 +122,7 @@ def look(own, basis_1, other_N, count, reset_gap_ns, channel_P):  # type: ignore
         channel_P[k] = min(max(channel_P[k], -LIMIT), LIMIT)
 
 
-@njit(cache=True)
+@compiled
 def look_all(own_M, basis_1, other_N, count, reset_gap_ns, channel_MP):  # type: ignore[no-untyped-def]
     """`look` for consecutive rows of the receiver; `count` is all that may ever be seen."""
     for i in range(own_M.shape[0]):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.errors import DataError
 
 
@@ -72,7 +72,7 @@ def crossings(
     return begins_E
 
 
-@njit(cache=True)
+@compiled
 def _begins(time_N, venue_N, bid_N, ask_N, venues, cost, stale_ns):  # type: ignore[no-untyped-def]
     found_N = np.zeros(time_N.shape[0], np.bool_)
     bid_V, ask_V = np.full(venues, -np.inf), np.full(venues, np.inf)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.market import trades as trade_rules
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.order import count_before, in_order
@@ -189,7 +189,7 @@ def _earlier(row_time: Stamps, sequence: Stamps, trades: Trades) -> Stamps:
     return np.searchsorted(rank[len(row_time) :], rank[: len(row_time)], side="left")
 
 
-@njit(cache=True)
+@compiled
 def _volumes(low_N, high_N, size_M, sell_M):  # type: ignore[no-untyped-def]
     """Bought and sold size of the trades [low, high) of each row."""
     bought_N, sold_N = np.zeros(len(low_N)), np.zeros(len(low_N))
@@ -214,7 +214,7 @@ def _imbalance_average(quotes: pa.Table, row_time: Stamps) -> pa.Array:
     return pa.array(averages, mask=np.isnan(averages))
 
 
-@njit(cache=True)
+@compiled
 def decay(average, newest, time, value, tau_ns):  # type: ignore[no-untyped-def]
     """The average after one more value, and the newest time: a step of `decayed_average`."""
     if not np.isnan(value):
@@ -226,7 +226,7 @@ def decay(average, newest, time, value, tau_ns):  # type: ignore[no-untyped-def]
     return average, newest
 
 
-@njit(cache=True)
+@compiled
 def decayed_average(row_time: Stamps, values: Floats, tau_ns: float) -> Floats:
     """Exponential average over uneven times: a += (1 - exp(-dt / tau)) (x - a), from the first x.
 

@@ -5,7 +5,8 @@ Shapes: N rows.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from model_code.compiled import compiled
 
 Stamps = npt.NDArray[np.int64]
 
@@ -23,7 +24,7 @@ def in_order(time_ns_N: Stamps) -> npt.NDArray[np.bool_]:
     return kept
 
 
-@njit(cache=True)
+@compiled
 def _longest(time_N):  # type: ignore[no-untyped-def]
     n = len(time_N)
     last = np.empty(n, np.int64)  # last[k]: row that ends the best sequence of k + 1 rows
@@ -56,7 +57,7 @@ def count_before(sorted_M: Stamps, time_N: Stamps) -> Stamps:
     return found
 
 
-@njit(cache=True)
+@compiled
 def _merge(sorted_M, time_N):  # type: ignore[no-untyped-def]
     found = np.empty(len(time_N), np.int64)
     k = 0

@@ -8,8 +8,8 @@ of a vwap) need the rows after it.
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.market.measures import BAND_IN_SPREADS
 from model_code.market.profiles import Limits
 from model_code.market.quality import RowRule, row_rules
@@ -60,14 +60,14 @@ class RowCheck:
                 within five of them, as the day's validation spares one within five of the day's:
                 it never rejects what that keeps.
         """
-        broken = _first_broken(  # type: ignore[call-arg]
+        broken = _first_broken(
             *row[1:], tightest_bps, self._measure_K, self._column_R, self._low_R, self._high_R,
             self._strict_R, self._required_R,
         )  # fmt: skip
         return None if broken < 0 else self._names[broken]
 
 
-@njit(cache=True)
+@compiled
 def _lowest(one, other):  # type: ignore[no-untyped-def]
     """The lower of two values, either of which may be missing."""
     if np.isnan(one) or other < one:
@@ -75,7 +75,7 @@ def _lowest(one, other):  # type: ignore[no-untyped-def]
     return one
 
 
-@njit(cache=True)
+@compiled
 def _first_broken(  # type: ignore[no-untyped-def]
     bid, ask, bid_size, ask_size, last_trade, vwap, average, bought, sold, count,
     tightest_bps, measure_K, column_R, low_R, high_R, strict_R, required_R,

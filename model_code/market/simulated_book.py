@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from model_code.compiled import compiled
 
 _EMPTY = 1e-4  # a smaller queue counts as empty
 
@@ -50,7 +51,7 @@ class Book(NamedTuple):
     depth: float = 1.8
 
 
-@njit(cache=True)
+@compiled
 def run_book(
     book: Book, rng: np.random.Generator, seconds: float, start: int, capacity: int
 ) -> npt.NDArray[np.float64]:
@@ -95,7 +96,7 @@ def run_book(
     return rows[:n].copy()
 
 
-@njit(cache=True)
+@compiled
 def next_arrival(
     book: Book, rng: np.random.Generator, burst: float, swell: float
 ) -> tuple[float, float, float]:
@@ -111,7 +112,7 @@ def next_arrival(
             return total, burst, swell
 
 
-@njit(cache=True)
+@compiled
 def touch(
     book: Book, rng: np.random.Generator, bid_size: float, ask_size: float
 ) -> tuple[float, float, float, bool]:

@@ -8,8 +8,8 @@ Shapes: N quotes, M trades.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.market.measures import BAND_IN_SPREADS
 
 ROUNDING = 1e-12  # of a mid; far below half a tick
@@ -35,7 +35,7 @@ def off_band(price: Any, low: Any, high: Any, band_bps: float, tightest_bps: flo
     return (price < low * (1 - band)) | (price > high * (1 + band))
 
 
-@njit(cache=True)
+@compiled
 def classify(price, mid, previous, change):  # type: ignore[no-untyped-def]
     """Whether the aggressor sold, and the last change of price with this trade (Lee, Ready 1991).
 
@@ -55,7 +55,7 @@ def classify(price, mid, previous, change):  # type: ignore[no-untyped-def]
     return off < 0, change
 
 
-@njit(cache=True)
+@compiled
 def classify_all(price_M, mid_M):  # type: ignore[no-untyped-def]
     """`classify` for trades in time order: (M,) whether the aggressor sold."""
     sold_M = np.empty(price_M.shape[0], np.bool_)

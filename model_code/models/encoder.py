@@ -21,6 +21,7 @@ from numba import njit
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model_code.compiled import compiled
 from model_code.models.dropout import BitDropout
 
 CHUNK_BYTES = 2**20  # of the wide block at once: within the second-level cache of a core
@@ -191,7 +192,7 @@ def _hash(word: np.uint32) -> np.uint32:
     return np.uint32(word ^ (word >> np.uint32(16)))
 
 
-@njit(cache=True)
+@compiled
 def _relu_and_drop_halves(
     h_W32: np.ndarray, key: int, dropped: int, first: int, infinity: int
 ) -> None:
@@ -206,7 +207,7 @@ def _relu_and_drop_halves(
         h_W32[i] = word & (keep_low | keep_high)
 
 
-@njit(cache=True)
+@compiled
 def _relu_and_drop_words(
     h_W32: np.ndarray, key: int, dropped: int, first: int, infinity: int
 ) -> None:
@@ -217,7 +218,7 @@ def _relu_and_drop_words(
         h_W32[i] = word if bits >= high and stays else NONE
 
 
-@njit(cache=True)
+@compiled
 def _clear_halves(gradient_W32: np.ndarray, value_W32: np.ndarray) -> None:
     for i in range(value_W32.size):
         word = value_W32[i]
@@ -226,7 +227,7 @@ def _clear_halves(gradient_W32: np.ndarray, value_W32: np.ndarray) -> None:
         gradient_W32[i] &= keep_low | keep_high
 
 
-@njit(cache=True)
+@compiled
 def _clear_words(gradient_W32: np.ndarray, value_W32: np.ndarray) -> None:
     for i in range(value_W32.size):
         gradient_W32[i] = gradient_W32[i] if value_W32[i] != 0 else NONE

@@ -1,10 +1,11 @@
 """Machine settings: *where* to compute. Folders and addresses, from `TICKLINE_*` variables."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.address import OptionalGrpcAddress
@@ -17,14 +18,47 @@ from model_code.settings.credentials import (
 from model_code.settings.folder import Folder, FolderUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
+DEFAULT_HOME = Path("~/.tickline")
 
-class Settings(BaseSettings):
+
+def _home(path: Path) -> Path:
+    if path != DEFAULT_HOME:
+        return expanded(path)
+    with suppress(ValueError):
+        found = expanded(path)
+        if found.parent.is_dir():
+            return found
+    raise ValueError(
+        "this user has no home folder and TICKLINE_HOME is not set: "
+        "set it to a folder that this user may write to"
+    )
+
+
+class Home(BaseSettings):
+    """The one setting that every process needs before it can import the libraries.
+
+    Attributes:
+        home: folder of everything Tickline writes (artefacts, databases, logs).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TICKLINE_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # it may be a password
+    )
+
+    home: Annotated[Path, AfterValidator(_home)] = DEFAULT_HOME
+
+
+class Settings(Home):
     """Machine settings, from `TICKLINE_*` environment variables or a `.env` file.
 
     In folders `~` is the user's home.
 
     Attributes:
-        home: folder of everything Tickline writes (artefacts, databases, logs).
+        home: as `Home`.
         market: URI of the market store when no `--data` is given; None means simulated.
         mlflow_tracking_uri: None means SQLite under `home`.
         mlflow_experiment: experiment of the nightly runs.
@@ -47,15 +81,6 @@ class Settings(BaseSettings):
         triton_key: of the Triton servers' model control; None: that of `tickline triton up`.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="TICKLINE_",
-        env_file=".env",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,  # it may be a password
-    )
-
-    home: Folder = Path.home() / ".tickline"
     market: FolderUri | None = None
     mlflow_tracking_uri: FolderUri | None = None
     mlflow_experiment: str = "nightly"
@@ -127,9 +152,14 @@ class Settings(BaseSettings):
 
     @property
     def triton_home(self) -> Path:
-        """Root of the Triton server's installations, shared by every `home`."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return self.triton or cache / "tickline" / "triton"
+        """Root of the Triton server's installations, shared by every `home` of a user with one."""
+        if self.triton:
+            return self.triton
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        try:
+            return expanded(Path(cache)) / "tickline" / "triton"
+        except ValueError:
+            return self.home / "cache" / "triton"
 
     def inside(self, path: Path) -> str:
         """A path as it is stored: under `home` relative to it, so that the home may move."""

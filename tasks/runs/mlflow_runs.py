@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pydantic import BaseModel
 
-from infra.home import relocate
+from infra.home.moved import relocate
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.errors import DataError
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ EMPTY = np.empty(0, STATE)
 """The depth rows of an instrument without any."""
 
 
-@njit(cache=True)
+@compiled
 def _slog(x):  # type: ignore[no-untyped-def]
     return math.copysign(math.log1p(abs(x)), x)
 
 
-@njit(cache=True)
+@compiled
 def _rows_before(rows_S, count, timestamp):  # type: ignore[no-untyped-def]
     """How many of the first `count` rows are strictly earlier than `timestamp`."""
     low, high = 0, count
@@ -76,7 +76,7 @@ def _rows_before(rows_S, count, timestamp):  # type: ignore[no-untyped-def]
     return low
 
 
-@njit(cache=True)
+@compiled
 def summarise(timestamp, bid_L, bid_size_L, ask_L, ask_size_L, row):  # type: ignore[no-untyped-def]
     """Write the summary of one depth row into `row`, dtype `STATE`; a missing level is NaN."""
     bids = asks = weighted = total = 0.0
@@ -105,14 +105,14 @@ def summarise(timestamp, bid_L, bid_size_L, ask_L, ask_size_L, row):  # type: ig
     row["width"] = last_ask - last_bid
 
 
-@njit(cache=True)
+@compiled
 def summarise_all(timestamp_S, bid_SL, bid_size_SL, ask_SL, ask_size_SL, rows_S):  # type: ignore[no-untyped-def]
     """`summarise` for consecutive depth rows."""
     for i in range(timestamp_S.shape[0]):
         summarise(timestamp_S[i], bid_SL[i], bid_size_SL[i], ask_SL[i], ask_size_SL[i], rows_S[i])
 
 
-@njit(cache=True)
+@compiled
 def look(own, rows_S, count, reset_gap_ns, channel_D):  # type: ignore[no-untyped-def]
     """Write what the row behind `own` sees of the book.
 
@@ -153,7 +153,7 @@ def look(own, rows_S, count, reset_gap_ns, channel_D):  # type: ignore[no-untype
         channel_D[k] = min(max(channel_D[k], -LIMIT), LIMIT)
 
 
-@njit(cache=True)
+@compiled
 def look_all(own_N, rows_S, count, reset_gap_ns, channel_ND):  # type: ignore[no-untyped-def]
     """`look` for consecutive rows; `count` is all that may ever be seen."""
     for i in range(own_N.shape[0]):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from model_code.compiled import compiled
 from model_code.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ROW = np.dtype([("timestamp", np.int64), ("value", np.float64)])
 """One row of a series; the value is finite."""
 
 
-@njit(cache=True)
+@compiled
 def look(now, rows_M, count, channel_2):  # type: ignore[no-untyped-def]
     """Write value and age of the newest of the first `count` rows that is earlier than `now`."""
     low, high = 0, count
@@ -46,7 +46,7 @@ def look(now, rows_M, count, channel_2):  # type: ignore[no-untyped-def]
         channel_2[1] = min(math.log1p((now - rows_M[low - 1]["timestamp"]) / 1000.0), LIMIT)
 
 
-@njit(cache=True)
+@compiled
 def look_all(now_N, rows_M, channel_N2):  # type: ignore[no-untyped-def]
     """`look` for consecutive rows; every row of the series may be seen."""
     for i in range(now_N.shape[0]):

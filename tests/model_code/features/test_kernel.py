@@ -59,7 +59,8 @@ def runner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> R
         for name, value in list(vars(kernel).items()):
             if hasattr(value, "py_func"):
                 monkeypatch.setattr(kernel, name, value.py_func)
-    return kernel.run
+    compiled: Runner = kernel.run
+    return compiled
 
 
 def run(

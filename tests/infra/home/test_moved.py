@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from infra import home as moved
-from infra.home import LOCATIONS, identity, is_own, relocate
+from infra.home import moved
+from infra.home.moved import LOCATIONS, identity, is_own, relocate
 from infra.process import ProcessId
 from infra.servers import record_server, running_server
 from infra.services import Plan

@@ -1,0 +1,1 @@
+"""The home folder: one that moved, a user without one."""
