@@ -67,6 +67,8 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
         seen.append(opened)
         opened = take_over(settings, opened)
         shown = show_evidence(settings, opened, spec, policy)
+        for line in shown.loosened:
+            console.print(f"  [bold red]loosened[/]: {line}")
         decided = await_decision(settings, opened, shown, spec, policy)
         if decided.verdict == "reject":
             return _finished(settings, opened, shown, Promoted.rejected(opened, decided))

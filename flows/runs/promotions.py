@@ -58,7 +58,7 @@ def start(
     version = known[-1] if version is None else version
     policy = PolicyFile.load(settings.serving_repository)
     policy.require_within(policy.policy.asked(spec))
-    settings = of_policy(settings, policy)
+    named = of_policy(settings, policy)
     with connected(settings):
         from prefect import get_client
         from prefect.states import Pending
@@ -68,7 +68,7 @@ def start(
         from tasks.promotion.records import Promoted
         from tasks.runs.serving_version import serving_version
 
-        live_server(settings)  # first: the user can start it
+        live_server(named)  # first: the user can start it
         deployment = _deployment_id()
         unfinished = _find_resumable(settings, version, policy)
         if unfinished is None:
@@ -124,7 +124,7 @@ def decide(
         TicklineError: the promotion stopped.
     """
     policy = PolicyFile.load(settings.serving_repository)
-    settings = of_policy(settings, policy)
+    named = of_policy(settings, policy)
     with connected(settings):
         from prefect import get_client
         from prefect.states import Pending
@@ -158,7 +158,7 @@ def decide(
                 remedy="decide in that home folder, or start its worker: tickline worker",
             )
         Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
-        live_server(settings)
+        live_server(named)
         with get_client(sync_client=True) as client:
             result = client.resume_flow_run(run.id, run_input=decision.model_dump())
             if result.status.value != "ACCEPT":

@@ -23,6 +23,7 @@ class Subject(BaseModel):
         started_by: who or what started the promotion.
         night_by: who or what started the night of the version; empty: not recorded.
         exceptions: why an approval is an exception; empty if it is a plain one.
+        loosened: limits that are looser than the policy's, in words.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -37,6 +38,7 @@ class Subject(BaseModel):
     started_by: str
     night_by: str = ""
     exceptions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    loosened: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     def text(
         self, decision: Word, reviewer: str, reason: str, owner: str = "", expires: str = ""
@@ -58,6 +60,7 @@ class Subject(BaseModel):
             "configuration sha256": self.config_sha256,
             "policy sha256": self.policy_sha256,
             "verdict": self.verdict,
+            "loosened": "; ".join(self.loosened) or "nothing",
             "promotion": self.flow_run_id,
             "reviewer": reviewer,
             "reason": json.dumps(reason, ensure_ascii=False),  # one line, whatever it has

@@ -91,6 +91,7 @@ class Shown(Record):
             started_by=opened.started_by,
             night_by=opened.night_by,
             exceptions=self.exceptions,
+            loosened=self.loosened,
         )
 
 

@@ -22,6 +22,7 @@ from model_code.errors import (
     ServingError,
 )
 from model_code.repository.manifest import Manifest
+from model_code.repository.policy import PolicyFile
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.canary import walk
@@ -85,12 +86,18 @@ def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settin
     shown = Shown(
         identity=manifest.identity, engine_sha256="", config_sha256="", engine="", champion=None,
         verdict_json="", simulated=False, page_url="", run_url="", summary="",
+        policy_sha256=PolicyFile.load(desk.serving_repository).sha256,
     )  # fmt: skip
     require_unchanged(desk, opened, shown)
     Aliases(desk).move(1, None)
     with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
         require_unchanged(desk, opened, shown)
     Aliases(desk).move(2, 1)  # its own swap, seen by a rerun
+    require_unchanged(desk, opened, shown)
+    write_policy(desk, reviewers=["mallory"])
+    with pytest.raises(PromotionError, match="the policy is not the one that version 2 was appro"):
+        require_unchanged(desk, opened, shown)
+    write_policy(desk)
     require_unchanged(desk, opened, shown)
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes() + b"?")

@@ -89,6 +89,30 @@ def test_sustained_breaches_of_live_decisions_are_shown(tmp_path) -> None:
     assert "ive drift" not in render(quiet) + summary(quiet, "http://127.0.0.1")
 
 
+def test_a_loosened_limit_is_shown_in_red_and_the_policy_by_its_hash(tmp_path) -> None:
+    found = Evidence(
+        manifest=Manifest.load(staged(tmp_path / "staging", 7)),
+        verdict=verdict("pass"),
+        benchmark=measured(3),
+        engine="onnxruntime-fp32",
+        days=[],
+        drift={},
+        pictures={},
+        champion=3,
+        links={},
+        policy_sha256="ab" * 32,
+        loosened=("max_disagreement 0.4, the policy's limit is 0.2",),
+    )
+    page, form = render(found), summary(found, "http://127.0.0.1")
+    line = "max_disagreement 0.4, the policy&#39;s limit is 0.2"
+    assert f'<div class="box fail"><b>Loosened.</b> {line}.</div>' in page
+    assert "- **loosened: max_disagreement 0.4, the policy's limit is 0.2**" in form
+    assert "ab" * 32 in page
+    assert f"policy `{'ab' * 6}`" in form
+    strict = found.model_copy(update={"loosened": ()})
+    assert "oosened" not in render(strict) + summary(strict, "http://127.0.0.1")
+
+
 def test_breaches_are_read_from_the_home_of_the_services(tmp_path) -> None:
     settings, now = Settings(home=tmp_path), dt.datetime.now(dt.UTC)
     figures = Figures(version=3, from_ns=0, until_ns=1, decisions=9, unlabelled=0, breaches=("A",))
