@@ -27,7 +27,7 @@ from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.canary import canary
-from tasks.promotion.decide import Decision, deadline, decide, problem
+from tasks.promotion.decide import Decision, deadline, decide, problem, sign_command
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
 from tasks.promotion.open_promotion import open_promotion, take_over
 from tasks.promotion.promotion_runs import open_runs
@@ -151,6 +151,7 @@ def await_decision(
             f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
         )
         again = f"\n\n**The last input was not valid: {wrong}.**" if wrong else ""
+        again += _how_to_sign(opened.version, policy)
         now = dt.datetime.now(dt.UTC)
         try:
             found = suspend_flow_run(
@@ -172,12 +173,24 @@ def await_decision(
                 found.reason.strip(),
                 owner=found.owner.strip(),
                 expires=found.expires.strip(),
+                signed=found.signed,
+                signature=found.signature,
+                signatures=policy.policy.signatures,
             )
             return decide(settings, opened, shown, answer)
         console.print(f"  the decision does not count: {wrong}")
     raise AssertionError("unreachable: the loop never ends")
 
 
-def _decided(verdict: str, reviewer: str, reason: str, **exception: str) -> Decided:
+def _how_to_sign(version: int, policy: PolicyFile) -> str:
+    """For the form: that it alone does not count, or what an unsigned decision is."""
+    if policy.policy.signatures == "required":
+        said = "**Signatures are required: this form alone does not count.** Run"
+    else:
+        said = "A decision in this form is recorded as unsigned. To sign it, run"
+    return f"\n\n{said}: `{sign_command(version)}` (or `tickline reject`)."
+
+
+def _decided(verdict: str, reviewer: str, reason: str, **more: str) -> Decided:
     answer = {"verdict": verdict, "reviewer": reviewer, "reason": reason}
-    return Decided.model_validate({**answer, "at": dt.datetime.now(dt.UTC), **exception})
+    return Decided.model_validate({**answer, "at": dt.datetime.now(dt.UTC), **more})

@@ -1,17 +1,22 @@
 """The release manager's commands: promote, approve, reject, rollback, audit."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
 
 from flows.cli.options import PANELS, expanded, read_spec, settings_from_environment
 from flows.cli.policy import say_ignored
 from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
+from model_code.repository.decisions import Subject, Word
+from model_code.repository.exceptions import Terms
 from model_code.settings import PromotionSpec
 
 if TYPE_CHECKING:
@@ -25,6 +30,15 @@ out = Console()
 Which = Annotated[str, typer.Argument(help="Version, or the run's name from tickline promote.")]
 Reviewer = Annotated[str, typer.Option(help="Your name, as in the policy.")]
 Reason = Annotated[str, typer.Option(help="Why; stored with the model permanently.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="SSH key to sign with; the .pub file if ssh-agent holds it.",
+        show_default="no signature",
+        callback=expanded,
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Sign without asking.")]
 
 
 @app.command(rich_help_panel=PANELS.promotion)
@@ -85,24 +99,31 @@ def approve(
     expires: Annotated[
         str, typer.Option(help="The exception's last day, YYYY-MM-DD (UTC).", show_default="none")
     ] = "",
+    key: Key = None,
+    yes: Yes = False,
 ) -> None:
     """Approve a waiting promotion: it is validated on the real server, then promoted.
 
     Use it after you have read the evidence page. The policy names the reviewers
     ([bold]tickline policy show[/]). With its four_eyes on (the default), the person
     who started the promotion, or the night of its version, cannot approve it.
+
+    With --key the decision is signed: what is signed is shown first. A policy can
+    require it. The signature counts if allowed_signers of the policy has the key.
     """
-    _decide(which, "approve", reviewer, reason, owner=owner, expires=expires)
+    _decide(which, "approve", reviewer, reason, key, yes, owner=owner, expires=expires)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
-def reject(which: Which, reviewer: Reviewer, reason: Reason) -> None:
+def reject(
+    which: Which, reviewer: Reviewer, reason: Reason, key: Key = None, yes: Yes = False
+) -> None:
     """Reject a waiting promotion: it ends, and the serving model stays unchanged.
 
     Use it if the evidence is not good enough. The policy names the reviewers
     ([bold]tickline policy show[/]).
     """
-    _decide(which, "reject", reviewer, reason)
+    _decide(which, "reject", reviewer, reason, key, yes)
 
 
 @app.command(rich_help_panel=PANELS.promotion)
@@ -178,12 +199,28 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
     )
 
 
-def _decide(which: str, verdict: str, reviewer: str, reason: str, **exception: str) -> None:
+def _decide(
+    which: str,
+    verdict: Word,
+    reviewer: str,
+    reason: str,
+    key: Path | None,
+    yes: bool,
+    **exception: Unpack[Terms],
+) -> None:
     settings = settings_from_environment()
     say_ignored(settings)
     from flows.runs import promotions
 
-    outcome = promotions.decide(settings, which, verdict, reviewer, reason, **exception)
+    def agree(subject: Subject, text: str) -> bool:
+        for line in subject.loosened:
+            out.print(f"[bold red]loosened[/]: {escape(line)}")
+        out.print(Panel(escape(text.rstrip()), title="what is signed"))
+        return yes or not sys.stdin.isatty() or typer.confirm("Sign it?")
+
+    outcome = promotions.decide(
+        settings, which, verdict, reviewer, reason, key=key, agree=agree, **exception
+    )
     if outcome is None:
         out.print("resumed; a worker will pick it up. See the outcome: tickline audit")
     else:

@@ -23,6 +23,7 @@ from flows.cli.options import market_uri
 from infra.triton.install import install
 from infra.triton.server import running
 from model_code.repository.audit import AuditLog
+from model_code.repository.exceptions import Terms
 from model_code.repository.policy import policy_path
 from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.serving import ServingRepository
@@ -223,7 +224,7 @@ def approve(settings: Settings, version: int, reason: str) -> None:
     say_outcome(outcome)
 
 
-def exception_until() -> dict[str, str]:
+def exception_until() -> Terms:
     """Owner and last day, for approvals that are an exception: the first has no baseline."""
     return {
         "owner": "grace",

@@ -14,15 +14,17 @@ from infra.services import POOL
 from infra.triton.targets import of_policy
 from model_code.errors import ConfigError, PromotionError
 from model_code.repository.policy import PolicyFile
+from model_code.repository.signatures import sign
 from model_code.settings import PromotionSpec, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from prefect.client.schemas.objects import FlowRun, State
 
     from model_code.repository.audit import AuditRecord
-    from model_code.repository.decisions import Subject
+    from model_code.repository.decisions import Subject, Word
     from tasks.promotion.records import Promoted, RolledBack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,12 +103,14 @@ def start(
 def decide(
     settings: Settings,
     which: str,
-    verdict: str,
+    verdict: "Word",
     reviewer: str,
     reason: str,
     *,
     owner: str = "",
     expires: str = "",
+    key: Path | None = None,
+    agree: "Callable[[Subject, str], bool]" = lambda *_: True,
 ) -> "Promoted | FlowRun | None":
     """Pass a decision to the promotion that waits for it.
 
@@ -114,6 +118,8 @@ def decide(
         which: version, or the run's name or id.
         owner: of the exception, if the approval is one.
         expires: the exception's last day, ISO 8601.
+        key: of the reviewer, to sign with; None: no signature.
+        agree: gets what the decision is about and the text to sign; False: it is not signed.
 
     Returns:
         The outcome; the run, if it waits again; None if a worker will resume it.
@@ -131,19 +137,23 @@ def decide(
 
         from infra.triton.daemon import live_server
         from tasks.promotion.aliases import Aliases
-        from tasks.promotion.decide import Decision, problem
+        from tasks.promotion.decide import Decision, problem, text_of
 
         run = _find_waiting(which)
-        decision = Decision.model_validate(
-            {
-                "verdict": verdict,
-                "reviewer": reviewer,
-                "reason": reason,
-                "owner": owner,
-                "expires": expires,
-            }
+        subject = subject_of(run)
+        decision = Decision(
+            verdict=verdict, reviewer=reviewer, reason=reason, owner=owner, expires=expires
         )
-        wrong = problem(decision, subject_of(run), policy)
+        if key is not None:
+            text = text_of(decision, subject)
+            if not agree(subject, text):
+                raise PromotionError(
+                    "the decision was not signed; nothing was resumed",
+                    where=f"promotion {run.name}",
+                )
+            signed = {"signed": text, "signature": sign(text, key)}
+            decision = decision.model_copy(update=signed)
+        wrong = problem(decision, subject, policy)
         if wrong is not None:
             raise PromotionError(
                 f"the decision does not count: {wrong}",

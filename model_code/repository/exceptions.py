@@ -7,7 +7,7 @@ has them all; the exception of the version that serves is the one that counts.
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,13 @@ FACT = "exception"  # of the records `approved` and `exception renewed`
 RENEWED, CLOSED = "exception renewed", "exception closed"
 TURNED = ("promoted", "rolled back", "emergency rollback")  # events after which a version serves
 SOON = dt.timedelta(days=7)
+
+
+class Terms(TypedDict, total=False):
+    """What an approval says of its exception: who answers for it, and its last day (ISO 8601)."""
+
+    owner: str
+    expires: str
 
 
 class ApprovedException(BaseModel):

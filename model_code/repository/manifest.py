@@ -23,11 +23,14 @@ class Approval(BaseModel):
     """Approval of a version for serving.
 
     Attributes:
-        reviewer: name from the allow-list; not authenticated, since Prefect has no identities.
+        reviewer: name from the policy; without a signature it is only a claim.
         at: UTC, ISO 8601.
         reason: given by the reviewer.
         started_by: who or what started the promotion.
         flow_run_id: the promotion's.
+        policy_sha256: of the policy's bytes; empty in an approval of an earlier version.
+        signed: text that the reviewer signed; empty without a signature.
+        signature: by the reviewer's SSH key; empty without one.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -37,6 +40,9 @@ class Approval(BaseModel):
     reason: str
     started_by: str
     flow_run_id: str
+    policy_sha256: str = ""
+    signed: str = ""
+    signature: str = ""
 
 
 class Manifest(BaseModel):

@@ -8,9 +8,11 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from model_code.repository import exceptions
+from model_code.repository.approved import other_line
 from model_code.repository.audit import AuditLog
 from model_code.repository.decisions import Subject
-from model_code.repository.policy import PolicyFile
+from model_code.repository.policy import Policy, PolicyFile
+from model_code.repository.signatures import signature_problem
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.aliases import Aliases
@@ -26,6 +28,13 @@ class Decision(RunInput):
     reason: str = Field(default="", description="why; stored with the model permanently")
     owner: str = Field(default="", description="of the exception, if the text above names one")
     expires: str = Field(default="", description="the exception's last day, YYYY-MM-DD")
+    signed: str = Field(default="", description="leave empty: tickline approve fills it in")
+    signature: str = Field(default="", description="leave empty: tickline approve fills it in")
+
+
+def sign_command(version: int, word: str = "approve") -> str:
+    """The command that signs a decision."""
+    return f"tickline {word} {version} --reviewer NAME --reason TEXT --key ~/.ssh/id_ed25519"
 
 
 def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | None:
@@ -57,10 +66,34 @@ def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | No
                 return f"{reviewer} started {what}: another reviewer must approve it"
     if decision.verdict == "approve":
         today = dt.datetime.now(dt.UTC).date()
-        return exceptions.problem(
+        wrong = exceptions.problem(
             subject.exceptions, decision.owner, decision.expires, today, policy.exception_days
         )
-    return None
+        if wrong:
+            return wrong
+    return _unsigned(decision, subject, policy)
+
+
+def text_of(decision: Decision, subject: Subject) -> str:
+    """The text that the decision's reviewer signs."""
+    stripped = (decision.reviewer, decision.reason, decision.owner, decision.expires)
+    return subject.text(decision.verdict, *(word.strip() for word in stripped))
+
+
+def _unsigned(decision: Decision, subject: Subject, policy: Policy) -> str | None:
+    """Return why the decision's signature does not count; None if it does or none is needed."""
+    if not decision.signature:
+        if policy.signatures == "optional":
+            return None
+        return (
+            "a signature is required, and the form alone has none: "
+            f"{sign_command(subject.version, decision.verdict)}"
+        )
+    wanted = text_of(decision, subject)
+    if decision.signed != wanted:
+        return f"another text was signed: {other_line(wanted, decision.signed)}"
+    now = dt.datetime.now(dt.UTC)
+    return signature_problem(policy, decision.reviewer.strip(), wanted, decision.signature, now)
 
 
 def deadline(opened_at: dt.datetime, hours: float) -> dt.datetime:
@@ -79,21 +112,17 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
             owner=decided.owner.strip(),
             expires=dt.date.fromisoformat(decided.expires.strip()),
         )
+    facts = shown.subject(opened, str(flow_run.id)).model_dump(mode="json") | {
+        "reviewer": decided.reviewer,
+        "reason": decided.reason,
+        "signatures": decided.signatures,
+        "signed": decided.signed,
+        "signature": decided.signature,
+    }
     record = AuditLog(settings.audit_file).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",
-        {
-            "version": opened.version,
-            "reviewer": decided.reviewer,
-            "reason": decided.reason,
-            "started_by": opened.started_by,
-            "engine_sha256": shown.engine_sha256,
-            "config_sha256": shown.config_sha256,
-            "manifest": shown.identity,
-            "policy_sha256": shown.policy_sha256,
-            "flow_run_id": str(flow_run.id),
-        }
-        | (excepted.facts() if excepted else {}),
+        facts | (excepted.facts() if excepted else {}),
     )
     tags = {
         "decision": decided.verdict,

@@ -104,6 +104,9 @@ class Decided(Record):
         at: UTC.
         owner: of the exception, if the approval is one.
         expires: the exception's last day, ISO 8601.
+        signed: text that the reviewer signed; empty without a signature.
+        signature: by the reviewer's SSH key; empty without one.
+        signatures: whether the policy requires them.
     """
 
     verdict: Literal["approve", "reject"]
@@ -112,6 +115,9 @@ class Decided(Record):
     at: dt.datetime
     owner: str = ""
     expires: str = ""
+    signed: str = ""
+    signature: str = ""
+    signatures: Literal["required", "optional"] = "optional"
 
 
 class Loaded(Record):

@@ -7,8 +7,10 @@ from prefect.runtime import flow_run
 
 from infra.triton.targets import serving_servers
 from model_code.errors import IntegrityError, PromotionError
+from model_code.repository.approved import require_approved
 from model_code.repository.audit import AuditLog, AuditRecord
 from model_code.repository.manifest import Manifest
+from model_code.repository.policy import PolicyFile
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
@@ -25,6 +27,7 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
     Raises:
         PromotionError: no version serves, there is no predecessor, or the target was never
             approved.
+        IntegrityError: the target's bytes, approval, audit record or signature do not fit.
     """
     repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
     _repair_route(settings, repository, aliases)
@@ -45,12 +48,8 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
             where="alias previous in MLflow",
             remedy="choose a version from tickline audit: tickline rollback --to N",
         )
-    # the manifest has the approval before the version serves, the tags only after `record`
-    if Manifest.load(repository.folder(target)).approval is None:
-        raise PromotionError(
-            f"version {target} was never approved, so it must not serve",
-            remedy=f"tickline promote --version {target}",
-        )
+    policy = PolicyFile.find(settings.serving_repository)
+    require_approved(repository, target, AuditLog(settings.audit_file), policy)
     before = aliases.predecessor(target)
     return target, champion, before if before in repository.known() else None
 

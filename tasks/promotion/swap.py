@@ -32,6 +32,9 @@ def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> 
         reason=decided.reason,
         started_by=opened.started_by,
         flow_run_id=str(flow_run.id),
+        policy_sha256=shown.policy_sha256,
+        signed=decided.signed,
+        signature=decided.signature,
     )
     with serving_servers(settings, repository) as servers:
         transaction = Swap(repository, servers, aliases)

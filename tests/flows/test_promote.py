@@ -89,7 +89,7 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
         ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
     ):
         with pytest.raises(PromotionError, match=why):  # the command refuses at once
-            promotions.decide(desk, "1", fields["verdict"], fields["reviewer"], fields["reason"])
+            promotions.decide(desk, "1", "approve", fields["reviewer"], fields["reason"])
         answered = answer(run, **fields)  # invalid input in the form leads to the next form
         assert isinstance(answered, FlowRun)
         run = answered

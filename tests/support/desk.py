@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.runs import promotions
 from model_code.repository.audit import AuditLog
+from model_code.repository.exceptions import Terms
 from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.client import TritonClient
@@ -21,7 +22,7 @@ from tests.support.promotion import PATIENT, registered
 from tests.support.serving import logits, windows
 
 # the first version has no baseline: an exception
-EXCEPTION = {
+EXCEPTION: Terms = {
     "owner": "grace",
     "expires": f"{dt.datetime.now(dt.UTC).date() + dt.timedelta(days=30)}",
 }
