@@ -77,7 +77,7 @@ def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -
             with candidate_loaded(settings, url, opened):
                 validated = infra_validation(url, opened, spec)
                 mirrored = shadow(url, opened, repository, spec)
-                stepped = canary(url, opened, repository, spec)
+                stepped = canary(url, opened, repository, spec, mirrored)
             require_unchanged(settings, opened, shown)
             swap(settings, opened, shown, decided)
             record(settings, url, opened, shown, decided, validated, (mirrored, stepped))

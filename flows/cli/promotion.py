@@ -277,14 +277,17 @@ def _say_compared(name: str, part: "Compared | None") -> None:
     if part.skipped:
         out.print(f"{name}: {part.skipped}")
     for seen in part.steps:
-        ours, theirs = seen.candidate_p50_ms, seen.champion_p50_ms
-        out.print(
-            f"{name}: {seen.requests} requests, {seen.errors} failed, "
-            f"{seen.disagreement:.1%} different decisions, "
-            f"p50 {ours or float('nan'):.2f} ms (champion {theirs or float('nan'):.2f})"
+        for line in seen.lines:
+            out.print(f"{name}: {line}")
+    if not part.goals:
+        return
+    table = Table("goal", "count", "rate", "limit", "finding", box=box.SIMPLE_HEAD, title=name)
+    for goal in part.goals[-1]:
+        table.add_row(
+            goal.goal,
+            f"{goal.hits}/{goal.trials}",
+            f"{goal.lower:.1%} to {goal.upper:.1%}",
+            f"{goal.limit:.1%}",
+            goal.words,
         )
-        if seen.live is not None:
-            out.print(
-                f"{name}, live traffic: {seen.live.requests} requests, {seen.live.errors} failed, "
-                f"{seen.live.disagreement:.1%} different decisions"
-            )
+    out.print(table)

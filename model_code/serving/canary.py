@@ -1,32 +1,42 @@
 """Canary: the route gives the candidate a growing share, and withdraws it if a goal is broken.
 
-The route file affects every client that follows it. The canary itself sends recorded requests along
-the route and judges the responses: a share goes to the candidate, the rest to the champion. It also
-judges the outcomes that clients write down (`outcomes.py`), by the same goals. The share expires
-soon after the process that judges it is gone.
+The route file affects every client that follows it. The canary sends recorded requests along the
+route and judges the responses: a share goes to the candidate, the rest to the champion. Each answer
+of the candidate is paired with the champion's to the same request. It also judges the outcomes that
+clients write down (`comparison/outcomes.py`) and the failures that Triton itself counted, by the
+same goals and by tests that are valid at every look. The share expires soon after the process that
+judges it is gone.
 
 Shapes: R requests, T = 64 steps, F = 16 features.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_code.errors import PromotionError
+from model_code.comparison.observed import Observed, Tally
+from model_code.comparison.outcomes import OutcomeReader
+from model_code.errors import PromotionError, ServingError
 from model_code.repository.route import Route, Target
-from model_code.serving.observed import Observed, Tally
-from model_code.serving.outcomes import OutcomeReader
-from model_code.serving.routed import Routed, RoutedClient, WindowsOf
-from model_code.serving.shadow import decision
+from model_code.serving.client import Statistics
+from model_code.serving.routed import Routed, RoutedClient
+from model_code.serving.shadow import Recorded
 from model_code.settings import PromotionSpec
-from model_code.training.threshold import DEFAULT_THRESHOLD
 
 Report = Callable[[float, Observed], None]
+Counters = Callable[[], Statistics]
 LONGEST = 20  # longest step, in multiples of its requests, until the candidate got enough of them
 LEASE_S = 20.0  # a share expires this long after its last renewal
+POLL_S = 0.05
+COUNTERS_S = 0.25
+SETTLE_S = 1.0  # clients write outcomes down later than Triton counts them
+MOST_CHAMPION_MS = 1000
 
 
 class CanaryStoppedError(PromotionError):
@@ -42,6 +52,9 @@ async def walk(
     report: Report,
     thresholds: Mapping[Target, float] | None = None,
     windows_of: Mapping[int, NDArray[np.float32]] | None = None,
+    *,
+    counters: Counters | None = None,
+    shadowed: Observed | None = None,
 ) -> list[Observed]:
     """Raise the candidate's share step by step; return one `Observed` per step.
 
@@ -50,6 +63,18 @@ async def walk(
 
     At the end, also after an error, the champion has all requests again.
 
+    Args:
+        client: that writes no outcomes down.
+        route_file: of the serving repository.
+        x_RTF: recorded requests, drawn at random.
+        candidate: to judge.
+        spec: steps and goals.
+        report: called after each step.
+        thresholds: of the two models.
+        windows_of: by version.
+        counters: asks Triton for the candidate's counts; None: they are not judged.
+        shadowed: result of shadow; its decisions count too.
+
     Raises:
         CanaryStoppedError: a goal was broken; the message names the goal and the share.
         ServingError: the champion does not respond either.
@@ -57,40 +82,40 @@ async def walk(
     before = Route.load(route_file).champion
     if before is None:
         raise PromotionError("no champion to share requests with")
-    own = thresholds or {}
-
-    def window(number: int) -> WindowsOf:
-        return lambda target: (windows_of or {}).get(target.version, x_RTF)[number][None]
-
-    requests = [window(number) for number in range(len(x_RTF))]
-    threshold = own.get(before, DEFAULT_THRESHOLD)
-    agreed_R = [
-        decision(await client.ask_of(before, request(before)), threshold) for request in requests
-    ]
+    server = None if counters is None else _Server(counters)
+    if server is not None:
+        await server.look(now=True)
+    judge = _Judge(
+        client,
+        Recorded(client, x_RTF, thresholds, windows_of),
+        _Live(OutcomeReader(route_file), candidate, spec),
+        server,
+        spec,
+        np.random.default_rng(candidate.version),
+    )
     steps: list[Observed] = []
-    champion_ms: list[float] = []  # not extended at a share of 100%
-    live = _Live(OutcomeReader(route_file), candidate)
+    lease = _Lease(route_file, before, candidate)
     try:
         for share in spec.shares:
-            lease = _Lease(route_file, before, candidate, share)
+            lease.begin(share)
             client.refresh()
-            threshold = own.get(candidate, DEFAULT_THRESHOLD)
-            steps.append(
-                await _step(client, requests, agreed_R, threshold, lease, champion_ms, live, spec)
-            )
+            steps.append(await judge.step(lease, steps[-1] if steps else shadowed))
             report(share, steps[-1])
     finally:
-        Route(champion=before).save(route_file)
+        lease.withdraw()
     return steps
 
 
 class _Lease:
     """A candidate's share in the route file, renewed while it is judged."""
 
-    def __init__(self, route_file: Path, champion: Target, candidate: Target, share: float) -> None:
-        self.candidate, self.share = candidate, share
-        self._file, self._champion = route_file, champion
-        self._ends = float("-inf")
+    def __init__(self, route_file: Path, champion: Target, candidate: Target) -> None:
+        self.champion, self.candidate, self.share = champion, candidate, 0.0
+        self._file, self._ends = route_file, float("-inf")
+
+    def begin(self, share: float) -> None:
+        """Give the candidate a share."""
+        self.share, self._ends = share, float("-inf")
         self.renew()
 
     def renew(self) -> None:
@@ -100,69 +125,176 @@ class _Lease:
             return
         self._ends = now + LEASE_S
         Route(
-            champion=self._champion, candidate=self.candidate, share=self.share, until=self._ends
+            champion=self.champion, candidate=self.candidate, share=self.share, until=self._ends
         ).save(self._file)
+
+    def withdraw(self) -> None:
+        """Give the champion all requests again."""
+        Route(champion=self.champion).save(self._file)
 
 
 class _Live:
-    """The clients' traffic during the canary."""
+    """The clients' traffic during the canary.
 
-    def __init__(self, reader: OutcomeReader, candidate: Target) -> None:
-        self._reader, self._candidate = reader, candidate
-        self._champion_ms: list[float] = []
-        self._tally = Tally(self._champion_ms)
+    Attributes:
+        active: whether any client wrote an outcome down.
+    """
+
+    def __init__(self, reader: OutcomeReader, candidate: Target, spec: PromotionSpec) -> None:
+        self._reader, self._candidate, self._spec = reader, candidate, spec
+        self._champion_ms: deque[float] = deque(maxlen=MOST_CHAMPION_MS)
+        self._tally = Tally(spec)
+        self.active = False
 
     def begin(self) -> None:
-        """Count anew for the next step."""
-        self._tally = Tally(self._champion_ms)
+        """Count anew for the next step; decisions count further."""
+        self._tally = Tally(self._spec, self._tally.observed())
 
     def observed(self) -> Observed | None:
         """What was written down in this step; None if nothing was."""
-        for one in self._reader.read():
+        # the champion's first: the candidate's are paired with them
+        for one in sorted(self._reader.read(), key=lambda one: one.target == self._candidate):
+            self.active = True
             if one.target != self._candidate:
                 self._champion_ms += [] if one.ms is None else [one.ms]
-            elif one.ms is None:
-                self._tally.error(one.error)
+            elif one.error:
+                self._tally.error(one.error, count=one.count)
             else:
-                self._tally.answer(one.ms, agrees=one.agrees)
+                # paired with the champion's answer that is nearest in time
+                pair = one.ms is not None and self._champion_ms
+                champion_ms = self._champion_ms.pop() if pair else None
+                self._tally.answer(one.ms, champion_ms=champion_ms, count=one.count)
+                self._tally.late += one.count if one.late else 0
+                if one.agrees is not None:
+                    self._tally.decision(agrees=one.agrees, champion=one.champion)
         return self._tally.observed() if self._tally.requests else None
 
 
-async def _step(
-    client: RoutedClient,
-    requests: Sequence[WindowsOf],
-    agreed_R: list[bool],
-    threshold: float,
-    lease: _Lease,
-    champion_ms: list[float],
-    live: _Live,
-    spec: PromotionSpec,
-) -> Observed:
-    tally, candidate = Tally(champion_ms), lease.candidate
-    live.begin()
-    number = 0
-    # a small share may need more requests until the candidate can be judged
-    while number < spec.canary_requests or (
-        tally.requests < spec.canary_patience and number < LONGEST * spec.canary_requests
-    ):
-        lease.renew()
-        index = number % len(requests)
+class _Server:
+    """What Triton itself counted of the candidate in this step."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters, self._looked = counters, float("-inf")
+        self._last: Statistics | None = None
+        self._requests = self._failed = 0
+        self._readings: list[tuple[float, int]] = []
+
+    def begin(self) -> None:
+        """Count anew for the next step."""
+        self._requests = self._failed = 0
+        self._readings = []
+
+    async def look(self, *, now: bool = False) -> None:
+        """Ask Triton, unless it was asked just before."""
+        clock = time.monotonic()
+        if clock - self._looked < COUNTERS_S and not now:
+            return
+        self._looked = clock
+        try:
+            found = await asyncio.to_thread(self._counters)
+        except ServingError:
+            return  # the canary's own requests tell of a server or a candidate that is gone
+        requests, failed, last = found.requests, found.failed, self._last
+        if last is None:
+            requests = failed = 0
+        elif requests >= last.requests and failed >= last.failed:  # else it was loaded again
+            requests, failed = requests - last.requests, failed - last.failed
+        self._last = found
+        self._requests, self._failed = self._requests + requests, self._failed + failed
+        self._readings.append((clock, self._failed))
+
+    def unsettled(self, known: int) -> bool:
+        """Whether a client may still write down a failure that Triton counted."""
+        return self._failed > max(known, self._settled())
+
+    def observed(self, known: int) -> Observed:
+        """Triton's requests and failures; those that known clients had are counted there."""
+        foreign = max(0, self._settled() - known)
+        return Observed.of_server(
+            self._requests + self._failed, foreign, "seen by other clients or in retries"
+        )
+
+    def _settled(self) -> int:
+        until = time.monotonic() - SETTLE_S
+        return max((failed for at, failed in self._readings if at <= until), default=0)
+
+
+@dataclass
+class _Judge:
+    """Sends recorded requests along the route and judges one step after another."""
+
+    client: RoutedClient
+    recorded: Recorded
+    live: _Live
+    server: _Server | None
+    spec: PromotionSpec
+    rng: np.random.Generator
+
+    async def step(self, lease: _Lease, before: Observed | None) -> Observed:
+        """One step's measurements.
+
+        Raises:
+            CanaryStoppedError: a goal was broken.
+            ServingError: the champion does not respond.
+        """
+        spec, tally, begun, number = self.spec, Tally(self.spec, before), time.monotonic(), 0
+        self.live.begin()
+        if self.server is not None:
+            self.server.begin()
+        while True:
+            # a small share may need more requests until the candidate can be judged
+            few = tally.requests < spec.canary_patience and number < LONGEST * spec.canary_requests
+            asks = few or number < spec.canary_requests
+            lease.renew()
+            if asks:
+                await self._ask(lease, tally)
+                number += 1
+            else:
+                await asyncio.sleep(POLL_S)
+            seen = await self._look(tally, last=not asks)
+            _stop_if(seen.broken(spec), lease)
+            if not asks and not self._waits(seen, time.monotonic() - begun):
+                break
+        _stop_if(seen.broken(spec, final=True), lease)
+        return seen
+
+    async def _ask(self, lease: _Lease, tally: Tally) -> None:
+        """Send one request along the route; pair the candidate's answer with the champion's."""
+        index, candidate = int(self.rng.integers(len(self.recorded))), lease.candidate
         begun = time.perf_counter()
-        answer: Routed = await client.ask(requests[index])
+        answer: Routed = await self.client.ask(lambda to: self.recorded.window(to, index))
         ms = 1e3 * (time.perf_counter() - begun)
         for target, reason in answer.failed:
             if target == candidate:
-                tally.error(reason)
+                tally.error(reason, late=target in answer.late)
         if answer.target == candidate:
-            agrees = decision(answer.logits_BC, threshold) == agreed_R[index]
-            tally.answer(ms, agrees=agrees)
-        elif not answer.failed:
-            tally.champion_ms.append(ms)
-        _stop_if(tally.observed(live.observed()).broken(spec), lease)
-        number += 1
-    seen = tally.observed(live.observed())
-    _stop_if(seen.broken(spec, final=True), lease)
-    return seen
+            decides, champion_ms = await self.recorded.ask(lease.champion, index)
+            agrees = self.recorded.decides(candidate, answer.logits_BC) == decides
+            tally.answer(ms, champion_ms=champion_ms)
+            tally.decision(agrees=agrees, champion=decides)
+
+    async def _look(self, tally: Tally, *, last: bool) -> Observed:
+        """Everything measured so far in this step."""
+        live, server, note = self.live.observed(), None, ""
+        if self.server is not None:
+            await self.server.look(now=last)
+            server = self.server.observed(_known(tally, live))
+        count, wanted = 0 if live is None else live.requests, self.spec.canary_live_requests
+        if self.live.active and count < wanted:
+            longest = max(self.spec.canary_step_s, self.spec.canary_live_s)
+            note = f"too little live traffic: {count} of {wanted} requests within {longest:g} s"
+        return tally.observed(live, server, note)
+
+    def _waits(self, seen: Observed, elapsed_s: float) -> bool:
+        """Whether the step needs more time or more live requests."""
+        short = bool(seen.note) and elapsed_s < self.spec.canary_live_s
+        unsettled = self.server is not None and self.server.unsettled(_known(seen, seen.live))
+        return elapsed_s < self.spec.canary_step_s or short or unsettled
+
+
+def _known(tally: Tally | Observed, live: Observed | None) -> int:
+    """Failures that clients wrote down; Triton may count a late one as failed too."""
+    return tally.errors + (0 if live is None else live.errors + live.late)
 
 
 def _stop_if(broken: list[str], lease: _Lease) -> None:

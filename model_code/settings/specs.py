@@ -232,15 +232,26 @@ class PromotionSpec(Spec):
         decision_hours: without a decision within this time the promotion is rejected.
         answer_tolerance: |probability| difference to the benchmark's prediction; as in the gate.
         load_requests: sent at each concurrency of infra validation.
-        shadow_requests: mirrored to the candidate, for at most `shadow_s` seconds.
+        shadow_requests: recorded requests, mirrored to the candidate for at most `shadow_s`
+            seconds.
+        positive_requests: requests on which the champion decides true; shadow replays recorded ones
+            until it has so many.
         shares: of the requests, one canary step after another.
-        canary_requests: of each step.
-        canary_patience: responses of the candidate before its metrics count; a canary step
-            continues until it has them, and a comparison with fewer breaks a goal.
+        canary_requests: recorded requests of each step.
+        canary_patience: responses of the candidate that a step needs; it continues until it has
+            them, and a comparison with fewer breaks a goal.
+        canary_step_s: a canary step lasts at least so long, in seconds.
+        canary_live_requests: of clients, to the candidate, that a step needs where there is live
+            traffic.
+        canary_live_s: a step waits for them until it has lasted so long, in seconds.
         max_error_rate: of the candidate's requests, in validation, shadow and canary.
-        max_p50_ratio: candidate's median latency over the champion's, on the same requests.
+        max_p50_ratio: median ratio of the candidate's latency to the champion's, on paired
+            requests.
         max_p99_ms: candidate's 99th percentile; None if only the ratio counts.
         max_disagreement: fraction of decisions that differ from the champion's.
+        max_positive_disagreement: the same of the requests on which the champion decides true.
+        alpha: probability that any test of shadow or canary stops a candidate that keeps its
+            limits; each test gets an equal part.
         allow_simulated: allow a model of simulated data (rehearsals).
         not_comparable: why a version may be promoted that its gate could not compare with the
             champion; None: it may not.
@@ -253,13 +264,19 @@ class PromotionSpec(Spec):
     load_requests: PositiveInt = 400
     shadow_requests: PositiveInt = 400
     shadow_s: Positive = 60.0
+    positive_requests: PositiveInt = 100
     shares: Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)] = (0.05, 0.5, 1.0)
     canary_requests: PositiveInt = 400
     canary_patience: PositiveInt = 20
+    canary_step_s: Positive = 5.0
+    canary_live_requests: PositiveInt = 50
+    canary_live_s: Positive = 60.0
     max_error_rate: Fraction = 0.0
     max_p50_ratio: Positive = 2.0
     max_p99_ms: Positive | None = 50.0
     max_disagreement: Fraction = 0.2
+    max_positive_disagreement: Fraction = 0.5
+    alpha: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     allow_simulated: bool = False
     not_comparable: Annotated[str, Field(pattern=r"\S")] | None = None
 

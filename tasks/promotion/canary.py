@@ -3,9 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from model_code.comparison.observed import Observed
 from model_code.repository.serving import ServingRepository
 from model_code.serving.canary import walk
-from model_code.serving.observed import Observed
+from model_code.serving.client import TritonClient
 from model_code.serving.routed import RoutedClient
 from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
@@ -15,8 +16,17 @@ from tasks.promotion.shadow import NO_CHAMPION, recorded_windows, thresholds_of
 
 
 @once_per_run("canary")
-def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Compared:
+def canary(
+    url: str, opened: Opened, repository: str, spec: PromotionSpec, mirrored: Compared
+) -> Compared:
     """Move traffic to the candidate step by step; stop if a goal breaks.
+
+    Args:
+        url: of the server.
+        opened: the promotion.
+        repository: folder of the serving repository.
+        spec: steps and goals.
+        mirrored: result of shadow; its decisions count too.
 
     Raises:
         CanaryStoppedError: a goal broke; the champion has all requests again.
@@ -29,18 +39,12 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     windows, windows_of = recorded_windows(serving, Path(opened.candidate))
 
     def say(share: float, seen: Observed) -> None:
-        console.print(
-            f"            share {share:.0%}: {seen.requests} requests, {seen.errors} failed, "
-            f"{seen.disagreement:.1%} different decisions"
-        )
-        if seen.live is not None:
-            console.print(
-                f"            live traffic: {seen.live.requests} requests, "
-                f"{seen.live.errors} failed, {seen.live.disagreement:.1%} different decisions"
-            )
+        console.print(f"            share {share:.0%}:")
+        for line in seen.lines:
+            console.print(f"              {line}")
 
     async def run() -> list[Observed]:
-        async with RoutedClient(url, serving.route_file) as client:
+        async with RoutedClient(url, serving.route_file, outcomes=False) as client:
             return await walk(
                 client,
                 serving.route_file,
@@ -50,6 +54,10 @@ def canary(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
                 say,
                 thresholds,
                 windows_of,
+                counters=lambda: triton.statistics(opened.target.model, opened.version),
+                shadowed=mirrored.steps[-1] if mirrored.steps else None,
             )
 
-    return Compared(skipped=None, steps=tuple(asyncio.run(run())))
+    with TritonClient(url) as triton:
+        steps = asyncio.run(run())
+    return Compared.judged(steps, spec)

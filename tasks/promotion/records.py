@@ -1,15 +1,17 @@
 """Results of promotion steps, persisted with the flow run."""
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field
 
 from model_code.benchmark.gate import Verdict
+from model_code.comparison.observed import Judged, Observed
 from model_code.repository.decisions import Subject
 from model_code.repository.route import Target
 from model_code.serving.candidate import CANDIDATE_NAME
-from model_code.serving.observed import Observed
+from model_code.settings import PromotionSpec
 from tasks.nightly.records import Record
 
 AUDIT_TAG = "audit_sha256"
@@ -145,10 +147,23 @@ class Validated(Record):
 
 
 class Compared(Record):
-    """Result of shadow or canary: one observation per step, or why it was skipped."""
+    """Result of shadow or canary: one observation per step, or why it was skipped.
+
+    Attributes:
+        skipped: why; None: it was not.
+        steps: one observation per step.
+        goals: of each step, what was found of every goal.
+    """
 
     skipped: str | None
     steps: tuple[Observed, ...] = ()
+    goals: tuple[tuple[Judged, ...], ...] = ()
+
+    @classmethod
+    def judged(cls, steps: Sequence[Observed], spec: PromotionSpec) -> Self:
+        """Steps that were passed, with what was found of their goals."""
+        goals = tuple(step.judged(spec) for step in steps)
+        return cls(skipped=None, steps=tuple(steps), goals=goals)
 
 
 class Promoted(Record):

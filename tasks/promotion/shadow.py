@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_code.comparison.observed import Observed
 from model_code.errors import PromotionError
 from model_code.features.served import SOLO
 from model_code.repository.manifest import Manifest
@@ -13,7 +14,6 @@ from model_code.repository.requests import REPLAY_FILE, Replay
 from model_code.repository.route import Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.canary import CanaryStoppedError
-from model_code.serving.observed import Observed
 from model_code.serving.routed import RoutedClient
 from model_code.serving.shadow import mirror
 from model_code.settings import PromotionSpec
@@ -38,7 +38,7 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     windows, windows_of = recorded_windows(serving, Path(opened.candidate))
 
     async def run() -> Observed:
-        async with RoutedClient(url, serving.route_file) as client:
+        async with RoutedClient(url, serving.route_file, outcomes=False) as client:
             return await mirror(
                 client, windows, champion, opened.target, spec, thresholds, windows_of
             )
@@ -51,7 +51,7 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
             where=f"version {opened.version}",
             remedy="no client got its answers; check its evidence page",
         )
-    return Compared(skipped=None, steps=(seen,))
+    return Compared.judged([seen], spec)
 
 
 def thresholds_of(serving: ServingRepository, opened: Opened) -> dict[Target, float]:

@@ -51,9 +51,11 @@ LENIENT = PromotionSpec(
     shadow_requests=40,
     canary_requests=60,
     canary_patience=2,
+    canary_step_s=0.1,
     max_p50_ratio=1000.0,
     max_p99_ms=None,
     max_disagreement=1.0,
+    max_positive_disagreement=1.0,
 )
 
 

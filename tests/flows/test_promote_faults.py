@@ -238,9 +238,9 @@ def test_a_promotion_whose_server_died_in_the_canary_is_resumed_by_the_same_comm
         approve(desk, 1)
         start(desk, 2)
 
-        async def kill_then_walk(*asked: Any) -> Any:
+        async def kill_then_walk(*asked: Any, **how: Any) -> Any:
             os.kill(server.pid, signal.SIGKILL)
-            return await walk(*asked)
+            return await walk(*asked, **how)
 
         with monkeypatch.context() as patch:
             patch.setattr(canary, "walk", kill_then_walk)

@@ -21,8 +21,10 @@ from tests.support.serving import staged
 PATIENT = PromotionSpec(
     load_requests=40,
     shadow_requests=40,
+    positive_requests=20,
     canary_requests=60,
     canary_patience=2,
+    canary_step_s=0.1,
     max_p50_ratio=1000.0,
     max_p99_ms=None,
 )

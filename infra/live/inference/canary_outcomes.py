@@ -3,7 +3,6 @@
 Shapes: B windows, T = 64 steps, F = 16 features.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 
 from infra.live.inference.champion import Champion
 from infra.live.inference.versions import Versions
+from model_code.comparison.outcomes import outcomes_of
 from model_code.models.probability import probability
 from model_code.repository.route import Route
-from model_code.serving.outcomes import Outcome, OutcomeWriter
+from model_code.serving.outcome_log import OutcomeLog
 from model_code.serving.routed import Routed
 from model_code.training.threshold import decide
 
-FLUSH_S = 0.25
 COMPARE_S = 0.05  # the champion's engine takes about a millisecond of the event loop
 
 
@@ -37,18 +36,13 @@ class CanaryOutcomes:
     def __init__(
         self, versions: Versions, fallback: Champion | None, say: Callable[[str], None]
     ) -> None:
-        self._versions, self._fallback, self._say = versions, fallback, say
-        self._writer = OutcomeWriter(versions.serving.route_file)
+        self._versions, self._fallback = versions, fallback
+        self._log = OutcomeLog(versions.serving.route_file, say)
         self._compare_at = 0.0
 
-    async def run(self) -> None:
-        """Write to the file now and then, until cancelled."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await asyncio.to_thread(self._writer.flush)
-            except OSError as error:
-                self._say(f"a canary cannot judge this traffic: {error}")
+    async def close(self) -> None:
+        """Write what is kept."""
+        await self._log.close()
 
     def note(self, route: Route, routed: Routed, ms: float, x_BTF: NDArray[np.float32]) -> None:
         """Keep the outcome of one answered request.
@@ -62,28 +56,31 @@ class CanaryOutcomes:
         candidate = route.candidate
         if candidate is None or not route.shared():
             return
-        name, number = candidate.model, candidate.version
-        for target, reason in routed.failed:
-            if target == candidate and not self._versions.refuses(number):
-                late = target in routed.late
-                error = "" if late else reason
-                self._writer.add(Outcome(name, number, ms if late else None, None, error))
+        failed = [one for one in routed.failed if not self._versions.refuses(one[0].version)]
+        agrees = champion = None
         if routed.target == candidate:
-            self._writer.add(Outcome(name, number, ms, self._agrees(route, routed, x_BTF)))
-        elif not routed.failed:
-            self._writer.add(Outcome(routed.target.model, routed.target.version, ms))
+            agrees, champion = self._compare(route, routed, x_BTF)
+        self._log.add(
+            outcomes_of(
+                candidate, routed.target, failed, routed.late, ms, agrees=agrees, champion=champion
+            )
+        )
 
-    def _agrees(self, route: Route, routed: Routed, x_BTF: NDArray[np.float32]) -> bool | None:
+    def _compare(
+        self, route: Route, routed: Routed, x_BTF: NDArray[np.float32]
+    ) -> tuple[bool | None, bool | None]:
+        """Whether the champion decides the same on the first window, and what it decides."""
         now = time.monotonic()
         champion = route.champion
         if self._fallback is None or champion is None or now < self._compare_at:
-            return None
+            return None, None
         if self._fallback.version != champion.version:
-            return None
+            return None, None
         self._compare_at = now + COMPARE_S
         wanted = self._fallback.ask(x_BTF[:1])
         if wanted is None or wanted.threshold is None:
-            return None
+            return None, None
         threshold = self._versions.find(routed.target.version).threshold
         found = decide(probability(routed.logits_BC[:1]), threshold)
-        return bool(found[0] == decide(wanted.probability_B, wanted.threshold)[0])
+        decides = bool(decide(wanted.probability_B, wanted.threshold)[0])
+        return bool(found[0]) == decides, decides

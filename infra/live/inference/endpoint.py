@@ -46,7 +46,7 @@ class Endpoint:
         note: Note | None = None,
     ) -> None:
         self.url, self._note = shown(url), note
-        self._client = RoutedClient(url, versions.serving.route_file, attempts=1)
+        self._client = RoutedClient(url, versions.serving.route_file, attempts=1, outcomes=False)
         self._versions, self._spec, self._say = versions, spec, say
         self._probing: asyncio.Task[None] | None = None
         self._refused: set[Target] = set()

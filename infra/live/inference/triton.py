@@ -68,8 +68,7 @@ class Triton:
         self._endpoints = [
             Endpoint(url, *arguments, note) for url, note in zip(self._urls, notes, strict=False)
         ]
-        works = (self._outcomes.run, self._versions.follow)
-        self._tasks += [asyncio.create_task(work()) for work in works]
+        self._tasks.append(asyncio.create_task(self._versions.follow()))
         if self._fallback is not None:
             await self._fallback.update()
             self._tasks.append(asyncio.create_task(self._fallback.follow()))
@@ -82,6 +81,7 @@ class Triton:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._requests, return_exceptions=True)
         await asyncio.gather(*(one.close() for one in self._endpoints))
+        await self._outcomes.close()
 
     @property
     def away(self) -> bool:

@@ -8,7 +8,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 
 from flows.cli.promotion import say_outcome
-from model_code.serving.observed import Observed
+from model_code.comparison.observed import Observed
+from model_code.settings import PromotionSpec
 from tasks.promotion.records import Compared, Decided, Loaded, Promoted, Validated
 
 AT = dt.datetime(2024, 8, 10, 9, tzinfo=dt.UTC)
@@ -32,14 +33,16 @@ def test_a_promoted_version_is_told_with_what_it_showed(
         decided=Decided(verdict="approve", reviewer="ada", reason="sound", at=AT),
         validated=Validated(replayed=512, largest=1e-6, loads=(load,)),
         shadow=Compared(skipped="no serving model yet"),
-        canary=Compared(skipped=None, steps=(SEEN,)),
+        canary=Compared.judged([SEEN], PromotionSpec(max_error_rate=0.01)),
     )  # fmt: skip
     text = said(outcome, capsys)
     assert "512 recorded requests answered as in the benchmark, probabilities within 1e-06" in text
     assert "8 1.25 3.50 5,120" in text
     assert "shadow: no serving model yet" in text
-    assert "canary: 400 requests, 1 failed, 5.0% different decisions" in text
-    assert "p50 0.61 ms (champion 0.72)" in text
+    assert "canary: 400 requests, 1 failed, 5.0% of 399 decisions differ" in text
+    assert "p50 0.61 ms (champion 0.72 ms)" in text
+    assert "error rate 1/400 0.0% to " in text
+    assert "shown met" in text
     assert "version 7 is serving; a rollback goes to: version 6" in text
 
 

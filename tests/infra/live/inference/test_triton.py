@@ -14,6 +14,7 @@ from infra.live.inference.triton import Triton
 from infra.live.inference.versions import Versions
 from infra.live.model import Answered, FeaturesChangedError
 from infra.live.spec import TritonSpec
+from model_code.comparison.outcomes import Outcome, OutcomeReader
 from model_code.errors import ServingError
 from model_code.features.served import SOLO, ServedFeatures
 from model_code.models.probability import probability
@@ -21,7 +22,6 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.route import Route, Target
 from model_code.serving.candidate import CANDIDATE_NAME, load_under
 from model_code.serving.client import TritonClient
-from model_code.serving.outcomes import Outcome, OutcomeReader
 from model_code.settings import MODEL_NAME, FeatureSpec
 from tests.support.serving import logits, staged, windows
 from tests.support.triton import TritonProcess

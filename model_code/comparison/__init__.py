@@ -1,0 +1,1 @@
+"""Evidence of a candidate against the champion: outcomes, counts and sequential tests."""
