@@ -18,12 +18,16 @@ LOOSE: dict[str, Any] = {
     "shadow_requests": 399, "shadow_s": 59.0, "shares": (0.5, 1.0), "canary_requests": 399,
     "canary_patience": 19, "max_error_rate": 0.1, "max_p50_ratio": 2.1, "max_p99_ms": None,
     "max_disagreement": 0.3, "allow_simulated": True, "not_comparable": "a new label",
+    "positive_requests": 99, "canary_step_s": 4.0, "canary_live_requests": 49,
+    "canary_live_s": 59.0, "max_positive_disagreement": 0.6, "alpha": 0.01,
 }  # fmt: skip
 STRICT: dict[str, Any] = {
     "decision_hours": 23.0, "answer_tolerance": 0.01, "concurrency": (1, 2, 8, 32),
     "load_requests": 401, "shadow_requests": 401, "shadow_s": 61.0,
     "shares": (0.01, 0.05, 0.5, 1.0), "canary_requests": 401, "canary_patience": 21,
     "max_error_rate": 0.0, "max_p50_ratio": 1.9, "max_p99_ms": 49.0, "max_disagreement": 0.1,
+    "positive_requests": 101, "canary_step_s": 6.0, "canary_live_requests": 51,
+    "canary_live_s": 61.0, "max_positive_disagreement": 0.4, "alpha": 0.1,
 }  # fmt: skip
 
 
