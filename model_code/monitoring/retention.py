@@ -24,6 +24,7 @@ class Folders(BaseModel):
 
     Attributes:
         repositories: model repositories, staging or serving; read for references, never swept.
+        expiring: folders of versions in them that expire; not read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class Folders(BaseModel):
     checkpoints: Path
     logs: Path
     repositories: tuple[Path, ...] = ()
+    expiring: frozenset[Path] = frozenset()
 
 
 class Needed(BaseModel):
@@ -82,6 +84,8 @@ def plan(
     hashes = dict(needed.hashes)
     for root in folders.repositories:
         for path in root.rglob("*.json"):
+            if path.parent in folders.expiring:
+                continue
             hashes |= dict.fromkeys(_hashes(path), f"repository {root.name}")
     for path in _children(folders.results):
         reason = needed.results.get(path.name) or _young(path, young)
@@ -140,9 +144,13 @@ def _children(root: Path) -> list[Path]:
     return sorted(root.iterdir()) if root.is_dir() else []
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files in a folder."""
+    return sum(found.lstat().st_size for found in _files(path))
+
+
 def _item(kind: str, path: Path, needed: str | None) -> Item:
-    size = sum(found.lstat().st_size for found in _files(path))
-    return Item(kind=kind, path=path, size=size, needed=needed)
+    return Item(kind=kind, path=path, size=size_of(path), needed=needed)
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.address import OptionalGrpcAddress
+from model_code.settings.base import PositiveInt
 from model_code.settings.credentials import (
     OptionalKey,
     OptionalPassword,
@@ -75,6 +76,7 @@ class Settings(Home):
         quorum: targets that must have a version before the route turns to it; None: all of them.
         tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
         audit: the audit file of promotions; None means under `home`.
+        staged_days: staged versions that were not promoted expire after so many days.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
         redis_password: of the Redis server of `tickline live`.
@@ -95,6 +97,7 @@ class Settings(Home):
     quorum: int | None = None
     tune_storage: str | None = None
     audit: Folder | None = None
+    staged_days: PositiveInt = 14
     auth_username: Username = "admin"
     auth_password: OptionalPassword = None
     redis_password: OptionalRedisPassword = None

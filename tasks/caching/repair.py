@@ -50,6 +50,15 @@ def drop_artefact(settings: Settings, artefact: Path) -> int:
     return len(results)
 
 
+def drop_results_of_version(settings: Settings, version: int) -> None:
+    """Delete the results that registered and staged a version; a night then makes another."""
+    named = re.compile(rb'version\\*"\s*:\s*\\*"%d\\*"' % version)  # JSON within JSON
+    for stage in ("register", "stage-candidate"):
+        for result in (settings.home / "results").glob(f"{stage}-*"):
+            if named.search(result.read_bytes()):
+                result.unlink(missing_ok=True)
+
+
 def drop_unusable_result(settings: Settings, key: str) -> None:
     """Delete a stage's result that is truncated, without its files, or too old for this run.
 

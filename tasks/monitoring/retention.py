@@ -1,7 +1,7 @@
 """Find which files of a home folder are still needed. Prefect and MLflow must answer."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -19,7 +19,13 @@ from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import PAGE, task_runs
 
 
-def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[Item]:
+def find(
+    settings: Settings,
+    *,
+    keep: dt.timedelta,
+    now: dt.datetime,
+    expiring: Collection[Path] = (),
+) -> list[Item]:
     """List everything in the home folder, with what needs it.
 
     An item is needed by a flow run that ended within `keep`; by a flow run that has not ended
@@ -30,6 +36,7 @@ def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[It
         settings: of the home folder.
         keep: how long to keep what ended runs need.
         now: with a time zone.
+        expiring: folders of staged versions that need nothing any more.
     """
     folders = Folders(
         artifacts=settings.artifacts,
@@ -37,8 +44,9 @@ def find(settings: Settings, *, keep: dt.timedelta, now: dt.datetime) -> list[It
         checkpoints=settings.checkpoints,
         logs=settings.home / "logs",
         repositories=(settings.staging_repository, settings.serving_repository),
+        expiring=frozenset(expiring),
     )
-    runs, hashes = _needed_by_models(settings)
+    runs, hashes = _needed_by_models(settings, folders.expiring)
     runs |= _needed_by_mlflow(settings)
     results: dict[str, str] = {}
     open_since: dt.datetime | None = None
@@ -80,12 +88,16 @@ def _results(client: SyncPrefectClient, run: FlowRun) -> Iterator[str]:
             yield Path(key).name
 
 
-def _needed_by_models(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+def _needed_by_models(
+    settings: Settings, expiring: Collection[Path]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return flow runs and hashes of versions that have an alias, are staged or serve."""
     runs: dict[str, str] = {}
     hashes: dict[str, str] = {}
     for root in (settings.staging_repository, settings.serving_repository):
         for path in root.rglob(MANIFEST_FILE):
+            if path.parent in expiring:
+                continue
             try:
                 manifest = Manifest.model_validate_json(path.read_bytes())
             except ValidationError:

@@ -42,7 +42,14 @@ from tasks.nightly.records import (
 from tasks.runs import mlflow_runs
 from tasks.runs.mlflow_runs import DatasetEntry
 from tasks.runs.tick_source import TickDay, TickSource
-from tasks.runs.version_tags import START_TAG, TERMS_TAG, THRESHOLD_TAG, WEIGHTS_FOLDER, seen_tags
+from tasks.runs.version_tags import (
+    EXPIRED_TAG,
+    START_TAG,
+    TERMS_TAG,
+    THRESHOLD_TAG,
+    WEIGHTS_FOLDER,
+    seen_tags,
+)
 
 DESCRIPTION = (
     "What serves is decided by `tickline promote` and `tickline rollback` alone. The alias "
@@ -115,7 +122,8 @@ def _find_version(registry: mlflow.MlflowClient, run: RunRef, graph: ArtifactRef
         f"name = '{MODEL_NAME}' and tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{run.flow_run_id}' "
         f"and tags.onnx_sha256 = '{graph.sha256}'"
     )
-    return str(found[0].version) if found else None
+    usable = [one for one in found if EXPIRED_TAG not in one.tags]
+    return str(usable[0].version) if usable else None
 
 
 def _log_model(

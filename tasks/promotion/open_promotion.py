@@ -18,6 +18,7 @@ from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.caching.stage import console
+from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
@@ -26,6 +27,7 @@ from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.heartbeat import heartbeat_tags
 from tasks.runs.serving_version import serving_version
+from tasks.runs.version_tags import EXPIRED_TAG
 
 
 @once_per_run("open promotion")
@@ -35,13 +37,14 @@ def open_promotion(
     """Check that the version may be promoted, and open its MLflow run.
 
     Raises:
-        PromotionError: looser than the policy allows, not staged, failed its gate, simulated,
-            already serving, or already waiting for a decision; the serving version's exception has
-            lapsed; or as `recorded_windows`.
+        PromotionError: looser than the policy allows, expired, not staged, failed its gate,
+            simulated, already serving, or already waiting for a decision; the serving version's
+            exception has lapsed; or as `recorded_windows`.
         IntegrityError: its bytes do not match its manifest, or not what its night recorded.
         EngineUnavailableError: its plan needs another TensorRT than the pinned server has.
     """
     policy.require_within(spec)
+    _require_not_expired(settings, version)
     folder = _candidate(settings, version)
     if version not in staged_versions(settings.staging_repository):
         known = ", ".join(map(str, staged_versions(settings.staging_repository)))
@@ -130,6 +133,24 @@ def _require_no_open_decision(version: int) -> None:
                 f"version {version} is already waiting for a decision: run {run.name}",
                 remedy=f"tickline approve {version} or tickline reject {version}",
             )
+
+
+def _require_not_expired(settings: Settings, version: int) -> None:
+    """Refuse a version whose files `tickline gc` deletes."""
+    try:
+        expired = Aliases(settings).tags(version).get(EXPIRED_TAG)
+    except RegistryDownError:
+        raise
+    except PromotionError:  # not registered; another check says so
+        return
+    if expired is not None:
+        raise PromotionError(
+            f"version {version} has expired: it was not promoted in time, and its files are "
+            "deleted",
+            where=f"tag {EXPIRED_TAG} of the version in MLflow: {expired}",
+            remedy="promote a newer version; tickline nightly stages one. To keep candidates "
+            "longer, set TICKLINE_STAGED_DAYS",
+        )
 
 
 def _require_promotable(manifest: Manifest, spec: PromotionSpec) -> None:

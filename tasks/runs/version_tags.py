@@ -15,6 +15,8 @@ TERMS_TAG = "terms"  # JSON: features, label and split that its figures refer to
 START_TAG = "start"  # JSON: `StartingPoint` without the weights
 WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that registered the version
 EXOGENOUS_TAG = "exogenous"  # JSON
+EXPIRED_TAG = "expired"  # when `tickline gc` decided to delete the version's files, ISO 8601
+FREED_TAG = "tickline.freed"  # of versions and runs: when their files were gone, ISO 8601
 STAGED_TAG = "staged_sha256"  # `Manifest.identity` of what was staged
 STAGED_BY_TAG = "staged_by"  # MLflow run that staged it
 

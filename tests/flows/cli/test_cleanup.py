@@ -1,6 +1,7 @@
 """`tickline gc` in a home folder whose runs are in real stores."""
 
 import os
+import re
 import time
 from pathlib import Path
 from uuid import UUID
@@ -14,10 +15,13 @@ from rich.filesize import decimal
 from flows.cli import cleanup
 from model_code.artifacts import ArtifactRef, ArtifactStore
 from model_code.errors import TicklineError
-from model_code.settings import Settings
+from model_code.settings import MODEL_NAME, Settings
+from tasks.runs import mlflow_runs
 from tasks.runs.lock import run_lock
 from tasks.runs.task_runs import settled_task_runs
+from tasks.runs.version_tags import EXPIRED_TAG
 from tests.support.cli import tickline
+from tests.support.serving import staged
 
 DAY_S = 86_400
 
@@ -104,3 +108,18 @@ def test_gc_deletes_nothing_beside_a_running_nightly(home: Settings) -> None:
     with run_lock(home), pytest.raises(TicklineError, match="running"):
         tickline("gc", "--apply")
     assert doomed <= files(home)
+
+
+def test_gc_shows_an_expiring_version_then_deletes_it(home: Settings) -> None:
+    """It was to be deleted already, when the cleanup before was killed."""
+    mlflow = mlflow_runs.client(home)
+    mlflow.create_registered_model(MODEL_NAME)
+    folders = [staged(home.staging_repository, version) for version in (1, 2)]
+    for _ in folders:
+        mlflow.create_model_version(MODEL_NAME, source="file:///nowhere")
+    mlflow.set_model_version_tag(MODEL_NAME, "1", EXPIRED_TAG, "2026-01-01T00:00:00+00:00")
+    assert re.search(r"staged version +1 +\S+ kB +1 +\S+ kB", tickline("gc"))
+    assert "version 1" in tickline("gc", "--details")
+    assert [folder.exists() for folder in folders] == [True, True]
+    tickline("gc", "--apply", "--staged-days", "20")
+    assert [folder.exists() for folder in folders] == [False, True]
