@@ -121,7 +121,7 @@ def test_young_candidates_and_those_in_the_audit_file_of_late_stay(four: Four) -
     record = AuditLog(home.audit_file).append("approved", "b", {"version": 2})
     approved = [record.model_copy(update={"at": late})]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expiry.AuditLog, "read", lambda _: approved)
+        patch.setattr(AuditLog, "read", lambda _: approved)
         assert found(home)["model files", "version 2"].needed == "younger than 14 days"
 
 
