@@ -26,10 +26,11 @@ from model_code.market.store import open_market
 from model_code.settings import NightlySpec, Settings
 from tasks.caching.stage import console
 from tasks.nightly.find_days import SIMULATED
-from tasks.runs.lifecycle import exclusive
+from tasks.runs.lifecycle import exclusive, logged
 
 
 @flow(name="backfill", description=__doc__, persist_result=False)
+@logged
 def backfill(
     spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
 ) -> tuple[BackfillNight, ...]:

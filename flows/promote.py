@@ -38,6 +38,7 @@ from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
+from tasks.runs.lifecycle import logged
 from tasks.runs.serving_version import serving_version
 
 GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it
@@ -45,6 +46,7 @@ DEFAULT = PromotionSpec()
 
 
 @flow(name="promote", description=__doc__, persist_result=False)
+@logged
 def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -> Promoted:
     """Promote a staged version after approval and validation on the real server.
 

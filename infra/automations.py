@@ -1,12 +1,15 @@
 """Alerts: Prefect automations that call a webhook if a nightly run or another flow fails.
 
-They run in the Prefect server, so they also detect a dead worker or a killed process.
+They run in the Prefect server, so they also detect a dead worker, a killed process, and that there
+was no nightly at all. That the server itself is down is for Prometheus (infra/prometheus).
 """
 
 import asyncio
 import datetime as dt
+import itertools
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from prefect import get_client
@@ -19,15 +22,21 @@ from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
+from infra.servers import require_webhook
+from model_code.artifacts import hash_bytes
 from model_code.errors import ConfigError
+from model_code.market import calendar
 
 BLOCK = "tickline-alerts"
 PREFIX = "tickline: "
 SHORTEST = dt.timedelta(seconds=10)  # Prefect takes 0 for 10 s and refuses what is between
+GAPS = 31  # of a schedule, to find the longest
 FLOW = "nightly"
 OTHERS = ("promote", "rollback", "backfill")  # alerts on failure only
 FAILED = {f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")}
-ENDED = FAILED | {f"prefect.flow-run.{state}" for state in ("Completed", "Cancelled", "Skipped")}
+CANCELLED = "prefect.flow-run.Cancelled"
+DONE = {"prefect.flow-run.Completed", "prefect.flow-run.Skipped"}
+ENDED = FAILED | DONE | {CANCELLED}
 
 # rendered by the server; tojson escapes quotes in names
 PAYLOAD = """{
@@ -36,8 +45,24 @@ PAYLOAD = """{
   "flow_run": {{ flow_run.name | tojson }},
   "flow_run_id": {{ flow_run.id | string | tojson }},
   "state": {{ flow_run.state.name | tojson }},
+  "message": {{ (flow_run.state.message or "") | tojson }},
+  "url": {{ (flow_run | ui_url or "") | tojson }},
   "do": {{ (%(remedy)s) | tojson }}
 }"""
+NO_RUN = """{
+  "alert": "%(name)s",
+  "text": "nightly: %(name)s",
+  "do": {{ (%(remedy)s) | tojson }}
+}"""
+
+Alert = tuple[str, str, EventTrigger]
+
+
+class Installed(NamedTuple):
+    """Names of the alerts, and whether any had to be created or replaced."""
+
+    names: list[str]
+    changed: bool
 
 
 def install_alerts(
@@ -47,8 +72,8 @@ def install_alerts(
     deadline: dt.time,
     flow: str = FLOW,
     others: Sequence[str] = OTHERS,
-) -> list[str]:
-    """Create or replace the alerts and return their names.
+) -> Installed:
+    """Create or replace the alerts; those that are installed already are left as they are.
 
     Args:
         webhook: URL to POST JSON to; stored as a secret.
@@ -61,36 +86,74 @@ def install_alerts(
         ConfigError: no URL, a time that is too short, or the nightly is not deployed on a cron
             schedule here.
     """
-    if not webhook.startswith(("http://", "https://")):
-        raise ConfigError("the webhook must be an http or https URL")  # its value may be secret
+    require_webhook(webhook)
     if stuck_after < SHORTEST:
         raise ConfigError(
             f"alert on stuck runs after {stuck_after}: too short",
             remedy=f"Prefect's minimum is {SHORTEST.seconds} s",
         )
-    within = time_to_deadline(_schedule(f"{flow}/{flow}"), deadline)
+    schedule = _schedule(f"{flow}/{flow}")
+    within = time_to_deadline(schedule, deadline)
+    wanted = triggers(
+        flow,
+        others,
+        stuck_after=stuck_after,
+        within=within,
+        silence=longest_gap(schedule) + within,
+    )
+    mark = _mark(webhook, wanted)
+    with get_client(sync_client=True) as client:
+        present = [found for found in client.read_automations() if found.name.startswith(PREFIX)]
+    names = [f"{PREFIX}{name}" for name, _, _ in wanted]
+    if sorted(found.name for found in present) == sorted(names) and all(
+        mark in found.description for found in present
+    ):
+        return Installed(names=names, changed=False)
     json_headers = SecretDict({"content-type": "application/json"})
     block = Webhook(method="POST", url=SecretStr(webhook), headers=json_headers)
     block_id = block.save(BLOCK, overwrite=True)
     remove_automations()
-    names = []
-    for name, remedy, trigger in triggers(flow, others, stuck_after=stuck_after, within=within):
-        payload = PAYLOAD % {"name": name, "remedy": remedy}
+    for name, remedy, trigger in wanted:
+        template = PAYLOAD if trigger.for_each else NO_RUN
         automation = Automation(
             name=f"{PREFIX}{name}",
-            description=f"Calls the webhook of block {BLOCK}.",
+            description=f"Calls the webhook of block {BLOCK}. {mark}",
             trigger=trigger,
-            actions=[CallWebhook(block_document_id=block_id, payload=payload)],
+            actions=[
+                CallWebhook(
+                    block_document_id=block_id, payload=template % {"name": name, "remedy": remedy}
+                )
+            ],
         )
         automation.create()
-        names.append(automation.name)
-    return names
+    return Installed(names=names, changed=True)
+
+
+def _mark(webhook: str, wanted: Sequence[Alert]) -> str:
+    """Identifies the definitions and the URL, which cannot be read from it."""
+    parts = [webhook, PAYLOAD, NO_RUN]
+    for name, remedy, trigger in wanted:
+        parts += [name, remedy, json.dumps(trigger.model_dump(mode="json"), sort_keys=True)]
+    return f"[{hash_bytes(json.dumps(parts).encode())[:16]}]"
 
 
 def triggers(
-    flow: str, others: Sequence[str], *, stuck_after: dt.timedelta, within: dt.timedelta
-) -> list[tuple[str, str, EventTrigger]]:
-    """Each alert's name, remedy (a Jinja expression) and trigger."""
+    flow: str,
+    others: Sequence[str],
+    *,
+    stuck_after: dt.timedelta,
+    within: dt.timedelta,
+    silence: dt.timedelta,
+) -> list[Alert]:
+    """Each alert's name, remedy (a Jinja expression) and trigger.
+
+    Args:
+        flow: the flow to watch.
+        others: flows with an alert on failure only.
+        stuck_after: a run in state Running for longer is stuck.
+        within: from a scheduled run's start to its deadline.
+        silence: without a run that completed or was skipped for longer, there was no night.
+    """
     of_flow = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
     scheduled = {
         "prefect.resource.role": "tag",
@@ -131,15 +194,33 @@ def triggers(
             ),
         ),
         (
+            "cancelled",
+            f'"a person stopped it: nothing is broken. If it was not meant: " ~ {rerun}',
+            EventTrigger(expect={CANCELLED}, posture=Posture.Reactive, **each_run),
+        ),
+        (
             "deadline missed",
             f'"the serving model is unchanged; if the run failed: " ~ {rerun}',
             EventTrigger(
                 # a run that never starts stays Late
                 after={"prefect.flow-run.Pending", "prefect.flow-run.Late"},
-                expect=ENDED - FAILED,
+                expect=DONE,
                 posture=Posture.Proactive,
                 within=within,
                 **(each_run | {"match_related": [of_flow, scheduled]}),
+            ),
+        ),
+        (
+            "no night",
+            '"none completed since the one before: is the schedule paused or the worker away? "'
+            ' ~ "tickline status; tickline resume"',
+            # a run on a day without a session ends as Skipped, so holidays raise no alarm
+            EventTrigger(
+                expect=DONE,
+                posture=Posture.Proactive,
+                within=silence,
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related=of_flow,
             ),
         ),
     ]
@@ -164,11 +245,16 @@ def time_to_deadline(schedule: CronSchedule, deadline: dt.time) -> dt.timedelta:
     zone = ZoneInfo(schedule.timezone or "UTC")
     known = ServerSchedule(cron=schedule.cron, timezone=schedule.timezone)
     start = asyncio.run(known.get_dates(n=1))[0].astimezone(zone)
-    end = dt.datetime.combine(start.date(), deadline, zone)
-    if end <= start:
-        end += dt.timedelta(days=1)
-    # wall-clock difference: a change to daylight saving time does not shorten the time to finish
-    return end.replace(tzinfo=None) - start.replace(tzinfo=None)
+    return calendar.time_to_deadline(start, deadline)
+
+
+def longest_gap(schedule: CronSchedule) -> dt.timedelta:
+    """Longest time between two starts, e.g. over a weekend."""
+    from prefect.server.schemas.schedules import CronSchedule as ServerSchedule
+
+    known = ServerSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    starts = asyncio.run(known.get_dates(n=GAPS + 1))
+    return max(later - earlier for earlier, later in itertools.pairwise(starts))
 
 
 def remove_alerts() -> int:

@@ -6,19 +6,25 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from infra.servers import ServerError, environment
 from infra.services import POOL
+from model_code.errors import ConfigError
 from model_code.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
 
 ROOT = Path(__file__).resolve().parents[1]
+PREFECT_FILE = ROOT / "prefect.yaml"
 QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number has priority
 
 
@@ -56,10 +62,9 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
         ServerError: Prefect fails; the end of its output is in the message.
     """
     from prefect import get_client
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
     from prefect.exceptions import ObjectAlreadyExists
 
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client, tempfile.TemporaryDirectory() as scratch:
         make_pool(client)
         for name, priority in QUEUES.items():
             try:
@@ -68,7 +73,10 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
                 # a bare `prefect deploy` creates queues too, with priorities in file order
                 _set_priority(client, name, priority)
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            [
+                *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+                *("--prefect-file", str(_with_pauses(client, Path(scratch)))),
+            ],
             cwd=ROOT,
             env=os.environ | dict(variables) | {"PWD": str(ROOT)},
             capture_output=True,
@@ -78,10 +86,76 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
         if done.returncode != 0:
             raise ServerError(
                 "the flows could not be deployed:\n" + (done.stderr or done.stdout)[-800:],
-                where=str(ROOT / "prefect.yaml"),
+                where=str(PREFECT_FILE),
             )
-        mine = DeploymentFilter(tags=DeploymentFilterTags(all_=["tickline"]))
-        return sorted(found.name for found in client.read_deployments(deployment_filter=mine))
+        return sorted(found.name for found in _deployed(client))
+
+
+def _deployed(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    mine = DeploymentFilter(tags=DeploymentFilterTags(all_=["tickline"]))
+    return client.read_deployments(deployment_filter=mine)
+
+
+def _with_pauses(client: "SyncPrefectClient", scratch: Path) -> Path:
+    """prefect.yaml, or a copy in which what a person paused on the server stays paused."""
+    paused = {found.name: found for found in _deployed(client) if is_paused(found)}
+    if not paused:
+        return PREFECT_FILE
+    document = yaml.safe_load(PREFECT_FILE.read_text())
+    for wanted in document["deployments"]:
+        found = paused.get(wanted["name"])
+        if found is None:
+            continue
+        wanted["paused"] = found.paused
+        off = {schedule.slug for schedule in found.schedules if not schedule.active}
+        for schedule in wanted.get("schedules", ()):
+            if schedule.get("slug") in off:
+                schedule["active"] = False
+    copy = scratch / PREFECT_FILE.name
+    copy.write_text(yaml.safe_dump(document, sort_keys=False))
+    return copy
+
+
+def is_paused(deployment: "DeploymentResponse") -> bool:
+    """Whether a person paused the deployment or one of its schedules."""
+    return deployment.paused or any(not schedule.active for schedule in deployment.schedules)
+
+
+def paused_deployments() -> list[str]:
+    """Names of the paused deployments. Prefect's environment must be set."""
+    from prefect import get_client
+
+    with get_client(sync_client=True) as client:
+        return sorted(found.name for found in _deployed(client) if is_paused(found))
+
+
+def set_paused(name: str, paused: bool) -> None:
+    """Pause or resume a deployment with its schedules. Prefect's environment must be set.
+
+    Raises:
+        ConfigError: no deployment has this name.
+    """
+    from prefect import get_client
+
+    with get_client(sync_client=True) as client:
+        known = {found.name: found for found in _deployed(client)}
+        if name not in known:
+            raise ConfigError(
+                f"no deployment named {name}",
+                where=str(client.api_url),
+                remedy=f"choose one of {', '.join(sorted(known))}"
+                if known
+                else "deploy the flows: tickline up",
+            )
+        found = known[name]
+        if paused:
+            client.pause_deployment(found.id)
+        else:
+            client.resume_deployment(found.id)
+        for schedule in found.schedules:
+            client.update_deployment_schedule(found.id, schedule.id, active=not paused)
 
 
 def main() -> None:

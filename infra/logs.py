@@ -1,5 +1,6 @@
 """Structured logs: one JSON object per line, with the ids of its run and without secrets."""
 
+import copy
 import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,11 @@ from pathlib import Path
 from pythonjsonlogger.json import JsonFormatter
 
 from infra.redact import redact
-from model_code.errors import TicklineError
 from model_code.settings import Settings
 
 LOGGER = "tickline"
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
+AGAIN = "will start"  # of Prefect's line on a task that it tries again
 NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 
 
@@ -52,13 +53,14 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
 
 
 @contextmanager
-def expected_errors_off_console() -> Iterator[None]:
-    """Keep Prefect from printing our own errors with a traceback; the command prints them itself.
+def failures_off_console() -> Iterator[None]:
+    """Keep Prefect from printing how a run failed: the command prints the error itself, once.
 
-    Prefect's server and the log files still get them. Other errors are printed as before.
+    What is tried again is printed as one line, without its traceback, and the same warning once.
+    Prefect's server and the log files still get everything.
     """
+    from prefect.logging import handlers as of_prefect
     from prefect.logging.configuration import setup_logging
-    from prefect.logging.handlers import PrefectConsoleHandler
 
     setup_logging()
     names = [None, *logging.root.manager.loggerDict]
@@ -66,19 +68,57 @@ def expected_errors_off_console() -> Iterator[None]:
         handler
         for logger in map(logging.getLogger, names)
         for handler in logger.handlers
-        if isinstance(handler, PrefectConsoleHandler)
+        if isinstance(handler, logging.StreamHandler)
+        and type(handler).__module__ == of_prefect.__name__
     }
+    news = _News()
+    before = {handler: handler.formatter for handler in handlers}
     for handler in handlers:
-        handler.addFilter(_unexpected)
+        handler.addFilter(news)
+        handler.setFormatter(_OneLine(handler.formatter))
     try:
         yield
     finally:
-        for handler in handlers:
-            handler.removeFilter(_unexpected)
+        for handler, formatter in before.items():
+            handler.removeFilter(news)
+            handler.setFormatter(formatter)
 
 
-def _unexpected(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], TicklineError))
+class _News(logging.Filter):
+    """Passes what tells the user more than the command's own message will."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warnings: dict[str, logging.LogRecord] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is neither a failure of a run nor a warning that was printed before."""
+        text = record.getMessage()
+        if record.levelno < logging.ERROR:
+            # another handler may ask about the same record
+            return self._warnings.setdefault(text, record) is record
+        return record.name.partition(".")[0] != "prefect" or AGAIN in text
+
+
+class _OneLine(logging.Formatter):
+    """Another formatter's text, without tracebacks."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self._inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a copy: other handlers write the same record."""
+        plain = copy.copy(record)
+        plain.exc_info, plain.exc_text, plain.stack_info = None, None, None
+        return self._inner.format(plain)
+
+
+def identify(**ids: str) -> None:
+    """Set ids of the open logs that were not known when they were opened."""
+    for handler in logging.getLogger(LOGGER).handlers:
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.static_fields.update(ids)
 
 
 def log(message: str, *, level: int = logging.INFO, **fields: object) -> None:

@@ -18,19 +18,34 @@ from infra.servers import HOST
 from model_code.artifacts import atomic_file
 from model_code.benchmark.verdict import Word
 from model_code.errors import TicklineError
-from model_code.monitoring.history import FINISHED, RUNNING, History, Night
+from model_code.monitoring.history import (
+    CANCELLED,
+    FINISHED,
+    REASONS,
+    RUNNING,
+    History,
+    Night,
+)
 
 JOB = "tickline"
 VERDICTS = get_args(Word)
-STATUSES = (RUNNING, FINISHED, "FAILED", "KILLED")
+STATUSES = (RUNNING, FINISHED, "FAILED", "KILLED", CANCELLED)
 
 # name without the prefix `tickline_` -> help text, labels
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "source_up": ("1 if the store responded to the last query.", ("source",)),
-    "nights": ("Number of recent nightly runs, by MLflow status.", ("status",)),
+    "nights": (
+        "Recent nightly runs, by MLflow's status or CANCELLED by a person.",
+        ("status",),
+    ),
     "nightly_status": ("1 for the status of the newest nightly run.", ("status", "simulated")),
     "nightly_start_timestamp_seconds": ("Start of the newest nightly run.", ()),
     "nightly_success_timestamp_seconds": ("End of the newest finished nightly run.", ()),
+    "nightly_deadline_timestamp_seconds": ("Newest deadline of a scheduled night, passed.", ()),
+    "nightly_missed": (
+        "1 if no nightly run was finished by the newest deadline, by reason; else 0.",
+        ("reason",),
+    ),
     "nightly_duration_seconds": ("Duration of the newest ended nightly run.", ()),
     "nightly_stage_duration_seconds": (
         "Duration of each stage of the newest nightly run, with the stage's state.",
@@ -95,6 +110,10 @@ def samples(history: History) -> list[Sample]:
         excepted = history.exception
         labels = (str(excepted.version), excepted.owner)
         found.append(("exception_end_timestamp_seconds", labels, excepted.end.timestamp()))
+    if history.due and history.sources.get("mlflow"):
+        found.append(("nightly_deadline_timestamp_seconds", (), history.due.deadline.timestamp()))
+        missed = history.missed()
+        found += [("nightly_missed", (reason,), float(reason == missed)) for reason in REASONS]
     newest = history.newest()
     if newest:
         found += _newest(newest)

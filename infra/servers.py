@@ -26,7 +26,7 @@ from infra.home.moved import identity, is_own
 from infra.process import ProcessId
 from infra.proxies import by_proxy, without_loopback
 from model_code.artifacts import atomic_file
-from model_code.errors import TicklineError
+from model_code.errors import ConfigError, TicklineError
 from model_code.settings import Settings
 
 HOST = "127.0.0.1"  # loopback by default
@@ -281,6 +281,20 @@ def _status(url: str, timeout_s: float) -> int | None:
         return httpx.get(url, timeout=timeout_s, trust_env=trusted, verify=verify).status_code
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
+
+
+def require_webhook(url: str) -> None:
+    """Refuse the address of a webhook that is none; the message does not show it.
+
+    Raises:
+        ConfigError: it is no http or https URL.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(
+            "the webhook must be an http or https URL",
+            where="TICKLINE_WEBHOOK or --webhook",
+            remedy="set it to the address that your chat or pager service gave you",
+        )
 
 
 def free_port() -> int:

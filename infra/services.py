@@ -121,6 +121,7 @@ def choose(
     extra: tuple[str, ...],
     live: bool = False,
     live_spec: Path | None = None,
+    last_ports: Mapping[str, int] | None = None,
 ) -> Plan:
     """Choose the services to run. A server configured elsewhere is used, not started.
 
@@ -130,6 +131,7 @@ def choose(
         extra: more services.
         live: also run `tickline live`, with Redis and, unless `extra` has Kafka, the demo broker.
         live_spec: YAML for it.
+        last_ports: of this home's services when they last ran, taken again where they are free.
 
     Raises:
         ServerError: an unknown service is requested, its program is not installed, or
@@ -154,7 +156,8 @@ def choose(
             )
     names += [name for name in BINARIES if name in extra]
     names += ["live"] if live else []
-    wanted = {name: _port(port) for name, port in PORTS.items() if name.split("-")[0] in names}
+    usual = PORTS | dict(last_ports or {})
+    wanted = {name: _port(port) for name, port in usual.items() if name.split("-")[0] in names}
     spec = None if live_spec is None else str(live_spec.resolve())
     return Plan(names=tuple(names), ports=wanted | {"worker": free_port()}, live_spec=spec)
 
@@ -232,8 +235,8 @@ def _prefect(settings: Settings, plan: Plan) -> Service:
         command=prefect_command(plan.ports["prefect"]),
         address=page,
         healthy=lambda: healthy(f"{page}/api/health"),
-        # used by the page's scripts
-        environment={"PREFECT_SERVER_UI_API_URL": f"{page}/api"}
+        # used by the page's scripts, and for links in alerts
+        environment={"PREFECT_SERVER_UI_API_URL": f"{page}/api", "PREFECT_UI_URL": page}
         | auth.server_environment(settings),
         when_up=lambda _: record_server(settings, f"{page}/api"),
     )
@@ -252,18 +255,15 @@ def _worker(settings: Settings, plan: Plan) -> Service:
             return ""
         return f"the Prefect server at {api} does not answer; the worker goes on when it does"
 
-    links = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
-    links["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
-    for name in ("prefect", "mlflow"):  # for the links between the pages of its runs
-        if name in plan.names:
-            links[f"TICKLINE_{name.upper()}_UI_URL"] = f"http://{HOST}:{plan.ports[name]}"
+    listen = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
+    listen["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
     return Service(
         name="worker",
         command=[*worker_command(POOL), "--with-healthcheck"],
         address=f"pool {POOL}",
         healthy=alive,
         problem=problem,
-        environment={"PREFECT_API_URL": api, **links},
+        environment={"PREFECT_API_URL": api, **listen},
         after=("prefect",) if "prefect" in plan.names else (),
         grace_s=WORKER_GRACE_S,
         patience_s=WORKER_PATIENCE_S,

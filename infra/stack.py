@@ -17,11 +17,13 @@ from infra.services import PORTS, choose
 from infra.stack_state import (
     RESPONDS,
     StackState,
+    last_ports,
     locked,
     log_path,
     managed,
     pid_path,
     read,
+    record_ports,
 )
 from model_code.errors import ConfigError
 from model_code.settings import Settings
@@ -67,10 +69,17 @@ def up(
         )
     if triton:
         triton = _prepare_triton(settings, say)
-    plan = choose(settings, triton=triton, extra=extra, live=live, live_spec=live_spec)
+    plan = choose(
+        settings,
+        triton=triton,
+        extra=extra,
+        live=live,
+        live_spec=live_spec,
+        last_ports=last_ports(settings),
+    )
     for name, port in plan.ports.items():
         if name in PORTS and port != PORTS[name]:
-            say(f"port {PORTS[name]} is taken: {name} uses port {port}")
+            say(f"{name} uses port {port}, not the usual {PORTS[name]}")
     log = log_path(settings, "supervisor")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -83,7 +92,9 @@ def up(
             start_new_session=True,  # it outlives this terminal
         )
     try:
-        return _await_up(settings, supervisor, say)
+        state = _await_up(settings, supervisor, say)
+        record_ports(settings, plan.ports)
+        return state
     except BaseException:
         down(settings)
         raise

@@ -1,16 +1,20 @@
-"""State of the running stack, in files under `<home>/stack`."""
+"""State of the stack, in files under `<home>/stack`, and where its pages are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from infra.home.moved import is_own
 from infra.process import ProcessId
-from infra.services import Plan
+from infra.servers import HOST
+from infra.services import PORTS, Plan
+from model_code.artifacts import atomic_file
 from model_code.settings import Settings
 
 RESPONDS = ("up", "not serving")
+_PORTS = TypeAdapter(dict[str, int])
 
 
 class ServiceState(BaseModel):
@@ -113,6 +117,57 @@ def read(settings: Settings) -> StackState | None:
     except (OSError, ValidationError):
         return None
     return state if state.supervisor.lives and is_own(settings, state.home) else None
+
+
+def record_ports(settings: Settings, ports: Mapping[str, int]) -> None:
+    """Record the stack's ports: the next one takes them again, so that old links stay valid."""
+    known = last_ports(settings)
+    wanted = known | {name: port for name, port in ports.items() if name in PORTS}
+    if all(known.get(name, PORTS[name]) == port for name, port in wanted.items()):
+        return
+    with atomic_file(_ports_path(settings)) as temporary:
+        temporary.write_bytes(_PORTS.dump_json(wanted))
+
+
+def last_ports(settings: Settings) -> dict[str, int]:
+    """Ports of this home's services when they last ran, by name; empty if they never did."""
+    try:
+        found = _PORTS.validate_json(_ports_path(settings).read_bytes())
+    except (OSError, ValidationError):
+        return {}
+    return {name: port for name, port in found.items() if name in PORTS}
+
+
+def _ports_path(settings: Settings) -> Path:
+    return settings.home / "stack" / "ports.json"
+
+
+def prefect_page(settings: Settings) -> str:
+    """Address of Prefect's pages.
+
+    The setting `prefect_ui_url`; else the configured server; else this home's stack, running or
+    when it last ran; else the usual port.
+    """
+    if settings.prefect_ui_url:
+        return settings.prefect_ui_url.rstrip("/")
+    if settings.prefect_api_url:
+        return settings.prefect_api_url.rstrip("/").removesuffix("/api")
+    return _of_stack(settings, "prefect")
+
+
+def mlflow_page(settings: Settings) -> str:
+    """Address of MLflow's pages, found as `prefect_page` is."""
+    if settings.mlflow_ui_url:
+        return settings.mlflow_ui_url.rstrip("/")
+    if settings.tracking_uri.startswith("http"):
+        return settings.tracking_uri.rstrip("/")
+    return _of_stack(settings, "mlflow")
+
+
+def _of_stack(settings: Settings, service: str) -> str:
+    running = read(settings)
+    ports = running.plan.ports if running else last_ports(settings)
+    return f"http://{HOST}:{ports.get(service, PORTS[service])}"
 
 
 def locked(settings: Settings) -> bool:

@@ -1,6 +1,7 @@
 """The `tickline` command: assembles the command groups and prints an error as one message."""
 
 import datetime as dt
+import logging
 import os
 import sys
 import traceback
@@ -31,6 +32,7 @@ from flows.cli import (
 )
 from flows.cli.live import direct, feed, feedback, load, monitor, replay, serve
 from flows.cli.options import PANELS
+from flows.runs.local import AwayError, StoppedError
 from infra.proxies import without_loopback
 from model_code import __version__
 from model_code.errors import TicklineError
@@ -76,6 +78,7 @@ app.add_typer(feedback.app)
 app.add_typer(cleanup.app)
 app.add_typer(data.app, name="data", rich_help_panel=PANELS.data)
 
+INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
 out = Console()
 err = Console(stderr=True)
 
@@ -83,8 +86,15 @@ err = Console(stderr=True)
 def main() -> None:
     """Run the command. An error prints a message and exits with 1; a traceback goes to a log."""
     os.environ.update(without_loopback(os.environ))  # before a library reads it
+    logging.raiseExceptions = False  # a log that cannot be sent or written is not a second failure
     try:
         app()
+    except StoppedError as error:
+        _stop(str(error), status=INTERRUPTED)
+    except AwayError as error:
+        _show(str(error))
+        sys.stdout.flush()
+        os._exit(1)  # at exit Prefect would wait for minutes for each event it could not send
     except TicklineError as error:
         _stop(str(error))
     except Exception as error:
@@ -97,9 +107,13 @@ def main() -> None:
         )
 
 
-def _stop(message: str) -> None:
+def _stop(message: str, *, status: int = 1) -> None:
+    _show(message)
+    sys.exit(status)
+
+
+def _show(message: str) -> None:
     err.print(Panel(escape(message), title="[bold red]tickline failed", border_style="red"))
-    sys.exit(1)
 
 
 def _print_version(asked: bool) -> None:

@@ -16,6 +16,7 @@ app = typer.Typer()
 alerts_app = typer.Typer(no_args_is_help=True, help="Call a webhook when a nightly run goes wrong.")
 app.add_typer(alerts_app, name="alerts", rich_help_panel=PANELS.monitoring)
 out = Console()
+STUCK_AFTER_H = 3.0
 
 Nights = Annotated[int, typer.Option(help="Number of newest nightly runs to read.", min=1)]
 
@@ -118,16 +119,21 @@ def install(
     ] = None,
     stuck_after: Annotated[
         float, typer.Option(help="Alert if a run takes more hours than this.")
-    ] = 3.0,
+    ] = STUCK_AFTER_H,
     deadline: Annotated[
-        str, typer.Option(help="Alert if not completed by HH:MM, in the schedule's time zone.")
-    ] = "05:00",
+        str | None,
+        typer.Option(
+            help="Alert if not completed by HH:MM, in the schedule's time zone.",
+            show_default="TICKLINE_DEADLINE, else 05:00",
+        ),
+    ] = None,
 ) -> None:
     """Install alerts: call a webhook if a run fails, is late, is stuck or misses its deadline.
 
     Use it once per Prefect server, and again after each change of the schedule:
-    it replaces the installed alerts. Prefect's server evaluates them, so they
-    fire even if the worker is dead. It needs the worker's server
+    it replaces the installed alerts. tickline up does the same if
+    TICKLINE_WEBHOOK is set. Prefect's server evaluates them, so they fire even
+    if the worker is dead or there was no night. It needs the worker's server
     (TICKLINE_PREFECT_API_URL) with the nightly deployed on it.
     """
     if not webhook:
@@ -140,13 +146,14 @@ def install(
     with connected(settings):
         from infra.automations import install_alerts, time_of_day
 
-        names = install_alerts(
+        installed = install_alerts(
             webhook,
             stuck_after=dt.timedelta(hours=stuck_after),
-            deadline=time_of_day(deadline),
+            deadline=time_of_day(deadline) if deadline else settings.deadline,
         )
-    for name in names:
-        out.print(f"installed [bold]{name}[/]")
+    word = "installed" if installed.changed else "already installed"
+    for name in installed.names:
+        out.print(f"{word} [bold]{name}[/]")
 
 
 @alerts_app.command("remove")

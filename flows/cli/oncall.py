@@ -17,19 +17,31 @@ Run = Annotated[
 
 
 @app.command(rich_help_panel=PANELS.oncall)
-def why(run: Run = None) -> None:
-    """Explain why a run stopped: stage, cause, kind of fault, how to resume.
+def why(
+    run: Run = None,
+    last_failed: Annotated[
+        bool,
+        typer.Option(
+            "--last-failed",
+            help="Explain the newest failed run of any kind: nightly, promotion, rollback, "
+            "backfill or bench.",
+        ),
+    ] = False,
+) -> None:
+    """Explain why a run stopped: stage, cause, kind of fault, who, how to resume.
 
-    Use it first after a failure. Without a name it explains the newest nightly
-    that is not completed.
+    Use it first after a failure, of a nightly, promotion, rollback or backfill.
+    Without a name it explains the newest nightly that is not completed.
     """
+    if run is not None and last_failed:
+        raise ConfigError("NAME and --last-failed exclude each other", remedy="leave one out")
     settings = settings_from_environment()
     from flows.runs.local import connected
 
     with connected(settings):
         from flows.runs.explain import explain, render
 
-        out.print(render(explain(settings, run)))
+        out.print(render(explain(settings, run, of_any_flow=last_failed)))
 
 
 @app.command(rich_help_panel=PANELS.oncall)
@@ -37,7 +49,10 @@ def rerun(
     run: Run = None,
     last_failed: Annotated[
         bool,
-        typer.Option("--last-failed", help="Resume the newest nightly that is not completed."),
+        typer.Option(
+            "--last-failed",
+            help="Resume the newest nightly that is not completed; not one that was cancelled.",
+        ),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="If a worker resumes it: follow it until it ends.")
@@ -63,6 +78,7 @@ def rerun(
         from flows.runs.outcome import Outcome
         from flows.runs.rerun import follow
         from flows.runs.rerun import rerun as resume
+        from infra.stack_state import prefect_page
 
         found = resume(settings, run, say=out.print)
         if isinstance(found, Outcome):
@@ -71,7 +87,7 @@ def rerun(
             out.print("completed")
         elif not wait:
             out.print(f"scheduled {found.name}; a worker will pick it up")
-            out.print(f"follow it: tickline logs worker -f, or {settings.prefect_ui_url}")
+            out.print(f"follow it: tickline logs worker -f, or {prefect_page(settings)}")
         else:
             out.print(f"scheduled {found.name}; a worker will pick it up")
             state = follow(found.id, say=out.print)

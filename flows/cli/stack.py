@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.exceptions import say_exception
+from flows.cli.monitoring import STUCK_AFTER_H
 from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
 from model_code.errors import IntegrityError, TicklineError
@@ -20,6 +22,10 @@ from model_code.settings import Settings
 
 app = typer.Typer()
 out = Console()
+ALERTS = "to be called when a night goes wrong: TICKLINE_WEBHOOK=https://... tickline up"
+Deployment = Annotated[
+    str, typer.Argument(help="Deployment: nightly, or another that prefect.yaml has.")
+]
 COLOURS = {"up": "green", "starting": "yellow", "waiting": "yellow", "silent": "yellow"}
 
 
@@ -57,7 +63,8 @@ def up(
     """Start the stack: Prefect server, worker, MLflow server, Triton; then deploy the flows.
 
     Use it to run scheduled nightlies on this machine. Run it again after you
-    change prefect.yaml.
+    change prefect.yaml. What you paused stays paused. If TICKLINE_WEBHOOK is
+    set, it installs the alerts too (tickline alerts).
 
     A supervisor restarts services that exit. It keeps running when you close the
     terminal. Everything listens on loopback. Commands of the same home find the
@@ -70,8 +77,11 @@ def up(
         tickline down
     """
     from infra import stack, stack_state
+    from infra.servers import require_webhook
 
-    settings = settings_from_environment()
+    settings, webhook = settings_from_environment(), os.environ.get("TICKLINE_WEBHOOK")
+    if webhook:
+        require_webhook(webhook)  # before anything starts
     wanted = tuple(name.strip() for name in extra.split(",") if name.strip())
     running = stack_state.read(settings)
     if running is not None:
@@ -85,21 +95,69 @@ def up(
             settings, triton=triton, extra=wanted, say=out.print, live=live, live_spec=live_spec
         )
     if deploy:
-        _deploy(settings)
+        _deploy(settings, webhook)
     _show(settings)
 
 
-def _deploy(settings: Settings) -> None:
+def _deploy(settings: Settings, webhook: str | None) -> None:
     from flows.runs.local import connected
 
     out.print("deploying the flows (up to a minute)...")
     with connected(settings):
-        from infra.deploy import deploy
+        from infra.automations import install_alerts
+        from infra.deploy import deploy, paused_deployments
         from infra.servers import environment
 
-        names = deploy(environment(settings))
+        names, paused = deploy(environment(settings)), paused_deployments()
+        alerts = f"no alerts: {ALERTS}"
+        if webhook:
+            installed = install_alerts(
+                webhook, stuck_after=dt.timedelta(hours=STUCK_AFTER_H), deadline=settings.deadline
+            )
+            word = "installed" if installed.changed else "installed already, unchanged"
+            alerts = f"{len(installed.names)} alerts {word}; they call TICKLINE_WEBHOOK"
     market = settings.market or "the simulated market (for real ticks: set TICKLINE_MARKET)"
     out.print(f"deployed {', '.join(names)}; the nightly runs on {escape(str(market))}")
+    _say_paused(paused)
+    out.print(alerts)
+
+
+def _say_paused(names: Sequence[str]) -> None:
+    for name in names:
+        out.print(
+            f"[yellow]{name} is paused[/], so its schedule starts nothing: tickline resume {name}"
+        )
+
+
+@app.command(rich_help_panel=PANELS.stack)
+def pause(name: Deployment = "nightly") -> None:
+    """Pause a deployment: its schedule starts no more runs until it is resumed.
+
+    Use it before maintenance. It stays paused when tickline up deploys again.
+    A run that is active goes on.
+    """
+    _set_paused(name, paused=True)
+    out.print(f"{name} is paused; to go on: tickline resume {name}")
+
+
+@app.command(rich_help_panel=PANELS.stack)
+def resume(name: Deployment = "nightly") -> None:
+    """Resume a paused deployment: its schedule starts runs again.
+
+    Use it after tickline pause, or if tickline status says that one is paused.
+    """
+    _set_paused(name, paused=False)
+    out.print(f"{name} runs by its schedule again")
+
+
+def _set_paused(name: str, *, paused: bool) -> None:
+    settings = settings_from_environment()
+    from flows.runs.local import connected
+
+    with connected(settings):
+        from infra.deploy import set_paused
+
+        set_paused(name, paused)
 
 
 @app.command(rich_help_panel=PANELS.stack)
@@ -118,15 +176,26 @@ def status() -> None:
     """Show each service: state, pid, address, uptime, restarts; the version that serves; targets.
 
     Use it to check the stack, also from scripts: the exit status is 1 unless all
-    services are up.
+    services are up. It also says which deployments are paused.
     """
     settings = settings_from_environment()
     running = _show(settings)
+    if running:
+        _say_paused(_paused(settings))
     _show_serving(settings)
     show_targets(settings)
     say_exception(settings)
     if not running:
         raise typer.Exit(1)
+
+
+def _paused(settings: Settings) -> list[str]:
+    from flows.runs.local import connected
+
+    with connected(settings):
+        from infra.deploy import paused_deployments
+
+        return paused_deployments()
 
 
 @app.command(rich_help_panel=PANELS.stack)

@@ -1,22 +1,32 @@
-"""Explain why a run stopped: stage, cause in one line, kind of fault, how to resume."""
+"""Explain why a run stopped: stage, cause in one line, kind of fault, who, what to do next."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from pydantic import ValidationError
 from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
-from flows.runs.find import find_run, flow_of
+from flows.runs.find import DATE, EXPLAINED, find_run, flow_of, is_cancelled, last_failed
+from flows.runs.release import Release
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import MESSAGE, clean_up
-from tasks.runs.faults import Cause, Fault, cause_by_name
+from tasks.runs.faults import CANCELLED, Cause, Fault, cause_by_name
 from tasks.runs.lock import read_owner
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
@@ -26,10 +36,12 @@ KINDS = {
     "machine": "this machine: disk, memory, or a killed process",
     "service": "a server, the network or a database did not answer",
     "code": "Tickline, a library or a setting: not urgent, file it in the morning",
+    "person": "somebody stopped it: nothing is broken",
 }
 # "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
 EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
 NOT_STARTED = "Failed to submit flow run to infrastructure"  # a worker's message
+CROWDED_OUT = "Deployment concurrency limit reached"  # Prefect's message
 KILLED = (
     "the process exited without an error message: killed (out of memory?) or the machine restarted"
 )
@@ -39,10 +51,11 @@ class Explanation(NamedTuple):
     """What an on-call engineer needs to know of a run.
 
     Attributes:
+        who: started, approved or rejected it, as far as that is recorded.
         stage: where it stopped; None if before the first.
         cause: one line.
         remedy: the error's own advice.
-        done: finished stages with their states.
+        done: finished stages with their states; of a backfill, its dates.
         command: resumes the run; None if there is nothing to resume.
     """
 
@@ -50,6 +63,7 @@ class Explanation(NamedTuple):
     run: str
     state: str
     when: str
+    who: str
     stage: str | None
     cause: str
     kind: Cause | None
@@ -59,49 +73,114 @@ class Explanation(NamedTuple):
     mlflow_run_id: str | None
 
 
-def explain(settings: Settings, run: str | None) -> Explanation:
+def explain(
+    settings: Settings, run: str | None, *, of_any_flow: bool = False, cleaned: bool = False
+) -> Explanation:
     """Explain a flow run; None explains the newest nightly that is not completed.
+
+    Args:
+        settings: where its stores are.
+        run: name or id.
+        of_any_flow: None means the newest failed run of any flow, cancelled ones left out.
+        cleaned: runs of dead processes are closed already.
 
     Raises:
         ConfigError: there is none.
     """
-    clean_up(settings)
-    found = find_run(run)
+    if not cleaned:
+        clean_up(settings)
+    everything = (*EXPLAINED, DATE)
+    found = last_failed(EXPLAINED) if of_any_flow and run is None else find_run(run, everything)
+    flow = flow_of(found)
+    release = Release.of(settings, found, flow)
     mlflow_run_id, tags = _mlflow_run(settings, found)
     state = found.state
     text = (state.message if state else None) or ""
     ended = state is not None and state.is_final()
     stages = _stages(found, ended)
-    kind, cause, remedy = (None, text.splitlines()[0] if text else "", "")
-    if state is not None and state.is_completed():
-        command = None
-    elif not ended:
-        owner = read_owner(settings)
-        pid = f", pid {owner.process.pid}" if owner else ""
-        cause, command = f"it has not ended: {state.name if state else 'unknown'}{pid}", None
-        if mlflow_runs.ERROR_TAG in tags and not owner:
-            cause = "its process is still shutting down: try again in a few seconds"
-    else:
-        kind, cause, remedy = _classify(text, tags, crashed=state.type == StateType.CRASHED)  # type: ignore[union-attr]
-        command = f"tickline rerun {found.name}"
+    done = tuple(
+        (plain_name(stage.name), str(stage.state_name))
+        for stage in stages
+        if stage.state_name in DONE
+    )
     stopped = next((stage for stage in stages if stage.state_name not in DONE), None)
-    return Explanation(
-        flow=flow_of(found),
+    known = Explanation(
+        flow=flow,
         run=found.name,
         state=state.name if state and state.name else "unknown",
         when=_when(found),
-        stage=plain_name(stopped.name) if stopped and command else None,
-        cause=cause,
-        kind=kind,
-        remedy=remedy,
-        done=tuple(
-            (plain_name(stage.name), str(stage.state_name))
-            for stage in stages
-            if stage.state_name in DONE
-        ),
-        command=command,
+        who=release.who or _starter(found),
+        stage=plain_name(stopped.name) if stopped else None,
+        cause=text.splitlines()[0] if text else "",
+        kind=None,
+        remedy="",
+        done=done,
+        command=None,
         mlflow_run_id=mlflow_run_id,
     )
+    if state is None or not ended:
+        return _not_ended(settings, known, release, tags)
+    if state.is_completed():
+        return known._replace(stage=None, cause=release.outcome or known.cause)
+    whole = found.tags[0] if flow == DATE and found.tags else found.name
+    command = release.command or f"tickline rerun {whole}"
+    if is_cancelled(found):
+        return _cancelled(known, found, text, command)
+    kind, cause, remedy = _classify(text, tags, crashed=state.type == StateType.CRASHED)
+    known = known._replace(cause=cause, kind=kind, remedy=remedy, command=command)
+    return _by_date(settings, known, found) if flow == "backfill" else known
+
+
+def _not_ended(
+    settings: Settings, known: Explanation, release: Release, tags: dict[str, str]
+) -> Explanation:
+    if release.waits:
+        return known._replace(cause="it waits for a decision", remedy=release.waits)
+    owner = read_owner(settings) if known.flow not in {"promote", "rollback"} else None
+    pid = f", pid {owner.process.pid}" if owner else ""
+    cause = f"it has not ended: {known.state}{pid}"
+    if mlflow_runs.ERROR_TAG in tags and not owner:
+        cause = "its process is still shutting down: try again in a few seconds"
+    return known._replace(cause=cause, stage=None)
+
+
+def _cancelled(known: Explanation, run: FlowRun, text: str, command: str) -> Explanation:
+    if CROWDED_OUT in text:
+        cause = "it was not started: the run before it was still active"
+        return known._replace(cause=cause, remedy="see whether that one completed: tickline why")
+    known = known._replace(cause=CANCELLED.what, kind=CANCELLED.cause)
+    return known._replace(command=command if run.start_time else None)
+
+
+def _by_date(settings: Settings, known: Explanation, run: FlowRun) -> Explanation:
+    """A backfill's explanation: its finished dates, and why the first failed date stopped."""
+    dates = _dates(run)
+    done = tuple((night.name, str(night.state_name)) for night in dates if night.state_name in DONE)
+    known = known._replace(done=done)
+    failed = [night for night in dates if night.state_name not in DONE]
+    if not failed:
+        return known
+    first = explain(settings, str(failed[0].id), cleaned=True)
+    others = f"; {len(failed) - 1} more dates failed" if len(failed) > 1 else ""
+    return known._replace(
+        stage=f"{first.stage or 'before the first stage'}, of {failed[0].name}",
+        cause=f"{first.cause}{others}",
+        kind=first.kind,
+        remedy=first.remedy,
+    )
+
+
+def _dates(run: FlowRun) -> list[FlowRun]:
+    """The newest night of each of a backfill's dates, the oldest date first."""
+    with get_client(sync_client=True) as client:
+        nights = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[DATE])),
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[run.name])),
+        )
+    by_date: dict[str, FlowRun] = {}
+    for night in sorted(nights, key=lambda night: str(night.created)):
+        by_date[night.name] = night
+    return [by_date[date] for date in sorted(by_date)]
 
 
 def render(found: Explanation) -> RenderableType:
@@ -110,13 +189,16 @@ def render(found: Explanation) -> RenderableType:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("state", f"{found.state} {found.when}")
+    if found.who:
+        table.add_row("who", escape(found.who))
     if found.command:
-        table.add_row("stopped in", found.stage or "before the first stage")
-    table.add_row("cause", found.cause)
+        after = f"after {found.done[-1][0]}" if found.done else "before the first stage"
+        table.add_row("stopped in", found.stage or after)
+    table.add_row("cause", escape(found.cause))
     if found.kind:
         table.add_row("kind", f"[bold]{found.kind}[/]: {KINDS[found.kind]}")
     if found.remedy:
-        table.add_row("do", found.remedy)
+        table.add_row("do", escape(found.remedy))
     names = ", ".join(f"{name} ({state})" for name, state in found.done)
     table.add_row("done", names or "nothing")
     if found.mlflow_run_id:
@@ -130,21 +212,25 @@ def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause,
     error = tags.get(mlflow_runs.ERROR_TAG, "")
     if error == MESSAGE:  # the run itself could not write its error, e.g. on a full disk
         error = ""
-    if crashed and NOT_STARTED in text:
-        remedy = "read the worker's log: tickline logs worker -n 100"
-        return "machine", " ".join(text.split())[:300], remedy
-    if crashed:
-        return "machine", KILLED, "check memory: dmesg | tail; check the disk: df -h"
-    remedy = _advice(error or text)
     try:
         fault = Fault.model_validate_json(tags[mlflow_runs.FAULT_TAG])
     except (KeyError, ValidationError):  # it stopped before its MLflow run was created
-        named = EXCEPTION.search(text)
-        if named is None:
-            return "code", text.splitlines()[0] if text else "no error message was stored", remedy
-        error_type, what = named[1], named[2].splitlines()[0].strip("'\")")
-        return cause_by_name(error_type, what), f"{error_type}: {what}", remedy
-    return fault.cause, f"{fault.kind}: {fault.what}", remedy
+        fault = None
+    if crashed and NOT_STARTED in text:
+        remedy = "read the worker's log: tickline logs worker -n 100"
+        return "machine", " ".join(text.split())[:300], remedy
+    if crashed and fault is not None and fault.cause == "person":
+        return fault.cause, "a person stopped its command (Ctrl-C)", ""
+    if crashed:
+        return "machine", KILLED, "check memory: dmesg | tail; check the disk: df -h"
+    remedy = _advice(error or text)
+    if fault is not None:
+        return fault.cause, f"{fault.kind}: {fault.what}", remedy
+    named = EXCEPTION.search(text)
+    if named is None:
+        return "code", text.splitlines()[0] if text else "no error message was stored", remedy
+    error_type, what = named[1], named[2].splitlines()[0].strip("'\")")
+    return cause_by_name(error_type, what), f"{error_type}: {what}", remedy
 
 
 def _advice(text: str) -> str:
@@ -165,9 +251,22 @@ def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
 def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str, str]]:
     mlflow: MlflowClient = mlflow_runs.client(settings)
     experiments = [found.experiment_id for found in mlflow.search_experiments()]
-    query = f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{run.id}'"
-    runs = mlflow.search_runs(experiments, query, max_results=1)
-    return (runs[0].info.run_id, dict(runs[0].data.tags)) if runs else (None, {})
+    for tag in (mlflow_runs.FLOW_RUN_TAG, mlflow_runs.PROMOTION_TAG):
+        runs: Sequence[Run] = mlflow.search_runs(
+            experiments, f"tags.`{tag}` = '{run.id}'", max_results=1
+        )
+        if runs:
+            return runs[0].info.run_id, dict(runs[0].data.tags)
+    return None, {}
+
+
+def _starter(run: FlowRun) -> str:
+    by = run.created_by
+    if run.auto_scheduled or (by is not None and by.type == "SCHEDULE"):
+        return "started by the schedule"
+    if by is not None and by.type:
+        return f"started by {by.type.lower()} {by.display_value or by.id}"
+    return "started by hand"
 
 
 def _when(run: FlowRun) -> str:

@@ -1,5 +1,7 @@
 """Find a flow run by name, by id, or the newest that did not complete."""
 
+from collections.abc import Sequence
+
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
@@ -10,21 +12,21 @@ from tasks.runs.lock import BusyError
 
 NIGHTLY = "nightly"
 RERUNNABLE = (NIGHTLY, "bench", "backfill")
+EXPLAINED = (*RERUNNABLE, "promote", "rollback")
+DATE = "backfill night"  # the flow of one date of a backfill; its runs have the backfill's tag
 
 
-def find_run(run: str | None) -> FlowRun:
+def find_run(run: str | None, flows: Sequence[str] = RERUNNABLE) -> FlowRun:
     """Find a flow run by name or id; None finds the newest nightly that is not completed.
+
+    Args:
+        run: its name or id.
+        flows: to look in.
 
     Raises:
         ConfigError: there is none.
     """
-    with get_client(sync_client=True) as client:
-        names = RERUNNABLE if run else (NIGHTLY,)
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=list(names))),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=200,
-        )
+    runs = _newest(flows if run else (NIGHTLY,))
     unfinished = [found for found in runs if is_resumable(found)]
     if run is None:
         if not unfinished:
@@ -43,6 +45,27 @@ def find_run(run: str | None) -> FlowRun:
     )
 
 
+def last_failed(flows: Sequence[str]) -> FlowRun:
+    """Find the newest run of these flows that did not complete and that nobody cancelled.
+
+    Raises:
+        ConfigError: there is none; the message names a newer run that a person cancelled.
+    """
+    runs = [found for found in _newest(flows) if is_resumable(found) and not _waits(found)]
+    kept = [found for found in runs if not is_cancelled(found)]
+    if kept:
+        return kept[0]
+    what = NIGHTLY if tuple(flows) == (NIGHTLY,) else "run"
+    if runs:
+        raise ConfigError(
+            f"no {what} failed; the newest that did not complete, {runs[0].name}, was cancelled",
+            remedy=f"if it is to be resumed after all: tickline rerun {runs[0].name}",
+        )
+    raise ConfigError(
+        f"no {what} failed: every one is completed", remedy="start one: tickline nightly"
+    )
+
+
 def is_resumable(run: FlowRun) -> bool:
     """Whether the run started and did not complete.
 
@@ -56,7 +79,25 @@ def is_resumable(run: FlowRun) -> bool:
     )
 
 
+def is_cancelled(run: FlowRun) -> bool:
+    """Whether a person cancelled it, or is about to have done so."""
+    return run.state is not None and (run.state.is_cancelled() or run.state.is_cancelling())
+
+
 def flow_of(run: FlowRun) -> str:
     """Return the name of a run's flow."""
     with get_client(sync_client=True) as client:
         return client.read_flow(run.flow_id).name
+
+
+def _waits(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_paused()
+
+
+def _newest(flows: Sequence[str]) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=200,
+        )

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from infra.servers import ServerError, environment, prefect_server
+from infra.servers import BUSY_S, ServerError, environment, healthy, prefect_server
 from infra.triton.install import install
+from model_code.errors import TicklineError
 from model_code.settings import TRITON_ROW, NightlySpec, Settings
 from model_code.settings.tuning import TuneSpec
 from model_code.settings.walkforward import WalkforwardSpec
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from model_code.benchmark.reports.walkforward_report import Walk
 
 
-LOGS_TIMEOUT_S = 5
+SEND_TIMEOUT_S = 5
+
+
+class StoppedError(TicklineError):
+    """A person stopped the command."""
+
+
+class AwayError(ServerError):
+    """Prefect's server stopped answering while a command used it."""
 
 
 @contextmanager
@@ -38,23 +47,42 @@ def connected(settings: Settings) -> Iterator[None]:
             temporary_settings,
         )
 
-        from infra.logs import expected_errors_off_console
+        from infra.logs import failures_off_console
 
         # again as settings, for a process that imported Prefect before
         names = (PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH)
         with temporary_settings({name: os.environ[name.name] for name in names}):
             try:
-                with expected_errors_off_console():
+                with failures_off_console():
                     yield
+            except TicklineError:
+                raise
+            except Exception as error:
+                if healthy(f"{url}/health", timeout_s=BUSY_S):
+                    raise
+                raise AwayError(
+                    "Prefect's server stopped answering",
+                    where=url,
+                    remedy="start it again (tickline status; tickline up), "
+                    "then resume: tickline rerun --last-failed",
+                ) from error
+            except KeyboardInterrupt:
+                raise StoppedError(
+                    "stopped by Ctrl-C",
+                    remedy="resume a nightly: tickline rerun --last-failed; "
+                    "anything else: the same command again",
+                ) from None
             finally:
-                _send_logs()
+                _send_rest()
 
 
-def _send_logs() -> None:
-    """Send Prefect's buffered logs while its server still runs."""
+def _send_rest() -> None:
+    """Send Prefect's buffered events and logs while its server still runs."""
+    from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    APILogWorker.drain_all(timeout=LOGS_TIMEOUT_S)
+    EventsWorker.drain_all(timeout=SEND_TIMEOUT_S)
+    APILogWorker.drain_all(timeout=SEND_TIMEOUT_S)
 
 
 def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False) -> "Outcome":

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from infra.stack_state import mlflow_page
 from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.verdict import Verdict
@@ -77,7 +78,7 @@ class Outcome(Record):
         return cls(
             flow_run_name=name,
             mlflow_run_id=run.mlflow_run_id,
-            mlflow_url=run.settings.mlflow_ui_url,
+            mlflow_url=mlflow_page(run.settings),
             simulated=result.plan.simulated,
             warnings=result.plan.warnings + candidate.notes + candidate.split.notes,
             test_date=str(result.plan.test_date),

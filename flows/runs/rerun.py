@@ -11,7 +11,15 @@ from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
-from flows.runs.find import find_run, flow_of, is_resumable
+from flows.runs.find import (
+    EXPLAINED,
+    NIGHTLY,
+    RERUNNABLE,
+    find_run,
+    flow_of,
+    is_resumable,
+    last_failed,
+)
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.caching.repair import damaged_artefact, drop_artefact
@@ -31,7 +39,8 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
 
     Args:
         settings: where its stores are.
-        run: the flow run's name or id; None for the newest nightly that is not completed.
+        run: the flow run's name or id; None for the newest nightly that is not completed and that
+            nobody cancelled.
         say: called with each progress message.
 
     Returns:
@@ -43,7 +52,8 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
     """
     _require_idle(settings)
     clean_up(settings)
-    found = find_run(run)
+    found = last_failed((NIGHTLY,)) if run is None else find_run(run, EXPLAINED)
+    _require_rerunnable(found)
     if not is_resumable(found):
         raise ConfigError(
             f"{flow_of(found)} {found.name} is completed: nothing to rerun",
@@ -97,6 +107,15 @@ def _require_idle(settings: Settings) -> None:
             where=str(settings.home),
             remedy="wait for it; only a run that has ended can be rerun",
         ) from error
+
+
+def _require_rerunnable(run: FlowRun) -> None:
+    flow = flow_of(run)
+    if flow in RERUNNABLE:
+        return
+    version = run.parameters.get("version")
+    again = f"tickline promote --version {version}" if flow == "promote" else "tickline rollback"
+    raise ConfigError(f"{run.name} is a {flow}, which rerun does not resume", remedy=again)
 
 
 def _require_ended(settings: Settings, run: FlowRun) -> None:

@@ -88,6 +88,8 @@ def run(settings: Settings, name: str, ports: dict[str, int] | None = None) -> i
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         adopt_orphans()
+        own = {port: plan.ports[port] for port in PORTS if port.split("-")[0] == name}
+        stack_state.record_ports(settings, own)
         (service,) = build(settings, plan)
         log = stack_state.log_path(settings, name)
         if name == "triton":

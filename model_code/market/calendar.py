@@ -58,6 +58,16 @@ def due(calendar: str, now: dt.datetime, scheduled: dt.datetime, *, max_age_h: f
     return None
 
 
+def time_to_deadline(start: dt.datetime, deadline: dt.time) -> dt.timedelta:
+    """Wall-clock time from a start to the deadline after it.
+
+    A change to daylight saving time does not shorten it.
+    """
+    plain = start.replace(tzinfo=None)
+    end = dt.datetime.combine(plain.date(), deadline)
+    return (end if end > plain else end + dt.timedelta(days=1)) - plain
+
+
 def silences(calendar: str, date: dt.date) -> tuple[tuple[dt.datetime, dt.datetime], ...]:
     """The breaks inside a session (a lunch break), start and end in UTC; usually none.
 

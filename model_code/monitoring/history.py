@@ -1,13 +1,21 @@
 """The last nightly runs as plain records, for the dashboard and the metrics."""
 
 import datetime as dt
+import math
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from model_code.market.calendar import due
 from model_code.repository.exceptions import ApprovedException
 
 FINISHED = "FINISHED"
+CANCELLED = "CANCELLED"
 RUNNING = "RUNNING"
+NO_NIGHT = "none"
+# why a night was not finished by its deadline, by the newest one's status
+MISSED = {RUNNING: "running", CANCELLED: "cancelled", "FAILED": "failed", "KILLED": "failed"}
+REASONS = (NO_NIGHT, *dict.fromkeys(MISSED.values()))
 BAD_STATES = ("Failed", "Crashed", "TimedOut", "Cancelled")
 
 
@@ -32,7 +40,7 @@ class Night(_Frozen):
     """One nightly run, from its parent run in MLflow and its flow run in Prefect.
 
     Attributes:
-        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED; CANCELLED if a person stopped it.
         seconds: from the first start to the last end, including pauses before a rerun; None while
             it runs.
         verdict: the gate's verdict; None if the run did not reach the gate.
@@ -59,6 +67,18 @@ class Night(_Frozen):
         return None if self.seconds is None else self.started + dt.timedelta(seconds=self.seconds)
 
 
+class Due(_Frozen):
+    """The newest scheduled night whose deadline has passed.
+
+    Attributes:
+        start: when the schedule wanted it to start.
+        deadline: by when it had to be finished.
+    """
+
+    start: dt.datetime
+    deadline: dt.datetime
+
+
 class Serving(_Frozen):
     """The champion: its registered version and when that was approved.
 
@@ -78,6 +98,7 @@ class History(_Frozen):
         sources: whether each store responded, by name; the audit file: whether it is intact.
         exception: of the serving version's approval; None if it has none.
         problem: what contradicts the champion, with its cure; empty if nothing does.
+        due: None if no nightly is scheduled, or none was due yet.
     """
 
     nights: tuple[Night, ...]
@@ -85,7 +106,40 @@ class History(_Frozen):
     sources: dict[str, bool]
     exception: ApprovedException | None = None
     problem: str = ""
+    due: Due | None = None
 
     def newest(self, status: str | None = None) -> Night | None:
         """The newest nightly run, or the newest with this status."""
         return next((night for night in self.nights if status in {None, night.status}), None)
+
+    def missed(self) -> str | None:
+        """Why no night was finished by the newest deadline: one of `MISSED`; None if one was."""
+        if self.due is None:
+            return None
+        since = [night for night in self.nights if night.started >= self.due.start]
+        if any(night.status == FINISHED for night in since):
+            return None
+        return MISSED.get(since[0].status, "failed") if since else NO_NIGHT
+
+
+def newest_due(
+    starts: Sequence[dt.datetime], within: dt.timedelta, calendar: str, now: dt.datetime
+) -> Due | None:
+    """The newest night whose deadline has passed; None if there is none.
+
+    Args:
+        starts: of the schedule, in the desk's time zone.
+        within: from a start to its deadline, in wall-clock time.
+        calendar: a start after a day without a session is no night.
+        now: with a time zone.
+
+    Raises:
+        ConfigError: the calendar is unknown or does not cover a start.
+    """
+    for start in sorted(starts, reverse=True):
+        # in wall-clock time: a change to daylight saving time does not move the deadline
+        deadline = (start.replace(tzinfo=None) + within).replace(tzinfo=start.tzinfo)
+        if deadline > now or due(calendar, start, start, max_age_h=math.inf):
+            continue
+        return Due(start=start, deadline=deadline)
+    return None

@@ -1,5 +1,6 @@
 """Machine settings: *where* to compute. Folders and addresses, from `TICKLINE_*` variables."""
 
+import datetime as dt
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -63,8 +64,8 @@ class Settings(Home):
         market: URI of the market store when no `--data` is given; None means simulated.
         mlflow_tracking_uri: None means SQLite under `home`.
         mlflow_experiment: experiment of the nightly runs.
-        mlflow_ui_url: address of MLflow's pages (`tickline ui`), for links.
-        prefect_ui_url: address of Prefect's pages, for links.
+        mlflow_ui_url: address of MLflow's pages, for links; None: the running stack's.
+        prefect_ui_url: address of Prefect's pages, for links; None: the running stack's.
         prefect_api_url: a running Prefect server; None starts an embedded one under `home`.
         staging: folder of the staging model repository; None means under `home`.
         serving: folder of the repository the Triton server serves; None means under `home`.
@@ -77,6 +78,7 @@ class Settings(Home):
         tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
         audit: the audit file of promotions; None means under `home`.
         staged_days: staged versions that were not promoted expire after so many days.
+        deadline: wall-clock time, in the nightly schedule's zone, by which a night must have ended.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
         redis_password: of the Redis server of `tickline live`.
@@ -86,8 +88,8 @@ class Settings(Home):
     market: FolderUri | None = None
     mlflow_tracking_uri: FolderUri | None = None
     mlflow_experiment: str = "nightly"
-    mlflow_ui_url: str = "http://127.0.0.1:5000"
-    prefect_ui_url: str = "http://127.0.0.1:4200"
+    mlflow_ui_url: str | None = None
+    prefect_ui_url: str | None = None
     prefect_api_url: str | None = None
     staging: Folder | None = None
     serving: Folder | None = None
@@ -98,6 +100,7 @@ class Settings(Home):
     tune_storage: str | None = None
     audit: Folder | None = None
     staged_days: PositiveInt = 14
+    deadline: dt.time = dt.time(5)
     auth_username: Username = "admin"
     auth_password: OptionalPassword = None
     redis_password: OptionalRedisPassword = None

@@ -11,15 +11,25 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.servers import environment, healthy, running_server
 from model_code.errors import IntegrityError
-from model_code.monitoring.history import BAD_STATES, History, Night, Serving, StageTime
+from model_code.monitoring.history import (
+    BAD_STATES,
+    CANCELLED,
+    History,
+    Night,
+    Serving,
+    StageTime,
+)
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException, serving_exception
 from model_code.settings import MODEL_NAME, Settings
+from tasks.monitoring.deadline import due_night
 from tasks.runs import mlflow_runs
+from tasks.runs.faults import Fault
 from tasks.runs.serving_version import serving_version
 from tasks.runs.task_runs import stage_name, task_runs
 
@@ -59,6 +69,9 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
         sources=sources,
         exception=exception,
         problem=problem,
+    night = due_night(settings, url, dt.datetime.now(dt.UTC))
+    return History(
+        nights=tuple(found), champion=champion, sources=sources, exception=exception, due=night
     )
 
 
@@ -102,7 +115,7 @@ def _night(run: Run) -> Night:
         name=tags.get("prefect.flow_run_name", run.info.run_name),
         mlflow_run_id=run.info.run_id,
         flow_run_id=tags[mlflow_runs.FLOW_RUN_TAG],
-        status=run.info.status,
+        status=_status(run),
         started=dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC),
         seconds=None if ended is None else (ended - run.info.start_time) / 1000,
         simulated=tags.get("tickline.simulated") == "true",
@@ -115,6 +128,16 @@ def _night(run: Run) -> Night:
 
 def _champion(mlflow: MlflowClient, settings: Settings) -> tuple[Serving | None, str]:
     """The serving version, and what contradicts it."""
+def _status(run: Run) -> str:
+    try:
+        fault = Fault.model_validate_json(run.data.tags[mlflow_runs.FAULT_TAG])
+    except (KeyError, ValidationError):
+        return str(run.info.status)
+    stopped = run.info.status == "KILLED" and fault.cause == "person"
+    return CANCELLED if stopped else str(run.info.status)
+
+
+def _champion(mlflow: MlflowClient) -> Serving | None:
     try:
         serving = serving_version(settings)
     except IntegrityError as error:

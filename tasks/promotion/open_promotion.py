@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect.runtime import flow_run
 from rich.markup import escape
 
+from infra.logs import identify
 from infra.triton.image import require_compatible
 from model_code.benchmark.verdict import ACCEPTED
 from model_code.engines.sidecar import EngineSidecar
@@ -112,6 +113,7 @@ def take_over(settings: Settings, opened: Opened) -> Opened:
             "this promotion was started by an earlier version of Tickline",
             remedy="start it again: tickline promote --version N",
         )
+    identify(mlflow_run_id=opened.mlflow_run_id)
     mlflow = mlflow_runs.client(settings)
     tags = {mlflow_runs.PROMOTION_TAG: str(flow_run.id), **heartbeat_tags()}
     mlflow_runs.set_tags(mlflow, opened.mlflow_run_id, tags)

@@ -15,6 +15,7 @@ from tasks.promotion.aliases import PREDECESSOR_TAG, Aliases
 from tasks.promotion.records import AUDIT_TAG, Compared, Decided, Opened, Shown, Validated
 from tasks.promotion.targets import target_facts
 from tasks.runs import mlflow_runs
+from tasks.runs.faults import Fault
 
 APPROVED_TAG = "approved_by"
 
@@ -107,7 +108,13 @@ def record_stop(
         with suppress(Exception):
             mlflow = mlflow_runs.client(settings)
             mlflow_runs.set_tags(
-                mlflow, opened.mlflow_run_id, {"outcome": "stopped", "tickline.error": reason}
+                mlflow,
+                opened.mlflow_run_id,
+                {
+                    "outcome": "stopped",
+                    mlflow_runs.ERROR_TAG: reason,
+                    mlflow_runs.FAULT_TAG: Fault.of(error).model_dump_json(),
+                },
             )
             mlflow_runs.finish(mlflow, opened.mlflow_run_id, "FAILED")
 

@@ -12,6 +12,7 @@ from prefect.artifacts import (
 from prefect.runtime import flow_run
 
 from infra.live.feedback.drift_event import records
+from infra.stack_state import mlflow_page, prefect_page
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.exceptions import reasons_for
@@ -47,14 +48,15 @@ def show_evidence(
     loosened = policy.policy.loosened(spec)
     mlflow = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
-    runs = f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs"
+    runs = f"{mlflow_page(settings)}/#/experiments/{experiment}/runs"
+    prefect_runs = f"{prefect_page(settings)}/runs/flow-run"
     run_url = f"{runs}/{opened.mlflow_run_id}"
     page_url = f"{run_url}/artifacts/{PAGE}"
     links = {
         "nightly run in MLflow": f"{runs}/{manifest.mlflow_run_id}",
-        "nightly run in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{manifest.flow_run_id}",
+        "nightly run in Prefect": f"{prefect_runs}/{manifest.flow_run_id}",
         "this promotion in MLflow": run_url,
-        "this promotion in Prefect": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run.id}",
+        "this promotion in Prefect": f"{prefect_runs}/{flow_run.id}",
     }
     with tempfile.TemporaryDirectory() as scratch:
         live = live_drift(settings)

@@ -27,12 +27,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.process import ProcessId, birth
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
+from tasks.runs.faults import CANCELLED
 from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
 from tasks.runs.lock import read_owner
 
@@ -46,7 +47,7 @@ class CleanedUp(BaseModel):
     """The runs that were closed.
 
     Attributes:
-        crashed: names of Prefect flow runs marked Crashed.
+        crashed: names of Prefect flow runs marked Crashed, or Cancelled if a person cancelled them.
         closed: names of MLflow runs marked KILLED.
     """
 
@@ -74,12 +75,26 @@ def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
         _mark_tasks_crashed(client)
         closed = []
         for flow_run_id, run in dead.items():
-            if not _paused(client, flow_run_id):
-                mlflow.set_tag(run.info.run_id, mlflow_runs.ERROR_TAG, MESSAGE)
+            state = _state(client, flow_run_id)
+            if state is None or not state.is_paused():
+                cancelled = state is not None and state.is_cancelled()
+                _tag_cause(mlflow, run, cancelled=cancelled)
                 mlflow_runs.finish(mlflow, run.info.run_id, "KILLED")
                 closed.append(str(run.info.run_name))
         closed += _close_orphans(client, mlflow)
     return CleanedUp(crashed=crashed, closed=tuple(closed))
+
+
+def _tag_cause(mlflow: MlflowClient, run: Run, *, cancelled: bool) -> None:
+    """Tag why it ended, in place of what an earlier attempt left."""
+    run_id, tag = run.info.run_id, mlflow_runs.FAULT_TAG
+    if cancelled:
+        tags = {mlflow_runs.ERROR_TAG: CANCELLED.what, tag: CANCELLED.model_dump_json()}
+        mlflow_runs.set_tags(mlflow, run_id, tags)
+        return
+    mlflow.set_tag(run_id, mlflow_runs.ERROR_TAG, MESSAGE)
+    if tag in run.data.tags:
+        mlflow.delete_tag(run_id, tag)
 
 
 def _running(mlflow: MlflowClient, condition: str) -> list[Run]:
@@ -120,7 +135,7 @@ def _is_open_promotion(client: SyncPrefectClient, run: Run) -> bool:
 def _mark_crashed(
     client: SyncPrefectClient, settings: Settings, dead: set[str], own: str | None
 ) -> Iterator[str]:
-    """Mark the flow runs of dead processes Crashed."""
+    """Mark the flow runs of dead processes Crashed, those that a person cancelled Cancelled."""
     owner = read_owner(settings)
     # the caller holds the lock, so the recorded owner is gone, even one of another machine
     if owner and (own or (owner.process.here and not owner.process.lives)):
@@ -133,7 +148,11 @@ def _mark_crashed(
     for run in runs:
         if str(run.id) == own or not (str(run.id) in dead or _has_lost_process(run)):
             continue
-        client.set_flow_run_state(run.id, Crashed(message=MESSAGE), force=True)
+        cancelling = run.state is not None and run.state.is_cancelling()
+        end: State[Any] = (
+            Cancelled(message=CANCELLED.what) if cancelling else Crashed(message=MESSAGE)
+        )
+        client.set_flow_run_state(run.id, end, force=True)
         yield run.name
 
 
@@ -166,11 +185,6 @@ def _has_lost_process(run: FlowRun) -> bool:
         return process_lives(run) is False
     waited = datetime.now(UTC) - run.state.timestamp
     return run.state.is_pending() and waited > timedelta(seconds=START_S)
-
-
-def _paused(client: SyncPrefectClient, flow_run_id: str) -> bool:
-    state = _state(client, flow_run_id)
-    return state is not None and state.is_paused()
 
 
 def _state(client: SyncPrefectClient, flow_run_id: str) -> State[Any] | None:

@@ -4,6 +4,7 @@ data     the ticks: unreadable, incomplete, rejected by validation
 machine  this machine: disk, memory, a killed process, corrupted files
 service  a server, the network or a database did not answer
 code     Tickline, a library or a setting
+person   somebody cancelled the run or pressed Ctrl-C
 """
 
 import builtins
@@ -12,11 +13,12 @@ from typing import Any, Literal
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import TerminationSignal
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import DISK_FAULTS
 
-Cause = Literal["data", "machine", "service", "code"]
+Cause = Literal["data", "machine", "service", "code", "person"]
 
 # class names of exceptions or their bases, so that their modules need not be imported
 MACHINE = {"StorageError", "IntegrityError", "MemoryError", "PermissionError", "BrokenProcessPool"}
@@ -45,10 +47,10 @@ TRANSIENT_MESSAGES = ("API request to", "Max retries exceeded", "Connection refu
 
 
 class Fault(BaseModel):
-    """An exception, as stored in the MLflow run.
+    """Why a run stopped, as stored in its MLflow run.
 
     Attributes:
-        kind: the exception's type.
+        kind: the exception's type; `Cancelled` for a cancelled run.
         what: the first line of its message.
     """
 
@@ -65,12 +67,17 @@ class Fault(BaseModel):
         return cls(cause=cause_of(error), kind=type(error).__name__, what=what)
 
 
+CANCELLED = Fault(cause="person", kind="Cancelled", what="a person cancelled the run")
+
+
 def cause_of(error: BaseException) -> Cause:
     """Classify an exception by its chain of causes; the innermost known one decides.
 
-    A process that was told to stop (its worker died, Ctrl-C) counts as `machine`.
+    A process that was told to stop (its worker died) counts as `machine`, Ctrl-C as `person`.
     """
-    if isinstance(error, SystemExit | KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
+        return "person"
+    if isinstance(error, SystemExit | TerminationSignal):
         return "machine"
     chain = list(_chain(error))
     for found in reversed(chain):

@@ -1,14 +1,20 @@
-"""Start and end of a flow run: one parent run in MLflow, one flow at a time."""
+"""Start and end of a flow run: its log, one parent run in MLflow, one flow at a time."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+from uuid import UUID
 
 from mlflow.tracking import MlflowClient
+from prefect import get_client
 from prefect.artifacts import create_link_artifact
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
-from infra.logs import json_log
+from infra.logs import json_log, log
+from infra.stack_state import mlflow_page, prefect_page
 from model_code import __version__
 from model_code.features.definition import FEATURES_VERSION
 from model_code.settings import NightlySpec, Settings
@@ -16,9 +22,59 @@ from model_code.settings.changes import to_yaml
 from tasks.caching.stage import RunRef, console
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up
-from tasks.runs.faults import Fault
+from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import heartbeat, heartbeat_tags
 from tasks.runs.lock import hold_lock, record_owner
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def run_log(settings: Settings, *, mlflow_run_id: str = "") -> Iterator[None]:
+    """Write the block's records to the home's structured log, and how the run ended.
+
+    Args:
+        settings: of the home folder.
+        mlflow_run_id: empty if the run has none, or not yet (`infra.logs.identify` sets it).
+    """
+    ids = {"flow_run_id": str(flow_run.id), "flow_run_name": str(flow_run.name)}
+    with json_log(settings, **ids, mlflow_run_id=mlflow_run_id):
+        log("run started", flow=str(flow_run.flow_name))
+        try:
+            yield
+        except Pause:
+            log("run suspended")
+            raise
+        except BaseException as error:
+            fault = fault_of(error)
+            log("run stopped", level=logging.ERROR, **fault.model_dump())
+            raise
+        log("run completed")
+
+
+def logged(function: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a flow's function in `run_log`, for a flow without a parent run in MLflow."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with run_log(Settings().resolved()):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Why the current flow run stops: what was raised, unless a person cancelled the run."""
+    if not isinstance(error, Exception):  # Prefect stops a cancelled run by a signal
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(UUID(str(flow_run.id))).state
+        except Exception:  # the server is gone too
+            state = None
+        if state is not None and (state.is_cancelling() or state.is_cancelled()):
+            return CANCELLED
+    return Fault.of(error)
 
 
 @contextmanager
@@ -55,7 +111,7 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         identity={mlflow_runs.FLOW_RUN_TAG: flow_run_id},
         tags={
             "prefect.flow_run_name": name,
-            "prefect.flow_run_url": f"{settings.prefect_ui_url}/runs/flow-run/{flow_run_id}",
+            "prefect.flow_run_url": f"{prefect_page(settings)}/runs/flow-run/{flow_run_id}",
             "tickline.version": __version__,
             "tickline.simulated": str(simulated).lower(),
             "tickline.market": str(spec.market),
@@ -65,12 +121,11 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         marks=heartbeat_tags(),
     )
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id)
-    ids = {"flow_run_id": flow_run_id, "flow_run_name": name, "mlflow_run_id": run_id}
     try:
-        with heartbeat(mlflow, run_id), json_log(settings, **ids):
+        with heartbeat(mlflow, run_id), run_log(settings, mlflow_run_id=run_id):
             experiment = mlflow_runs.experiment_id(mlflow, settings)
             create_link_artifact(
-                link=f"{settings.mlflow_ui_url}/#/experiments/{experiment}/runs/{run_id}",
+                link=f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run_id}",
                 link_text="MLflow run",
                 key="mlflow-run",
                 description="Parameters, curves, plots, engines and the model of this run.",
@@ -93,8 +148,12 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
 
 
 def _close(mlflow: MlflowClient, run_id: str, error: BaseException) -> None:
+    fault = fault_of(error)
     text = str(error)[:500] or type(error).__name__
-    tags = {mlflow_runs.ERROR_TAG: text, mlflow_runs.FAULT_TAG: Fault.of(error).model_dump_json()}
+    tags = {
+        mlflow_runs.ERROR_TAG: fault.what if fault == CANCELLED else text,
+        mlflow_runs.FAULT_TAG: fault.model_dump_json(),
+    }
     try:
         mlflow_runs.set_tags(mlflow, run_id, tags)
         mlflow_runs.finish(mlflow, run_id, "FAILED" if isinstance(error, Exception) else "KILLED")

@@ -20,7 +20,9 @@ from prefect.states import Cancelled, Completed, Failed, Pending, Running, Sched
 
 from infra.automations import (
     BLOCK,
+    Installed,
     install_alerts,
+    longest_gap,
     remove_alerts,
     time_of_day,
     time_to_deadline,
@@ -101,7 +103,7 @@ def collect(calls: "queue.Queue[Call]", found: Calls, done: Callable[[], bool]) 
     """Receive calls until `done`, each under its alert and its run's name."""
     while not done():
         call = calls.get(timeout=WAIT_S)
-        found[call["alert"], call["flow_run"]] = call
+        found[call["alert"], call.get("flow_run", "")] = call
 
 
 def play(flows: tuple[UUID, UUID, UUID], calls: "queue.Queue[Call]", turn: int) -> Calls:
@@ -126,12 +128,17 @@ def play(flows: tuple[UUID, UUID, UUID], calls: "queue.Queue[Call]", turn: int) 
     set_state(failed, Failed(message="no"))
     set_state(by_hand, Completed())
     set_state(in_time, Completed())
-    set_state(not_due, Cancelled())
+    set_state(not_due, Completed(name="Skipped"))
+    stopped = begin(watched, f"stopped {turn}", Pending(), Running(), tags=("auto-scheduled",))
+    set_state(stopped, Cancelled(message="by somebody"))
     begin(watched, f"waits {turn}", Scheduled(name="Late"))
     begin(watched, f"hangs {turn}", Running())
     begin(watched, f"by schedule {turn}", Pending(), tags=("auto-scheduled",))
     collect(calls, found, lambda: expected(turn) <= set(found))
     return {key: call for key, call in found.items() if key[1].endswith(f" {turn}")}
+
+
+NO_NIGHT = ("no night", "")
 
 
 def expected(turn: int) -> set[tuple[str, str]]:
@@ -141,6 +148,8 @@ def expected(turn: int) -> set[tuple[str, str]]:
         ("late", f"waits {turn}"),
         ("stuck", f"hangs {turn}"),
         ("deadline missed", f"by schedule {turn}"),
+        ("cancelled", f"stopped {turn}"),
+        ("deadline missed", f"stopped {turn}"),
     }
 
 
@@ -153,8 +162,9 @@ def test_each_failure_calls_the_webhook_and_nothing_else_does(
     url, calls = receiver
     monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: SHORT)
     others = ("watched too",)
-    names = install_alerts(url, stuck_after=SHORT, deadline=dt.time(5), flow=FLOW, others=others)
-    assert len(names) == 5
+    monkeypatch.setattr("infra.automations.longest_gap", lambda _: dt.timedelta(days=1))
+    made = install_alerts(url, stuck_after=SHORT, deadline=dt.time(5), flow=FLOW, others=others)
+    assert (len(made.names), made.changed) == (7, True)
     with get_client(sync_client=True) as client:
         other, unwatched = (client.create_flow_from_name(name) for name in (*others, "unwatched"))
     found: Calls = {}
@@ -164,7 +174,7 @@ def test_each_failure_calls_the_webhook_and_nothing_else_does(
         begin(other, "a first one", Running(), Failed(message="no"))
         with suppress(queue.Empty):
             call = calls.get(timeout=3)
-            found[call["alert"], call["flow_run"]] = call
+            found[call["alert"], call.get("flow_run", "")] = call
     # now and then Prefect says `stuck` of a run that has ended, perhaps because two events are
     # evaluated at a time; the runs are played a second time if the first time shows that
     for turn in (1, 2):
@@ -180,24 +190,61 @@ def test_each_failure_calls_the_webhook_and_nothing_else_does(
     other_alert = found["other flow failed", f"a promotion {turn}"]
     assert other_alert["text"] == f"watched too a promotion {turn}: other flow failed"
     assert "watched too" in other_alert["do"]
+    cancelled = found["cancelled", f"stopped {turn}"]
+    assert cancelled["message"] == "by somebody"
+    assert "nothing is broken" in cancelled["do"]
+
+
+@pytest.mark.slow
+def test_no_night_at_all_calls_the_webhook(
+    deployed: UUID,
+    receiver: tuple[str, "queue.Queue[Call]"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, calls = receiver
+    monkeypatch.setattr("infra.automations.time_to_deadline", lambda *_: SHORT)
+    monkeypatch.setattr("infra.automations.longest_gap", lambda _: dt.timedelta(0))
+    install_alerts(url, stuck_after=SHORT, deadline=dt.time(5), flow=FLOW, others=())
+    call = calls.get(timeout=4 * WAIT_S)  # nothing ran: no other alert can have called
+    assert call["alert"] == "no night"
+    assert "tickline status" in call["do"]
 
 
 def test_installing_again_replaces_and_removing_leaves_nothing(
     deployed: UUID, prefect_url: str
 ) -> None:
-    for _ in range(2):
-        install_alerts(
-            "http://127.0.0.1:9/?token=hush",
-            stuck_after=dt.timedelta(hours=3),
-            deadline=dt.time(5),
-            flow=FLOW,
-        )
+    def install(**changes: Any) -> Installed:
+        values: dict[str, Any] = {
+            "webhook": "http://127.0.0.1:9/?token=hush",
+            "stuck_after": dt.timedelta(hours=3),
+            "deadline": dt.time(5),
+            "flow": FLOW,
+        }
+        return install_alerts(**(values | changes))
+
+    def ids() -> set[UUID]:
+        with get_client(sync_client=True) as client:
+            return {found.id for found in client.read_automations()}
+
+    assert install().changed
+    first = ids()
+    assert not install().changed
+    assert ids() == first  # those that wait for a deadline go on waiting
+    for changes in ({"webhook": "http://127.0.0.1:9/?token=hush-2"}, {"deadline": dt.time(6)}):
+        before = ids()
+        assert install(**changes).changed
+        assert not before & ids()
+    with get_client(sync_client=True) as client:
+        found = client.read_automations()
+        client.delete_automation(found[0].id)
+    assert install(deadline=dt.time(6)).changed  # one was missing
     with get_client(sync_client=True) as client:
         found = client.read_automations()
         block = client.read_block_document_by_name(BLOCK, "webhook", include_secrets=False)
-        assert len([one for one in found if one.name.startswith("tickline: ")]) == 5
+        assert len([one for one in found if one.name.startswith("tickline: ")]) == 7
         assert "hush" not in str(block.data)
-    assert remove_alerts() == 5
+        assert "hush" not in "".join(one.description for one in found)
+    assert remove_alerts() == 7
     assert remove_alerts() == 0
 
 
@@ -220,11 +267,34 @@ def test_the_deadline_is_counted_from_the_schedule() -> None:
         time_of_day("5 am")
 
 
+def test_a_night_is_missing_only_after_the_longest_gap_of_the_schedule() -> None:
+    weekdays = CronSchedule(cron="0 1 * * 2-6", timezone="America/New_York")
+    assert longest_gap(weekdays) == dt.timedelta(days=3)
+    by_name = {
+        name: trigger
+        for name, _, trigger in triggers(
+            "nightly",
+            (),
+            stuck_after=dt.timedelta(hours=3),
+            within=dt.timedelta(hours=4),
+            silence=longest_gap(weekdays) + dt.timedelta(hours=4),
+        )
+    }
+    assert by_name["no night"].within == dt.timedelta(hours=76)
+    assert "prefect.flow-run.Skipped" in by_name["no night"].expect  # a day without a session
+    cancelled = "prefect.flow-run.Cancelled"
+    assert cancelled not in by_name["deadline missed"].expect | by_name["no night"].expect
+
+
 def test_only_scheduled_runs_have_a_deadline() -> None:
     by_name = {
         name: trigger
         for name, _, trigger in triggers(
-            "nightly", ("promote",), stuck_after=dt.timedelta(hours=3), within=dt.timedelta(hours=4)
+            "nightly",
+            ("promote",),
+            stuck_after=dt.timedelta(hours=3),
+            within=dt.timedelta(hours=4),
+            silence=dt.timedelta(hours=28),
         )
     }
     assert "auto-scheduled" in str(by_name["deadline missed"].match_related)

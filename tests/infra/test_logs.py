@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.logs import expected_errors_off_console, json_log, log
+from infra.logs import failures_off_console, json_log, log
 from infra.redact import HIDDEN
 from model_code.errors import DataError
 from model_code.settings import Settings
@@ -78,26 +78,43 @@ def test_two_runs_of_a_day_share_the_file(tmp_path: Path) -> None:
     assert [line["flow_run_name"] for line in lines(path)] == ["one", "two"]
 
 
-def test_our_own_errors_stay_off_prefects_console_and_others_are_printed(
+def test_failures_stay_off_prefects_console_and_what_is_tried_again_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    from prefect.logging.configuration import setup_logging
     from prefect.logging.handlers import PrefectConsoleHandler
 
+    setup_logging()  # done a second time, it leaves loggers as they are
     handler = PrefectConsoleHandler()
-    logger = logging.getLogger("a logger of this test")
+    before = handler.formatter
+    kept: list[logging.LogRecord] = []
+
+    class Other(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(record)
+
+    other = Other()
+    logger = logging.getLogger("prefect.a_logger_of_this_test")
     logger.addHandler(handler)
+    logger.addHandler(other)
     logger.propagate = False  # Prefect's handler of the root logger prints too, once it is set up
+    texts = ("a flow failed", "it failed - Retry 1/3 will start 2 second(s) from now")
     try:
-        with expected_errors_off_console():
-            for error in (DataError("expected"), ValueError("unexpected")):
+        with failures_off_console():
+            for error, text in zip((DataError("bad"), ValueError("no")), texts, strict=True):
                 try:
                     raise error
                 except (DataError, ValueError):
-                    logger.exception("a flow failed")
+                    logger.exception(text)
+            logger.warning("a warning")
         printed = capsys.readouterr().err
-        assert "ValueError: unexpected" in printed
-        assert "DataError" not in printed
-        assert printed.count("a flow failed") == 1
-        assert handler.filters == []
+        assert "a flow failed" not in printed
+        assert "Retry 1/3" in printed
+        assert "a warning" in printed
+        assert "Traceback" not in printed
+        assert all(record.exc_info for record in kept[:2])  # other handlers get all of it
+        assert len(kept) == 3
+        assert (handler.filters, handler.formatter) == ([], before)
     finally:
         logger.removeHandler(handler)
+        logger.removeHandler(other)

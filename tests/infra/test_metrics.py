@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from infra.metrics import METRICS, PushError, push, samples, serve, write
 from infra.servers import HOST, free_port
 from model_code.errors import TicklineError
-from model_code.monitoring.history import History
+from model_code.monitoring.history import Due, History
 from tests.support.nights import NOW, night, sight
 
 
@@ -68,11 +68,33 @@ def test_unknown_values_are_absent_not_zero() -> None:
     assert set(values(silent, "source_up").values()) == {0.0}
 
 
+def test_a_missed_night_is_said_with_its_reason() -> None:
+    start = NOW - dt.timedelta(hours=7)
+    seen = {"due": Due(start=start, deadline=start + dt.timedelta(hours=4))}
+    for nights, reason in (
+        ((night(0), night(1)), None),
+        ((night(1),), "none"),
+        ((), "none"),
+        ((night(0, status="CANCELLED"), night(1)), "cancelled"),
+        ((night(0, status="FAILED"), night(1)), "failed"),
+        ((night(0, status="KILLED"),), "failed"),
+        ((night(0, status="RUNNING", seconds=None),), "running"),
+        ((night(0, status="FAILED"), night(0)), None),  # one by hand after the one that failed
+    ):
+        found = values(sight(*nights, **seen), "nightly_missed")
+        assert set(found) == {("none",), ("running",), ("cancelled",), ("failed",)}
+        assert {name for (name,), value in found.items() if value} == {reason} - {None}
+    assert values(sight(night(1)), "nightly_missed") == {}  # nothing is scheduled
+    away = sight(sources={"mlflow": False, "prefect": True}, **seen)
+    assert values(away, "nightly_missed") == {}  # not known: the alert on the source says so
+
+
 def test_every_sample_is_declared() -> None:
-    for name, labels, _ in samples(sight(night(0))):
+    due = Due(start=NOW, deadline=NOW)
+    for name, labels, _ in samples(sight(night(0), due=due)):
         assert len(METRICS[name][1]) == len(labels)
     # and every declared metric has a source, except those missing in this run
-    said = {name for name, _, _ in samples(sight(night(0)))}
+    said = {name for name, _, _ in samples(sight(night(0), due=due))}
     assert set(METRICS) - said == {"throughput_windows_per_second"}
 
 

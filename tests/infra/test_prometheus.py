@@ -66,7 +66,7 @@ NV = {
     )
 } | {"nv_inference_request_failure": {"model", "version", "reason"}}
 LABELS = NIGHTS | LIVE | FEEDBACK | NV
-UNUSED = {"tickline_nightly_start_timestamp_seconds"}
+UNUSED = {"tickline_nightly_start_timestamp_seconds", "tickline_nightly_deadline_timestamp_seconds"}
 UNUSED_LIVE = {
     "start_timestamp_seconds",
     "recorded_decisions_total",

@@ -32,8 +32,7 @@ def test_services_know_their_ports_each_other_and_that_they_are_down(
     assert worker.after == ("prefect",)
     assert worker.command[worker.command.index("--pool") + 1] == POOL
     assert worker.environment["PREFECT_API_URL"] == prefect_url(settings, wanted)
-    mlflow_page = f"http://127.0.0.1:{wanted.ports['mlflow']}"
-    assert worker.environment["TICKLINE_MLFLOW_UI_URL"] == mlflow_page
+    assert services["prefect"].environment["PREFECT_UI_URL"] == services["prefect"].address
     assert not any(service.healthy() for service in services.values())
 
 
@@ -43,4 +42,3 @@ def test_a_configured_prefect_server_is_used_and_not_waited_for(tmp_path: Path) 
     (worker,) = build(settings, plan("worker"))
     assert worker.after == ()
     assert worker.environment["PREFECT_API_URL"] == api
-    assert "TICKLINE_PREFECT_UI_URL" not in worker.environment

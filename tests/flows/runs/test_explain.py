@@ -5,15 +5,17 @@ from io import StringIO
 
 import pytest
 from prefect import flow, get_client, task
-from prefect.states import Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 from rich.console import Console
 
 from flows.runs import rerun
 from flows.runs.explain import Explanation, explain, render
-from flows.runs.find import find_run
+from flows.runs.find import NIGHTLY, find_run, last_failed
 from model_code.errors import ConfigError, DataError, MarketError
 from model_code.settings import NightlySpec, Settings
+from tasks.monitoring.history import read_history
 from tasks.runs import mlflow_runs
+from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.lifecycle import tracked
 
 
@@ -102,6 +104,79 @@ def test_a_crash_is_a_machine_fault_and_a_completed_run_needs_nothing(home: Sett
     found = explain(home, "a-good-night")
     assert found.command is None
     assert "nothing to rerun" in text(found)
+
+
+def test_a_cancelled_night_is_a_persons_act_and_is_passed_over_unless_named(
+    home: Settings,
+) -> None:
+    with get_client(sync_client=True) as client:
+        broken = failed(home, RuntimeError("x"), track=True)
+        stopped = failed(home, RuntimeError("x"), track=True)
+        run = find_run(stopped)
+        client.set_flow_run_state(run.id, Cancelled(message="by somebody"), force=True)
+    found = explain(home, None)
+    assert (found.run, found.kind, found.cause) == (stopped, "person", "a person cancelled the run")
+    assert found.command == f"tickline rerun {stopped}"
+    assert "developers" not in text(found)
+    assert "morning" not in text(found)
+    assert last_failed((NIGHTLY,)).name == broken
+    assert explain(home, None, of_any_flow=True).run == broken
+
+
+def test_when_only_a_cancelled_night_is_left_the_message_names_it(home: Settings) -> None:
+    name = failed(home, RuntimeError("x"), track=False)
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs():
+            if run.name != name:
+                client.delete_flow_run(run.id)
+        client.set_flow_run_state(find_run(name).id, Cancelled(), force=True)
+    with pytest.raises(ConfigError, match=f"{name}, was cancelled") as caught:
+        rerun.rerun(home, None, say=lambda _: None)
+    assert caught.value.remedy.endswith(f"tickline rerun {name}")
+
+
+def test_a_run_that_the_one_before_crowded_out_was_nobodys_act(home: Settings) -> None:
+    name = failed(home, RuntimeError("x"), track=False)
+    message = "Deployment concurrency limit reached."
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(find_run(name).id, Cancelled(message=message), force=True)
+    found = explain(home, name)
+    assert (found.kind, found.command) == (None, None)
+    assert "the run before it was still active" in found.cause
+
+
+def test_ctrl_c_is_a_persons_act(home: Settings) -> None:
+    @flow(name="nightly", flow_run_name="interrupted")
+    def nightly() -> None:
+        with tracked(home, NightlySpec(), simulated=True):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nightly()
+    found = explain(home, "interrupted")
+    assert (found.state, found.kind) == ("Crashed", "person")
+    assert "Ctrl-C" in found.cause
+    assert read_history(home).nights[0].status == "CANCELLED"
+
+
+def test_a_night_stopped_while_it_is_being_cancelled_stores_that(home: Settings) -> None:
+    @flow(name="nightly", flow_run_name="stopped")
+    def nightly() -> None:
+        with tracked(home, NightlySpec(), simulated=True):
+            with get_client(sync_client=True) as client:
+                run = find_run("stopped")
+                client.set_flow_run_state(run.id, Cancelling(), force=True)
+            raise SystemExit(143)  # Prefect's own signal would end the tests too
+
+    with pytest.raises(SystemExit):
+        nightly()
+    (run,) = mlflow_runs.client(home).search_runs(
+        [mlflow_runs.experiment_id(mlflow_runs.client(home), home)]
+    )
+    assert Fault.model_validate_json(run.data.tags[mlflow_runs.FAULT_TAG]) == CANCELLED
+    assert run.data.tags[mlflow_runs.ERROR_TAG] == CANCELLED.what
+    assert run.info.status == "KILLED"
+    assert read_history(home).nights[0].status == "CANCELLED"
 
 
 def test_an_unknown_run_is_an_error(home: Settings) -> None:

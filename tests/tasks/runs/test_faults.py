@@ -1,6 +1,7 @@
 """The kind of fault of exceptions, raised by the real libraries."""
 
 import errno
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
+from prefect.exceptions import TerminationSignal
 
 from infra.servers import ServerError
 from model_code.artifacts import ArtifactRef, ArtifactStore, storage_error
@@ -163,7 +165,8 @@ def test_a_stopped_process_is_a_machine_fault_whatever_its_context() -> None:
     stopped = SystemExit(1)
     stopped.__context__ = ConnectionResetError("the worker is gone")
     assert cause_of(stopped) == "machine"
-    assert cause_of(KeyboardInterrupt()) == "machine"
+    assert cause_of(TerminationSignal(signal.SIGTERM)) == "machine"
+    assert cause_of(KeyboardInterrupt()) == "person"
 
 
 def test_cause_by_name_defaults_to_code() -> None:
