@@ -94,7 +94,7 @@ def test_a_server_that_is_gone_in_mid_run(
         "prefect-server", prefect_command(port), health, own, auth.server_environment(own)
     ) as launcher:
         monkeypatch.setenv("TICKLINE_PREFECT_API_URL", f"http://{HOST}:{port}/api")
-        spec = night(tmp_path, training=TrainingSpec(epochs=12, patience=12, batch_size=32))
+        spec = night(tmp_path, training=TrainingSpec(epochs=3, patience=3, batch_size=32))
         with running(log, "nightly", "--spec", spec) as command:
             command.until(lambda: list(home.checkpoints.rglob("*.pt")), LONG)
             for child in psutil.Process(launcher).children(recursive=True):

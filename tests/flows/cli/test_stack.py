@@ -1,16 +1,22 @@
-"""`tickline ui` and `logs`. The whole stack is in tests/infra/test_supervisor.py.
+"""`tickline ui`, `logs`, `pause`, what `up` deploys. The whole: tests/infra/test_supervisor.py.
 
 `tickline worker` is in test_oncall.py, where it continues a run that failed.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from prefect import get_client
 
 from infra import stack_state
+from infra.automations import remove_alerts
+from infra.process import ProcessId
 from infra.servers import HOST, free_ports, healthy
+from infra.services import Plan
+from infra.stack_state import StackState
 from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
@@ -56,6 +62,74 @@ def test_ui_serves_both_pages_of_the_home_folder_until_interrupted(
         assert pages.interrupt() == 0
     assert not healthy(f"{prefect}/api/health")
     assert not healthy(f"{mlflow}/health")
+
+
+@pytest.fixture
+def running_stack(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A home whose stack seems to run; its Prefect server is the session's."""
+    monkeypatch.delenv("TICKLINE_WEBHOOK", raising=False)
+    state = StackState(supervisor=ProcessId.own(), plan=Plan(names=(), ports={}), services=())
+    stack_state.state_path(home).write_text(state.model_dump_json())
+    yield home
+    remove_alerts()
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():  # none may become due in another test
+            client.delete_deployment(deployment.id)
+
+
+def active() -> dict[str, tuple[bool, list[bool]]]:
+    """Whether each deployment with a schedule is active, and each of its schedules."""
+    with get_client(sync_client=True) as client:
+        return {
+            found.name: (not found.paused, [schedule.active for schedule in found.schedules])
+            for found in client.read_deployments()
+            if found.schedules
+        }
+
+
+def test_up_leaves_paused_what_is_paused_and_installs_the_alerts_once(
+    running_stack: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = tickline("up")
+    assert "no alerts" in printed
+    assert "TICKLINE_WEBHOOK=https://... tickline up" in printed
+    assert "is paused" not in printed
+    assert set(active().values()) == {(True, [True])}
+
+    assert "tickline resume nightly" in tickline("pause")
+    with get_client(sync_client=True) as client:  # as the switch in Prefect's page
+        hourly = client.read_deployment_by_name("feedback/feedback")
+        client.update_deployment_schedule(hourly.id, hourly.schedules[0].id, active=False)
+    before = active()
+    assert before == before | {"nightly": (False, [False]), "feedback": (True, [False])}
+    monkeypatch.setenv("TICKLINE_WEBHOOK", "http://127.0.0.1:9/?token=hush")
+    for word in ("7 alerts installed; they call", "7 alerts installed already, unchanged"):
+        printed = tickline("up")
+        assert word in printed
+        assert "hush" not in printed
+        for name in ("nightly", "feedback"):
+            assert f"{name} is paused" in printed
+            assert f"tickline resume {name}" in printed
+        assert active() == before
+    assert "nightly is paused" in tickline("status")
+
+    tickline("resume")
+    tickline("resume", "feedback")
+    assert set(active().values()) == {(True, [True])}
+    assert "is paused" not in tickline("status")
+    with pytest.raises(ConfigError, match="no deployment named weekly") as caught:
+        tickline("pause", "weekly")
+    assert "nightly" in str(caught.value.remedy)
+
+
+def test_up_refuses_a_wrong_webhook_before_anything_starts(
+    alone: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKLINE_WEBHOOK", "hush.example")
+    with pytest.raises(ConfigError, match="http or https") as caught:
+        tickline("up")
+    assert "hush" not in str(caught.value)
+    assert not stack_state.locked(alone)
 
 
 def test_logs_print_the_last_lines_and_follow(alone: Settings, tmp_path: Path) -> None:
