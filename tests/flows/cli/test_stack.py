@@ -77,11 +77,11 @@ def running_stack(home: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
             client.delete_deployment(deployment.id)
 
 
-def active() -> dict[str, tuple[bool, list[bool]]]:
+def active() -> dict[str, tuple[bool, tuple[bool, ...]]]:
     """Whether each deployment with a schedule is active, and each of its schedules."""
     with get_client(sync_client=True) as client:
         return {
-            found.name: (not found.paused, [schedule.active for schedule in found.schedules])
+            found.name: (not found.paused, tuple(one.active for one in found.schedules))
             for found in client.read_deployments()
             if found.schedules
         }
@@ -94,14 +94,14 @@ def test_up_leaves_paused_what_is_paused_and_installs_the_alerts_once(
     assert "no alerts" in printed
     assert "TICKLINE_WEBHOOK=https://... tickline up" in printed
     assert "is paused" not in printed
-    assert set(active().values()) == {(True, [True])}
+    assert set(active().values()) == {(True, (True,))}
 
     assert "tickline resume nightly" in tickline("pause")
     with get_client(sync_client=True) as client:  # as the switch in Prefect's page
         hourly = client.read_deployment_by_name("feedback/feedback")
         client.update_deployment_schedule(hourly.id, hourly.schedules[0].id, active=False)
     before = active()
-    assert before == before | {"nightly": (False, [False]), "feedback": (True, [False])}
+    assert before == before | {"nightly": (False, (False,)), "feedback": (True, (False,))}
     monkeypatch.setenv("TICKLINE_WEBHOOK", "http://127.0.0.1:9/?token=hush")
     for word in ("7 alerts installed; they call", "7 alerts installed already, unchanged"):
         printed = tickline("up")
@@ -115,7 +115,7 @@ def test_up_leaves_paused_what_is_paused_and_installs_the_alerts_once(
 
     tickline("resume")
     tickline("resume", "feedback")
-    assert set(active().values()) == {(True, [True])}
+    assert set(active().values()) == {(True, (True,))}
     assert "is paused" not in tickline("status")
     with pytest.raises(ConfigError, match="no deployment named weekly") as caught:
         tickline("pause", "weekly")
