@@ -69,9 +69,7 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
         sources=sources,
         exception=exception,
         problem=problem,
-    night = due_night(settings, url, dt.datetime.now(dt.UTC))
-    return History(
-        nights=tuple(found), champion=champion, sources=sources, exception=exception, due=night
+        due=due_night(settings, url, dt.datetime.now(dt.UTC)),
     )
 
 
@@ -126,8 +124,6 @@ def _night(run: Run) -> Night:
     )
 
 
-def _champion(mlflow: MlflowClient, settings: Settings) -> tuple[Serving | None, str]:
-    """The serving version, and what contradicts it."""
 def _status(run: Run) -> str:
     try:
         fault = Fault.model_validate_json(run.data.tags[mlflow_runs.FAULT_TAG])
@@ -137,7 +133,8 @@ def _status(run: Run) -> str:
     return CANCELLED if stopped else str(run.info.status)
 
 
-def _champion(mlflow: MlflowClient) -> Serving | None:
+def _champion(mlflow: MlflowClient, settings: Settings) -> tuple[Serving | None, str]:
+    """The serving version, and what contradicts it."""
     try:
         serving = serving_version(settings)
     except IntegrityError as error:
