@@ -1,13 +1,20 @@
 """`tickline exceptions`: the exception with which the serving version was approved."""
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.panel import Panel
 
-from flows.cli.options import settings_from_environment
+from flows.cli.options import Key, Yes, settings_from_environment
+from model_code.repository import signatures
 from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.promotion.exceptions import Sign
 
 app = typer.Typer(help="The exception of the serving version: show, renew or close it.")
 out = Console()
@@ -39,6 +46,8 @@ def renew(
     owner: Annotated[
         str, typer.Option(help="Who answers for it from now on.", show_default="the same owner")
     ] = "",
+    key: Key = None,
+    yes: Yes = False,
 ) -> None:
     """Let the exception of the serving version hold longer, or change its owner.
 
@@ -54,12 +63,15 @@ def renew(
         expires=expires,
         reviewer=reviewer,
         reason=reason,
+        sign=_signing(key, yes),
     )
     out.print(f"[bold green]renewed[/]: {escape(renewed.line(exceptions.today()))}")
 
 
 @app.command()
-def close(version: Version, reviewer: Reviewer, reason: Reason) -> None:
+def close(
+    version: Version, reviewer: Reviewer, reason: Reason, key: Key = None, yes: Yes = False
+) -> None:
     """Close the exception of the serving version: its cause is gone.
 
     Use it if the reason no longer holds, for example after a week of live figures.
@@ -67,9 +79,28 @@ def close(version: Version, reviewer: Reviewer, reason: Reason) -> None:
     from tasks.promotion import exceptions
 
     closed = exceptions.close(
-        settings_from_environment(), version, reviewer=reviewer, reason=reason
+        settings_from_environment(),
+        version,
+        reviewer=reviewer,
+        reason=reason,
+        sign=_signing(key, yes),
     )
     out.print(f"[bold green]closed[/]: {escape('; '.join(closed.reasons))}, version {version}")
+
+
+def _signing(key: Path | None, yes: bool) -> "Sign | None":
+    """What signs with this key, after showing the text; None without a key."""
+    if key is None:
+        return None
+    signer = key
+
+    def sign(text: str) -> str:
+        out.print(Panel(escape(text.rstrip()), title="what is signed"))
+        if not yes and sys.stdin.isatty():
+            typer.confirm("Sign it?", abort=True)
+        return signatures.sign(text, signer)
+
+    return sign
 
 
 def say_exception(settings: Settings) -> bool:

@@ -97,6 +97,15 @@ Set = Annotated[
 ]
 
 
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="SSH key to sign with; the .pub file if ssh-agent holds it.",
+        show_default="no signature",
+        callback=expanded,
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Sign without asking.")]
 ServedVersion = Annotated[
     int | None,
     typer.Option(help="Of this version.", show_default="the serving one, else the newest staged"),

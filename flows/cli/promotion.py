@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from flows.cli.options import PANELS, expanded, read_spec, settings_from_environment
+from flows.cli.options import PANELS, Key, Yes, expanded, read_spec, settings_from_environment
 from flows.cli.policy import say_ignored
 from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
@@ -30,15 +30,6 @@ out = Console()
 Which = Annotated[str, typer.Argument(help="Version, or the run's name from tickline promote.")]
 Reviewer = Annotated[str, typer.Option(help="Your name, as in the policy.")]
 Reason = Annotated[str, typer.Option(help="Why; stored with the model permanently.")]
-Key = Annotated[
-    Path | None,
-    typer.Option(
-        help="SSH key to sign with; the .pub file if ssh-agent holds it.",
-        show_default="no signature",
-        callback=expanded,
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Sign without asking.")]
 
 
 @app.command(rich_help_panel=PANELS.promotion)

@@ -6,6 +6,7 @@ has them all; the exception of the version that serves is the one that counts.
 """
 
 import datetime as dt
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -17,6 +18,7 @@ from model_code.repository.audit import AuditRecord
 FACT = "exception"  # of the records `approved` and `exception renewed`
 RENEWED, CLOSED = "exception renewed", "exception closed"
 TURNED = ("promoted", "rolled back", "emergency rollback")  # events after which a version serves
+HEADING = "tickline exception 1"  # what a signed text is, and the version of its form
 SOON = dt.timedelta(days=7)
 
 
@@ -62,6 +64,23 @@ class ApprovedException(BaseModel):
         days = (self.expires - today).days
         when = f"lapses after {self.expires}" if days >= 0 else f"lapsed on {self.expires}"
         return f"version {self.version}, {'; '.join(self.reasons)}: owner {self.owner}, {when}"
+
+    def text(self, event: str, reviewer: str, reason: str, policy_sha256: str) -> str:
+        """What a reviewer signs who renews or closes it: one fact a line."""
+        facts = {
+            "event": event,
+            "version": self.version,
+            "reasons": list(self.reasons),
+            "owner": self.owner,
+            "last day": self.expires.isoformat(),
+            "reviewer": reviewer,
+            "reason": reason,
+            "policy sha256": policy_sha256,
+        }
+        lines = [
+            f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items()
+        ]
+        return "\n".join([HEADING, *lines]) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """What an audit record has of it."""

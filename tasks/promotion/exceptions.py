@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from collections.abc import Callable
 
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
@@ -13,7 +14,10 @@ from model_code.repository.exceptions import (
     serving_exception,
 )
 from model_code.repository.policy import PolicyFile
+from model_code.repository.signatures import signature_problem
 from model_code.settings import Settings
+
+Sign = Callable[[str], str]  # text to signature
 
 
 def serving(settings: Settings) -> ApprovedException | None:
@@ -53,7 +57,14 @@ def require_none_lapsed(settings: Settings) -> None:
 
 
 def renew(
-    settings: Settings, version: int, *, owner: str, expires: str, reviewer: str, reason: str
+    settings: Settings,
+    version: int,
+    *,
+    owner: str,
+    expires: str,
+    reviewer: str,
+    reason: str,
+    sign: Sign | None = None,
 ) -> ApprovedException:
     """Let the exception of the serving version hold longer, or name another owner.
 
@@ -64,6 +75,7 @@ def renew(
         expires: the new last day, ISO 8601.
         reviewer: who decides, as in the policy.
         reason: why.
+        sign: signs a text; None: the decision is not signed.
 
     Raises:
         PromotionError: the version has no exception, or the decision does not count.
@@ -76,18 +88,20 @@ def renew(
     renewed = found.model_copy(
         update={"owner": owner, "expires": dt.date.fromisoformat(expires.strip())}
     )
-    _append(settings, RENEWED, renewed, policy, reviewer, reason)
+    _append(settings, RENEWED, renewed, policy, reviewer.strip(), reason.strip(), sign)
     return renewed
 
 
-def close(settings: Settings, version: int, *, reviewer: str, reason: str) -> ApprovedException:
+def close(
+    settings: Settings, version: int, *, reviewer: str, reason: str, sign: Sign | None = None
+) -> ApprovedException:
     """Close the exception of the serving version: its cause is gone.
 
     Raises:
         PromotionError: the version has no exception, or the decision does not count.
     """
     found, policy = _decided_by(settings, version, reviewer, reason)
-    _append(settings, CLOSED, found, policy, reviewer, reason)
+    _append(settings, CLOSED, found, policy, reviewer.strip(), reason.strip(), sign)
     return found
 
 
@@ -119,12 +133,28 @@ def _append(
     policy: PolicyFile,
     reviewer: str,
     reason: str,
+    sign: Sign | None,
 ) -> AuditRecord:
     facts = {
         "version": exception.version,
-        "reviewer": reviewer.strip(),
-        "reason": reason.strip(),
+        "reviewer": reviewer,
+        "reason": reason,
         "policy_sha256": policy.sha256,
+        "signatures": policy.policy.signatures,
     }
+    if sign is not None:
+        text = exception.text(event, reviewer, reason, policy.sha256)
+        signature = sign(text)
+        now = dt.datetime.now(dt.UTC)
+        wrong = signature_problem(policy.policy, reviewer, text, signature, now)
+        if wrong:
+            raise PromotionError(wrong, where=str(policy.path), remedy="nothing was changed")
+        facts |= {"signed": text, "signature": signature}
+    elif policy.policy.signatures == "required":
+        raise PromotionError(
+            "the policy requires a signature",
+            where=str(policy.path),
+            remedy="the same command with --key and your SSH key; nothing was changed",
+        )
     key = f"{event.replace(' ', '-')}-{exception.version}-{time.time_ns()}"
     return AuditLog(settings.audit_file).append(event, key, facts | exception.facts())
