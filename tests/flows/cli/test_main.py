@@ -241,7 +241,7 @@ def test_wrong_setting_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> No
         ("TICKLINE_REDIS_PASSWORD", "hush-2026\n", "line breaks"),
         ("TICKLINE_TRITON_KEY", "hush-2026", "a key has 16 to 128"),
         # a rule over several settings sees them all
-        ("TICKLINE_QUORUM", "3", "TICKLINE_QUORUM needs TICKLINE_TARGETS"),
+        ("TICKLINE_QUORUM", "3", "a quorum needs targets"),
     ],
 )
 @pytest.mark.parametrize("words", [("status",), ("up",), ("nightly",), ("audit",)])

@@ -7,12 +7,14 @@ import pytest
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException
+from model_code.repository.signatures import sign
 from model_code.settings import Settings
 from tasks.promotion import exceptions
+from tests.support.keys import make_key, signer
 from tests.support.policy import write_policy
 
 TODAY = dt.date(2000, 2, 1)
-BY_ADA = {"reviewer": "ada", "reason": "a week of live figures"}
+BY_ADA: dict[str, Any] = {"reviewer": "ada", "reason": "a week of live figures"}
 
 
 @pytest.fixture
@@ -76,3 +78,19 @@ def test_a_renewal_that_does_not_count_changes_nothing(
             settings, version, **({"owner": "", "expires": "2000-03-01"} | BY_ADA | changes)
         )
     assert settings.audit_file.read_bytes() == before
+
+
+def test_a_policy_can_require_a_signature(settings: Settings, tmp_path: Path) -> None:
+    ada, grace = make_key(tmp_path, "ada"), make_key(tmp_path, "grace")
+    signers = signer(ada) + signer(grace)
+    write_policy(settings, signatures="required", allowed_signers=signers)
+    before = settings.audit_file.read_bytes()
+    with pytest.raises(PromotionError, match="the policy requires a signature"):
+        exceptions.close(settings, 7, **BY_ADA)
+    with pytest.raises(PromotionError, match="which the policy does not give to ada"):
+        exceptions.close(settings, 7, **BY_ADA, sign=lambda text: sign(text, grace))
+    assert settings.audit_file.read_bytes() == before
+    exceptions.close(settings, 7, **BY_ADA, sign=lambda text: sign(text, ada))
+    record = AuditLog(settings.audit_file).read()[-1]
+    assert 'reason: "a week of live figures"' in str(record.facts["signed"])
+    assert str(record.facts["signature"]).startswith("-----BEGIN SSH SIGNATURE-----")
