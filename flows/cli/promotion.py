@@ -17,7 +17,7 @@ from flows.cli.targets import say_behind
 from model_code.repository.audit import AuditLog, AuditRecord, account
 from model_code.repository.decisions import Subject, Word
 from model_code.repository.exceptions import Terms
-from model_code.settings import PromotionSpec
+from model_code.settings import PromotionSpec, Settings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -151,12 +151,24 @@ def rollback(
 @app.command(rich_help_panel=PANELS.promotion)
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare chain, signatures, MLflow's tags and the folders that served.",
+        ),
+    ] = False,
 ) -> None:
     """Show who approved which version, when, and why; verify that no record was changed.
 
-    Use it to see what is serving and which versions a rollback can go to.
+    Use it to see what is serving and which versions a rollback can go to. With
+    --verify every difference is a line of the table, a missing file too; exit
+    status 1: there are some. It needs MLflow.
     """
     settings = settings_from_environment()
+    if verify:
+        _verify(settings)
+        return
     log = AuditLog(settings.audit_file)
     records = log.read()
     if as_json:
@@ -188,6 +200,25 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
         next((str(name) for name in who if name), ""),
         str(facts.get("reason") or "").splitlines()[0] if facts.get("reason") else "",
     )
+
+
+def _verify(settings: Settings) -> None:
+    from tasks.promotion.verify_audit import verify_audit
+
+    found = verify_audit(settings)
+    compared = (
+        f"{found.records} records, {found.signatures} signatures, "
+        f"{len(found.versions)} promoted versions compared"
+    )
+    if not found.differences:
+        out.print(f"[bold green]no difference[/]: {compared}")
+        return
+    table = Table("where", "difference", box=box.SIMPLE_HEAD)
+    for one in found.differences:
+        table.add_row(escape(one.where), escape(one.what))
+    out.print(table)
+    out.print(f"[bold red]{len(found.differences)} differences[/]: {compared}")
+    raise typer.Exit(1)
 
 
 def _decide(

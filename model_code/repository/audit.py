@@ -94,20 +94,27 @@ class AuditLog:
         Raises:
             IntegrityError: a line was changed, removed or inserted, or is not a record.
         """
+        records, broken = self.read_until_broken()
+        if broken is not None:
+            raise broken
+        return records
+
+    def read_until_broken(self) -> tuple[list[AuditRecord], IntegrityError | None]:
+        """The records up to the first that breaks the hash chain, and how it does; None: none."""
         records: list[AuditRecord] = []
         previous = START
         for number, line in enumerate(self._lines(), start=1):
             try:
                 record = AuditRecord.model_validate_json(line)
-            except ValidationError as error:
-                raise self._broken(number, "is not an audit record") from error
+            except ValidationError:
+                return records, self._broken(number, "is not an audit record")
             if record.previous != previous or record.number != number:
-                raise self._broken(number, "does not follow the line before it")
+                return records, self._broken(number, "does not follow the line before it")
             if record.sha256 != _digest(record.model_dump(exclude={"sha256"})):
-                raise self._broken(number, "was changed after it was written")
+                return records, self._broken(number, "was changed after it was written")
             previous = record.sha256
             records.append(record)
-        return records
+        return records, None
 
     def _lines(self) -> list[bytes]:
         try:

@@ -67,6 +67,8 @@ class Manifest(BaseModel):
         terms: what its figures refer to; None in a manifest of an earlier version.
         mlflow_run_id: parent tracking run.
         flow_run_id: orchestrator's run.
+        started_by: who or what started that run, separated by commas; None in a manifest of an
+            earlier version.
         approval: None until a reviewer approves; set only in the serving repository.
     """
 
@@ -88,6 +90,7 @@ class Manifest(BaseModel):
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = DEFAULT_THRESHOLD
     features: ServedFeatures | None = None
     terms: Terms | None = None
+    started_by: str | None = None
     approval: Approval | None = None
 
     @classmethod
@@ -106,6 +109,7 @@ class Manifest(BaseModel):
         threshold: float,
         features: ServedFeatures | None = None,
         terms: Terms | None = None,
+        started_by: str | None = None,
         files: dict[str, str] | None = None,
         serving: ServingSpec | None = None,
     ) -> Self:
@@ -126,6 +130,7 @@ class Manifest(BaseModel):
             threshold=threshold,
             features=features,
             terms=terms,
+            started_by=started_by,
         )
 
     @property
@@ -140,7 +145,9 @@ class Manifest(BaseModel):
     def _absent(self) -> set[str]:
         """Fields that a manifest of an earlier version lacks: its approval is of bytes without."""
         absent = {"threshold"} - self.model_fields_set
-        unset = {name for name in ("features", "terms") if getattr(self, name) is None}
+        unset = {
+            name for name in ("features", "terms", "started_by") if getattr(self, name) is None
+        }
         return absent | unset
 
     @property

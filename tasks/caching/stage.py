@@ -46,6 +46,7 @@ class RunRef(BaseModel):
     settings: Settings
     mlflow_run_id: str
     flow_run_id: str
+    started_by: str = ""
 
     @property
     def store(self) -> ArtifactStore:

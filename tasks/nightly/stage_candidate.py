@@ -57,6 +57,7 @@ def stage_candidate(
         simulated=plan.simulated,
         mlflow_run_id=run.mlflow_run_id,
         flow_run_id=run.flow_run_id,
+        started_by=run.started_by or None,
         serving=serving,
     )
     path = stage_version(

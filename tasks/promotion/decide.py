@@ -62,7 +62,7 @@ def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | No
             f"the night of version {subject.version}": subject.night_by,
         }
         for what, by in own.items():
-            if reviewer.casefold() == by.strip().casefold():
+            if reviewer.casefold() in {name.strip().casefold() for name in by.split(",")}:
                 return f"{reviewer} started {what}: another reviewer must approve it"
     if decision.verdict == "approve":
         today = dt.datetime.now(dt.UTC).date()

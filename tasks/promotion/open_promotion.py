@@ -83,6 +83,7 @@ def open_promotion(
         {
             "version": version,
             "by": started_by,
+            "night_by": manifest.started_by or "",
             "flow_run_id": str(flow_run.id),
             "policy_sha256": policy.sha256,
             "loosened": list(policy.policy.loosened(spec)),
@@ -96,6 +97,7 @@ def open_promotion(
         candidate=settings.inside(folder),
         mlflow_run_id=run_id,
         opened_at=dt.datetime.now(dt.UTC),
+        night_by=manifest.started_by or "",
     )
 
 

@@ -25,6 +25,7 @@ from tasks.runs.cleanup import clean_up
 from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import heartbeat, heartbeat_tags
 from tasks.runs.lock import hold_lock, record_owner
+from tasks.runs.started_by import TAG, started_by, with_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -120,7 +121,9 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         },
         marks=heartbeat_tags(),
     )
-    run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id)
+    names = with_name(mlflow.get_run(run_id).data.tags.get(TAG, ""), started_by())
+    mlflow_runs.set_tags(mlflow, run_id, {TAG: names})
+    run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id, started_by=names)
     try:
         with heartbeat(mlflow, run_id), run_log(settings, mlflow_run_id=run_id):
             experiment = mlflow_runs.experiment_id(mlflow, settings)

@@ -113,7 +113,7 @@ def test_the_variables_of_earlier_versions_are_named_once_and_do_nothing(
     (tmp_path / ".env").write_text("TICKLINE_FOUR_EYES=false\n")
     monkeypatch.setenv("TICKLINE_REVIEWERS", "mallory")
     monkeypatch.setattr(promotions, "start", lambda *_: None)
-    monkeypatch.setattr(promotions, "decide", lambda *_: None)
+    monkeypatch.setattr(promotions, "decide", lambda *_, **__: None)
     monkeypatch.setattr("flows.cli.promotion.say_outcome", lambda _: None)
     words = [] if command == "promote" else ["7", "--reviewer", "ada", "--reason", "sound"]
     said = tickline(command, *words)

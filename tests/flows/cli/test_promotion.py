@@ -71,7 +71,7 @@ def test_a_decision_is_passed_on_and_a_worker_resumes_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(promotions, "decide", lambda *asked: calls.append(asked[1:]))
+    monkeypatch.setattr(promotions, "decide", lambda *asked, **_: calls.append(asked[1:]))
     said = invoke("reject", "7", "--reviewer", "ada", "--reason", "half a day is missing")
     assert calls == [("7", "reject", "ada", "half a day is missing")]
     assert "a worker will pick it up" in said

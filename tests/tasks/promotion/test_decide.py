@@ -40,7 +40,7 @@ def test_nobody_approves_their_own_promotion_however_the_name_is_written(
 
 
 def test_who_ran_the_night_does_not_approve_its_version(tmp_path: Path) -> None:
-    wrong = said(tmp_path, "ada", "bob", night_by="Ada")
+    wrong = said(tmp_path, "ada", "bob", night_by="carl, Ada")
     assert "ada started the night of version 3" in str(wrong)
     assert said(tmp_path, "grace", "bob", night_by="Ada") is None
     assert said(tmp_path, "ada", "bob", "reject", night_by="ada") is None
