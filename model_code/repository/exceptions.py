@@ -77,7 +77,7 @@ class ApprovedException(BaseModel):
             "reason": reason,
             "policy sha256": policy_sha256,
         }
-        lines = [f"{name}: {json.dumps(fact, ensure_ascii=False)}" for name, value in facts.items()]
+        lines = [f"{name}: {json.dumps(fact, ensure_ascii=False)}" for name, fact in facts.items()]
         return "\n".join([HEADING, *lines]) + "\n"
 
     def facts(self) -> dict[str, Any]:
