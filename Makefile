@@ -7,11 +7,12 @@ JOBS ?= 2
 RATE ?= 200
 DURATION ?= 300
 BURST ?= 4
+IMAGE ?= tickline:0.1.0
 TICKS ?= 1000000
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults image ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -103,6 +104,10 @@ moved-home: setup ## demo: copy a home, hide the first, run a night in the copy 
 
 chaos: setup ## inject every fault; print the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos
+
+image: ## build the image; it carries the commit (IMAGE=NAME:TAG)
+	docker build -f infra/compose/Dockerfile -t $(IMAGE) \
+		--build-arg TICKLINE_COMMIT=$$(git describe --always --dirty --abbrev=40 --exclude '*') .
 
 ui: setup ## serve Prefect's and MLflow's web pages
 	$(BIN)/tickline ui

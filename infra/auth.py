@@ -4,6 +4,7 @@ If `TICKLINE_AUTH_PASSWORD` is set, servers started here require it and every cl
 is unset, there is no authentication: use that on loopback only.
 """
 
+import os
 import secrets
 
 from model_code.artifacts import atomic_file
@@ -23,6 +24,20 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": name,
         "MLFLOW_TRACKING_PASSWORD": password,
     }
+
+
+def prefect_credentials(settings: Settings) -> tuple[str, str] | None:
+    """Name and password for requests to Prefect's server without its client; None: it asks none.
+
+    `PREFECT_API_AUTH_STRING` comes first: a service may have a password of its own for its page.
+    """
+    given = os.environ.get("PREFECT_API_AUTH_STRING")
+    if given:
+        name, _, password = given.partition(":")
+        return name, password
+    if settings.auth_password is None:
+        return None
+    return settings.auth_username, settings.auth_password.get_secret_value()
 
 
 def server_environment(settings: Settings) -> dict[str, str]:

@@ -1,28 +1,33 @@
 """Deploy prefect.yaml on a Prefect server: the work pool, its queues by priority, the flows.
 
-`python -m infra.deploy` uses the configured server.
+`python -m infra.deploy` uses the configured server, or the home's own, and waits until it answers;
+with `--wait-only` it does no more than that.
 """
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from infra.servers import ServerError, environment
+from infra.redact import redact
+from infra.servers import ServerError, environment, healthy, running_server
 from infra.services import POOL
-from model_code.errors import ConfigError
+from model_code.errors import ConfigError, TicklineError
 from model_code.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
+WAIT_S = 300.0
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_FILE = ROOT / "prefect.yaml"
 QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number has priority
@@ -158,12 +163,46 @@ def set_paused(name: str, paused: bool) -> None:
             client.update_deployment_schedule(found.id, schedule.id, active=not paused)
 
 
-def main() -> None:
-    """Deploy, and print the deployments' names."""
-    variables = environment(Settings().resolved())
-    os.environ.update(variables)  # before Prefect is imported
-    print("deployed " + ", ".join(deploy(variables)))  # noqa: T201
+def wait_for_server(settings: Settings, *, seconds: float = WAIT_S) -> str:
+    """The server's API URL, once it answers.
+
+    Raises:
+        ServerError: it did not answer in time.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        configured = settings.prefect_api_url or os.environ.get("PREFECT_API_URL")
+        url = configured or running_server(settings, wait_s=0.0)
+        if url and healthy(f"{url}/health"):
+            return url
+        if time.monotonic() > end:
+            raise ServerError(
+                f"the Prefect server did not answer within {seconds:g} s",
+                where=url or "PREFECT_API_URL is not set, and no server of this home runs",
+                remedy="start it, or correct PREFECT_API_URL",
+            )
+        time.sleep(1.0)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Wait for the server, deploy, and print the deployments' names; return 1 on an error."""
+    parser = argparse.ArgumentParser(prog="python -m infra.deploy", description=__doc__)
+    parser.add_argument("--wait-only", action="store_true", help="only wait for the server")
+    parser.add_argument("--timeout", type=float, default=WAIT_S, help="seconds (default: 300)")
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings().resolved()
+        url = wait_for_server(settings, seconds=options.timeout)
+        if options.wait_only:
+            return 0
+        variables = environment(settings) | {"PREFECT_API_URL": url}
+        os.environ.update(variables)  # before Prefect is imported
+        print("deployed " + ", ".join(deploy(variables)))  # noqa: T201
+    except TicklineError as error:
+        print(redact(str(error)), file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ A retried flow run finds its parent run by tag and continues it.
 """
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from tasks.runs.tick_source import TickSource
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
+COMMIT_VARIABLE = "TICKLINE_COMMIT"
 COMMIT_TAG = "mlflow.source.git.commit"
 FEATURES_TAG = "tickline.features_version"
 ERROR_TAG = "tickline.error"
@@ -243,8 +245,11 @@ def git(*arguments: str) -> str:
 
 
 def code_commit() -> str:
-    """Commit of the running code, marked `-dirty` with uncommitted changes; `unknown` if none."""
+    """Commit of the running code, marked `-dirty` with uncommitted changes; `unknown` if none.
+
+    An image has no checkout: its build leaves the commit in `TICKLINE_COMMIT`.
+    """
     commit = git("rev-parse", "HEAD")
     if not commit:
-        return "unknown"
+        return os.environ.get(COMMIT_VARIABLE) or "unknown"
     return f"{commit}-dirty" if git("status", "--porcelain") else commit

@@ -28,14 +28,56 @@ def test_every_port_is_published_on_loopback_only() -> None:
 def test_no_secret_is_committed_and_every_one_is_required() -> None:
     example = (INFRA / "compose" / "env.example").read_text()
     offered = dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", example, re.MULTILINE))
-    assert {name: value for name, value in offered.items() if value} == {
-        "TICKLINE_AUTH_USERNAME": "admin"
-    }
+    assert {name: value for name, value in offered.items() if value} == {}
     text = (INFRA / "compose.yaml").read_text()
     assert set(re.findall(r"(?<!\$)\$\{([A-Z_0-9]+)", text)) == set(offered)
     # each of them stops the start if it is empty
     assert set(re.findall(r"\$\{([A-Z_0-9]+):\?", text)) == set(offered)
     assert not re.search(r"(?i)password: *[\"']?[a-z0-9]", text)
+
+
+USED = {
+    "postgres": {"POSTGRES_PASSWORD", "PREFECT_DATABASE_PASSWORD", "MLFLOW_DATABASE_PASSWORD"},
+    "s3": {"S3_ACCESS_KEY", "S3_SECRET_KEY"},
+    "prefect": {"PREFECT_DATABASE_PASSWORD", "PREFECT_AUTH"},
+    "mlflow": {
+        "MLFLOW_DATABASE_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "MLFLOW_PASSWORD",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    },
+    "deploy": {"PREFECT_AUTH"},
+    "worker": {"PREFECT_AUTH", "MLFLOW_PASSWORD", "TICKLINE_TRITON_KEY"},
+    "triton": {"TICKLINE_TRITON_KEY"},
+    "reconcile": {"TICKLINE_TRITON_KEY"},
+    "exporter": {"PREFECT_AUTH", "MLFLOW_PASSWORD"},
+    "grafana": {"GRAFANA_PASSWORD"},
+    "redis": {"REDIS_PASSWORD"},
+    "live": {"REDIS_PASSWORD", "LIVE_PASSWORD"},
+}  # fmt: skip
+
+
+def test_no_service_gets_a_secret_that_it_does_not_use() -> None:
+    plain = {"TICKLINE_REVIEWERS", "TICKLINE_DATA"}
+    for name, service in SERVICES.items():
+        configs = [COMPOSE["configs"][one["source"]] for one in service.get("configs", [])]
+        text = str([service, configs])
+        given = set(re.findall(r"(?<!\$)\$\{([A-Z_0-9]+)", text)) - plain
+        assert given == USED.get(name, set()), name
+        assert "env_file" not in service
+    owners = [name for names in USED.values() for name in names]
+    assert {"GRAFANA_PASSWORD", "LIVE_PASSWORD", "POSTGRES_PASSWORD"} == {
+        name for name in owners if owners.count(name) == 1
+    } - {"MLFLOW_FLASK_SERVER_SECRET_KEY"}
+
+
+def test_the_image_is_built_with_its_commit() -> None:
+    assert SERVICES["worker"]["build"]["args"] == ["TICKLINE_COMMIT"]
+    lines = (INFRA / "compose" / "Dockerfile").read_text().splitlines()
+    assert "ARG TICKLINE_COMMIT" in lines
+    assert "ENV TICKLINE_COMMIT=$TICKLINE_COMMIT" in lines
+    assert "LABEL org.opencontainers.image.revision=$TICKLINE_COMMIT" in lines
+    assert any(line.startswith('RUN test -n "$TICKLINE_COMMIT"') for line in lines)
+    makefile = (INFRA.parent / "Makefile").read_text()
+    assert "--build-arg TICKLINE_COMMIT=$$(git describe --always --dirty --abbrev=40" in makefile
 
 
 def test_long_running_services_have_health_checks_logs_and_pinned_images() -> None:

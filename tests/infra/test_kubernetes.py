@@ -167,6 +167,98 @@ def test_the_example_of_a_policy_is_one() -> None:
     assert policy.signers.keys() == set(policy.reviewers)
 
 
+USED = {
+    "postgres": {
+        "postgres-password", "prefect-database-password", "mlflow-database-password",
+    },
+    "s3": {"s3.json"},
+    "prefect": {"prefect-database", "prefect-auth"},
+    "worker": {"prefect-auth"},
+    "deploy": {"prefect-auth"},
+    "mlflow": {
+        "mlflow-database", "mlflow-secret-key", "mlflow-username", "mlflow-password",
+        "s3-access-key", "s3-secret-key",
+    },
+    "exporter": {"prefect-auth", "mlflow-username", "mlflow-password"},
+    "triton": {"triton-key"},
+    "reconcile": {"triton-key"},
+    "live": {"live-password", "redis-password"},
+    "toolbox": {"prefect-auth", "mlflow-username", "mlflow-password", "triton-key", "reviewers"},
+    "prefect-job": {
+        "prefect-auth", "mlflow-username", "mlflow-password", "triton-key", "reviewers",
+    },
+}  # fmt: skip
+
+
+def test_no_container_gets_a_secret_that_it_does_not_use() -> None:
+    given: dict[str, set[str]] = {}
+    for found in [*OBJECTS, TEMPLATE["job_configuration"]["job_manifest"]]:
+        pod = found.get("spec", {}).get("template", {}).get("spec", {})
+        mounted = {
+            volume["name"]: {item["key"] for item in volume["secret"]["items"]}
+            for volume in pod.get("volumes", [])
+            if "secret" in volume
+        }
+        for container in containers(found):
+            assert "envFrom" not in container
+            keys = given.setdefault(container["name"], set())
+            for variable in container.get("env", []):
+                if "secretKeyRef" in variable.get("valueFrom", {}):
+                    keys.add(variable["valueFrom"]["secretKeyRef"]["key"])
+            for mount in container.get("volumeMounts", []):
+                keys |= mounted.get(mount["name"], set())
+    assert {name: keys for name, keys in given.items() if keys} == USED
+    example = (KUBERNETES / "secret.env.example").read_text()
+    offered = set(re.findall(r"^([a-z0-9.-]+)=", example, re.MULTILINE))
+    assert offered == {key for keys in USED.values() for key in keys}
+    # each of the databases has a user of its own
+    users = re.findall(r"^\S+-database=\S+://(\w+):<(\S+)>@postgres:5432/(\w+)$", example, re.M)
+    assert users == [
+        ("prefect", "prefect-database-password", "prefect"),
+        ("mlflow", "mlflow-database-password", "mlflow"),
+    ]
+
+
+def test_the_quarter_hourly_job_asks_for_little() -> None:
+    deployments = yaml.safe_load((INFRA.parent / "prefect.yaml").read_text())["deployments"]
+    variables = TEMPLATE["variables"]["properties"]
+    (frequent,) = [
+        one
+        for one in deployments
+        if any(found["cron"].startswith("*/15 ") for found in one.get("schedules", []))
+    ]
+    asked = frequent["work_pool"]["job_variables"]
+    assert asked["cpu"] == "100m"
+    assert set(asked) <= set(variables)
+    assert variables["cpu"]["default"] == "4", "of a nightly"
+    assert frequent["work_pool"]["work_queue_name"] == "serving"
+
+
+def test_the_deploy_job_waits_for_its_server() -> None:
+    (job,) = [one for one in OBJECTS if one["metadata"]["name"] == "deploy"]
+    (waiting,) = job["spec"]["template"]["spec"]["initContainers"]
+    assert waiting["command"] == ["python", "-m", "infra.deploy", "--wait-only"]
+    (own,) = job["spec"]["template"]["spec"]["containers"]
+    apis = [
+        [one["value"] for one in container["env"] if one["name"] == "PREFECT_API_URL"]
+        for container in (waiting, own)
+    ]
+    assert apis[0] == apis[1] != []
+
+
+def test_the_toolbox_reaches_what_a_job_reaches() -> None:
+    (toolbox,) = [one for one in OBJECTS if one["metadata"]["name"] == "toolbox"]
+    (container,) = containers(toolbox)
+    (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])
+    assert container["volumeMounts"] == job["volumeMounts"]
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    defaults = TEMPLATE["variables"]["properties"]["env"]["default"]
+    for name in ("TICKLINE_SERVING", "TICKLINE_TRITON_URL", "TICKLINE_MLFLOW_TRACKING_URI"):
+        assert given[name] == defaults[name]
+    assert {one["name"] for one in job["env"]} <= set(given)
+    assert container["command"] == ["sleep", "infinity"]
+
+
 def test_the_repositorys_state_is_on_its_volume() -> None:
     """Versions move by rename between the repository and the state beside it."""
     (job,) = containers(TEMPLATE["job_configuration"]["job_manifest"])

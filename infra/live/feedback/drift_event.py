@@ -17,6 +17,7 @@ import httpx
 import msgspec
 from filelock import FileLock, Timeout
 
+from infra.auth import prefect_credentials
 from infra.proxies import by_proxy
 from infra.servers import running_server
 from model_code.live.feedback.figures import Figures
@@ -88,15 +89,12 @@ class DriftEvents:
                 url = self._settings.prefect_api_url or running_server(self._settings, wait_s=0.0)
                 if url is None:
                     return False
-                password = self._settings.auth_password
                 httpx.post(
                     f"{url}/events",
                     json=[event(read(claim), now)],
                     timeout=TIMEOUT_S,
                     trust_env=by_proxy(url),
-                    auth=None
-                    if password is None
-                    else (self._settings.auth_username, password.get_secret_value()),
+                    auth=prefect_credentials(self._settings),
                 ).raise_for_status()
                 sent.touch()
         except Timeout:  # another service is sending it

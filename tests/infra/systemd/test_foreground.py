@@ -154,7 +154,7 @@ def test_a_service_that_never_comes_up_ends_so_that_the_manager_sees_it(
         port = taken.getsockname()[1]
         variables = {"TICKLINE_HOME": str(settings.home), "NOTIFY_SOCKET": manager.address}
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, "mlflow", "mlflow", str(port)],
+            [sys.executable, "-c", PROGRAM, "prefect", "prefect", str(port)],
             env=os.environ | variables,
             stdout=subprocess.DEVNULL,
             check=False,
@@ -162,7 +162,7 @@ def test_a_service_that_never_comes_up_ends_so_that_the_manager_sees_it(
     assert done.returncode == 1
     said = [line for _ in range(20) for line in manager.read()]
     assert "READY=1" not in said
-    assert "STATUS=mlflow is starting" in said
+    assert "STATUS=prefect is starting" in said
 
 
 def test_another_name_is_refused(tmp_path: Path) -> None:
