@@ -7,6 +7,9 @@ is unset, there is no authentication: use that on loopback only.
 import os
 import secrets
 
+from pydantic import SecretStr
+
+from infra.redact import remember
 from model_code.artifacts import atomic_file
 from model_code.settings import Settings
 
@@ -24,6 +27,12 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_USERNAME": name,
         "MLFLOW_TRACKING_PASSWORD": password,
     }
+
+
+def remember_secrets(settings: Settings) -> None:
+    """Keep the settings' secrets out of logs and messages, also those of a `.env` file."""
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    remember(*(value.get_secret_value() for value in values if isinstance(value, SecretStr)))
 
 
 def prefect_credentials(settings: Settings) -> tuple[str, str] | None:

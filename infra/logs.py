@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
+from infra.auth import remember_secrets
 from infra.redact import redact
 from model_code.settings import Settings
 
@@ -28,6 +29,7 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
         settings: of the home folder.
         ids: written with every line, e.g. `flow_run_id`, `flow_run_name`, `mlflow_run_id`.
     """
+    remember_secrets(settings)
     path = settings.home / "logs" / f"tickline-{dt.datetime.now(dt.UTC):%Y-%m-%d}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")

@@ -34,6 +34,7 @@ from flows.cli.live import direct, feed, feedback, load, monitor, replay, serve
 from flows.cli.options import PANELS
 from flows.runs.local import AwayError, StoppedError
 from infra.proxies import without_loopback
+from infra.redact import redact, redact_logs
 from model_code import __version__
 from model_code.errors import TicklineError
 from model_code.settings import Settings
@@ -87,6 +88,7 @@ def main() -> None:
     """Run the command. An error prints a message and exits with 1; a traceback goes to a log."""
     os.environ.update(without_loopback(os.environ))  # before a library reads it
     logging.raiseExceptions = False  # a log that cannot be sent or written is not a second failure
+    redact_logs()
     try:
         app()
     except StoppedError as error:
@@ -100,7 +102,7 @@ def main() -> None:
     except Exception as error:
         log = Settings().resolved().home / "logs" / f"error-{dt.datetime.now():%Y%m%d-%H%M%S}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc())
+        log.write_text(redact(traceback.format_exc()))
         _stop(
             f"unexpected {type(error).__name__}: {error}\n  where: {log}\n"
             "  do:    read the traceback there, then resume: tickline rerun --last-failed"
@@ -113,7 +115,7 @@ def _stop(message: str, *, status: int = 1) -> None:
 
 
 def _show(message: str) -> None:
-    err.print(Panel(escape(message), title="[bold red]tickline failed", border_style="red"))
+    err.print(Panel(escape(redact(message)), title="[bold red]tickline failed", border_style="red"))
 
 
 def _print_version(asked: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from infra.auth import remember_secrets
 from infra.proxies import require_usable
 from model_code.errors import ConfigError
 from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec, folder
@@ -131,13 +132,15 @@ def settings_from_environment() -> Settings:
     """
     require_usable(os.environ)
     try:
-        return Settings().resolved()
+        settings = Settings().resolved()
     except ValidationError as error:
         raise ConfigError(
             "a TICKLINE_ setting is wrong: " + _settings_problems(error),
             where="environment or .env",
             remedy="see docs/settings.md",
         ) from error
+    remember_secrets(settings)
+    return settings
 
 
 def _settings_problems(error: ValidationError) -> str:

@@ -16,6 +16,7 @@ from flows.cli.exceptions import say_exception
 from flows.cli.monitoring import STUCK_AFTER_H
 from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
 from flows.cli.targets import show_targets
+from infra.redact import redact
 from model_code.errors import IntegrityError, TicklineError
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
@@ -213,7 +214,7 @@ def logs(
     path = stack_state.log_path(settings_from_environment(), service)
     try:
         for line in stack.follow(path, lines, forever=follow):
-            out.print(line, end="", markup=False, highlight=False, soft_wrap=True)
+            out.print(redact(line), end="", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         return
 

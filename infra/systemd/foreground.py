@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from infra.triton import daemon
 from infra.triton.server import Ports
 from model_code.settings import Settings
 
+SIGN_S = 5.0  # between two signs of life; the units allow a minute
 SERVICES = ("prefect", "mlflow", "triton")
 
 
@@ -32,33 +34,37 @@ class _Foreground(Group):
         super().__init__([kept])
         self._kept, self._end = kept, stop
         self._notifier = os.environ.pop("NOTIFY_SOCKET", "")  # not for the service itself
-        self._ready, self._status = False, ""
+        self._ready, self._said, self._next_sign = False, "", 0.0
         self.failed = False
 
     def _write(self) -> None:
         kept = self._kept
-        text = f"{kept.service.name} is {kept.status}" + (kept.problem and f": {kept.problem}")
-        lines = ["WATCHDOG=1"]
-        if text != self._status:
-            lines.append(f"STATUS={text}")
-        if kept.status == "up" and not self._ready:
-            lines.append("READY=1")
-        if kept.status == "stopping":
-            lines.append("STOPPING=1")
-        notify(self._notifier, *lines)
-        self._status, self._ready = text, self._ready or kept.status == "up"
         if not self._ready and kept.status == "backing off":
             self.failed = True
             self._end.set()
+        text = f"{kept.service.name} is {kept.status}" + (kept.problem and f": {kept.problem}")
+        now, ready = time.monotonic(), self._ready or kept.status == "up"
+        if text == self._said and now < self._next_sign:
+            return
+        lines = ["WATCHDOG=1", f"STATUS={text}"]
+        lines += ["READY=1"] if ready and not self._ready else []
+        lines += ["STOPPING=1"] if kept.status == "stopping" else []
+        notify(self._notifier, *lines)  # raises if it is busy: the next round says the same
+        self._said, self._ready, self._next_sign = text, ready, now + SIGN_S
 
 
 def notify(address: str, *lines: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing without an address."""
+    """Tell systemd (sd_notify(3)) without waiting; nothing without an address.
+
+    Raises:
+        OSError: the service manager is busy or away.
+    """
     if not address:
         return
     if address.startswith("@"):  # an abstract socket
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
         sender.sendto("\n".join(lines).encode(), address)
 
 

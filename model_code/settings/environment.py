@@ -17,7 +17,7 @@ from model_code.settings.credentials import (
     OptionalRedisPassword,
     Username,
 )
-from model_code.settings.folder import Folder, FolderUri, expanded
+from model_code.settings.folder import Folder, FolderUri, MarketUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
 DEFAULT_HOME = Path("~/.tickline")
@@ -85,7 +85,7 @@ class Settings(Home):
         triton_key: of the Triton servers' model control; None: that of `tickline triton up`.
     """
 
-    market: FolderUri | None = None
+    market: MarketUri | None = None
     mlflow_tracking_uri: FolderUri | None = None
     mlflow_experiment: str = "nightly"
     mlflow_ui_url: str | None = None

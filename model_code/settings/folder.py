@@ -1,9 +1,12 @@
 """Folders in settings: `~` is the user's home, whoever reads the setting."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
+
+PASSWORD = re.compile(r"://[^/\s@:]*:[^/\s@]+@")
 
 
 def expanded(path: Path) -> Path:
@@ -27,5 +30,20 @@ def expanded_uri(uri: str) -> str:
     return str(expanded(Path(uri))) if uri.startswith("~") else uri
 
 
+def without_password(uri: str) -> str:
+    """The URI, if it has no password: it is logged with every run.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if PASSWORD.search(uri):
+        raise ValueError(
+            "this address is logged with every run, so it may have no password: set the storage's "
+            "own variables, e.g. AWS_SECRET_ACCESS_KEY"
+        )
+    return uri
+
+
 Folder = Annotated[Path, AfterValidator(expanded)]
 FolderUri = Annotated[str, AfterValidator(expanded_uri)]
+MarketUri = Annotated[str, AfterValidator(expanded_uri), AfterValidator(without_password)]

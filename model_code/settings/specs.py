@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from model_code.settings.base import Counts, Fraction, Names, Positive, PositiveInt, Spec
 from model_code.settings.contract import (
@@ -11,6 +11,7 @@ from model_code.settings.contract import (
     NIGHTLY_ENGINES,
     REFERENCE_ENGINE,
 )
+from model_code.settings.folder import without_password
 from model_code.settings.models import (
     DESIGN,
     AnyNetworkSpec,
@@ -173,7 +174,8 @@ class NightlySpec(Spec):
     """All inputs of the nightly flow; its JSON is logged with every run."""
 
     KIND: Literal["nightly"] = "nightly"
-    market: str | None = None  # None: TICKLINE_MARKET, or else the simulated market
+    # None: TICKLINE_MARKET, or else the simulated market; without a password
+    market: Annotated[str, AfterValidator(without_password)] | None = None
     instruments: Names = ()  # empty: all of the store
     train_days: PositiveInt = 20
     test_date: str | None = None  # None: the newest day of the store

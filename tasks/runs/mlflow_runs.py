@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFL
 from pydantic import BaseModel
 
 from infra.home.moved import relocate
+from infra.redact import redact
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
@@ -102,7 +103,9 @@ def continue_or_start(
         mlflow.update_run(run_id, status="RUNNING")
         return run_id
     run = mlflow.create_run(
-        experiment, tags={MLFLOW_RUN_NAME: name, **identity, **tags, **marks}, run_name=name
+        experiment,
+        tags={MLFLOW_RUN_NAME: name, **identity, **_clean(tags), **marks},
+        run_name=name,
     )
     return str(run.info.run_id)
 
@@ -132,7 +135,8 @@ def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
 def log_params(mlflow: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet (MLflow's parameters are immutable)."""
     known = mlflow.get_run(run_id).data.params
-    new = [Param(key, str(value)[:MAX_PARAM]) for key, value in values.items() if key not in known]
+    shown = {key: redact(str(value))[:MAX_PARAM] for key, value in values.items()}
+    new = [Param(key, value) for key, value in shown.items() if key not in known]
     mlflow.log_batch(run_id, params=new)
 
 
@@ -206,9 +210,14 @@ def flatten(model: BaseModel, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _clean(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags without secrets: an error's text or a market's address may have one."""
+    return {key: redact(value) for key, value in tags.items()}
+
+
 def set_tags(mlflow: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
     """Set several tags at once."""
-    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    mlflow.log_batch(run_id, tags=[RunTag(key, value) for key, value in _clean(tags).items()])
 
 
 def note(mlflow: MlflowClient, run_id: str, markdown: str) -> None:

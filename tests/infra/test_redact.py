@@ -104,3 +104,52 @@ def test_every_log_record_of_the_process_is_redacted(
     assert text.count(HIDDEN) == 4
     assert "Traceback" in text
     assert "not 1" in text
+
+
+def test_prefects_loggers_and_the_error_panel_are_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a flow logs goes to Prefect's server and console; what a command says, to its panel."""
+    import tasks
+    from flows.cli import __main__ as command
+    from flows.cli.options import settings_from_environment
+    from model_code.errors import ServingError
+
+    assert tasks.__doc__
+    assert type(logging.getLogRecordFactory()).__module__ == "infra.redact"
+    monkeypatch.setattr("infra.redact._remembered", set())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("TICKLINE_REDIS_PASSWORD=battery-staple\n")
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
+    assert settings_from_environment().redis_password is not None
+    log = tmp_path / "log"
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("prefect.flow_runs")
+    logger.addHandler(handler)
+    try:
+        logger.error("redis refused battery-staple at redis://:battery-staple@desk/0")
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert log.read_text() == f"redis refused {HIDDEN} at redis://{HIDDEN}@desk/0\n"
+
+    def fail() -> None:
+        raise ServingError("no access to grpc://desk:hush-hush@triton with battery-staple")
+
+    monkeypatch.setattr(command, "app", fail)
+    with pytest.raises(SystemExit):
+        command.main()
+
+    def crash() -> None:
+        raise RuntimeError("unforeseen battery-staple")
+
+    monkeypatch.setattr(command, "app", crash)
+    with pytest.raises(SystemExit):
+        command.main()
+    said = capsys.readouterr().err
+    assert said.count(HIDDEN) == 3
+    (traceback,) = (tmp_path / "home" / "logs").glob("error-*.log")
+    for text in (said, traceback.read_text()):
+        assert "battery-staple" not in text
+        assert "hush-hush" not in text

@@ -44,6 +44,7 @@ class Manager:
         self._socket.settimeout(1.0)
 
     def read(self) -> list[str]:
+        """What has been said since, waiting a second at most."""
         try:
             return self._socket.recv(4096).decode().splitlines()
         except TimeoutError:
@@ -57,6 +58,13 @@ class Manager:
             assert time.monotonic() < deadline, said
             assert alive(), said
             said += self.read()
+        return said
+
+    def rest(self) -> list[str]:
+        """Everything that is left of a service that has ended."""
+        said: list[str] = []
+        while lines := self.read():
+            said += lines
         return said
 
     def close(self) -> None:
@@ -120,7 +128,7 @@ def test_triton_is_ready_when_its_versions_answer_and_comes_back_after_a_kill(
         said = manager.until("STATUS=triton is up", lambda: process.poll() is None)
         assert "READY=1" not in said
         assert "WATCHDOG=1" in said
-    assert "STOPPING=1" in [line for _ in range(50) for line in manager.read()]
+    assert "STOPPING=1" in manager.rest()
     assert stack_state.managed(settings) == ()
 
 
@@ -160,7 +168,7 @@ def test_a_service_that_never_comes_up_ends_so_that_the_manager_sees_it(
             check=False,
         )
     assert done.returncode == 1
-    said = [line for _ in range(20) for line in manager.read()]
+    said = manager.rest()
     assert "READY=1" not in said
     assert "STATUS=prefect is starting" in said
 

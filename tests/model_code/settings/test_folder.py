@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flows.cli.options import settings_from_environment
 from model_code.errors import ConfigError
-from model_code.settings import Settings
+from model_code.settings import NightlySpec, Settings
 
 FOLDERS = ("HOME", "STAGING", "SERVING", "TRITON", "AUDIT")
 
@@ -47,3 +48,17 @@ def test_an_unknown_users_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TICKLINE_SERVING", "~no-such-user/serving")
     with pytest.raises(ConfigError, match=r"TICKLINE_SERVING: .*write the folder in full"):
         settings_from_environment()
+
+
+@pytest.mark.parametrize("uri", ["ftp://desk:hush-hush@ticks/days", "s3://key:hush-hush@bucket"])
+def test_a_market_with_a_password_is_refused_because_runs_log_it(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="logged with every run"):
+        Settings(home=tmp_path, market=uri)
+    with pytest.raises(ValidationError, match="logged with every run"):
+        NightlySpec(market=uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/ticks", "ftp://desk@ticks/days", "simulated:?seed=7"])
+def test_a_market_without_one_is_accepted(uri: str, tmp_path: Path) -> None:
+    assert Settings(home=tmp_path, market=uri).market == uri
+    assert NightlySpec(market=uri).market == uri
