@@ -1,10 +1,13 @@
 """The stack's real stores: Postgres for Prefect and MLflow, an S3 server for artefacts."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
@@ -15,6 +18,7 @@ from infra.servers import HOST, environment, free_port, started
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tests.support.postgres import postgres
+from tests.support.stack import KUBERNETES
 
 FLOW = """
 from prefect import flow, task
@@ -105,3 +109,40 @@ def test_prefects_server_on_postgres_keeps_a_flow_run(database: str, tmp_path: P
         (run,) = httpx.post(f"{url}/flow_runs/filter", json={}).json()
         assert run["state_type"] == "COMPLETED"
     assert not list(tmp_path.rglob("prefect.db"))  # SQLite was not used
+
+
+def test_each_service_has_a_database_and_a_user_and_not_the_others() -> None:
+    psycopg2 = pytest.importorskip("psycopg2")
+    psql = shutil.which("psql")
+    if psql is None:
+        pytest.skip("psql is not installed (Debian: postgresql-client)")
+    with postgres() as address:
+        user, password, place = re.split("[:@]", address, maxsplit=2)
+        host, port = place.split(":")
+        secrets = {"prefect": "of 'prefect'; --", "mlflow": "of-mlflow"}
+        done = subprocess.run(
+            [str(KUBERNETES / "databases.sh")],
+            env=os.environ
+            | {"POSTGRES_USER": user, "PGPASSWORD": password, "PGHOST": host, "PGPORT": port}
+            | {f"{name.upper()}_DATABASE_PASSWORD": given for name, given in secrets.items()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+        def connect(who: str, database: str) -> Any:
+            return psycopg2.connect(
+                host=host, port=port, user=who, password=secrets[who], dbname=database
+            )
+
+        own = (("prefect", "prefect"), ("mlflow", "mlflow"), ("mlflow", "mlflow_auth"))
+        for who, database in own:
+            connection = connect(who, database)
+            with connection.cursor() as cursor:
+                cursor.execute("CREATE TABLE mine (n int)")
+            connection.close()
+        others = (("prefect", "mlflow"), ("prefect", "mlflow_auth"), ("mlflow", "prefect"))
+        for who, database in others:
+            with pytest.raises(psycopg2.OperationalError, match="permission denied"):
+                connect(who, database)

@@ -1,5 +1,6 @@
 """The supervisor with small web servers as services; then the real stack, once."""
 
+import datetime as dt
 import errno
 import os
 import shutil
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ from typer.testing import CliRunner, Result
 from flows.cli.__main__ import app
 from infra import services, stack, stack_state, supervisor
 from infra.exit_with_parent import kill_tree
-from infra.servers import HOST, ServerError, free_port, healthy, running_server
+from infra.servers import (
+    HOST,
+    ServerError,
+    free_port,
+    healthy,
+    prefect_command,
+    running_server,
+    started,
+)
 from infra.services import Plan, Service
 from infra.triton import daemon
 from model_code.artifacts import atomic_file
@@ -457,6 +466,51 @@ def tickline(home: Path, *arguments: str) -> Result:
     terminal = {"TICKLINE_HOME": str(home), "COLUMNS": "200"}
     with mock.patch.dict(os.environ, terminal):
         return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_a_worker_outlives_an_outage_of_its_remote_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_LOGGING_TO_API_ENABLED"):
+        monkeypatch.delenv(name, raising=False)
+    port = free_port()
+    api = f"http://{HOST}:{port}/api"
+    settings = Settings(home=tmp_path / "desk", prefect_api_url=api).resolved()
+    remote = Settings(home=tmp_path / "remote").resolved()
+
+    def server() -> AbstractContextManager[int]:
+        return started("prefect", prefect_command(port), f"{api}/health", remote)
+
+    (worker,) = services.build(settings, Plan(names=("worker",), ports={"worker": free_port()}))
+    hasty = replace(worker, probe_s=0.2, patience_s=5.0)
+    with ExitStack() as running:
+        with server():
+            keeper = running.enter_context(supervised(settings, monkeypatch, hasty))
+            (own,) = keeper.services
+            until(lambda: status(settings, "worker") == "up", 180)
+            pid = pid_of(settings, "worker")
+            until(lambda: asked(api) is not None, 180)
+        until(lambda: status(settings, "worker") == "not serving", 120)
+        begun = time.monotonic()
+        until(lambda: time.monotonic() - begun > 2 * hasty.patience_s)
+        assert (own.restarts, pid_of(settings, "worker")) == (0, pid)
+        assert f"the Prefect server at {api} does not answer" in own.problem
+        back = dt.datetime.now(dt.UTC)
+        with server():
+            until(lambda: status(settings, "worker") == "up", 180)
+            assert (own.restarts, pid_of(settings, "worker")) == (0, pid)
+            until(lambda: (asked(api) or back) > back, 180)
+            assert (own.restarts, pid_of(settings, "worker")) == (0, pid)
+
+
+def asked(api: str) -> dt.datetime | None:
+    """When a worker last told the server that it is there."""
+    found = httpx.post(f"{api}/work_pools/local/workers/filter", json={}).json()
+    if not isinstance(found, list) or not found:  # neither a pool nor a worker yet
+        return None
+    return dt.datetime.fromisoformat(found[0]["last_heartbeat_time"])
 
 
 @pytest.mark.slow
