@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from flows.cli.__main__ import app
 from infra import services, stack, stack_state, supervisor
 from infra.exit_with_parent import kill_tree
+from infra.process import birth
 from infra.servers import (
     HOST,
     ServerError,
@@ -297,6 +298,11 @@ def test_an_orphan_that_does_not_die_does_not_end_the_stack(
     orphan.wait(60)
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    return birth(pid) is not None
+
+
 STUBBORN = (
     "import os, pathlib, signal, sys, time\n"
     "signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1]).touch())\n"
@@ -324,11 +330,11 @@ def test_stopping_is_sigterm_then_the_grace_period_then_sigkill_of_the_group(
             took = time.monotonic() - begun
         else:
             keeper.services[0].terminate()
-            until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+            until(lambda: not any(runs(pid) for pid in pids))
             took = time.monotonic() - begun
         assert asked.exists(), "it was asked to stop first"
         assert took >= stubborn.grace_s
-        assert not any(psutil.pid_exists(pid) for pid in pids)
+        until(lambda: not any(runs(pid) for pid in pids))
 
 
 def test_a_service_that_responds_but_does_not_serve_is_not_up(
