@@ -56,7 +56,7 @@ USED = {
 
 
 def test_no_service_gets_a_secret_that_it_does_not_use() -> None:
-    plain = {"TICKLINE_REVIEWERS", "TICKLINE_DATA"}
+    plain = {"TICKLINE_POLICY", "TICKLINE_DATA"}
     for name, service in SERVICES.items():
         configs = [COMPOSE["configs"][one["source"]] for one in service.get("configs", [])]
         text = str([service, configs])

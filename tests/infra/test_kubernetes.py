@@ -183,9 +183,9 @@ USED = {
     "triton": {"triton-key"},
     "reconcile": {"triton-key"},
     "live": {"live-password", "redis-password"},
-    "toolbox": {"prefect-auth", "mlflow-username", "mlflow-password", "triton-key", "reviewers"},
+    "toolbox": {"prefect-auth", "mlflow-username", "mlflow-password", "triton-key"},
     "prefect-job": {
-        "prefect-auth", "mlflow-username", "mlflow-password", "triton-key", "reviewers",
+        "prefect-auth", "mlflow-username", "mlflow-password", "triton-key",
     },
 }  # fmt: skip
 
