@@ -115,7 +115,9 @@ def sweep() -> None:
         found = clean_up(settings)
     for name in found.crashed:
         out.print(f"Prefect: {name} marked Crashed")
+    for name in found.cancelled:
+        out.print(f"Prefect: {name} marked Cancelled, as a person asked")
     for name in found.closed:
         out.print(f"MLflow: {name} marked KILLED")
-    if not found.crashed and not found.closed:
+    if not (found.crashed or found.cancelled or found.closed):
         out.print("nothing to clean up")

@@ -47,13 +47,15 @@ class CleanedUp(BaseModel):
     """The runs that were closed.
 
     Attributes:
-        crashed: names of Prefect flow runs marked Crashed, or Cancelled if a person cancelled them.
+        crashed: names of Prefect flow runs marked Crashed.
+        cancelled: names of those that a person was cancelling, marked Cancelled.
         closed: names of MLflow runs marked KILLED.
     """
 
     model_config = ConfigDict(frozen=True)
 
     crashed: tuple[str, ...]
+    cancelled: tuple[str, ...] = ()
     closed: tuple[str, ...]
 
 
@@ -71,7 +73,7 @@ def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
             for run in _running(mlflow, f"tags.`{PROCESS_TAG}` LIKE '%'")
             if run.data.tags.get(mlflow_runs.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
         }
-        crashed = tuple(_mark_crashed(client, settings, set(dead), own))
+        ended = list(_mark_ended(client, settings, set(dead), own))
         _mark_tasks_crashed(client)
         closed = []
         for flow_run_id, run in dead.items():
@@ -82,7 +84,11 @@ def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
                 mlflow_runs.finish(mlflow, run.info.run_id, "KILLED")
                 closed.append(str(run.info.run_name))
         closed += _close_orphans(client, mlflow)
-    return CleanedUp(crashed=crashed, closed=tuple(closed))
+    return CleanedUp(
+        crashed=tuple(run.name for run, cancelled in ended if not cancelled),
+        cancelled=tuple(run.name for run, cancelled in ended if cancelled),
+        closed=tuple(closed),
+    )
 
 
 def _tag_cause(mlflow: MlflowClient, run: Run, *, cancelled: bool) -> None:
@@ -132,10 +138,10 @@ def _is_open_promotion(client: SyncPrefectClient, run: Run) -> bool:
     return not state.is_running() or not _is_dead(run)
 
 
-def _mark_crashed(
+def _mark_ended(
     client: SyncPrefectClient, settings: Settings, dead: set[str], own: str | None
-) -> Iterator[str]:
-    """Mark the flow runs of dead processes Crashed, those that a person cancelled Cancelled."""
+) -> Iterator[tuple[FlowRun, bool]]:
+    """Mark the flow runs of dead processes Crashed, or Cancelled; yield each and whether it is."""
     owner = read_owner(settings)
     # the caller holds the lock, so the recorded owner is gone, even one of another machine
     if owner and (own or (owner.process.here and not owner.process.lives)):
@@ -153,7 +159,7 @@ def _mark_crashed(
             Cancelled(message=CANCELLED.what) if cancelling else Crashed(message=MESSAGE)
         )
         client.set_flow_run_state(run.id, end, force=True)
-        yield run.name
+        yield run, cancelling
 
 
 def _mark_tasks_crashed(client: SyncPrefectClient) -> None:

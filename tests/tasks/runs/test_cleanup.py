@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_client, task
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Completed, Paused, Running
+from prefect.states import Cancelling, Completed, Paused, Running
 
 from flows.runs.rerun import rerun
 from infra.process import ProcessId
@@ -18,6 +18,7 @@ from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings
 from tasks.runs import lifecycle, mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
+from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
 from tasks.runs.lock import LockOwner
 
@@ -88,6 +89,29 @@ def test_runs_of_a_dead_process_are_closed_once(
     assert status(home, *runs) == {"KILLED"}
     assert state_of(begun) == "Crashed"
     assert clean_up(home) == found.model_copy(update={"crashed": (), "closed": ()})
+
+
+def test_a_run_that_died_while_a_person_cancelled_it_is_cancelled(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    parent, _ = track(home, str(begun.id), dead, time.time())
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun.id, Cancelling(), force=True)
+    found = clean_up(home)
+    assert (found.crashed, found.cancelled, found.closed) == ((), (begun.name,), ("n",))
+    assert state_of(begun) == "Cancelled"
+    run = MlflowClient(home.tracking_uri).get_run(parent)
+    assert Fault.model_validate_json(run.data.tags[mlflow_runs.FAULT_TAG]) == CANCELLED
+
+
+def test_a_kill_leaves_no_cause_of_an_earlier_attempt(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    parent, _ = track(home, str(begun.id), dead, time.time())
+    mlflow = MlflowClient(home.tracking_uri)
+    mlflow.set_tag(parent, mlflow_runs.FAULT_TAG, CANCELLED.model_dump_json())
+    assert clean_up(home).crashed == (begun.name,)
+    assert mlflow_runs.FAULT_TAG not in mlflow.get_run(parent).data.tags
 
 
 def test_the_running_task_of_a_dead_process_is_crashed_too(
