@@ -202,6 +202,10 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
     )
 
 
+def _terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _verify(settings: Settings) -> None:
     from tasks.promotion.verify_audit import verify_audit
 
@@ -238,7 +242,7 @@ def _decide(
         for line in subject.loosened:
             out.print(f"[bold red]loosened[/]: {escape(line)}")
         out.print(Panel(escape(text.rstrip()), title="what is signed"))
-        return yes or not sys.stdin.isatty() or typer.confirm("Sign it?")
+        return yes or not _terminal() or typer.confirm("Sign it?")
 
     outcome = promotions.decide(
         settings, which, verdict, reviewer, reason, key=key, agree=agree, **exception

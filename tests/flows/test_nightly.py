@@ -18,6 +18,7 @@ from flows.runs.outcome import Outcome
 from flows.runs.rerun import rerun
 from model_code.errors import DataError, GateError, MarketError
 from model_code.export import graph
+from model_code.repository.audit import account
 from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, AttributionSpec, NightlySpec, Settings, TrainingSpec
 from tasks.promotion.registered import require_registered
@@ -136,6 +137,9 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["simulated"] is True
     assert manifest["mlflow_run_id"] == first.mlflow_run_id
+    # who ran the night cannot approve its version
+    by = mlflow.get_run(first.mlflow_run_id).data.tags["tickline.started_by"]
+    assert manifest["started_by"] == by == account()
     threshold = float(version.tags["threshold"])
     assert manifest["threshold"] == table.threshold == threshold
     assert float(nested["training"].data.params["threshold"]) == threshold

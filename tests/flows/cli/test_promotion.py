@@ -9,8 +9,10 @@ from flows.cli.__main__ import app
 from flows.runs import promotions
 from model_code.errors import ConfigError, IntegrityError
 from model_code.repository.audit import AuditLog
+from model_code.repository.decisions import Subject
 from model_code.settings import PromotionSpec, Settings
 from tasks.promotion.records import Promoted, RolledBack
+from tasks.promotion.verify_audit import Difference, Verified
 
 runner = CliRunner()
 
@@ -104,3 +106,52 @@ def test_audit_prints_and_verifies_records(desk: Settings) -> None:
     desk.audit_file.write_text(desk.audit_file.read_text().replace('"bad"', '"good"'))
     with pytest.raises(IntegrityError, match="line 2 was changed"):
         invoke("audit")
+
+
+def test_what_is_signed_is_shown_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subject = Subject(
+        version=7, manifest="m" * 64, engine_sha256="e" * 64, config_sha256="c" * 64,
+        policy_sha256="p" * 64, verdict="pass", flow_run_id="f", started_by="bob",
+        loosened=("max_disagreement 0.4, the policy's limit is 0.2",),
+    )  # fmt: skip
+    text = subject.text("approve", "ada", "sound\nat length")
+    agreed: list[bool] = []
+
+    def decide(*_: Any, key: Path, agree: Any, **__: Any) -> None:
+        assert key == tmp_path / "ada"
+        agreed.append(agree(subject, text))
+
+    monkeypatch.setattr(promotions, "decide", decide)
+    words = ["7", "--reviewer", "ada", "--reason", "sound", "--key", str(tmp_path / "ada")]
+    said = invoke("approve", *words)
+    assert agreed == [True], "without a terminal nobody can be asked"
+    assert "loosened: max_disagreement 0.4, the policy's limit is 0.2" in said
+    for line in text.splitlines():
+        assert line in said
+    assert r'reason: "sound\nat length"' in said
+
+    monkeypatch.setattr("flows.cli.promotion._terminal", lambda: True)
+    runner.invoke(app, ["approve", *words], input="n\n")
+    runner.invoke(app, ["approve", *words], input="y\n")
+    runner.invoke(app, ["approve", *words, "--yes"])
+    assert agreed == [True, False, True, True]
+
+
+def test_the_differences_are_lines_of_a_table_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = Difference("folder of version 12", "its approval is not in the audit file: " + "x" * 90)
+    short = Difference("MLflow version 3", "tag approved_by is [bold]mallory")
+    found = Verified(9, 2, (1, 3), (long, short))
+    monkeypatch.setattr("tasks.promotion.verify_audit.verify_audit", lambda _: found)
+    done = runner.invoke(app, ["audit", "--verify"], env={"COLUMNS": "80"})
+    assert done.exit_code == 1
+    assert max(map(len, done.output.splitlines())) <= 80
+    assert "tag approved_by is [bold]mallory" in done.output
+    assert "2 differences: 9 records, 2 signatures, 2 promoted versions compared" in done.output
+    monkeypatch.setattr(
+        "tasks.promotion.verify_audit.verify_audit",
+        lambda _: found._replace(differences=()),
+    )
+    done = runner.invoke(app, ["audit", "--verify"])
+    assert (done.exit_code, "no difference" in done.output) == (0, True)
