@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import PANELS, expanded, settings_from_environment
+from infra.background import in_background
 from infra.triton.targets import serving_settings
 from model_code.errors import ConfigError, TicklineError
 from model_code.repository.audit import account
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 out = Console()
+LOADING_S = 5.0  # between two looks at the champion while something is loaded
 
 
 @app.command(rich_help_panel=PANELS.promotion)
@@ -34,8 +37,8 @@ def reconcile(
     alive_file: Annotated[
         Path | None,
         typer.Option(
-            help="With --watch: touch this file after each round in which the champion of every "
-            "target answered, for a probe.",
+            help="With --watch: touch this file after each round, and during a long load, in which "
+            "the champion of every target answered, for a probe.",
             show_default="nowhere",
             callback=expanded,
         ),
@@ -75,20 +78,30 @@ def reconcile(
             try:
                 found = compare_targets(settings)
                 if not all(one.level for one in found):
-                    found = reconcile_targets(settings, who)
+                    # a load may take long: the champion answers meanwhile, or does not
+                    loading = in_background(lambda: reconcile_targets(settings, who))
+                    while not wait([loading], timeout=LOADING_S).done:
+                        _touch(alive_file, compare_targets(settings))
+                    found = loading.result()
                 shown = repr([(one.target, one.problem) for one in found])
                 text: Table | str = targets_table(found)
                 changed = any(one.action for one in found)
             except TicklineError as error:  # the next round may succeed
                 shown, text = str(error), escape(str(error))
-            if alive_file is not None and found and all(one.answers for one in found):
-                alive_file.touch()
+            _touch(alive_file, found)
             if changed or shown != seen:
                 out.print(text)
             seen = shown
             time.sleep(every)
     except KeyboardInterrupt:
         return
+
+
+def _touch(alive_file: Path | None, found: "Iterable[Level]") -> None:
+    """Touch the file if the champion of every target answered."""
+    answers = [one.answers for one in found]
+    if alive_file is not None and answers and all(answers):
+        alive_file.touch()
 
 
 def _level_alias(settings: Settings) -> None:

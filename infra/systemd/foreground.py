@@ -88,7 +88,7 @@ def run(settings: Settings, name: str, ports: dict[str, int] | None = None) -> i
         _hold(held, settings, name, stack_state.service_lock(settings, name))
         if name == "triton":
             _hold(held, settings, name, daemon.keeper_lock(settings))
-        if stack_state.locked(settings):
+        if stack_state.read(settings) is not None:
             raise _runs(settings, name, "the stack")
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

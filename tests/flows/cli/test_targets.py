@@ -1,8 +1,10 @@
 """`tickline reconcile`, and the targets in `tickline status`."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,33 @@ def test_reconcile_is_refused_beside_a_promotion_and_watch_tries_again(
     assert said.count("another promotion or rollback is running") == 1
     assert said.count("loaded 1, 2") == 1
     assert said.count("west") == 1  # the next round finds it level: nothing new to print
+
+
+def test_a_probe_is_answered_while_a_version_loads(
+    desk: TwoTargets, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    desk.west.away = False
+    monkeypatch.setattr("flows.cli.targets.LOADING_S", 0.05)
+    look, loaded, alive = steps.compare_targets, threading.Event(), tmp_path / "alive"
+    done: list[bool] = []
+
+    def compared(settings: Settings) -> tuple[Level, ...]:
+        if done:
+            raise KeyboardInterrupt
+        found = look(settings)
+        if alive.exists():  # touched by the look before: the load is still running
+            loaded.set()
+        # the champion answers, another version does not yet
+        return tuple(replace(one, answers=True, problem="behind") for one in found)
+
+    def slow(settings: Settings, by: str) -> tuple[Level, ...]:
+        done.append(loaded.wait(120))
+        return look(settings)
+
+    monkeypatch.setattr(steps, "compare_targets", compared)
+    monkeypatch.setattr(steps, "reconcile_targets", slow)
+    invoke("reconcile", "--watch", "--every", "0.1", "--alive-file", str(alive))
+    assert done == [True], "the file was touched while the load ran"
 
 
 def test_status_shows_the_targets_and_changes_nothing(desk: TwoTargets) -> None:
