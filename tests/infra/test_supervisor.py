@@ -269,6 +269,28 @@ def test_a_log_that_cannot_be_opened_stops_only_its_service(
         assert keeper.services[1].restarts == 0
 
 
+def test_no_secret_reaches_a_services_log_or_the_supervisors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TICKLINE_AUTH_PASSWORD", "correct-horse-battery")
+    settings = Settings(home=tmp_path)
+    spoken = "print('with correct-horse-battery at db://desk:hush-hush@db'); raise SystemExit(5)"
+
+    def healthy() -> bool:
+        raise RuntimeError("refused: correct-horse-battery")
+
+    talking = Service("web", [sys.executable, "-c", spoken], "", healthy)
+    log = stack_state.log_path(settings, "web")
+    with supervised(settings, monkeypatch, talking) as keeper:
+        until(lambda: keeper.services[0].restarts >= 2)
+        until(lambda: "db" in log.read_text())
+    said = capsys.readouterr().out
+    assert "with *** at db://***@db" in log.read_text()
+    for text in (log.read_text(), said):
+        assert "horse" not in text
+        assert "hush" not in text
+
+
 def test_an_orphan_that_does_not_die_does_not_end_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
