@@ -85,6 +85,7 @@ class Supervised:
         self.restarts = -1  # the first start is not a restart
         self.exit_code: int | None = None
         self.started = 0.0
+        self.announced = False  # whether a process of it has come up
         self._failures = 0
         self._begun = self._next_start = self._next_probe = self._last_healthy = 0.0
         self._kill_at: float | None = None
@@ -191,7 +192,7 @@ class Supervised:
             self._judge(looked.result(), now)  # may raise: counts as no response
 
     def _look(self, launched: int, pid: int | None) -> _Look:
-        """The health check; runs in the background, so it changes nothing here."""
+        """The health check; runs in the background, so it only returns what it found."""
         if not self.service.healthy():
             return _Look(healthy=False)
         problem = self.service.problem() if self.service.problem else ""
@@ -199,6 +200,7 @@ class Supervised:
             return _Look(healthy=True, problem=problem, pid=pid)
         children = psutil.Process(launched).children()
         pid = children[0].pid if children else launched
+        self.announced = True  # before others learn of it and may kill it
         if self.service.when_up:
             try:
                 self.service.when_up(pid)

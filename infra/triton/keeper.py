@@ -81,11 +81,10 @@ class _Kept(Group):
 
     def __init__(self, kept: Supervised, stop: threading.Event) -> None:
         super().__init__([kept])
-        self._kept, self._stop_event, self._was_up = kept, stop, False
+        self._kept, self._stop_event = kept, stop
 
     def _write(self) -> None:
-        self._was_up = self._was_up or self._kept.pid is not None
-        if not self._was_up and self._kept.exit_code is not None:
+        if not self._kept.announced and self._kept.exit_code is not None:
             self._stop_event.set()
 
 
