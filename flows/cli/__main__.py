@@ -36,7 +36,7 @@ from flows.runs.local import AwayError, StoppedError
 from infra.proxies import without_loopback
 from infra.redact import redact, redact_logs
 from model_code import __version__
-from model_code.errors import TicklineError
+from model_code.errors import StorageError, TicklineError
 from model_code.settings import Settings
 
 app = typer.Typer(
@@ -100,13 +100,28 @@ def main() -> None:
     except TicklineError as error:
         _stop(str(error))
     except Exception as error:
-        log = Settings().resolved().home / "logs" / f"error-{dt.datetime.now():%Y%m%d-%H%M%S}.log"
+        _stop(str(_unexpected(error)))
+
+
+def _unexpected(error: Exception) -> TicklineError:
+    """The error with its traceback's log; if no log can be written, what keeps the folder shut."""
+    home = Settings().resolved().home
+    log = home / "logs" / f"error-{dt.datetime.now():%Y%m%d-%H%M%S}.log"
+    try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(redact(traceback.format_exc()))
-        _stop(
-            f"unexpected {type(error).__name__}: {error}\n  where: {log}\n"
-            "  do:    read the traceback there, then resume: tickline rerun --last-failed"
+        log.write_text(redact("".join(traceback.format_exception(error))))
+    except OSError as refused:
+        return StorageError(
+            f"cannot write to the home folder: {refused.strerror}",
+            where=f"{home} ({type(error).__name__}: {error})",
+            remedy="make it writable for this user (ls -ld, mount) and free space (df -h), "
+            "or name another folder: TICKLINE_HOME=FOLDER",
         )
+    return TicklineError(
+        f"unexpected {type(error).__name__}: {error}",
+        where=str(log),
+        remedy="read the traceback there, then resume: tickline rerun --last-failed",
+    )
 
 
 def _stop(message: str, *, status: int = 1) -> None:

@@ -24,6 +24,8 @@ DEFAULT_HOME = Path("~/.tickline")
 
 
 def _home(path: Path) -> Path:
+    if "?" in str(path):
+        raise ValueError("a database's address cannot hold a question mark: rename the folder")
     if path != DEFAULT_HOME:
         return expanded(path)
     with suppress(ValueError):

@@ -6,6 +6,7 @@ import pytest
 
 from flows.cli import __main__ as command
 from model_code.errors import ConfigError
+from tests.support.cli import plain
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +46,17 @@ def test_an_unexpected_error_leaves_its_traceback_in_a_log(
     assert "unexpected ZeroDivisionError: division by zero" in capsys.readouterr().err
     (log,) = (home / "logs").glob("error-*.log")
     assert "Traceback" in log.read_text()
+
+
+def test_a_home_that_cannot_be_written_is_named_with_what_to_do(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.write_text("a file where the folder should be")
+    monkeypatch.setattr(command, "app", failing(NotADirectoryError(20, "Not a directory", "x")))
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 1
+    shown = plain(capsys.readouterr().err)
+    for part in ("cannot write to the home folder", "TICKLINE_HOME=FOLDER"):
+        assert part in shown
+    assert "Traceback" not in shown

@@ -1,5 +1,6 @@
 """`~` in folders."""
 
+import pwd
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,52 @@ def test_other_text_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for uri in ("simulated:?seed=1", "s3://ticks/~x", "./ticks/"):
         monkeypatch.setenv("TICKLINE_MARKET", uri)
         assert settings_from_environment().market == uri
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user without HOME and without an entry in the password file, and no `.env`."""
+
+    def absent(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("TICKLINE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", absent)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_without_a_users_home_the_message_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="no home folder and TICKLINE_HOME is not set"):
+        settings_from_environment()
+    monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))
+    with pytest.raises(ConfigError, match="no home folder and TICKLINE_HOME is not set"):
+        settings_from_environment()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "ours"))
+    found = settings_from_environment()
+    assert found.home == tmp_path / "ours"
+    assert found.triton_home.is_relative_to(found.home)
+
+
+def test_a_question_mark_in_the_home_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "why?"))
+    with pytest.raises(ConfigError, match=r"home: .*cannot hold a question mark"):
+        settings_from_environment()
+
+
+def test_a_stored_path_is_relative_to_the_home_it_lies_in(tmp_path: Path) -> None:
+    first, second = (Settings(home=tmp_path / name).resolved() for name in ("first", "second"))
+    stored = first.inside(first.staging_repository / "m" / "1")
+    assert stored == "staging/m/1"
+    assert second.located(stored) == second.staging_repository / "m" / "1"
+    elsewhere = tmp_path / "shared" / "1"
+    assert second.located(first.inside(elsewhere)) == elsewhere
 
 
 def test_an_unknown_users_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
