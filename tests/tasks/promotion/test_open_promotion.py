@@ -1,13 +1,17 @@
+import datetime as dt
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from model_code.errors import PromotionError
 from model_code.repository.manifest import Manifest
-from model_code.settings import PromotionSpec, Settings
+from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.promotion.open_promotion import _require_promotable, take_over
+from tasks.promotion.records import Opened
+from tasks.runs import mlflow_runs
 from tests.support.serving import staged
 
 
@@ -42,3 +46,20 @@ def test_a_version_that_was_not_compared_is_promoted_for_a_reason_only(
     refused = pytest.raises(PromotionError, match=message) if message else nullcontext()
     with refused:
         _require_promotable(Manifest.load(folder), PromotionSpec(**spec))
+
+
+def test_a_suspended_promotion_finds_its_candidate_in_the_home_that_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Opened(
+        version=3,
+        started_by="ada",
+        candidate=f"/former/staging/{MODEL_NAME}/3",  # as earlier Ticklines stored it
+        mlflow_run_id="m",
+        opened_at=dt.datetime.now(dt.UTC),
+    )
+    monkeypatch.setattr(mlflow_runs, "client", lambda _: mock.MagicMock())
+    monkeypatch.setattr(mlflow_runs, "set_tags", lambda *_: None)
+    found = take_over(Settings(home=tmp_path), opened)
+    assert found.candidate == str(tmp_path / "staging" / MODEL_NAME / "3")
+    assert found.mlflow_run_id == "m"
