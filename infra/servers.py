@@ -6,6 +6,8 @@ running server is used; otherwise one is started on a free port and stopped afte
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -25,12 +28,15 @@ from infra.exit_with_parent import kill_tree, launcher
 from infra.home.moved import identity, is_own
 from infra.process import ProcessId
 from infra.proxies import by_proxy, without_loopback
-from model_code.artifacts import atomic_file
-from model_code.errors import ConfigError, TicklineError
+from model_code.artifacts import DISK_FULL_MESSAGES, atomic_file, storage_error
+from model_code.errors import ConfigError, StorageError, TicklineError
 from model_code.settings import Settings
 
 HOST = "127.0.0.1"  # loopback by default
 START_TIMEOUT_S = 120
+LOG_LINES = 200  # of the newest attempt to start, a traceback included
+LEAST_BYTES = 1 << 20  # with less free no server starts
+OTHER_SCHEMA = re.compile(r"found version (\w+), but expected \w+")
 RESTART_WAIT_S = 30
 PROBE_S = 2.0
 BUSY_S = 15.0  # a busy server may take this long to respond to a health check
@@ -212,8 +218,12 @@ def started(
         ServerError: it exits or does not respond in time; the end of its log is in the message.
     """
     log = settings.home / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    except OSError as error:
+        raise storage_error(error, log) from error
+    with output:
         process = subprocess.Popen(
             [*launcher(), *command],
             stdin=subprocess.PIPE,
@@ -223,7 +233,7 @@ def started(
             start_new_session=True,
         )
     try:
-        _await(process, health, name, log)
+        _await(process, health, settings, name, log)
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
@@ -240,7 +250,9 @@ class _NotReadyError(Exception):
     pass
 
 
-def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) -> None:
+def _await(
+    process: subprocess.Popen[bytes], health: str, settings: Settings, name: str, log: Path
+) -> None:
     @retry(
         retry=retry_if_exception_type(_NotReadyError),
         stop=stop_after_delay(START_TIMEOUT_S),
@@ -259,8 +271,88 @@ def _await(process: subprocess.Popen[bytes], health: str, name: str, log: Path) 
         if process.poll() is None:
             return
         reason = f"exited with status {process.returncode}"
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    raise ServerError(f"{name} {reason}:\n{tail}", where=str(log), remedy="read its log")
+    raise start_error(settings, name, reason, log, f"tail -n 100 {log}")
+
+
+def start_error(
+    settings: Settings, name: str, reason: str, log: Path, remedy: str
+) -> TicklineError:
+    """Say why a server did not start: the cause if it is a known one, else the end of its log.
+
+    Args:
+        settings: of its home.
+        name: of the server.
+        reason: what was seen, e.g. that it exited.
+        log: its log.
+        remedy: shows more of the log.
+    """
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError as error:  # that may be why
+        lines = [str(error)]
+    text, tail = "\n".join(lines[-LOG_LINES:]), "\n".join(lines[-5:])
+    if _disk_full(log.parent, text):
+        return StorageError(
+            f"{name} cannot start: the disk of its folder is full",
+            where=str(log.parent.parent),
+            remedy=f"free space, then run the same command again: df -h {log.parent.parent}",
+        )
+    return database_error(text, settings) or ServerError(
+        f"{name} {reason}:\n{tail}", where=str(log), remedy=remedy
+    )
+
+
+def database_error(text: str, settings: Settings) -> ConfigError | None:
+    """Say what is wrong with MLflow's database by the text of an error or a log; None: nothing."""
+    schema = OTHER_SCHEMA.search(text)
+    where, uri = settings.tracking_uri, "$TICKLINE_MLFLOW_TRACKING_URI"
+    if settings.mlflow_tracking_uri is None:
+        uri = settings.tracking_uri
+    elif "@" in where:  # it may hold a password
+        where = re.sub("//.*@", "//***@", where)
+    if "file is not a database" in text:
+        return ConfigError(
+            "MLflow's database is damaged, or is no database",
+            where=where,
+            remedy="put its last copy back; without one move the file away: its runs and "
+            "registered versions are lost, what serves is not",
+        )
+    if schema is None:
+        return None
+    if _older(schema[1]):
+        return ConfigError(
+            f"MLflow's database is of an earlier MLflow than {version('mlflow')}",
+            where=where,
+            remedy=f'tickline down, copy the database, then: mlflow db upgrade "{uri}"',
+        )
+    return ConfigError(
+        f"MLflow's database is of a later MLflow than {version('mlflow')}, which cannot read it",
+        where=where,
+        remedy="use the Tickline that wrote it, or put an earlier copy of the database back",
+    )
+
+
+def _older(revision: str) -> bool:
+    """Whether this MLflow knows the revision, so that it can upgrade a database from it."""
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store import db_migrations
+
+    try:
+        scripts = ScriptDirectory(str(Path(str(db_migrations.__file__)).parent))
+        return scripts.get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
+def _disk_full(folder: Path, text: str) -> bool:
+    """Whether the log says so, or there was no room for the log to say so."""
+    if any(message in text for message in DISK_FULL_MESSAGES):
+        return True
+    try:
+        return shutil.disk_usage(folder).free < LEAST_BYTES
+    except OSError:
+        return False
 
 
 def healthy(url: str, *, timeout_s: float = PROBE_S) -> bool:

@@ -12,7 +12,7 @@ import psutil
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from infra.exit_with_parent import kill_tree
-from infra.servers import ServerError
+from infra.servers import ServerError, start_error
 from infra.services import PORTS, choose
 from infra.stack_state import (
     RESPONDS,
@@ -25,7 +25,7 @@ from infra.stack_state import (
     read,
     record_ports,
 )
-from model_code.errors import ConfigError
+from model_code.errors import ConfigError, TicklineError
 from model_code.settings import Settings
 
 UP_TIMEOUT_S = 300
@@ -184,12 +184,7 @@ def _await_up(settings: Settings, supervisor: subprocess.Popen[bytes], say: Say)
     raise _broken(settings, silent[0] if silent else "supervisor", "did not come up in time")
 
 
-def _broken(settings: Settings, name: str, reason: str) -> ServerError:
-    log = log_path(settings, name)
-    try:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    except OSError as error:  # that may be why
-        tail = str(error)
-    return ServerError(
-        f"{name} {reason}:\n{tail}", where=str(log), remedy=f"tickline logs {name} -n 100"
+def _broken(settings: Settings, name: str, reason: str) -> TicklineError:
+    return start_error(
+        settings, name, reason, log_path(settings, name), f"tickline logs {name} -n 100"
     )

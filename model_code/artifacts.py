@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from model_code.errors import IntegrityError, StorageError
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# SQLite reports a full disk only in its message, and MLflow passes that on
+DISK_FULL_MESSAGES = ("disk is full", "No space left on device")
 
 
 class ArtifactRef(BaseModel):

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import TerminationSignal
 from pydantic import BaseModel, ConfigDict
 
-from model_code.artifacts import DISK_FAULTS
+from model_code.artifacts import DISK_FAULTS, DISK_FULL_MESSAGES
 
 Cause = Literal["data", "machine", "service", "code", "person"]
 
@@ -38,8 +38,6 @@ SERVICE = {
     "OperationalError",  # of SQLAlchemy, its driver's too
     "InferenceServerException",
 }
-# SQLite reports a full disk only in its message, and MLflow passes that on
-DISK_FULL_MESSAGES = ("disk is full", "No space left on device")
 DATA = {"DataError", "MarketError"}
 RETRYABLE_STATUS = {408, 409, 425, 429}  # HTTP 4xx codes that a retry may get past
 # a missing or changed artefact, a full disk or a wrong argument is not transient

@@ -12,19 +12,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from sqlalchemy.exc import DatabaseError
 
 from infra.home.moved import relocate
 from infra.redact import redact
+from infra.servers import database_error
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
 from tasks.runs.tick_source import TickSource
 
+console = Console()
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 COMMIT_VARIABLE = "TICKLINE_COMMIT"
@@ -43,16 +57,30 @@ def client(settings: Settings) -> MlflowClient:
 
     Raises:
         StorageError: as `relocate`.
+        ConfigError: the database is of another version of MLflow, or no database of MLflow.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    relocate(settings)
-    return MlflowClient(tracking_uri=settings.tracking_uri)
+    try:
+        relocate(settings)
+        return MlflowClient(tracking_uri=settings.tracking_uri)
+    except (MlflowException, DatabaseError) as error:
+        raise database_error(str(error), settings) or error from error
 
 
 def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
-    """Return the experiment's id; create it on first use, artefacts under the home folder."""
+    """Return the experiment's id; create it on first use, artefacts under the home folder.
+
+    An experiment that was deleted in MLflow's page is restored with its runs: MLflow takes no run
+    for it otherwise, and no other experiment of its name.
+    """
     found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
     if found is not None:
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            mlflow.restore_experiment(found.experiment_id)
+            console.print(
+                f"  [yellow]note[/]: the experiment {escape(settings.mlflow_experiment)} was "
+                "deleted in MLflow: it is restored with its runs"
+            )
         return str(found.experiment_id)
     location = None
     if settings.mlflow_tracking_uri is None:

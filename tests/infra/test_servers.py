@@ -25,7 +25,9 @@ from infra.servers import (
     running_server,
     started,
 )
+from model_code.errors import ConfigError, StorageError, TicklineError
 from model_code.settings import Settings
+from tests.support.disk import small_disk
 
 
 def web(port: int) -> list[str]:
@@ -56,6 +58,46 @@ def test_a_server_that_exits_is_reported_with_the_end_of_its_log(tmp_path: Path)
         started("web", command, url, Settings(home=tmp_path)),
     ):
         raise AssertionError("it must not get here")
+
+
+@pytest.mark.parametrize(
+    ("log", "error", "what"),
+    [
+        ("OSError: [Errno 28] No space left on device", StorageError, "disk of its folder is full"),
+        ("(sqlite3.OperationalError) database or disk is full", StorageError, "disk of its folder"),
+        ("found version ffffffffffff, but expected 0", ConfigError, "of a later MLflow than"),
+        ("port taken", ServerError, "exited with status 1:"),
+    ],
+)
+def test_a_server_that_does_not_start_says_the_cause_in_its_log(
+    log: str, error: type[TicklineError], what: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", f"import sys; sys.exit({log!r})"]
+    url = f"http://{HOST}:{free_port()}/"
+    with (
+        pytest.raises(error, match=what) as caught,
+        started("web", command, url, Settings(home=tmp_path)),
+    ):
+        raise AssertionError("it must not get here")
+    assert str(tmp_path) in caught.value.where
+    assert caught.value.remedy
+
+
+def test_a_disk_that_is_full_when_a_server_starts_is_named(tmp_path: Path) -> None:
+    """A server on a full disk cannot even write why it exits."""
+    with small_disk(tmp_path, 4) as disk:
+        (disk / "logs").mkdir()
+        with suppress(OSError), (disk / "fill").open("wb") as fill:
+            while True:
+                fill.write(bytes(1 << 16))
+        command = [sys.executable, "-c", "import sys; sys.exit(1)"]
+        with (
+            pytest.raises(StorageError) as caught,
+            started("web", command, f"http://{HOST}:{free_port()}/", Settings(home=disk)),
+        ):
+            raise AssertionError("it must not get here")
+        assert str(disk) in caught.value.where
+        assert "df -h" in caught.value.remedy
 
 
 def test_a_server_ends_with_its_parent_even_by_sigkill(tmp_path: Path) -> None:

@@ -1,9 +1,14 @@
-"""MLflow runs and experiments, with concurrent callers."""
+"""MLflow runs and experiments: concurrent callers, deleted experiments, foreign databases."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from model_code.errors import ConfigError
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 
@@ -72,3 +77,51 @@ def test_the_commit_is_that_of_the_checkout_or_of_the_image(
     assert mlflow_runs.code_commit() == "d" * 40
     monkeypatch.delenv(mlflow_runs.COMMIT_VARIABLE)
     assert mlflow_runs.code_commit() == "unknown"
+
+
+def test_an_experiment_deleted_in_the_page_is_restored_with_its_runs(
+    tmp_path: Path, mlflow_template: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_database(tmp_path, mlflow_template)
+    mlflow = mlflow_runs.client(settings)
+    first = mlflow_runs.experiment_id(mlflow, settings)
+    before = mlflow.create_run(first).info.run_id
+    mlflow.delete_experiment(first)
+    assert mlflow_runs.experiment_id(mlflow, settings) == first
+    assert "was deleted in MLflow: it is restored" in capsys.readouterr().out
+    mlflow.create_run(first)
+    assert before in {run.info.run_id for run in mlflow.search_runs([first])}
+    mlflow_runs.experiment_id(mlflow, settings)
+    assert capsys.readouterr().out == ""
+
+
+def with_database(home: Path, template: Path) -> Settings:
+    settings = Settings(home=home).resolved()
+    (home / "mlflow.db").write_bytes(template.read_bytes())
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("revision", "what", "remedy"),
+    [
+        ("a8c4a736bde6", "of an earlier MLflow than", 'mlflow db upgrade "sqlite:///'),
+        ("ffffffffffff", "of a later MLflow than", "the Tickline that wrote it"),
+    ],
+)
+def test_a_database_of_another_mlflow_names_the_cause_and_the_cure(
+    revision: str, what: str, remedy: str, tmp_path: Path, mlflow_template: Path
+) -> None:
+    settings = with_database(tmp_path, mlflow_template)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("update alembic_version set version_num = ?", (revision,))
+        database.commit()
+    with pytest.raises(ConfigError, match=what) as caught:
+        mlflow_runs.client(settings)
+    assert remedy in caught.value.remedy
+    assert "mlflow.db" in caught.value.where
+
+
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, surely\n" * 100)
+    with pytest.raises(ConfigError, match="damaged, or is no database"):
+        mlflow_runs.client(Settings(home=tmp_path).resolved())
