@@ -39,6 +39,13 @@ class MarketError(TicklineError):
     """A market store cannot be found, opened or read."""
 
 
+class MarketChoiceError(MarketError):
+    """What was asked of a market store is not there: a path, a layout, an instrument, a date.
+
+    The same run asks for it again, so that a rerun cannot succeed unless the store changes.
+    """
+
+
 class DataError(TicklineError):
     """The data were read, but must not be used."""
 

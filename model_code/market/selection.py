@@ -3,7 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
-from model_code.errors import DataError, MarketError
+from model_code.errors import DataError, MarketChoiceError, MarketError
 from model_code.market.coverage import EARLIER_DAYS
 from model_code.market.schema import InstrumentDay
 
@@ -54,17 +54,19 @@ def select(
     known = sorted({day.symbol for day in catalog})
     missing = sorted(set(instruments) - set(known))
     if missing or not known:
-        raise MarketError(
+        raise MarketChoiceError(
             f"instruments not in the store: {', '.join(missing)}" if known else "no instruments",
             where=where,
-            remedy=f"choose among {', '.join(known)}" if known else "tickline data describe",
+            remedy=f"choose among {', '.join(known)}"
+            if known
+            else f"tickline data describe --data {where}",
         )
     wanted = set(instruments) or set(known)
     days = sorted(day for day in catalog if day.symbol in wanted)
     dates = sorted({day.date for day in days})
     newest = _date(test_date, where) if test_date else dates[-1]
     if newest not in dates:
-        raise MarketError(
+        raise MarketChoiceError(
             f"no ticks on the test date {newest}",
             where=where,
             remedy=f"choose among {', '.join(map(str, dates[-5:]))}",

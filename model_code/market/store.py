@@ -1,12 +1,14 @@
 """The protocol of market stores, and the choice of the reader by the content at the URI."""
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import fsspec
 import pyarrow as pa
 
-from model_code.errors import MarketError
+from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.notes import Loaded
 from model_code.market.readers.binance_archive import BinanceArchiveStore
 from model_code.market.readers.binance_frames import BinanceFramesStore
@@ -72,7 +74,8 @@ def open_market(uri: str) -> MarketStore:
         uri: a path, any fsspec URI (file://, s3://, memory://...) or `simulated:[?key=value&...]`.
 
     Raises:
-        MarketError: the URI cannot be read, or its layout is not supported.
+        MarketChoiceError: there is nothing at the URI, or no supported layout.
+        MarketError: it cannot be read.
         ConfigError: a `simulated:` URI with an unknown or invalid parameter.
     """
     if uri.split(":", 1)[0] == "simulated":
@@ -81,13 +84,19 @@ def open_market(uri: str) -> MarketStore:
         fs, root = fsspec.core.url_to_fs(str(Path(uri).expanduser()) if "://" not in uri else uri)
         if not fs.isfile(root):
             fs.ls(root, detail=False)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error) or type(error).__name__
-        raise MarketError(
-            f"cannot open the market store: {reason}",
+    except FileNotFoundError as error:
+        raise _absent(uri) from error
+    except (ValueError, ImportError) as error:  # an unknown protocol, or its package is missing
+        raise MarketChoiceError(
+            f"cannot open the market store: {error}",
             where=uri,
-            remedy=f"check --data or TICKLINE_MARKET (path, permission, protocol's package);\n"
-            f"    {LAYOUTS}",
+            remedy="correct the protocol of --data or TICKLINE_MARKET, or install its package",
+        ) from error
+    except OSError as error:
+        raise MarketError(
+            f"cannot open the market store: {error.strerror or error or type(error).__name__}",
+            where=uri,
+            remedy=f"check permission and network: ls -ld {uri}",
         ) from error
     except Exception as error:  # cloud file systems raise their SDK's own types
         raise MarketError(
@@ -103,12 +112,40 @@ def open_market(uri: str) -> MarketStore:
         return BinanceFramesStore(uri, fs, root)
     if DeskCsvStore.holds(fs, root):
         return DeskCsvStore(uri, fs, root)
+    if fs.isfile(root):
+        raise MarketChoiceError(
+            "no market layout found: it is a file, and only a .csv file is a store by itself",
+            where=uri,
+            remedy=f"name the folder that holds the ticks: tickline data describe --data "
+            f"{Path(uri).parent if '://' not in uri else uri.rpartition('/')[0]}",
+        )
     files = [relative(path, root) for path in walk(fs, root)]
+    if not files:
+        raise MarketChoiceError(
+            "no market layout found: the folder is empty",
+            where=uri,
+            remedy="fill it (docs/data.md has the layouts), or name another: "
+            "tickline data describe --data PATH",
+        )
     shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-    raise MarketError(
+    raise MarketChoiceError(
         "no market layout found; looked for quotes/, *.csv, *-bookTicker-*.zip and "
         f"recorded frames, "
         f"found {len(files)} files{': ' if files else ''}{shown}",
         where=uri,
         remedy=LAYOUTS,
     )
+
+
+def _absent(uri: str) -> MarketChoiceError:
+    """Nothing is at the URI: how far a path exists, and what is there under a similar name."""
+    what, remedy = "cannot open the market store: no such file or folder", "correct the URI"
+    if "://" not in uri:
+        path = Path(uri).expanduser().absolute()
+        there = next(parent for parent in path.parents if parent.is_dir())
+        wanted = path.relative_to(there).parts[0]
+        names = [child.name for child in there.iterdir()] if os.access(there, os.R_OK) else []
+        close = get_close_matches(wanted, names, n=1)
+        what += f"; {there} has no {wanted}" + (f", but {close[0]}" if close else "")
+        remedy = f"correct --data or TICKLINE_MARKET: ls {there}"
+    return MarketChoiceError(what, where=uri, remedy=remedy)

@@ -38,7 +38,9 @@ SERVICE = {
     "OperationalError",  # of SQLAlchemy, its driver's too
     "InferenceServerException",
 }
-DATA = {"DataError", "MarketError"}
+DATA = {"DataError", "MarketError", "MarketChoiceError"}
+# the run asks for the same thing again: a corrected specification or setting needs a new run
+NEEDS_NEW_RUN = {"ConfigError", "MarketChoiceError", "ValidationError"}
 RETRYABLE_STATUS = {408, 409, 425, 429}  # HTTP 4xx codes that a retry may get past
 # a missing or changed artefact, a full disk or a wrong argument is not transient
 TRANSIENT_MESSAGES = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
@@ -105,6 +107,15 @@ def cause_by_name(kind: str, what: str = "") -> Cause:
     if names & SERVICE:
         return "service"
     return "data" if names & DATA else "code"
+
+
+def rerun_helps(kind: str) -> bool:
+    """Whether the same run may succeed once its cause is gone; else only a new run can.
+
+    Args:
+        kind: the exception's type name.
+    """
+    return kind not in NEEDS_NEW_RUN
 
 
 def transient(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 import pytest
 
-from model_code.errors import MarketError
+from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.store import open_market
 from tests.support.frames import recording
 from tests.support.market import desk_csv, hive
@@ -24,21 +24,37 @@ def test_relative_and_home_paths(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "uri", ["/no/such/folder", "nosuchprotocol://x", "memory://nothing-here", "s3://bucket/x"]
 )
-def test_an_unreadable_uri_lists_what_was_tried(uri):
-    with pytest.raises(MarketError, match="cannot open the market store") as caught:
+def test_an_uri_with_nothing_behind_it_is_a_wrong_choice(uri):
+    with pytest.raises(MarketChoiceError, match="cannot open the market store") as caught:
         open_market(uri)
     assert caught.value.where == uri
-    assert "TICKLINE_MARKET" in caught.value.remedy
-    assert "desk-csv" in caught.value.remedy
+    assert "correct" in caught.value.remedy
+
+
+def test_a_misspelt_path_says_how_far_it_exists_and_what_is_there(tmp_path):
+    hive(tmp_path / "ticks", n=5)
+    with pytest.raises(MarketChoiceError) as caught:
+        open_market(str(tmp_path / "tikcs" / "quotes"))
+    assert caught.value.what.endswith(f"{tmp_path} has no tikcs, but ticks")
+    assert caught.value.remedy.endswith(f"ls {tmp_path}")
+
+
+def test_an_empty_folder_and_a_file_are_named_as_such(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MarketChoiceError, match="the folder is empty"):
+        open_market(str(tmp_path / "empty"))
+    (tmp_path / "notes.txt").write_text("no ticks")
+    with pytest.raises(MarketChoiceError, match=r"it is a file, and only a \.csv file") as caught:
+        open_market(str(tmp_path / "notes.txt"))
+    assert caught.value.remedy.endswith(f"tickline data describe --data {tmp_path}")
 
 
 def test_an_unknown_layout_lists_the_known_ones(tmp_path):
     (tmp_path / "notes.txt").write_text("no ticks")
-    for uri in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(MarketError, match="no market layout found") as caught:
-            open_market(str(uri))
-        for kind in ("hive", "desk-csv", "binance-archive", "binance-frames", "simulated"):
-            assert kind in caught.value.remedy
+    with pytest.raises(MarketChoiceError, match="no market layout found") as caught:
+        open_market(str(tmp_path))
+    for kind in ("hive", "desk-csv", "binance-archive", "binance-frames", "simulated"):
+        assert kind in caught.value.remedy
 
 
 def test_a_file_systems_own_error_is_wrapped(monkeypatch):
