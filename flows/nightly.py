@@ -24,7 +24,7 @@ from model_code.settings import NightlySpec, Settings
 from tasks.caching.refresh import refreshing
 from tasks.nightly.announce import announce
 from tasks.nightly.find_champion import find_champion
-from tasks.nightly.find_days import SIMULATED, find_days
+from tasks.nightly.find_days import SIMULATED, find_days, require_market
 from tasks.nightly.gate import read_goals
 from tasks.nightly.record_requests import record_requests
 from tasks.nightly.records import NightResult
@@ -51,6 +51,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     settings, started = Settings().resolved(), time.monotonic()
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     goals = read_goals(spec.goals)  # first: a typo must fail before any computation
+    require_market(str(spec.market))
     with exclusive(settings), refreshing(refresh):
         print_start("nightly", str(flow_run.name), spec)
         plan = find_days(spec)

@@ -26,7 +26,7 @@ from flows.runs.release import Release
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import MESSAGE, clean_up
-from tasks.runs.faults import CANCELLED, Cause, Fault, cause_by_name
+from tasks.runs.faults import CANCELLED, Cause, Fault, cause_by_name, rerun_helps
 from tasks.runs.lock import read_owner
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
@@ -56,7 +56,7 @@ class Explanation(NamedTuple):
         cause: one line.
         remedy: the error's own advice.
         done: finished stages with their states; of a backfill, its dates.
-        command: resumes the run; None if there is nothing to resume.
+        command: resumes the run, or what to start if that must fail again; None: nothing to do.
     """
 
     flow: str
@@ -127,6 +127,8 @@ def explain(
     if is_cancelled(found):
         return _cancelled(known, found, text, command)
     kind, cause, remedy = _classify(text, tags, crashed=state.type == StateType.CRASHED)
+    if not release.command and not rerun_helps(cause.partition(":")[0]):
+        command = f"tickline {flow}, corrected: a rerun asks for the same again"
     known = known._replace(cause=cause, kind=kind, remedy=remedy, command=command)
     return _by_date(settings, known, found) if flow == "backfill" else known
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from prefect import task
 
+from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.calendar import silences
 from model_code.market.readers.files import summarize
 from model_code.market.schema import InstrumentDay
@@ -15,6 +16,21 @@ from tasks.caching.stage import RETRIES
 from tasks.nightly.records import Plan, SourceDay
 
 SIMULATED = "simulated:"  # default market: a first run needs no data
+
+
+def require_market(uri: str) -> None:
+    """Check that something is at the URI; a server that is away is left to `find days`.
+
+    Raises:
+        MarketChoiceError: there is nothing, or no supported layout.
+        ConfigError: a `simulated:` URI with an unknown or invalid parameter.
+    """
+    try:
+        open_market(uri)
+    except MarketChoiceError:
+        raise
+    except MarketError:
+        return
 
 
 @task(name="find days", **RETRIES)  # never cached: it reads the source

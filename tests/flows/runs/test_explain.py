@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.runs import rerun
 from flows.runs.explain import Explanation, explain, render
 from flows.runs.find import NIGHTLY, find_run, last_failed
-from model_code.errors import ConfigError, DataError, MarketError
+from model_code.errors import ConfigError, DataError, MarketChoiceError, MarketError
 from model_code.settings import NightlySpec, Settings
 from tasks.monitoring.history import read_history
 from tasks.runs import mlflow_runs
@@ -74,12 +74,22 @@ def test_stage_cause_kind_and_command(
     assert found.stage == "second"
     assert found.done == (("first", "Completed"),)
     assert found.command == f"tickline rerun {name}"
+    assert found.command in text(found)
     assert type(error()).__name__ in found.cause
     assert getattr(error(), "remedy", "") == found.remedy
     shown = text(found)
     for piece in (kind, found.cause, found.command, "first (Completed)"):
         assert piece in shown
     assert bool(found.mlflow_run_id) == track
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_a_rerun_is_not_advised_where_it_must_fail_again(home: Settings, track: bool) -> None:
+    error = MarketChoiceError("instruments not in the store: XYZ", remedy="choose among ABC")
+    found = explain(home, failed(home, error, track=track))
+    assert found.command == "tickline nightly, corrected: a rerun asks for the same again"
+    assert found.remedy == "choose among ABC"
+    assert "tickline rerun" not in text(found)
 
 
 def test_a_crash_is_a_machine_fault_and_a_completed_run_needs_nothing(home: Settings) -> None:

@@ -17,18 +17,20 @@ from mlflow.exceptions import MlflowException
 from prefect.exceptions import TerminationSignal
 
 from infra.servers import ServerError
+from model_code import errors
 from model_code.artifacts import ArtifactRef, ArtifactStore, storage_error
 from model_code.errors import (
     ConfigError,
     DataError,
     IntegrityError,
+    MarketChoiceError,
     MarketError,
     PromotionError,
     SchemaError,
     ServingError,
     TicklineError,
 )
-from tasks.runs.faults import Cause, Fault, cause_by_name, cause_of, transient
+from tasks.runs.faults import Cause, Fault, cause_by_name, cause_of, rerun_helps, transient
 
 
 def closed_port() -> int:
@@ -142,6 +144,7 @@ def test_cause_of_what_libraries_raise(call: Callable[[], None], cause: Cause) -
         (DataError, "data"),
         (SchemaError, "data"),
         (MarketError, "data"),
+        (MarketChoiceError, "data"),
         (IntegrityError, "machine"),
         (ServingError, "service"),
         (ServerError, "service"),
@@ -175,3 +178,34 @@ def test_cause_by_name_defaults_to_code() -> None:
     assert cause_by_name("MemoryError") == "machine"
     assert cause_by_name("OSError", "[Errno 28] No space left on device") == "machine"
     assert cause_by_name("OSError", "[Errno 5] Input/output error") == "code"
+
+
+# whether the same run, with the same specification, may succeed once the cause is gone
+RERUN_HELPS = {
+    "ConfigError": False,
+    "MarketChoiceError": False,
+    "MarketError": True,  # permission, network, a truncated file
+    "DataError": True,  # the day is fetched again
+    "SchemaError": True,
+    "IntegrityError": True,
+    "StorageError": True,
+    "EngineError": True,
+    "EngineUnavailableError": True,
+    "ExportError": True,
+    "GateError": True,  # the file of goals is corrected
+    "ServingError": True,
+    "StreamError": True,
+    "PromotionError": True,
+}
+
+
+def test_every_kind_of_fault_says_whether_a_rerun_helps() -> None:
+    ours = {
+        found.__name__
+        for found in vars(errors).values()
+        if isinstance(found, type) and issubclass(found, TicklineError)
+    }
+    assert set(RERUN_HELPS) == ours - {"TicklineError"}, "decide it for each kind"
+    assert {kind: rerun_helps(kind) for kind in RERUN_HELPS} == RERUN_HELPS
+    for kind in ("MemoryError", "ConnectionError", "OperationalError", "ServerError"):
+        assert rerun_helps(kind)
