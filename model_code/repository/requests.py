@@ -79,6 +79,9 @@ class Replay:
         champion_version: version that `champion_x_RTF` is for; None if there are none.
         champion_x_RTF: windows of the same rows as that version sees them, float32; None if it sees
             `x_RTF`.
+        positive_x_PTF: other windows on which the champion decided true in the benchmark, float32;
+            None: none were recorded.
+        champion_positive_x_PTF: those as `champion_version` sees them; None if it sees these.
     """
 
     x_RTF: NDArray[np.float32]
@@ -86,6 +89,8 @@ class Replay:
     label_R: NDArray[np.int8]
     champion_version: int | None = None
     champion_x_RTF: NDArray[np.float32] | None = None
+    positive_x_PTF: NDArray[np.float32] | None = None
+    champion_positive_x_PTF: NDArray[np.float32] | None = None
 
     def save(self, path: Path) -> None:
         """Write as .npz.
@@ -94,10 +99,14 @@ class Replay:
             StorageError: it cannot be written.
         """
         own = {"x_RTF": self.x_RTF, "probability_R": self.probability_R, "label_R": self.label_R}
-        champions = {"version": self.champion_version, "x_RTF": self.champion_x_RTF}
-        if champions["x_RTF"] is not None:
-            own |= {f"champion_{name}": np.asarray(value) for name, value in champions.items()}
-        _save(path, **own)
+        if self.champion_x_RTF is not None:
+            own["champion_version"] = np.asarray(self.champion_version)
+        others = {
+            "champion_x_RTF": self.champion_x_RTF,
+            "positive_x_PTF": self.positive_x_PTF,
+            "champion_positive_x_PTF": self.champion_positive_x_PTF,
+        }
+        _save(path, **own, **{name: value for name, value in others.items() if value is not None})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -107,10 +116,14 @@ class Replay:
             IntegrityError: missing or malformed.
         """
         with _opened(path, "recorded requests") as found:
+            others = {
+                name: found[name]
+                for name in ("champion_x_RTF", "positive_x_PTF", "champion_positive_x_PTF")
+                if name in found
+            }
+            version = int(found["champion_version"]) if "champion_version" in found else None
             own = found["x_RTF"], found["probability_R"], found["label_R"]
-            if "champion_x_RTF" not in found:
-                return cls(*own)
-            return cls(*own, int(found["champion_version"]), found["champion_x_RTF"])
+            return cls(*own, champion_version=version, **others)
 
 
 def _save(path: Path, **arrays: Any) -> None:

@@ -93,10 +93,13 @@ async def mirror(
     spec: PromotionSpec,
     thresholds: Mapping[Target, float] | None = None,
     windows_of: Mapping[int, NDArray[np.float32]] | None = None,
+    *,
+    even: int | None = None,
 ) -> Observed:
     """Send `spec.shadow_requests` of the windows, for at most `spec.shadow_s` seconds.
 
-    Then the champion's positives are sent until there were `spec.positive_requests` of them.
+    They are drawn from the first `even` windows; None: from all. Then the champion's positives
+    among all windows are sent until there were `spec.positive_requests` of them.
 
     Each answer is a decision at its model's own threshold; without `thresholds`, at the default.
     A version in `windows_of` gets its own windows (R, 64, 16) of the same rows.
@@ -122,7 +125,7 @@ async def mirror(
                 tally.decision(agrees=ours == theirs, champion=theirs, drawn=drawn)
             await asyncio.sleep(0)
 
-    await send(rng.integers(len(recorded), size=spec.shadow_requests), drawn=True)
+    await send(rng.integers(even or len(recorded), size=spec.shadow_requests), drawn=True)
     missing = max(0, spec.positive_requests - tally.positives)
     if len(positive_P):
         await send(rng.choice(positive_P, size=missing), drawn=False)

@@ -36,7 +36,7 @@ def canary(
     if serving.route().champion is None:
         return Compared(skipped=NO_CHAMPION)
     thresholds = thresholds_of(serving, opened)
-    windows, windows_of = recorded_windows(serving, Path(opened.candidate))
+    windows = recorded_windows(serving, Path(opened.candidate))
 
     def say(share: float, seen: Observed) -> None:
         console.print(f"            share {share:.0%}:")
@@ -48,12 +48,12 @@ def canary(
             return await walk(
                 client,
                 serving.route_file,
-                windows,
+                windows.x_RTF[: windows.even],
                 opened.target,
                 spec,
                 say,
                 thresholds,
-                windows_of,
+                windows.windows_of,
                 counters=lambda: triton.statistics(opened.target.model, opened.version),
                 shadowed=mirrored.steps[-1] if mirrored.steps else None,
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,36 @@ from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.records import Compared, Opened
 
+
+class RecordedWindows(NamedTuple):
+    """What shadow and canary send.
+
+    Attributes:
+        x_RTF: evenly spaced windows, then positives of the champion (R, 64, 16).
+        windows_of: by version the windows of a champion of other features, of the same rows.
+        even: how many are evenly spaced.
+    """
+
+    x_RTF: NDArray[np.float32]
+    windows_of: dict[int, NDArray[np.float32]]
+    even: int
+
+    @classmethod
+    def of(cls, replay: Replay, other: int | None) -> Self:
+        """The windows of a file; `other` is a champion that sees other features."""
+        found = _joined(replay.x_RTF, replay.positive_x_PTF)
+        if other is None or replay.champion_x_RTF is None:
+            return cls(found, {}, len(replay.x_RTF))
+        theirs = _joined(replay.champion_x_RTF, replay.champion_positive_x_PTF)
+        return cls(found, {other: theirs}, len(replay.x_RTF))
+
+
+def _joined(
+    x_RTF: NDArray[np.float32], positive_x_PTF: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    return x_RTF if positive_x_PTF is None else np.concatenate((x_RTF, positive_x_PTF))
+
+
 NO_CHAMPION = "no baseline: no serving model yet, nothing to compare against"
 
 
@@ -35,12 +66,19 @@ def shadow(url: str, opened: Opened, repository: str, spec: PromotionSpec) -> Co
     if champion is None:
         return Compared(skipped=NO_CHAMPION)
     thresholds = thresholds_of(serving, opened)
-    windows, windows_of = recorded_windows(serving, Path(opened.candidate))
+    windows = recorded_windows(serving, Path(opened.candidate))
 
     async def run() -> Observed:
         async with RoutedClient(url, serving.route_file, outcomes=False) as client:
             return await mirror(
-                client, windows, champion, opened.target, spec, thresholds, windows_of
+                client,
+                windows.x_RTF,
+                champion,
+                opened.target,
+                spec,
+                thresholds,
+                windows.windows_of,
+                even=windows.even,
             )
 
     seen = asyncio.run(run())
@@ -67,10 +105,8 @@ def thresholds_of(serving: ServingRepository, opened: Opened) -> dict[Target, fl
     return found
 
 
-def recorded_windows(
-    serving: ServingRepository, candidate: Path
-) -> tuple[NDArray[np.float32], dict[int, NDArray[np.float32]]]:
-    """The recorded windows (R, 64, 16), and by version those of a champion of other features.
+def recorded_windows(serving: ServingRepository, candidate: Path) -> RecordedWindows:
+    """The recorded windows, and those of a champion of other features.
 
     Raises:
         PromotionError: the champion sees other features, and its windows were not recorded.
@@ -79,13 +115,13 @@ def recorded_windows(
     replay = Replay.load(candidate / REPLAY_FILE)
     champion = serving.route().champion
     if champion is None:
-        return replay.x_RTF, {}
+        return RecordedWindows.of(replay, None)
     seen = SOLO
     if champion.version in serving.known():
         seen = Manifest.load(serving.folder(champion.version)).seen
     manifest = Manifest.load(candidate)
     if manifest.seen == seen:
-        return replay.x_RTF, {}
+        return RecordedWindows.of(replay, None)
     if replay.champion_x_RTF is None or replay.champion_version != champion.version:
         found = replay.champion_version
         raise PromotionError(
@@ -98,4 +134,4 @@ def recorded_windows(
             remedy="run tonight's nightly again, so that requests are recorded for the serving "
             "version: tickline nightly; then promote the version that it registers",
         )
-    return replay.x_RTF, {champion.version: replay.champion_x_RTF}
+    return RecordedWindows.of(replay, champion.version)

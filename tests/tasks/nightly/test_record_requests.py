@@ -9,9 +9,9 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.split import PartReport, Split, SplitReport
 from model_code.features.windows import gather, spread, valid_ends
 from model_code.repository.requests import REPLAY_FILE, Replay
-from model_code.settings import REFERENCE_ENGINE
+from model_code.settings import CHAMPION_ROW, REFERENCE_ENGINE
 from tasks.caching.stage import RunRef
-from tasks.nightly.record_requests import RECORDED, record_requests
+from tasks.nightly.record_requests import POSITIVES, RECORDED, record_requests
 from tasks.nightly.records import BuiltEngine, Judged, Measured, Registered, SplitWindows
 from tests.support.benchmark import benchmark_run
 from tests.support.market import DATES
@@ -45,8 +45,9 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     (tmp_path / "measured").mkdir()
     benchmark_run(
         np.asarray(rows.label_N[ends[80:]]),
-        {REFERENCE_ENGINE: answer_N, NAME: answer_N},
-        {REFERENCE_ENGINE: np.ones(40), NAME: np.ones(40)},
+        {REFERENCE_ENGINE: answer_N, NAME: answer_N, CHAMPION_ROW: answer_N},
+        {REFERENCE_ENGINE: np.ones(40), NAME: np.ones(40), CHAMPION_ROW: np.ones(40)},
+        own_thresholds={CHAMPION_ROW: 0.85},
     ).save(tmp_path / "measured")
     engine(tmp_path / "engine", weights(1))
 
@@ -76,10 +77,22 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     assert not weighted or len(taken) == (len(ends) - 80) // 2
     np.testing.assert_array_equal(replay.x_RTF, gather(rows.features_NF, taken))
     np.testing.assert_array_equal(replay.label_R, rows.label_N[taken])
+    is_positive = answer_N >= 0.85
+    weight_P = None if weight_B is None else weight_B[is_positive]
+    positive = ends[80:][is_positive]
+    assert 0 < len(positive) < len(taken)
+    chosen = spread(np.arange(len(positive)), POSITIVES, weight_P)
+    assert replay.positive_x_PTF is not None
+    np.testing.assert_array_equal(replay.positive_x_PTF, gather(rows.features_NF, positive[chosen]))
     if not others:
+        assert replay.champion_positive_x_PTF is None
         assert (replay.champion_version, replay.champion_x_RTF) == (None, None)
         return
     assert replay.champion_version == 4
     assert replay.champion_x_RTF is not None
     np.testing.assert_array_equal(replay.champion_x_RTF, gather(own.features_NF, taken))
     assert not np.array_equal(replay.champion_x_RTF, replay.x_RTF)
+    assert replay.champion_positive_x_PTF is not None
+    np.testing.assert_array_equal(
+        replay.champion_positive_x_PTF, gather(own.features_NF, positive[chosen])
+    )

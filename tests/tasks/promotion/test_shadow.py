@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.swap import BRIDGE_NAMES
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
 from tasks.promotion.records import Opened
-from tasks.promotion.shadow import recorded_windows, thresholds_of
+from tasks.promotion.shadow import RecordedWindows, recorded_windows, thresholds_of
 from tests.support.serving import APPROVAL, staged, windows
 
 CHAMPION = Target(model=MODEL_NAME, version=1)
@@ -84,16 +85,31 @@ def recorded(settings: Settings, version: int, champion: int | None) -> Path:
 
 def test_versions_of_equal_features_share_the_recorded_windows(settings: Settings) -> None:
     serving = ServingRepository(settings.serving_repository)
-    found, own = recorded_windows(serving, settings.staging_repository / MODEL_NAME / "2")
+    found, own, even = recorded_windows(serving, settings.staging_repository / MODEL_NAME / "2")
     np.testing.assert_array_equal(found, windows())
-    assert own == {}
+    assert (own, even) == ({}, len(windows()))
+
+
+def test_positives_of_the_champion_follow_the_evenly_spaced_windows(settings: Settings) -> None:
+    replay = Replay.load(settings.staging_repository / MODEL_NAME / "2" / REPLAY_FILE)
+    other = replace(
+        replay,
+        positive_x_PTF=windows(3),
+        champion_version=1,
+        champion_x_RTF=-replay.x_RTF,
+        champion_positive_x_PTF=-windows(3),
+    )
+    found, own, even = RecordedWindows.of(other, None)
+    assert (len(found), own, even) == (len(windows()) + 3, {}, len(windows()))
+    np.testing.assert_array_equal(found[even:], windows(3))
+    np.testing.assert_array_equal(RecordedWindows.of(other, 1).windows_of[1], -found)
 
 
 def test_a_champion_of_other_features_has_its_own_recorded_windows(settings: Settings) -> None:
     serving = ServingRepository(settings.serving_repository)
-    found, own = recorded_windows(serving, recorded(settings, 3, champion=1))
+    found, own, even = recorded_windows(serving, recorded(settings, 3, champion=1))
     np.testing.assert_array_equal(found, windows())
-    assert list(own) == [1]
+    assert (list(own), even) == ([1], len(windows()))
     np.testing.assert_array_equal(own[1], -windows())
 
 
@@ -111,6 +127,6 @@ def test_requests_recorded_for_another_champion_stop_the_promotion(
 def test_the_first_promotion_needs_no_champion_s_windows(settings: Settings) -> None:
     serving = ServingRepository(settings.serving_repository)
     Route(champion=None).save(serving.route_file)
-    found, own = recorded_windows(serving, recorded(settings, 3, champion=None))
+    found, own, even = recorded_windows(serving, recorded(settings, 3, champion=None))
     np.testing.assert_array_equal(found, windows())
-    assert own == {}
+    assert (own, even) == ({}, len(windows()))
