@@ -29,8 +29,8 @@ def gc(
     staged_days: Annotated[
         int | None,
         typer.Option(
-            help="Versions that were staged and not promoted expire after N days; default: "
-            "TICKLINE_STAGED_DAYS, 14.",
+            help="Versions that were staged and not promoted expire after N days.",
+            show_default="TICKLINE_STAGED_DAYS, else 14",
             min=1,
         ),
     ] = None,
