@@ -386,6 +386,25 @@ def test_a_step_whose_live_traffic_ends_times_out_and_says_so(pair: Pair) -> Non
     ]
 
 
+def test_requests_of_clients_that_write_nothing_down_are_live_traffic_too(pair: Pair) -> None:
+    pair.candidate()
+    foreign = 0
+
+    def counters() -> Statistics:
+        nonlocal foreign
+        foreign += 1
+        pair.client.predict(windows()[:1], model=CANDIDATE_NAME, version=2)
+        return pair.client.statistics(CANDIDATE_NAME, 2)
+
+    spec = SPEC.model_copy(update={"canary_live_requests": 5})
+    steps, _ = pair.walk(spec, counters=counters)
+    assert foreign >= 15
+    for step in steps:
+        assert step.server is not None
+        assert (step.live, step.note) == (None, "")
+        assert step.server.requests - step.requests >= 5
+
+
 def test_a_step_lasts_at_least_its_time(pair: Pair) -> None:
     pair.candidate()
     begun = time.monotonic()
