@@ -10,16 +10,16 @@ import datetime as dt
 import itertools
 import time
 
-from prefect import flow, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect import State, flow
 from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import ValidationError
 
 from infra.triton.daemon import live_server
 from infra.triton.targets import of_policy
-from model_code.errors import PromotionError
 from model_code.repository.audit import account
+from model_code.repository.lease import PromotionRunningError, owned
 from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
@@ -29,9 +29,9 @@ from tasks.promotion.aliases import Aliases
 from tasks.promotion.canary import canary
 from tasks.promotion.decide import Decision, deadline, decide, problem, sign_command
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
-from tasks.promotion.open_promotion import open_promotion, take_over
-from tasks.promotion.promotion_runs import open_runs
-from tasks.promotion.record import record, stop_recorded
+from tasks.promotion.open_promotion import is_own, open_promotion, take_over
+from tasks.promotion.outbox import BY_NIGHT, is_opened
+from tasks.promotion.record import record, require_owner, stop_recorded
 from tasks.promotion.records import Decided, Opened, Promoted, Shown
 from tasks.promotion.shadow import shadow
 from tasks.promotion.show_evidence import require_unchanged, show_evidence
@@ -47,34 +47,61 @@ DEFAULT = PromotionSpec()
 
 @flow(name="promote", description=__doc__, persist_result=False)
 @logged
-def promote(version: int, started_by: str = "", spec: PromotionSpec = DEFAULT) -> Promoted:
+def promote(
+    version: int, started_by: str = "", spec: PromotionSpec = DEFAULT
+) -> Promoted | State[None]:
     """Promote a staged version after approval and validation on the real server.
 
     Args:
         version: registered and staged.
         started_by: who or what starts it; with four eyes on, another person must approve.
         spec: what the candidate must fulfil, where it differs from the policy's limits.
+
+    Returns:
+        The outcome, or the state Skipped if a nightly started it and another run had opened it.
     """
-    settings, began = Settings().resolved(), time.monotonic()
-    policy = PolicyFile.load(settings.serving_repository)
-    settings, spec = of_policy(settings, policy), policy.policy.asked(spec)
-    aliases = Aliases(settings)
-    aliases.require_answer()
-    url = live_server(settings)
-    repository = str(settings.serving_repository)
-    if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
-        console.print(f"  [yellow]warning[/]: {risk}")
+    settings = Settings().resolved()
+    serving = ServingRepository(settings.serving_repository)
+    # the event and the outbox may both have started one; only one of them is opened
+    automatic = started_by == BY_NIGHT and not is_own(settings)
+    try:
+        with owned(serving.state, version, str(flow_run.name), str(flow_run.id)):
+            if automatic and is_opened(settings, version):
+                return _skipped(f"version {version} has had its promotion")
+            return _promote(settings, version, started_by or account(), spec)
+    except PromotionRunningError as error:
+        if not automatic:
+            raise
+        return _skipped(error.what)
+
+
+def _skipped(why: str) -> State[None]:
+    return Completed(name="Skipped", message=f"Skipped: {why}")
+
+
+def _promote(settings: Settings, version: int, started_by: str, spec: PromotionSpec) -> Promoted:
+    began, repository = time.monotonic(), str(settings.serving_repository)
     with stop_recorded(settings, version) as seen:
-        opened = open_promotion(settings, version, started_by or account(), spec, policy)
+        serving = ServingRepository(settings.serving_repository)
+        serving.fence.require_level()
+        policy = PolicyFile.load(settings.serving_repository)
+        settings, spec = of_policy(settings, policy), policy.policy.asked(spec)
+        Aliases(settings).require_answer()
+        url = live_server(settings)
+        if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
+            console.print(f"  [yellow]warning[/]: {risk}")
+        opened = open_promotion(settings, version, started_by, spec, policy)
         seen.append(opened)
         opened = take_over(settings, opened)
+        ServingRepository(settings.serving_repository, opened.epoch).fence.require()
         shown = show_evidence(settings, opened, spec, policy)
         for line in shown.loosened:
             console.print(f"  [bold red]loosened[/]: {line}")
         decided = await_decision(settings, opened, shown, spec, policy)
         if decided.verdict == "reject":
             return _finished(settings, opened, shown, Promoted.rejected(opened, decided))
-        with ServingRepository(settings.serving_repository).exclusive():
+        with serving.exclusive():
+            require_owner(settings, opened)
             require_unchanged(settings, opened, shown)
             with candidate_loaded(settings, url, opened):
                 validated = infra_validation(url, opened, spec)
@@ -102,44 +129,6 @@ def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promote
     found = serving_version(settings)
     serving = {"champion": found.version, "previous": found.previous, "page_url": shown.page_url}
     return outcome.model_copy(update=serving)
-
-
-@flow(name="promotion-timeouts")
-def expire() -> int:
-    """Reject promotions whose approval timed out; return how many.
-
-    Raises:
-        PromotionError: some could not be rejected; the others were.
-    """
-    count, failed = 0, []
-    for run in open_runs():
-        try:
-            count += _expired(run)
-        except Exception as error:  # one failure must not keep the others open
-            failed.append(f"{run.name}: {error}")
-    if failed:
-        raise PromotionError(
-            f"{len(failed)} promotions could not be rejected: {'; '.join(failed)}",
-            remedy="cancel them in Prefect's page",
-        )
-    return count
-
-
-def _expired(run: FlowRun) -> bool:
-    """Reject the promotion if its approval timed out; return whether it did."""
-    if run.state is None or not run.state.is_paused() or run.start_time is None:
-        return False
-    asked = PromotionSpec.model_validate(run.parameters.get("spec") or {})
-    spec = PolicyFile.load(Settings().resolved().serving_repository).policy.asked(asked)
-    if dt.datetime.now(dt.UTC) <= deadline(run.start_time, spec.decision_hours):
-        return False
-    answer = {"verdict": "reject", "reviewer": "", "reason": "approval timed out"}
-    with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(run.id, run_input=answer)
-    if result.status.value != "ACCEPT":
-        raise PromotionError(f"Prefect did not resume it: {getattr(result.details, 'reason', '')}")
-    console.print(f"  rejected, approval timed out: {run.name}")
-    return True
 
 
 def await_decision(

@@ -41,10 +41,13 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
         settings = of_policy(settings, policy)
     Aliases(settings).require_answer()
     live_server(settings)
-    with ServingRepository(settings.serving_repository).exclusive():
+    repository = ServingRepository(settings.serving_repository)
+    with repository.exclusive():
+        repository.fence.require_level()
+        epoch = repository.fence.newest()
         version, champion, previous = _step(choose_version)(settings, to)
         with stop_recorded(settings, version):
-            _step(roll_back)(settings, version, previous)
+            _step(roll_back)(settings, version, previous, epoch)
             seconds = time.monotonic() - began
             _step(record_rollback)(settings, version, champion, by or account(), reason)
     return RolledBack(

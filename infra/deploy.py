@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WAIT_S = 300.0
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_FILE = ROOT / "prefect.yaml"
+RETIRED = ("promotion-timeouts/promotion-timeouts",)  # of an earlier Tickline; they would fail
 QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number has priority
 
 
@@ -67,7 +68,7 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
         ServerError: Prefect fails; the end of its output is in the message.
     """
     from prefect import get_client
-    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
     with get_client(sync_client=True) as client, tempfile.TemporaryDirectory() as scratch:
         make_pool(client)
@@ -93,6 +94,9 @@ def deploy(variables: Mapping[str, str]) -> list[str]:
                 "the flows could not be deployed:\n" + (done.stderr or done.stdout)[-800:],
                 where=str(PREFECT_FILE),
             )
+        for name in RETIRED:
+            with suppress(ObjectNotFound):
+                client.delete_deployment(client.read_deployment_by_name(name).id)
         return sorted(found.name for found in _deployed(client))
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from flows.cli.options import PANELS, Key, Yes, expanded, read_spec, settings_from_environment
 from flows.cli.policy import say_ignored
 from flows.cli.targets import say_behind
+from model_code.errors import ConfigError
 from model_code.repository.audit import AuditLog, AuditRecord, account
 from model_code.repository.decisions import Subject, Word
 from model_code.repository.exceptions import Terms
@@ -128,14 +129,28 @@ def rollback(
     by: Annotated[
         str | None, typer.Option(help="Who rolls back.", show_default="this account's name")
     ] = None,
+    emergency: Annotated[
+        bool,
+        typer.Option(
+            "--emergency", help="With Triton and local files alone; also stops a running promotion."
+        ),
+    ] = False,
 ) -> None:
     """Roll back to an earlier approved version, in seconds and without losing a request.
 
     Use it when the serving model answers wrongly or slowly. The version's bytes
     are verified, and it must answer its golden requests before it gets traffic.
-    It needs the Triton server and MLflow, but no approval.
+    It needs the Triton server, MLflow and Prefect, but no approval.
+
+    If MLflow or Prefect is down, or a promotion holds the lock: [bold]--emergency[/].
+    It takes over from a running promotion, stops its canary, and turns the route
+    to the version before it. The promotion can then change nothing more. Of
+    several targets one is enough. Afterwards run [bold]tickline reconcile[/].
     """
     settings = settings_from_environment()
+    if emergency:
+        _roll_back_at_once(settings, to, by or account(), reason)
+        return
     from flows.runs import promotions
 
     done = promotions.roll_back(settings, to, by or account(), reason)
@@ -146,6 +161,29 @@ def rollback(
     before = "none" if done.previous is None else f"version {done.previous}"
     out.print(f"the next rollback goes to: {before}")
     say_behind(done.behind)
+
+
+def _roll_back_at_once(settings: Settings, to: int | None, by: str, reason: str) -> None:
+    if not reason.strip():
+        raise ConfigError(
+            "an emergency rollback needs a reason", remedy="say why: --reason TEXT; it is recorded"
+        )
+    from tasks.promotion.emergency import emergency_rollback
+
+    done = emergency_rollback(settings, to, by, reason.strip())
+    found = done.emergency
+    before = "none" if found.before is None else str(found.before)
+    out.print(
+        f"[bold green]version {found.version} is serving[/] (before: {before}), "
+        f"after {done.seconds:.1f} s"
+    )
+    for note in done.notes:
+        out.print(f"  {escape(note)}")
+    out.print(f"recorded in {escape(str(done.record))}", soft_wrap=True)
+    say_behind(found.behind)
+    out.print(
+        "MLflow and Prefect do not know it yet; once they are up: [bold]tickline reconcile[/]"
+    )
 
 
 @app.command(rich_help_panel=PANELS.promotion)

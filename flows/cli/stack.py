@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.cli.exceptions import say_exception
 from flows.cli.monitoring import STUCK_AFTER_H
 from flows.cli.options import PANELS, expanded, require_different, settings_from_environment
-from flows.cli.targets import show_targets
+from flows.cli.targets import show_emergency, show_targets
 from infra.redact import redact
 from model_code.errors import IntegrityError, TicklineError
 from model_code.repository.serving import ServingRepository
@@ -184,6 +184,7 @@ def status() -> None:
     if running:
         _say_paused(_paused(settings))
     _show_serving(settings)
+    show_emergency(settings)
     show_targets(settings)
     say_exception(settings)
     if not running:

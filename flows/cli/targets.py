@@ -18,6 +18,7 @@ from infra.background import in_background
 from infra.triton.targets import serving_settings
 from model_code.errors import ConfigError, TicklineError
 from model_code.repository.audit import account
+from model_code.repository.fence import complete
 from model_code.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def reconcile(
     level is verified and left alone. It sets MLflow's alias champion back if
     somebody set it by hand. Exit status 1: a target is still behind.
 
+    After [bold]tickline rollback --emergency[/] it also brings MLflow's aliases and
+    tags, Prefect and the audit file level, and prints what it did (not with --watch).
+
     It waits for no promotion: beside a running one it is refused. With --watch it
     tries again in the next round, and takes the lock of promotions only if a
     target is behind.
@@ -65,6 +69,9 @@ def reconcile(
     if not watch:
         found = reconcile_targets(settings, who)
         out.print(targets_table(found))
+        from flows.runs.promotions import level_emergencies
+
+        level_emergencies(settings, lambda line: out.print(escape(line)))
         _level_alias(settings)
         if not all(one.level for one in found):
             raise typer.Exit(1)
@@ -148,6 +155,21 @@ def show_targets(settings: Settings) -> None:
     out.print(targets_table(found))
     if not all(one.level for one in found):
         out.print("[yellow]a target is behind[/]: tickline reconcile")
+
+
+def show_emergency(settings: Settings) -> None:
+    """Print an emergency rollback that is not complete or not known everywhere."""
+    from model_code.repository.serving import ServingRepository
+
+    found = ServingRepository(settings.serving_repository).fence.not_level()
+    if not found:
+        return
+    newest = found[-1]
+    what = f"emergency rollback to version {newest.version} ({newest.at[:16]} UTC, {newest.by})"
+    if newest.state == "begun":
+        out.print(f"[red]{escape(what)} was interrupted[/]: {complete(newest.version)}")
+    else:
+        out.print(f"[yellow]{escape(what)} is not in MLflow and Prefect yet[/]: tickline reconcile")
 
 
 def say_behind(behind: dict[str, str]) -> None:

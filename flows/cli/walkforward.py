@@ -19,7 +19,6 @@ from flows.cli.options import (
     settings_from_environment,
 )
 from flows.cli.start import night_spec
-from flows.cli.tables import sheet_table
 from model_code.benchmark.reports.walkforward_report import Walk, last_line, sheets
 from model_code.errors import ConfigError
 from model_code.settings.walkforward import WalkforwardSpec
@@ -112,6 +111,8 @@ def walkforward(
 
 def print_walk(walk: Walk) -> None:
     """Print the tables and, as the last line, the comparison with boosting."""
+    from flows.cli.tables import sheet_table  # imports Prefect: after its environment is set
+
     for note in walk.skipped:
         out.print(f"[yellow]note[/] {note}")
     for sheet in sheets(walk):

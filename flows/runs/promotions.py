@@ -6,13 +6,16 @@ is online to take it.
 """
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.local import connected
 from infra.services import POOL
-from infra.triton.targets import of_policy
-from model_code.errors import ConfigError, PromotionError
+from infra.triton.targets import of_policy, serving_settings
+from model_code.errors import ConfigError, PromotionError, TicklineError
 from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import sign
 from model_code.settings import PromotionSpec, Settings
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENT = "promote/promote"
 # a promotion that ended with one of these is not resumed
-VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError"}
+VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError", "FencedError"}
+EMERGENCY = "without MLflow, Prefect and the lock: tickline rollback --emergency --reason TEXT"
 
 
 def start(
@@ -46,8 +50,11 @@ def start(
         is started.
 
     Raises:
+        PromotionRunningError: another process runs a promotion of this version.
         TicklineError: the promotion was refused, or it stopped.
     """
+    from model_code.repository.lease import owned
+    from model_code.repository.serving import ServingRepository
     from model_code.repository.staging import staged_versions
 
     known = staged_versions(settings.staging_repository)
@@ -61,7 +68,8 @@ def start(
     policy = PolicyFile.load(settings.serving_repository)
     policy.require_within(policy.policy.asked(spec))
     named = of_policy(settings, policy)
-    with connected(settings):
+    serving = ServingRepository(settings.serving_repository)
+    with connected(settings), owned(serving.state, version):
         from prefect import get_client
         from prefect.states import Pending
 
@@ -71,7 +79,8 @@ def start(
         from tasks.runs.serving_version import serving_version
 
         live_server(named)  # first: the user can start it
-        deployment = _deployment_id()
+        serving.fence.require_level()
+        deployment = deployment_id()
         unfinished = _find_resumable(settings, version, policy)
         if unfinished is None:
             Aliases(settings).require_answer()
@@ -127,6 +136,7 @@ def decide(
     Raises:
         ConfigError: no such promotion waits.
         PromotionError: the decision does not count; nothing was resumed.
+        PromotionRunningError: another process runs a promotion of this version.
         TicklineError: the promotion stopped.
     """
     policy = PolicyFile.load(settings.serving_repository)
@@ -136,6 +146,8 @@ def decide(
         from prefect.states import Pending
 
         from infra.triton.daemon import live_server
+        from model_code.repository.lease import owned
+        from model_code.repository.serving import ServingRepository
         from tasks.promotion.aliases import Aliases
         from tasks.promotion.decide import Decision, problem, text_of
 
@@ -169,7 +181,11 @@ def decide(
             )
         Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
         live_server(named)
-        with get_client(sync_client=True) as client:
+        state_folder = ServingRepository(settings.serving_repository).state
+        with (
+            owned(state_folder, int(run.parameters["version"]), run.name, str(run.id)),
+            get_client(sync_client=True) as client,
+        ):
             result = client.resume_flow_run(run.id, run_input=decision.model_dump())
             if result.status.value != "ACCEPT":
                 why = getattr(result.details, "reason", "")
@@ -218,12 +234,79 @@ def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "Roll
     """Run the rollback flow here.
 
     Raises:
-        TicklineError: the rollback failed.
+        TicklineError: the rollback failed. Where an emergency rollback would not need what is
+            missing, the message names it.
     """
-    with connected(settings):
+    from infra.triton.daemon import live_server
+
+    live_server(serving_settings(settings))  # an emergency rollback needs it too
+    with naming_emergency(), connected(settings):
         from flows.rollback import rollback
 
         return rollback(to, by, reason)
+
+
+def level_emergencies(settings: Settings, say: Callable[[str], None]) -> None:
+    """Make emergency rollbacks known to the audit file, MLflow and Prefect; say what was done.
+
+    Raises:
+        RepositoryBusyError: a promotion or rollback holds the lock.
+        TicklineError: one was interrupted, or a server does not answer; the same call continues.
+    """
+    from infra.servers import environment
+    from model_code.repository.serving import ServingRepository
+
+    repository = ServingRepository(settings.serving_repository)
+    if not repository.fence.not_level():
+        return
+    os.environ.update(environment(settings))  # before MLflow is imported
+    from tasks.promotion import level
+
+    with repository.exclusive():
+        found = repository.fence.not_level()
+        level.require_complete(repository, found)
+        for line in level.level_audit(settings, found):
+            say(line)
+        for line in level.level_registry(settings, found):
+            say(line)
+        with connected(settings):
+            for line in level.level_runs(found):
+                say(line)
+        level.finish(repository, found)
+    say(f"level: version {found[-1].version} serves, and MLflow, Prefect and audit file say so")
+
+
+@contextmanager
+def naming_emergency() -> Iterator[None]:
+    """Add the emergency command to an error of Prefect, MLflow or the lock of promotions."""
+    from infra.servers import ServerError
+    from model_code.repository.serving import RepositoryBusyError
+
+    try:
+        yield
+    except (ServerError, RepositoryBusyError) as error:
+        raise _with_emergency(error) from error
+    except PromotionError as error:
+        from tasks.promotion.aliases import RegistryDownError
+
+        if not isinstance(error, RegistryDownError):
+            raise
+        raise _with_emergency(error) from error
+    except TicklineError:
+        raise
+    except Exception as error:
+        # MLflow's, Prefect's and their HTTP libraries' own, while the rollback ran
+        failed = ServerError(
+            f"a server failed during the rollback: {type(error).__name__}: {error}",
+            remedy="tickline predict shows what serves. Start the server (tickline up, or its own "
+            "service), then run the same command",
+        )
+        raise _with_emergency(failed) from error
+
+
+def _with_emergency(error: TicklineError) -> TicklineError:
+    remedy = f"{error.remedy}. {EMERGENCY}" if error.remedy else EMERGENCY
+    return type(error)(error.what, where=error.where, remedy=remedy)
 
 
 def _run_here(run: "FlowRun") -> "Promoted | FlowRun":
@@ -232,17 +315,20 @@ def _run_here(run: "FlowRun") -> "Promoted | FlowRun":
     from prefect.flow_engine import run_flow
 
     from flows.promote import promote
+    from tasks.promotion.records import Promoted
 
     parameters = promote.validate_parameters(run.parameters)
     try:
-        outcome: Promoted = run_flow(promote, flow_run=run, parameters=parameters)  # type: ignore[assignment]
+        outcome = run_flow(promote, flow_run=run, parameters=parameters)
     except Pause:
-        with get_client(sync_client=True) as client:
-            return client.read_flow_run(run.id)
-    return outcome
+        outcome = None
+    if isinstance(outcome, Promoted):
+        return outcome
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run.id)
 
 
-def _deployment_id() -> "UUID":
+def deployment_id() -> "UUID":
     """Return the id of the promotion's deployment; create it if prefect.yaml is not deployed."""
     from prefect import get_client
     from prefect.exceptions import ObjectNotFound
@@ -287,12 +373,10 @@ def _find_resumable(settings: Settings, version: int, policy: PolicyFile) -> "Fl
     """Return the version's newest run of this home if it failed or was killed and can be resumed.
 
     A run with a void approval, of another policy or with a broken goal is not resumed: it needs a
-    new decision.
-
-    Raises:
-        PromotionError: it is running in another process.
+    new decision. So does a failed one whose stop is not in the audit file: nobody knows whether its
+    approval is void. The caller owns the version, so a run that still reads RUNNING was killed.
     """
-    from model_code.repository.serving import ServingRepository
+    from tasks.caching.stage import console
     from tasks.promotion.promotion_runs import runs_of
 
     run = next((run for run in runs_of(version) if _records(settings, run)), None)
@@ -300,15 +384,22 @@ def _find_resumable(settings: Settings, version: int, policy: PolicyFile) -> "Fl
         return None
     if run.state.is_completed() or run.state.is_paused() or run.state.is_cancelled():
         return None
-    with ServingRepository(settings.serving_repository).exclusive():
-        pass  # a killed run still reads RUNNING in Prefect; the lock tells whether it is alive
     own = _records(settings, run)
-    void = any(
-        (record.event == "stopped" and record.facts.get("kind") in VOID)
-        or (record.event == "started" and record.facts.get("policy_sha256") != policy.sha256)
-        for record in own
+    stops = [one.facts for one in own if one.event == "stopped"]
+    changed = any(
+        one.event == "started" and one.facts.get("policy_sha256") != policy.sha256 for one in own
     )
-    return None if void else run
+    if changed or any(facts.get("kind") in VOID for facts in stops):
+        return None
+    last = run.run_count
+    # an earlier Tickline wrote no attempt
+    if run.state.is_failed() and all(facts.get("attempt", last) != last for facts in stops):
+        console.print(
+            f"  promotion {run.name} failed and its stop is not in the audit file: "
+            "its approval is void, and a new promotion starts"
+        )
+        return None
+    return run
 
 
 def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":

@@ -54,21 +54,27 @@ class AuditRecord(BaseModel):
 
 
 class AuditLog:
-    """Append-only; safe between processes; every record is on disk before `append` returns."""
+    """Append-only; safe between processes; every record is on disk before `append` returns.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        wait_s: for another process that appends; -1: until it has.
+    """
+
+    def __init__(self, path: Path, wait_s: float = -1) -> None:
+        self.path, self._wait_s = path, wait_s
 
     def append(self, event: str, key: str, facts: Mapping[str, Any]) -> AuditRecord:
         """Write one record, or return the existing record with this key.
 
         Raises:
             IntegrityError: the file was changed; nothing is appended to a broken chain.
-            StorageError: the disk is full; nothing is left half-written.
+            StorageError: the disk is full, or another process held the file for longer than
+                `wait_s`; nothing is left half-written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
+            with FileLock(self.path.with_suffix(".lock"), timeout=self._wait_s):
                 self._drop_torn_line()
                 records = self.read()
                 for record in records:

@@ -5,6 +5,8 @@
     <root>-state/archive/<version>/              every other version that ever served
     <root>-state/journal.json                    the change in progress, absent otherwise
     <root>-state/route.json                      which version clients use
+    <root>-state/emergencies/                    emergency rollbacks, which fence off other changes
+    <root>-state/owners/                         who runs which promotion
 
 `version_policy latest 2` serves the two highest folders. A version that must not serve is therefore
 moved to the archive, where it cannot outrank the champion. An existing folder is only moved by a
@@ -22,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model_code.artifacts import atomic_file, atomic_folder, storage_error
 from model_code.errors import IntegrityError, PromotionError
+from model_code.repository.fence import Fence
 from model_code.repository.manifest import CONFIG_FILE, MANIFEST_FILE, Approval, Manifest
 from model_code.repository.route import Route
 from model_code.settings import MODEL_NAME
@@ -35,7 +38,7 @@ class Journal(BaseModel):
     """A change of the serving version: its goal, and the state before it.
 
     Attributes:
-        kind: promote or rollback.
+        kind: promote, rollback or emergency.
         version: to serve.
         route: before the change.
         versions: folders in the repository before the change.
@@ -60,15 +63,18 @@ class ServingRepository:
 
     Args:
         root: Triton's model repository.
+        epoch: number of the newest emergency rollback when the change began: every write is refused
+            after a newer one. None: none is refused.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, epoch: int | None = None) -> None:
         self.root = root
         self.home = root / MODEL_NAME
         self.state = root.with_name(f"{root.name}-state")
         self.archive = self.state / "archive"
         self.route_file = self.state / "route.json"
         self.journal_file = self.state / "journal.json"
+        self.fence = Fence(self.state, epoch)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -84,10 +90,14 @@ class ServingRepository:
             lock.acquire()
         except Timeout as error:
             pid = pid_file.read_text().strip() if pid_file.exists() else "unknown"
+            remedy = "wait for it to end (tickline audit shows it), then run the same command"
+            if self.fence.not_level():
+                remedy = "an emergency rollback took over from it, so it ends by itself; if it "
+                remedy += f"hangs: kill -9 {pid}. Then run the same command"
             raise RepositoryBusyError(
                 f"another promotion or rollback is running (pid {pid})",
                 where=str(self.root),
-                remedy="wait for it to end (tickline audit shows it), then run the same command",
+                remedy=remedy,
             ) from error
         try:
             pid_file.write_text(str(os.getpid()))
@@ -124,6 +134,16 @@ class ServingRepository:
         """The current route."""
         return Route.load(self.route_file)
 
+    def turn(self, route: Route) -> None:
+        """Write the route, by one rename.
+
+        Raises:
+            FencedError: an emergency rollback took over.
+            StorageError: it cannot be written.
+        """
+        with self.fence.writing():
+            route.save(self.route_file)
+
     def publish(self, candidate: Path, approval: Approval) -> None:
         """Copy a staged version and its approval into the archive, by one rename.
 
@@ -133,8 +153,10 @@ class ServingRepository:
         Raises:
             IntegrityError: the candidate's bytes differ from its manifest, or the version exists
                 with other bytes.
+            FencedError: an emergency rollback took over.
             StorageError: the disk is full; nothing is left behind.
         """
+        self.fence.require()
         manifest = Manifest.load(candidate)
         if manifest.version in self.known():
             here = Manifest.load(self.folder(manifest.version))
@@ -156,7 +178,8 @@ class ServingRepository:
     def withdraw(self, version: int) -> None:
         """Remove a version that was published and never served."""
         withdrawn = self.archive / f".{version}.withdrawn"
-        (self.archive / str(version)).rename(withdrawn)
+        with self.fence.writing():
+            (self.archive / str(version)).rename(withdrawn)
         shutil.rmtree(withdrawn)
 
     def arrange(self, versions: Sequence[int]) -> None:
@@ -164,8 +187,13 @@ class ServingRepository:
 
         Raises:
             IntegrityError: their configurations differ, so they cannot share one model.
+            FencedError: an emergency rollback took over.
             StorageError: a folder cannot be moved.
         """
+        with self.fence.writing():
+            self._arrange(versions)
+
+    def _arrange(self, versions: Sequence[int]) -> None:
         folders = {version: self.folder(version) for version in versions}
         configs = {(folder / CONFIG_FILE).read_bytes() for folder in folders.values()}
         if len(configs) > 1:
@@ -199,8 +227,13 @@ class ServingRepository:
         return texts[0] == texts[1]
 
     def open_journal(self, journal: Journal) -> None:
-        """Record the change before it starts."""
-        with atomic_file(self.journal_file) as path:
+        """Record the change before it starts.
+
+        Raises:
+            FencedError: an emergency rollback took over.
+            StorageError: it cannot be written.
+        """
+        with self.fence.writing(), atomic_file(self.journal_file) as path:
             path.write_text(journal.model_dump_json(indent=2) + "\n")
 
     def journal(self) -> Journal | None:
@@ -222,8 +255,13 @@ class ServingRepository:
             ) from error
 
     def close_journal(self) -> None:
-        """Delete the journal: the change is complete or undone."""
-        self.journal_file.unlink(missing_ok=True)
+        """Delete the journal: the change is complete or undone.
+
+        Raises:
+            FencedError: an emergency rollback took over.
+        """
+        with self.fence.writing():
+            self.journal_file.unlink(missing_ok=True)
 
 
 def _versions(home: Path) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from model_code.settings import PromotionSpec
 
 Report = Callable[[float, Observed], None]
 Counters = Callable[[], Statistics]
+Turn = Callable[[Route], None]
 LONGEST = 20  # longest step, in multiples of its requests, until the candidate got enough of them
 LEASE_S = 20.0  # a share expires this long after its last renewal
 POLL_S = 0.05
@@ -55,6 +56,7 @@ async def walk(
     *,
     counters: Counters | None = None,
     shadowed: Observed | None = None,
+    turn: Turn | None = None,
 ) -> list[Observed]:
     """Raise the candidate's share step by step; return one `Observed` per step.
 
@@ -74,11 +76,14 @@ async def walk(
         windows_of: by version.
         counters: asks Triton for the candidate's counts; None: they are not judged.
         shadowed: result of shadow; its decisions count too.
+        turn: writes the route, as `ServingRepository.turn`; None: the file is written.
 
     Raises:
         CanaryStoppedError: a goal was broken; the message names the goal and the share.
+        FencedError: an emergency rollback took over; it has turned the route.
         ServingError: the champion does not respond either.
     """
+    turn = turn or (lambda route: route.save(route_file))
     before = Route.load(route_file).champion
     if before is None:
         raise PromotionError("no champion to share requests with")
@@ -94,7 +99,7 @@ async def walk(
         np.random.default_rng(candidate.version),
     )
     steps: list[Observed] = []
-    lease = _Lease(route_file, before, candidate)
+    lease = _Lease(turn, before, candidate)
     try:
         for share in spec.shares:
             lease.begin(share)
@@ -109,9 +114,9 @@ async def walk(
 class _Lease:
     """A candidate's share in the route file, renewed while it is judged."""
 
-    def __init__(self, route_file: Path, champion: Target, candidate: Target) -> None:
+    def __init__(self, turn: Turn, champion: Target, candidate: Target) -> None:
         self.champion, self.candidate, self.share = champion, candidate, 0.0
-        self._file, self._ends = route_file, float("-inf")
+        self._turn, self._ends = turn, float("-inf")
 
     def begin(self, share: float) -> None:
         """Give the candidate a share."""
@@ -124,13 +129,14 @@ class _Lease:
         if self._ends - now > LEASE_S / 2:
             return
         self._ends = now + LEASE_S
-        Route(
+        shared = Route(
             champion=self.champion, candidate=self.candidate, share=self.share, until=self._ends
-        ).save(self._file)
+        )
+        self._turn(shared)
 
     def withdraw(self) -> None:
         """Give the champion all requests again."""
-        Route(champion=self.champion).save(self._file)
+        self._turn(Route(champion=self.champion))
 
 
 class _Live:

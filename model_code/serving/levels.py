@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from model_code.errors import PromotionError, ServingError, TicklineError
 from model_code.repository.copies import copy_route, mirror
+from model_code.repository.fence import EMERGENCY, complete
 from model_code.repository.manifest import Manifest
 from model_code.repository.route import Target
 from model_code.repository.serving import ServingRepository
@@ -76,11 +77,13 @@ def reconcile(source: ServingRepository, servers: Servers) -> tuple[Level, ...]:
     """
     journal = source.journal()
     if journal is not None:
+        kinds = {"promote": "a promotion of", EMERGENCY: "an emergency rollback to"}
         raise PromotionError(
-            f"a {'promotion' if journal.kind == 'promote' else 'rollback'} of version "
-            f"{journal.version} was interrupted",
+            f"{kinds.get(journal.kind, 'a rollback to')} version {journal.version} was interrupted",
             where=str(source.journal_file),
-            remedy="complete it with the same command, or undo it: tickline rollback",
+            remedy=complete(journal.version)
+            if journal.kind == EMERGENCY
+            else "complete it with the same command, or undo it: tickline rollback",
         )
     champion = source.route().champion
     if champion is not None:

@@ -9,6 +9,9 @@ answered its golden requests correctly.
 
 With several servers each step is done on all of them, and the route is switched once a quorum has
 the version. Undoing needs one of them: an unreachable server must not keep a bad version serving.
+
+An emergency rollback takes over from a change in progress: it replaces its journal instead of
+undoing it, and the fence of the repository stops the other process at its next step.
 """
 
 import time
@@ -16,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from model_code.errors import ServingError, TicklineError
+from model_code.errors import PromotionError, ServingError, TicklineError
+from model_code.repository.fence import EMERGENCY, FencedError, complete
 from model_code.repository.manifest import Manifest
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import Journal, ServingRepository
@@ -62,7 +66,7 @@ class Swap:
         """Make a version the champion: load, golden requests, route, aliases. All or nothing.
 
         Args:
-            kind: promote or rollback.
+            kind: promote, rollback or emergency.
             version: published in the repository.
             previous: the alias afterwards.
             flow_run_id: flow run that makes the change.
@@ -74,12 +78,19 @@ class Swap:
             IntegrityError: its bytes differ from its manifest; nothing was loaded.
             ServingError: it does not load, or fails its golden requests.
             QuorumError: of several servers too few have it.
+            PromotionError: an emergency rollback was interrupted; only it can be completed.
+            FencedError: an emergency rollback took over; nothing is undone.
             TicklineError: any other fault. After every fault the previous version is restored.
         """
+        self.repository.fence.require()
         Manifest.load(self.repository.folder(version))
         journal = self.repository.journal()
-        if journal is not None and (journal.kind, journal.version) != (kind, version):
-            self.undo(journal)
+        replaced = journal is not None and (journal.kind, journal.version) != (kind, version)
+        if journal is not None and replaced:
+            if kind != EMERGENCY:
+                self._require_no_emergency(journal)
+                self.undo(journal)
+                replaced = False
             journal = None
         alias, before = self.registry.aliases()
         now = self.repository.route().champion
@@ -87,7 +98,7 @@ class Swap:
         # a killed canary may have left a share for the candidate
         only = Route(champion=Target(model=MODEL_NAME, version=version))
         serving = self.repository.route() == only
-        if journal is None and champion == version and serving:
+        if journal is None and not replaced and champion == version and serving:
             self.servers.each(
                 lambda server: self._verify(server, MODEL_NAME, version), self.servers.quorum
             )
@@ -108,8 +119,12 @@ class Swap:
         try:
             quorum = self.servers.quorum if kind == "promote" else 1
             self._switch(self._loaded_versions(journal, version), version, quorum)
+            self.repository.fence.require()
             self.registry.move(version, previous)
+        except FencedError:
+            raise
         except Exception as error:
+            self.repository.fence.require()  # the emergency has restored what serves
             self._restore(journal, error)
             raise
         self.repository.close_journal()
@@ -119,6 +134,7 @@ class Swap:
         """Undo a change that an earlier process did not finish; return its journal."""
         journal = self.repository.journal()
         if journal is not None:
+            self._require_no_emergency(journal)
             self.undo(journal)
         return journal
 
@@ -128,6 +144,7 @@ class Swap:
         self.servers.behind.clear()
         if old is None:
             self._set_route(None)
+            self.repository.fence.require()
             self.servers.each(lambda server: server.client.unload(MODEL_NAME), 1)
             self.repository.arrange(())
             self.servers.mirror(self.repository, None, 1)
@@ -138,9 +155,20 @@ class Swap:
             self.registry.move(journal.champion, journal.previous)
         self.repository.close_journal()
 
+    def _require_no_emergency(self, journal: Journal) -> None:
+        """Refuse to undo an emergency rollback: it would bring the bad version back."""
+        if journal.kind == EMERGENCY:
+            raise PromotionError(
+                f"an emergency rollback to version {journal.version} was interrupted",
+                where=str(self.repository.journal_file),
+                remedy=complete(journal.version),
+            )
+
     def _restore(self, journal: Journal, cause: Exception) -> None:
         try:
             self.undo(journal)
+        except FencedError:
+            raise
         except Exception as error:
             # the server or the registry is unreachable: leave the disk so that a restart serves
             # the old version, and the journal so that the next change first restores it
@@ -213,6 +241,7 @@ class Swap:
         self.servers.each(clear_bridges, 1)
 
     def _load_bridge(self, server: Server, bridge: str, version: int) -> None:
+        self.repository.fence.require()
         load_under(server.client, bridge, self.repository.folder(version))
         self._verify(server, bridge, version)
 
@@ -220,6 +249,7 @@ class Swap:
         self.servers.mirror(self.repository, version, quorum)
 
         def load(server: Server) -> None:
+            self.repository.fence.require()
             Manifest.load(server.repository.folder(version))  # the bytes that Triton will read
             server.client.load(MODEL_NAME)
             self._verify(server, MODEL_NAME, version)
@@ -235,6 +265,7 @@ class Swap:
             others = now is not None and now.version != version and now.model == model
             if model != MODEL_NAME or (others and self._works(server, now)):
                 raise  # the version is bad; the serving version must not be disturbed
+            self.repository.fence.require()
             reload(server.client, model)  # nothing serves: unload and load replace a dead process
             prove(server.client, golden, model, version)
 
@@ -248,7 +279,7 @@ class Swap:
         return target is not None
 
     def _set_route(self, champion: Target | None) -> None:
-        Route(champion=champion).save(self.repository.route_file)
+        self.repository.turn(Route(champion=champion))
         self.servers.copy_route(self.repository)
 
 

@@ -4,6 +4,8 @@ from prefect.events import emit_event
 
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import Judged, Registered
+from tasks.runs import mlflow_runs
+from tasks.runs.version_tags import want_promotion
 
 GATE_PASSED = "tickline.gate.passed"
 
@@ -13,10 +15,12 @@ def announce(run: RunRef, registered: Registered | None, judged: Judged) -> bool
     """Emit the event for a promotable candidate; return whether it was emitted.
 
     The deployment `promote` is triggered by it. The event is emitted once per candidate: a cached
-    stage emits nothing. A model of simulated data is never announced.
+    stage emits nothing. A model of simulated data is never announced. The version's tag `promotion`
+    is set first: if the event is lost, `promotions-due` starts the promotion.
     """
     if registered is None or not judged.verdict.promotable:
         return False
+    want_promotion(mlflow_runs.client(run.settings), registered.name, registered.version)
     emit_event(
         event=GATE_PASSED,
         resource={

@@ -30,9 +30,11 @@ def canary(
 
     Raises:
         CanaryStoppedError: a goal broke; the champion has all requests again.
+        FencedError: an emergency rollback took over.
         PromotionError: as `recorded_windows`.
     """
-    serving = ServingRepository(Path(repository))
+    serving = ServingRepository(Path(repository), opened.epoch)
+    serving.fence.require()
     if serving.route().champion is None:
         return Compared(skipped=NO_CHAMPION)
     thresholds = thresholds_of(serving, opened)
@@ -56,6 +58,7 @@ def canary(
                 windows.windows_of,
                 counters=lambda: triton.statistics(opened.target.model, opened.version),
                 shadowed=mirrored.steps[-1] if mirrored.steps else None,
+                turn=serving.turn,
             )
 
     with TritonClient(url) as triton:

@@ -12,6 +12,7 @@ from model_code.repository.approved import other_line
 from model_code.repository.audit import AuditLog
 from model_code.repository.decisions import Subject
 from model_code.repository.policy import Policy, PolicyFile
+from model_code.repository.serving import ServingRepository
 from model_code.repository.signatures import signature_problem
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
@@ -134,7 +135,9 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
         tags |= {"exception": excepted.line(decided.at.date())}
         Aliases(settings).tag(opened.version, {"exception": tags["exception"]})
     mlflow_runs.set_tags(mlflow_runs.client(settings), opened.mlflow_run_id, tags)
-    if decided.verdict == "reject":
+    champion = ServingRepository(settings.serving_repository).route().champion
+    serves = champion is not None and champion.version == opened.version  # by another promotion
+    if decided.verdict == "reject" and not serves:
         Aliases(settings).tag(
             opened.version,
             {"rejected_by": tags["reviewer"], "reason": decided.reason, AUDIT_TAG: record.sha256},

@@ -21,6 +21,7 @@ from tasks.caching.once_per_run import once_per_run
 from tasks.caching.stage import console
 from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.exceptions import require_none_lapsed
+from tasks.promotion.outbox import mark_opened
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
 from tasks.promotion.registered import require_registered
@@ -58,7 +59,9 @@ def open_promotion(
     _require_promotable(manifest, spec)
     require_none_lapsed(settings)
     require_compatible(EngineSidecar.load(folder))
-    recorded_windows(ServingRepository(settings.serving_repository), folder)  # before the decision
+    repository = ServingRepository(settings.serving_repository)
+    epoch = repository.fence.newest()
+    recorded_windows(repository, folder)  # before the decision
     _require_no_open_decision(version)
     require_registered(settings, folder)
     serving = serving_version(settings)
@@ -91,6 +94,7 @@ def open_promotion(
         | excused,
     )
     mlflow_runs.set_tags(mlflow, run_id, excused)
+    mark_opened(settings, version)
     return Opened(
         version=version,
         started_by=started_by,
@@ -98,7 +102,14 @@ def open_promotion(
         mlflow_run_id=run_id,
         opened_at=dt.datetime.now(dt.UTC),
         night_by=manifest.started_by or "",
+        epoch=epoch,
     )
+
+
+def is_own(settings: Settings) -> bool:
+    """Whether this flow run has opened its promotion before."""
+    records = AuditLog(settings.audit_file).read()
+    return any(record.key == f"started-{flow_run.id}" for record in records)
 
 
 def take_over(settings: Settings, opened: Opened) -> Opened:

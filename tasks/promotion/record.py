@@ -5,12 +5,16 @@ from contextlib import contextmanager, suppress
 
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
+from rich.markup import escape
 
 from model_code.artifacts import hash_bytes
+from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
+from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
+from tasks.caching.stage import console
 from tasks.promotion.aliases import PREDECESSOR_TAG, Aliases
 from tasks.promotion.records import AUDIT_TAG, Compared, Decided, Opened, Shown, Validated
 from tasks.promotion.targets import target_facts
@@ -30,7 +34,15 @@ def record(
     validated: Validated,
     compared: tuple[Compared, Compared],
 ) -> AuditRecord:
-    """Write the outcome to the audit file, the model version's tags and the MLflow run."""
+    """Write the outcome to the audit file, the model version's tags and the MLflow run.
+
+    Raises:
+        FencedError: an emergency rollback took over.
+        PromotionError: another version serves by now, or another promotion made this one serve: the
+            outcome and its tags are not this promotion's.
+    """
+    require_owner(settings, opened)
+    _require_serving(settings, opened)
     with TritonClient(url) as client:
         server = client.server()
     facts = {
@@ -90,22 +102,67 @@ def record(
     return written
 
 
+def require_owner(settings: Settings, opened: Opened) -> None:
+    """Check that the outcome of the version is still this promotion's to decide.
+
+    A promotion that was left behind may be resumed after another one has promoted its version.
+
+    Raises:
+        FencedError: an emergency rollback took over.
+        PromotionError: another promotion of the version ended after this one was approved.
+    """
+    ServingRepository(settings.serving_repository, opened.epoch).fence.require()
+    own = str(flow_run.id)
+    for record in reversed(AuditLog(settings.audit_file).read()):
+        if record.event not in {"approved", "promoted"}:
+            continue
+        if record.facts.get("flow_run_id") == own:
+            return
+        if record.event == "promoted" and record.facts["version"] == opened.version:
+            raise PromotionError(
+                f"version {opened.version} was promoted by another run since this approval",
+                where=f"audit file, record {record.number}",
+                remedy="nothing to do: this run is left over, and its approval is void",
+            )
+
+
+def _require_serving(settings: Settings, opened: Opened) -> None:
+    serving = ServingRepository(settings.serving_repository)
+    champion = serving.route().champion
+    if champion is None or champion.version != opened.version:
+        now = "no version serves" if champion is None else f"version {champion.version} serves"
+        raise PromotionError(
+            f"{now} by now, not version {opened.version}: its promotion is not recorded",
+            where=str(serving.route_file),
+            remedy=f"to promote it again: tickline promote --version {opened.version}",
+        )
+
+
 def record_stop(
     settings: Settings, opened: Opened | None, version: int, error: BaseException
 ) -> None:
-    """Record that a promotion stopped, and why. Never raises, to keep the original error."""
+    """Record that a promotion stopped, and why. Never raises, to keep the original error.
+
+    If the audit file cannot be written, the error gets a note. The approval is void then too:
+    `was_recorded` finds no record of the stop.
+    """
     reason = str(error)[:500] or type(error).__name__
     facts = {
         "version": version,
         "kind": type(error).__name__,
         "reason": reason,
         "flow_run_id": str(flow_run.id),
+        "attempt": flow_run.run_count,
     }
-    key = f"stopped-{flow_run.id}-{hash_bytes(reason.encode())[:12]}"
-    with suppress(Exception):
+    key = f"stopped-{flow_run.id}-{flow_run.run_count}-{hash_bytes(reason.encode())[:12]}"
+    try:
         AuditLog(settings.audit_file).append("stopped", key, facts)
+    except Exception as failed:  # of the disk, or a broken chain
+        note = f"the stop is not in the audit file, so an approval is void: {failed}"
+        error.add_note(note)
+        console.print(f"  [bold red]warning[/]: {escape(note)}")
     if opened is not None:
-        with suppress(Exception):
+        with suppress(Exception):  # the audit file decides; these are for the pages
             mlflow = mlflow_runs.client(settings)
             mlflow_runs.set_tags(
                 mlflow,

@@ -27,6 +27,7 @@ class Opened(Record):
         mlflow_run_id: of the promotion, nested in the nightly run's.
         opened_at: UTC.
         night_by: who or what started the night of the version; empty: not recorded.
+        epoch: number of the newest emergency rollback then; a later one makes this promotion void.
     """
 
     version: int
@@ -35,6 +36,7 @@ class Opened(Record):
     mlflow_run_id: str
     opened_at: dt.datetime
     night_by: str = ""
+    epoch: int = 0
 
     @property
     def target(self) -> Target:

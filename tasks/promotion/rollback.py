@@ -65,26 +65,34 @@ def _repair_route(settings: Settings, repository: ServingRepository, aliases: Al
         champion = aliases.aliases()[0] if champion is None else champion
         if champion is None:
             raise
-        Route(champion=Target(model=MODEL_NAME, version=champion)).save(repository.route_file)
+        repository.turn(Route(champion=Target(model=MODEL_NAME, version=champion)))
 
 
-def roll_back(settings: Settings, version: int, previous: int | None) -> bool:
+def roll_back(settings: Settings, version: int, previous: int | None, epoch: int) -> bool:
     """Put an earlier version back into service; False if it is already serving.
 
     Of several targets one is enough: a bad version must not serve until all of them answer. The
     caller must hold the repository's lock since it chose the version.
 
+    Args:
+        settings: of this home.
+        version: to serve.
+        previous: that the next rollback goes to.
+        epoch: number of the newest emergency rollback when this one began.
+
     Raises:
         IntegrityError: the version's bytes are not the approved ones.
+        FencedError: an emergency rollback took over; nothing is undone.
         TicklineError: the rollback failed; the previous version is restored.
     """
-    repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
+    repository = ServingRepository(settings.serving_repository, epoch)
     with serving_servers(settings, repository) as servers:
-        transaction = Swap(repository, servers, aliases)
+        transaction = Swap(repository, servers, Aliases(settings))
         try:
             return transaction.run("rollback", version, previous, str(flow_run.id))
         finally:
-            note_targets(settings, repository, servers)
+            if repository.fence.is_current:
+                note_targets(settings, repository, servers)
 
 
 def record_rollback(

@@ -6,6 +6,7 @@ from prefect.runtime import flow_run
 
 from infra.triton.targets import serving_servers
 from model_code.errors import PromotionError
+from model_code.repository.fence import FencedError
 from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
@@ -23,9 +24,11 @@ def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> 
     Raises:
         IntegrityError: bytes differ from what was approved.
         QuorumError: of several targets too few have it.
+        FencedError: an emergency rollback took over; nothing is undone.
         TicklineError: the swap failed; the previous version is restored.
     """
-    repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
+    repository = ServingRepository(settings.serving_repository, opened.epoch)
+    aliases = Aliases(settings)
     approval = Approval(
         reviewer=decided.reviewer,
         at=decided.at.isoformat(timespec="seconds"),
@@ -43,13 +46,16 @@ def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> 
         try:
             _require_approved(repository, opened.version, shown)
             transaction.run("promote", opened.version, shown.champion, str(flow_run.id))
+        except FencedError:
+            raise
         except Exception:
             if is_new and repository.journal() is None:
                 repository.withdraw(opened.version)
                 servers.withdraw(opened.version, repository)
             raise
         finally:
-            note_targets(settings, repository, servers)
+            if repository.fence.is_current:
+                note_targets(settings, repository, servers)
     return opened.version
 
 

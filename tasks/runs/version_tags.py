@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
 from model_code.features.served import SOLO, SeenFeatures
@@ -17,8 +18,16 @@ WEIGHTS_FOLDER, WEIGHTS_FILE = "weights", "model.pt"  # of the run that register
 EXOGENOUS_TAG = "exogenous"  # JSON
 EXPIRED_TAG = "expired"  # when `tickline gc` decided to delete the version's files, ISO 8601
 FREED_TAG = "tickline.freed"  # of versions and runs: when their files were gone, ISO 8601
+PROMOTION_TAG = "promotion"  # WANTED, OPENED, or why it is closed; absent: nobody asked for it
+WANTED, OPENED = "wanted", "opened"
 STAGED_TAG = "staged_sha256"  # `Manifest.identity` of what was staged
 STAGED_BY_TAG = "staged_by"  # MLflow run that staged it
+
+
+def want_promotion(client: MlflowClient, name: str, version: str) -> None:
+    """Note that a version wants a promotion, unless its tag already says how that went."""
+    if PROMOTION_TAG not in client.get_model_version(name, version).tags:
+        client.set_model_version_tag(name, version, PROMOTION_TAG, WANTED)
 
 
 def seen_tags(features: SeenFeatures) -> dict[str, str]:

@@ -60,7 +60,10 @@ def test_a_worker_runs_the_deployment(
     goals = tmp_path / "goals.yaml"
     goals.write_text("goals: [{name: finite, metric: non_finite, kind: threshold, maximum: 0}]\n")
     make_pool()
+    retired = "promotion-timeouts"
+    flow = Flow(fn=lambda: None, name=retired)
     with get_client(sync_client=True) as client:
+        client.create_deployment(flow_id=client.create_flow(flow), name=retired)
         for name in reversed(QUEUES):  # as a manual deployment may have left them
             with suppress(ObjectAlreadyExists):
                 client.create_work_queue(name, work_pool_name="local")
@@ -74,6 +77,7 @@ def test_a_worker_runs_the_deployment(
     assert done.returncode == 0, done.stdout + done.stderr
     assert {found["name"] for found in DEPLOYMENTS} <= set(re.findall(r"[\w-]+", done.stdout))
     with get_client(sync_client=True) as client:
+        assert retired not in {found.name for found in client.read_deployments()}
         for deployment in client.read_deployments():
             if deployment.schedules:  # none may become due while a test's worker polls
                 client.pause_deployment(deployment.id)

@@ -7,8 +7,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending
 
-from flows.promote import expire
+from flows.promotions_due import promotions_due
 from flows.runs import promotions
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import (
@@ -107,7 +108,7 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
 
 def test_a_promotion_without_a_decision_is_rejected(desk: Settings) -> None:
     run = start(desk, 1, spec=PATIENT.model_copy(update={"decision_hours": 1e-7}))
-    assert expire() == 1
+    assert promotions_due() == [f"rejected, approval timed out: {run.name}"]
     with get_client(sync_client=True) as client:
         outcome = promotions._run_here(client.read_flow_run(run.id))
     assert isinstance(outcome, Promoted)
@@ -222,3 +223,24 @@ def test_promotions_that_are_refused(desk: Settings) -> None:
         promotions.start(desk, 2, "bob", PATIENT)
     with pytest.raises(PromotionError, match="no version serves yet"):
         promotions.roll_back(desk, 1, "bob", "try")
+
+
+def test_a_second_run_that_the_night_started_is_skipped(desk: Settings) -> None:
+    """The event came late, after `promotions-due` had started the promotion."""
+    waiting = start(desk, 1, by="nightly")
+    with get_client(sync_client=True) as client:
+        late = client.create_flow_run_from_deployment(
+            promotions.deployment_id(), parameters={"version": 1, "started_by": "nightly"},
+            state=Pending(),
+        )  # fmt: skip
+    found = promotions._run_here(late)
+    assert isinstance(found, FlowRun)
+    assert found.state is not None
+    assert (found.state.name, found.state.is_completed()) == ("Skipped", True)
+    assert "version 1 has had its promotion" in str(found.state.message)
+    assert events(desk) == ["started"]
+    assert approve(desk, 1).champion == 1
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(waiting.id).state
+    assert state is not None
+    assert state.is_completed()

@@ -10,8 +10,10 @@ from uuid import UUID
 import pytest
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient as PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending
 
-from flows.promote import expire
+from flows.promotions_due import promotions_due
 from flows.runs import promotions
 from infra.servers import ServerError
 from infra.triton.key import control_key
@@ -20,12 +22,14 @@ from model_code.errors import (
     IntegrityError,
     PromotionError,
     ServingError,
+    StorageError,
 )
+from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
 from model_code.repository.policy import PolicyFile
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
-from model_code.serving.canary import walk
+from model_code.serving.canary import CanaryStoppedError, walk
 from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
@@ -53,13 +57,13 @@ def test_a_promotion_that_cannot_be_rejected_does_not_keep_the_others_open(desk:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PrefectClient, "resume_flow_run", refuse)
         with pytest.raises(PromotionError, match=rf"1 promotions .*{first.name}: gone"):
-            expire()
+            promotions_due()
     assert [run.id for run in open_runs() if run.state and run.state.is_paused()] == [first.id]
     with get_client(sync_client=True) as client:
         outcome = promotions._run_here(client.read_flow_run(second.id))
     assert isinstance(outcome, Promoted)
     assert outcome.outcome == "rejected"
-    assert expire() == 1
+    assert promotions_due() == [f"rejected, approval timed out: {first.name}"]
 
 
 def test_approval_after_the_candidate_changed_is_void(desk: Settings) -> None:
@@ -278,3 +282,65 @@ def test_a_down_service_is_reported_before_anything_starts(
     assert "tickline triton up" in caught.value.remedy
     assert events(desk) == ["started"]
     assert ServingRepository(desk.serving_repository).route() == Route()
+
+
+def test_a_stop_that_cannot_be_recorded_makes_the_approval_void(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    stopped = start(desk, 2, matrix=-weights(2))
+    append = AuditLog.append
+
+    def full(self: AuditLog, event: str, key: str, facts: Any) -> Any:
+        if event == "stopped":
+            raise StorageError("cannot write audit.jsonl: No space left on device")
+        return append(self, event, key, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "append", full)
+        with pytest.raises(CanaryStoppedError) as caught:
+            approve(desk, 2)
+    (note,) = caught.value.__notes__
+    assert "the stop is not in the audit file, so an approval is void" in note
+    assert events(desk)[-1] == "approved"
+    again = promotions.start(desk, 2, "bob", PATIENT)
+    assert isinstance(again, FlowRun), "not resumed as approved"
+    assert again.id != stopped.id
+    assert again.state is not None
+    assert again.state.is_paused()
+    assert champion(desk) == 1
+
+
+def test_a_leftover_does_not_write_over_what_serves(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(desk, 1)
+    approve(desk, 1)
+    leftover = start(desk, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.promote.record", die)
+        with pytest.raises(Killed):
+            approve(desk, 2)
+    assert promotions.roll_back(desk, 1, "bob", "killed").version == 1
+    with get_client(sync_client=True) as client:
+        left = client.read_flow_run(leftover.id)
+        client.set_flow_run_state(left.id, Pending(), force=True)
+        left = client.read_flow_run(leftover.id)
+    with pytest.raises(PromotionError, match="version 1 serves by now, not version 2"):
+        promotions._run_here(left)
+    assert "approved_by" not in Aliases(desk).tags(2)
+    assert champion(desk) == 1
+    again = promotions.start(desk, 2, "bob", PATIENT)
+    assert isinstance(again, FlowRun)
+    outcome = promotions.decide(desk, "2", "approve", "grace", "again")
+    assert isinstance(outcome, Promoted)
+    tags = Aliases(desk).tags(2)
+    assert tags["approved_by"] == "grace"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(left.id, Pending(), force=True)
+        left = client.read_flow_run(left.id)
+    with pytest.raises(PromotionError, match="version 2 was promoted by another run since"):
+        promotions._run_here(left)
+    assert Aliases(desk).tags(2) == tags
+    assert champion(desk) == 2
