@@ -93,10 +93,11 @@ def test_approval_is_void_for_a_tampered_engine_or_another_champion(desk: Settin
         policy_sha256=PolicyFile.load(desk.serving_repository).sha256,
     )  # fmt: skip
     require_unchanged(desk, opened, shown)
-    Aliases(desk).move(1, None)
+    route = ServingRepository(desk.serving_repository).route_file
+    Route(champion=Target(model=MODEL_NAME, version=1)).save(route)
     with pytest.raises(PromotionError, match="version 1 serves now, the evidence compared with"):
         require_unchanged(desk, opened, shown)
-    Aliases(desk).move(2, 1)  # its own swap, seen by a rerun
+    Route(champion=Target(model=MODEL_NAME, version=2)).save(route)  # its own swap
     require_unchanged(desk, opened, shown)
     write_policy(desk, reviewers=["mallory"])
     with pytest.raises(PromotionError, match="the policy is not the one that version 2 was appro"):
