@@ -8,6 +8,8 @@ reviewers are simulated.
 import asyncio
 import datetime as dt
 import os
+import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -111,8 +113,10 @@ def main(
     with running(settings, settings.serving_repository) as server:
         os.environ["TICKLINE_TRITON_URL"] = server.grpc_url
         settings = Settings().resolved()
-        policy = {"reviewers": ["ada", "grace"], "loosest": LOOSEST, "triton_url": server.grpc_url}
-        write_policy(settings, policy)
+        policy: dict[str, Any] = {"loosest": LOOSEST, "triton_url": server.grpc_url}
+        signers = "".join(f"{name} {make_key(settings, name)}" for name in ("ada", "grace"))
+        policy |= {"signatures": "required", "allowed_signers": signers}
+        write_policy(settings, policy | {"reviewers": ["ada", "grace"]})
         from flows.runs.local import connected
 
         say(f"Triton {server.grpc_url}, home folder {folder}")
@@ -121,6 +125,23 @@ def main(
         with connected(settings):
             play(settings, market_uri(data, settings), small, goals)
     say(f"results: TICKLINE_HOME={folder} tickline ui, TICKLINE_HOME={folder} tickline audit")
+
+
+def key_of(settings: Settings, name: str) -> Path:
+    """Where a reviewer's private key is; in the demo all are in its home folder."""
+    return settings.home / "keys" / name
+
+
+def make_key(settings: Settings, name: str) -> str:
+    """Make a reviewer's SSH key; return its public part."""
+    key = key_of(settings, name)
+    key.parent.mkdir(parents=True, exist_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"{name}@desk", "-f", str(key)]
+    if shutil.which("ssh-keygen") is None:
+        raise typer.Exit(stop("ssh-keygen is not installed: apt-get install openssh-client"))
+    if not key.exists():
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return key.with_name(f"{name}.pub").read_text()
 
 
 def write_policy(settings: Settings, document: Mapping[str, Any]) -> None:
@@ -166,7 +187,14 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     say(f"version {done.version} is serving again, after {done.seconds:.1f} s")
     clients.report()
     for record in AuditLog(settings.audit_file).read():
-        say(f"audit {record.number}: {record.event} version {record.facts.get('version')}")
+        signed = ", signed" if record.facts.get("signature") else ""
+        say(f"audit {record.number}: {record.event} version {record.facts.get('version')}{signed}")
+    from tasks.promotion.verify_audit import verify_audit
+
+    verified = verify_audit(settings)
+    if verified.differences:
+        raise typer.Exit(stop(f"tickline audit --verify: {verified.differences[0]}"))
+    say(f"tickline audit --verify: {verified.signatures} signatures valid, no difference")
 
 
 def run_nightly(
@@ -216,9 +244,10 @@ def approve(settings: Settings, version: int, reason: str) -> None:
     from flows.cli.promotion import say_outcome
     from flows.runs import promotions
 
-    say(f"ada approves: {reason}")
+    key = key_of(settings, "ada")
+    say(f"ada approves and signs with {key.name}.pub: {reason}")
     outcome = promotions.decide(
-        settings, str(version), "approve", "ada", reason, **exception_until()
+        settings, str(version), "approve", "ada", reason, key=key, **exception_until()
     )
     assert outcome is not None, "no worker runs here"  # noqa: S101
     say_outcome(outcome)

@@ -60,13 +60,18 @@ class Subject(BaseModel):
             "configuration sha256": self.config_sha256,
             "policy sha256": self.policy_sha256,
             "verdict": self.verdict,
-            "loosened": "; ".join(self.loosened) or "nothing",
+            "loosened": _line("; ".join(self.loosened) or "nothing"),
             "promotion": self.flow_run_id,
             "reviewer": reviewer,
-            "reason": json.dumps(reason, ensure_ascii=False),  # one line, whatever it has
+            "reason": _line(reason),
         }
         if self.exceptions and decision == "approve":
-            facts["exception"] = json.dumps("; ".join(self.exceptions), ensure_ascii=False)
-            facts["exception's owner"] = json.dumps(owner, ensure_ascii=False)
-            facts["exception's last day"] = json.dumps(expires, ensure_ascii=False)
+            facts["exception"] = _line("; ".join(self.exceptions))
+            facts["exception's owner"] = _line(owner)
+            facts["exception's last day"] = _line(expires)
         return "\n".join([HEADING, *(f"{name}: {value}" for name, value in facts.items())]) + "\n"
+
+
+def _line(text: str) -> str:
+    """What somebody wrote, as one line: it cannot look like another fact."""
+    return json.dumps(text, ensure_ascii=False)

@@ -229,8 +229,8 @@ class Policy(Spec):
     def loosened(self, spec: PromotionSpec) -> tuple[str, ...]:
         """Each value that is looser than the policy's limit, in words."""
         return tuple(
-            f"{name} {shown(getattr(spec, name))}, the policy's limit is "
-            f"{shown(getattr(self.limits, name))}"
+            f"{name} {_line(getattr(spec, name))}, the policy's limit is "
+            f"{_line(getattr(self.limits, name))}"
             for name in LOOSER
             if self._looser(name, spec, self.limits)
         )
@@ -239,11 +239,15 @@ class Policy(Spec):
         """Each value that is looser than the policy allows, in words."""
         loosest = self._loosest
         return tuple(
-            f"{name} {shown(getattr(spec, name))} is asked, the policy allows "
-            f"{shown(getattr(loosest, name))}"
+            f"{name} {_line(getattr(spec, name))} is asked, the policy allows "
+            f"{_line(getattr(loosest, name))}"
             for name in LOOSER
             if self._looser(name, spec, loosest)
         )
+
+
+def _line(value: Any) -> str:
+    return " ".join(shown(value).split())
 
 
 def policy_path(serving: Path) -> Path:

@@ -1,6 +1,7 @@
 """Step `decide`: the approval form, the approval rules, and the final decision."""
 
 import datetime as dt
+from contextlib import suppress
 from typing import Literal
 
 from prefect.input import RunInput
@@ -77,8 +78,16 @@ def problem(decision: Decision, subject: Subject, found: PolicyFile) -> str | No
 
 def text_of(decision: Decision, subject: Subject) -> str:
     """The text that the decision's reviewer signs."""
-    stripped = (decision.reviewer, decision.reason, decision.owner, decision.expires)
-    return subject.text(decision.verdict, *(word.strip() for word in stripped))
+    expires = decision.expires.strip()
+    with suppress(ValueError):  # the decision does not count then
+        expires = dt.date.fromisoformat(expires).isoformat()  # as the record has it
+    return subject.text(
+        decision.verdict,
+        decision.reviewer.strip(),
+        decision.reason.strip(),
+        decision.owner.strip(),
+        expires,
+    )
 
 
 def _unsigned(decision: Decision, subject: Subject, policy: Policy) -> str | None:

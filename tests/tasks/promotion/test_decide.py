@@ -5,7 +5,7 @@ import pytest
 from model_code.repository.decisions import Subject
 from model_code.repository.policy import PolicyFile
 from model_code.settings import Settings
-from tasks.promotion.decide import Decision, problem
+from tasks.promotion.decide import Decision, problem, text_of
 from tests.support.policy import write_policy
 
 
@@ -59,3 +59,17 @@ def test_a_policy_that_changed_after_the_evidence_voids_an_approval(tmp_path: Pa
         fields = {"verdict": verdict, "reviewer": "mallory", "reason": "sound"}
         decision = Decision.model_validate(fields)
         assert wrong in (problem(decision, subject_of(shown), changed) or "")
+
+
+def test_the_signed_text_has_the_last_day_as_the_record_has_it(tmp_path: Path) -> None:
+    subject = subject_of(write_policy(Settings(home=tmp_path)))
+    subject = subject.model_copy(update={"exceptions": ("no baseline",)})
+    texts = {
+        text_of(
+            Decision(verdict="approve", reviewer="ada", reason="sound", owner="bob", expires=day),
+            subject,
+        )
+        for day in ("2027-01-31", " 20270131 ")
+    }
+    assert len(texts) == 1
+    assert "2027-01-31" in texts.pop()
