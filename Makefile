@@ -84,7 +84,7 @@ serving-faults: setup ## bad requests, stopped and killed processes of Triton be
 swap-load: setup ## swap and roll back a real Triton under 8 clients, 50,000 requests
 	$(BIN)/python -m tests.bench.swap_load
 
-story: setup ## demo: nightly, approval, swap, rejection, rollback on real servers (DATA=URI for real ticks)
+story: setup ## demo: nightly, approval, swap, rejection, rollback, emergency on real servers (DATA=URI for real ticks)
 	$(BIN)/python -m flows.demos.promotion $(if $(DATA),--data $(DATA))
 
 up: setup ## start the stack: Prefect, worker, MLflow, Triton (WITH=redis,kafka for more)

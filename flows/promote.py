@@ -30,7 +30,6 @@ from tasks.promotion.canary import canary
 from tasks.promotion.decide import Decision, deadline, decide, problem, sign_command
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
 from tasks.promotion.open_promotion import is_own, open_promotion, take_over
-from tasks.promotion.outbox import BY_NIGHT, is_opened
 from tasks.promotion.record import record, require_owner, stop_recorded
 from tasks.promotion.records import Decided, Opened, Promoted, Shown
 from tasks.promotion.shadow import shadow
@@ -39,6 +38,7 @@ from tasks.promotion.swap import swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
 from tasks.runs.lifecycle import logged
+from tasks.runs.outbox import BY_NIGHT, is_opened
 from tasks.runs.serving_version import serving_version
 
 GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it

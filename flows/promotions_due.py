@@ -16,8 +16,8 @@ from model_code.settings import PromotionSpec, Settings
 from tasks.caching.stage import console
 from tasks.promotion.aliases import Aliases
 from tasks.promotion.decide import deadline
-from tasks.promotion.outbox import start_due
 from tasks.promotion.promotion_runs import open_runs
+from tasks.runs.outbox import start_due
 
 
 @flow(name="promotions-due", description=__doc__)

@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from flows.cli.options import market_uri
+from flows.demos.emergency import emergency
 from infra.triton.install import install
 from infra.triton.server import running
 from model_code.repository.audit import AuditLog
@@ -185,6 +186,12 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
         done = promotions.roll_back(settings, None, "bob", "demo: simulated incident")
         time.sleep(0.5)
     say(f"version {done.version} is serving again, after {done.seconds:.1f} s")
+    clients.report()
+
+    say(f"emergency: version {second} again, and MLflow dies in the middle of its swap")
+    start_promotion(settings, second, wanted)
+    with Clients(str(settings.triton_url), serving.route_file, staged) as clients:
+        emergency(settings, second, say)
     clients.report()
     for record in AuditLog(settings.audit_file).read():
         signed = ", signed" if record.facts.get("signature") else ""

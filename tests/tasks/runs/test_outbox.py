@@ -12,8 +12,8 @@ from flows.runs.promotions import deployment_id
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion.outbox import Due, due, is_opened, mark_opened, start_due
 from tasks.promotion.promotion_runs import runs_of
+from tasks.runs.outbox import Due, due, is_opened, mark_opened, start_due
 from tasks.runs.version_tags import OPENED, PROMOTION_TAG, WANTED, want_promotion
 from tests.support.promotion import registered
 
