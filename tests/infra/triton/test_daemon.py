@@ -234,6 +234,7 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(
 def test_the_stacks_server_is_not_stopped_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings.home.mkdir()
     daemon.adopt(settings, None, Ports.free())  # this process plays the supervisor
     stack = StackState(supervisor=ProcessId.own(), plan=Plan(names=(), ports={}), services=())
     with monkeypatch.context() as patch:
