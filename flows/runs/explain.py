@@ -24,7 +24,7 @@ from rich.table import Table
 from flows.runs.find import DATE, EXPLAINED, find_run, flow_of, is_cancelled, last_failed
 from flows.runs.release import Release
 from model_code.settings import Settings
-from tasks.runs import mlflow_runs
+from tasks.runs import mlflow_runs, started_by
 from tasks.runs.cleanup import MESSAGE, clean_up
 from tasks.runs.faults import CANCELLED, Cause, Fault, cause_by_name, rerun_helps
 from tasks.runs.lock import read_owner
@@ -109,7 +109,7 @@ def explain(
         run=found.name,
         state=state.name if state and state.name else "unknown",
         when=_when(found),
-        who=release.who or _starter(found),
+        who=release.who or _starter(found, tags),
         stage=plain_name(stopped.name) if stopped else None,
         cause=text.splitlines()[0] if text else "",
         kind=None,
@@ -262,8 +262,10 @@ def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str,
     return None, {}
 
 
-def _starter(run: FlowRun) -> str:
-    by = run.created_by
+def _starter(run: FlowRun, tags: dict[str, str]) -> str:
+    if started_by.TAG in tags:
+        return f"started by {tags[started_by.TAG]}"
+    by = run.created_by  # it stopped before its MLflow run was created
     if run.auto_scheduled or (by is not None and by.type == "SCHEDULE"):
         return "started by the schedule"
     if by is not None and by.type:

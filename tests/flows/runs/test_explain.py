@@ -12,6 +12,7 @@ from flows.runs import rerun
 from flows.runs.explain import Explanation, explain, render
 from flows.runs.find import NIGHTLY, find_run, last_failed
 from model_code.errors import ConfigError, DataError, MarketChoiceError, MarketError
+from model_code.repository.audit import account
 from model_code.settings import NightlySpec, Settings
 from tasks.monitoring.history import read_history
 from tasks.runs import mlflow_runs
@@ -81,6 +82,7 @@ def test_stage_cause_kind_and_command(
     for piece in (kind, found.cause, found.command, "first (Completed)"):
         assert piece in shown
     assert bool(found.mlflow_run_id) == track
+    assert found.who == f"started by {account() if track else 'hand'}"
 
 
 @pytest.mark.parametrize("track", [True, False])
