@@ -25,7 +25,6 @@ from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.canary import canary
 from tasks.promotion.decide import Decision, deadline, decide, problem, sign_command
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
@@ -37,6 +36,7 @@ from tasks.promotion.show_evidence import require_unchanged, show_evidence
 from tasks.promotion.swap import swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
+from tasks.runs.aliases import Aliases
 from tasks.runs.lifecycle import logged
 from tasks.runs.outbox import BY_NIGHT, is_opened
 from tasks.runs.serving_version import serving_version

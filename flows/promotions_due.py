@@ -14,9 +14,9 @@ from model_code.errors import PromotionError, TicklineError
 from model_code.repository.policy import PolicyFile, policy_path
 from model_code.settings import PromotionSpec, Settings
 from tasks.caching.stage import console
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.decide import deadline
 from tasks.promotion.promotion_runs import open_runs
+from tasks.runs.aliases import Aliases
 from tasks.runs.outbox import start_due
 
 

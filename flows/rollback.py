@@ -14,11 +14,11 @@ from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 from tasks.caching.stage import announce_state
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.record import stop_recorded
 from tasks.promotion.records import RolledBack
 from tasks.promotion.rollback import choose_version, record_rollback, roll_back
 from tasks.promotion.targets import behind_now
+from tasks.runs.aliases import Aliases
 from tasks.runs.lifecycle import logged
 
 P = ParamSpec("P")

@@ -296,7 +296,7 @@ def _show_serving(settings: Settings) -> None:
     os.environ.update(environment(settings))  # before MLflow is imported
     from mlflow.exceptions import MlflowException
 
-    from tasks.promotion.aliases import Aliases
+    from tasks.runs.aliases import Aliases
     from tasks.runs.serving_version import serving_version
 
     try:

@@ -74,8 +74,8 @@ def start(
         from prefect.states import Pending
 
         from infra.triton.daemon import live_server
-        from tasks.promotion.aliases import Aliases
         from tasks.promotion.records import Promoted
+        from tasks.runs.aliases import Aliases
         from tasks.runs.serving_version import serving_version
 
         live_server(named)  # first: the user can start it
@@ -148,8 +148,8 @@ def decide(
         from infra.triton.daemon import live_server
         from model_code.repository.lease import owned
         from model_code.repository.serving import ServingRepository
-        from tasks.promotion.aliases import Aliases
         from tasks.promotion.decide import Decision, problem, text_of
+        from tasks.runs.aliases import Aliases
 
         run = _find_waiting(which)
         subject = subject_of(run)
@@ -287,7 +287,7 @@ def naming_emergency() -> Iterator[None]:
     except (ServerError, RepositoryBusyError) as error:
         raise _with_emergency(error) from error
     except PromotionError as error:
-        from tasks.promotion.aliases import RegistryDownError
+        from tasks.runs.aliases import RegistryDownError
 
         if not isinstance(error, RegistryDownError):
             raise

@@ -17,9 +17,9 @@ from model_code.repository.serving import ServingRepository
 from model_code.repository.signatures import signature_problem
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG, Decided, Opened, Shown
 from tasks.runs import mlflow_runs
+from tasks.runs.aliases import Aliases
 
 
 class Decision(RunInput):

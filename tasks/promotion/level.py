@@ -15,9 +15,9 @@ from model_code.repository.audit import AuditLog
 from model_code.repository.fence import Emergency, complete
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.emergency import record_emergency
 from tasks.promotion.records import AUDIT_TAG
+from tasks.runs.aliases import Aliases
 
 
 def require_complete(repository: ServingRepository, emergencies: Sequence[Emergency]) -> None:

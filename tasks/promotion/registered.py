@@ -17,8 +17,8 @@ from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.manifest import Manifest
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
 from tasks.runs import mlflow_runs
+from tasks.runs.aliases import Aliases
 from tasks.runs.version_tags import STAGED_BY_TAG, STAGED_TAG, THRESHOLD_TAG
 
 VERDICT, BENCHMARK = "gate/verdict.json", "benchmark/benchmark.json"

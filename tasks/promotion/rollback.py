@@ -15,9 +15,9 @@ from model_code.repository.route import Route, Target
 from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG
 from tasks.promotion.targets import note_targets, target_facts
+from tasks.runs.aliases import Aliases
 from tasks.runs.serving_version import last_recorded, serving_version
 
 

@@ -12,9 +12,9 @@ from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Decided, Opened, Shown
 from tasks.promotion.targets import note_targets
+from tasks.runs.aliases import Aliases
 
 
 @once_per_run("swap")

@@ -12,10 +12,10 @@ from model_code.repository.exceptions import TURNED
 from model_code.repository.policy import PolicyFile, policy_path
 from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.record import APPROVED_TAG
 from tasks.promotion.records import AUDIT_TAG
 from tasks.runs import mlflow_runs
+from tasks.runs.aliases import Aliases
 
 
 class Difference(NamedTuple):

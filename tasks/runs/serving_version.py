@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.settings import CHAMPION_ALIAS, Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import AUDIT_TAG
+from tasks.runs.aliases import Aliases
 
 CHANGES = ("promoted", "rolled back")  # events of the audit file after which a version serves
 

@@ -34,8 +34,8 @@ from model_code.settings import (
     Settings,
     TrainingSpec,
 )
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import runs_of
+from tasks.runs.aliases import Aliases
 from tests.support.commands import ROOT, make_pool, prefect
 from tests.support.desk import EXCEPTION
 from tests.support.flow import EASY, tiny

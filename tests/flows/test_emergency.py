@@ -26,8 +26,8 @@ from model_code.repository.lease import PromotionRunningError
 from model_code.repository.route import Route, Target
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.settings import MODEL_NAME, Settings
-from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.level import level_runs
+from tasks.runs.aliases import Aliases, RegistryDownError
 from tests.support.cli import plain, tickline
 from tests.support.commands import ROOT
 from tests.support.desk import approve, champion, events, start
@@ -40,7 +40,7 @@ import os, signal, sys
 from pathlib import Path
 from flows.runs import promotions
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
+from tasks.runs.aliases import Aliases
 
 move = Aliases.move
 

@@ -23,8 +23,8 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Promoted
+from tasks.runs.aliases import Aliases
 from tasks.runs.cleanup import clean_up
 from tests.support.desk import EXCEPTION, answer, approve, champion, events, evidence, start
 from tests.support.promotion import PATIENT, registered

@@ -34,10 +34,10 @@ from model_code.serving.client import TritonClient
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion import canary
-from tasks.promotion.aliases import Aliases, RegistryDownError
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened, Promoted, Shown
 from tasks.promotion.show_evidence import require_unchanged
+from tasks.runs.aliases import Aliases, RegistryDownError
 from tests.support.desk import EXCEPTION, Killed, approve, champion, die, events, start
 from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT, registered

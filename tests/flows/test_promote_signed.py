@@ -13,10 +13,10 @@ from model_code.repository.decisions import Subject
 from model_code.repository.manifest import MANIFEST_FILE, Manifest
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Promoted
 from tasks.promotion.verify_audit import verify_audit
+from tasks.runs.aliases import Aliases
 from tests.support.cli import tickline
 from tests.support.desk import EXCEPTION, answer, champion, events, start
 from tests.support.keys import make_key, signer

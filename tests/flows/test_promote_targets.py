@@ -11,9 +11,9 @@ from model_code.errors import ConfigError
 from model_code.repository.audit import AuditLog
 from model_code.serving.servers import QuorumError
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Promoted
 from tasks.promotion.targets import reconcile_targets
+from tasks.runs.aliases import Aliases
 from tests.support.desk import approve, evidence, start
 from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT

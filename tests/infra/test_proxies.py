@@ -20,7 +20,7 @@ from infra.proxies import LOOPBACK, NAMES, PROXIES, require_usable, without_loop
 from infra.servers import HOST, environment, free_port, free_ports, healthy
 from model_code.errors import ConfigError
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
+from tasks.runs.aliases import Aliases
 from tests.support.commands import module
 from tests.support.flow import EASY, SIMULATED, tiny
 

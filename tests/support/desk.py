@@ -16,8 +16,8 @@ from model_code.repository.serving import ServingRepository
 from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.client import TritonClient
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
-from tasks.promotion.aliases import Aliases
 from tasks.promotion.records import Promoted
+from tasks.runs.aliases import Aliases
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import logits, windows
 

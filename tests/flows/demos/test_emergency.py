@@ -4,7 +4,7 @@ import pytest
 
 from flows.demos.emergency import emergency
 from model_code.settings import Settings
-from tasks.promotion.aliases import Aliases
+from tasks.runs.aliases import Aliases
 from tests.support.desk import approve, champion, events, start
 
 

@@ -78,7 +78,7 @@ def test_a_question_mark_in_the_home_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "why?"))
-    with pytest.raises(ConfigError, match="TICKLINE_HOME: .*cannot hold a question mark"):
+    with pytest.raises(ConfigError, match=r"TICKLINE_HOME: .*cannot hold a question mark"):
         settings_from_environment()
 
 
