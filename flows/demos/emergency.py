@@ -15,6 +15,7 @@ import typer
 
 from infra.exit_with_parent import kill_tree
 from infra.servers import HOST, free_port, mlflow_command, started
+from model_code.errors import TicklineError
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
 
@@ -63,7 +64,7 @@ def emergency(settings: Settings, version: int, say: Say) -> None:
     if status == 0 or serving.route().champion != before:
         raise typer.Exit(1)
     say("the promotion it took over from has ended; it changed nothing more:")
-    say(next(line for line in log.read_text().splitlines() if "took over" in line).strip(" │"))
+    say(log.read_text().splitlines()[-1])
     say("MLflow is back: tickline reconcile")
     promotions.level_emergencies(settings, say)
 
@@ -92,7 +93,10 @@ def main(version: int) -> None:
     """Approve a waiting version as ada, in this process."""
     from flows.demos.promotion import approve
 
-    approve(Settings().resolved(), version, "demo: the table is sound")
+    try:
+        approve(Settings().resolved(), version, "demo: the table is sound")
+    except TicklineError as error:
+        sys.exit(error.what)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
+from tasks.promotion.promotion_runs import runs_of
 from tasks.promotion.records import Promoted
 from tasks.runs.aliases import Aliases
 from tasks.runs.cleanup import clean_up
+from tasks.runs.version_tags import want_promotion
 from tests.support.desk import EXCEPTION, answer, approve, champion, events, evidence, start
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
@@ -244,3 +246,23 @@ def test_a_second_run_that_the_night_started_is_skipped(desk: Settings) -> None:
         state = client.read_flow_run(waiting.id).state
     assert state is not None
     assert state.is_completed()
+
+
+def test_a_night_whose_event_was_lost_gets_its_promotion(desk: Settings) -> None:
+    registered(desk, 1)
+    want_promotion(MlflowClient(desk.tracking_uri), MODEL_NAME, "1")
+    promotions.deployment_id()
+    (said,) = promotions_due()
+    run = runs_of(1)[0]
+    assert said == f"version 1: promotion {run.name} started"
+    assert promotions_due() == [], "one is enough"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Pending(), force=True)  # as a worker takes it
+        run = client.read_flow_run(run.id)
+    waiting = promotions._run_here(run)
+    assert isinstance(waiting, FlowRun)
+    assert waiting.state is not None
+    assert waiting.state.is_paused()
+    assert Aliases(desk).tags(1)["promotion"] == "opened"
+    assert promotions_due() == []
+    assert events(desk) == ["started"]
