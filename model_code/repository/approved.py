@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from model_code.errors import ConfigError, IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
 from model_code.repository.decisions import Subject, Word
-from model_code.repository.exceptions import FACT
+from model_code.repository.exceptions import FACT, ApprovedException
 from model_code.repository.manifest import Manifest
 from model_code.repository.policy import Policy, PolicyFile, policy_path
 from model_code.repository.serving import ServingRepository
@@ -135,6 +135,33 @@ def decision_problem(
         text = subject.text(word, reviewer, str(facts.get("reason")), owner, expires)
     except (ValidationError, KeyError):
         return "the record lacks what was signed"
+    if text != signed:
+        return f"another text was signed: {other_line(text, signed)}"
+    at = dt.datetime.fromisoformat(record.at)
+    return signature_problem(policy, reviewer, signed, str(facts["signature"]), at)
+
+
+def exception_problem(record: AuditRecord, policy: Policy | None) -> str | None:
+    """Return why a renewed or closed exception does not count as signed; None if it does.
+
+    Args:
+        record: `exception renewed` or `exception closed`.
+        policy: that applies now; None: there is none.
+    """
+    facts = record.facts
+    if not facts.get("signature"):
+        return None if facts.get("signatures") == "optional" else "it is not signed"
+    if policy is None:
+        return "there is no policy with the reviewers' keys"
+    found, reviewer, signed = facts.get(FACT), str(facts.get("reviewer")), str(facts.get("signed"))
+    if not isinstance(found, dict):
+        return "the record lacks what was signed"
+    try:
+        exception = ApprovedException.model_validate({"version": facts["version"], **found})
+    except (ValidationError, KeyError):
+        return "the record lacks what was signed"
+    asked = (str(facts.get("reason")), str(facts.get("policy_sha256")))
+    text = exception.text(record.event, reviewer, *asked)
     if text != signed:
         return f"another text was signed: {other_line(text, signed)}"
     at = dt.datetime.fromisoformat(record.at)

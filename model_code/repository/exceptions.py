@@ -17,7 +17,7 @@ from model_code.repository.audit import AuditRecord
 
 FACT = "exception"  # of the records `approved` and `exception renewed`
 RENEWED, CLOSED = "exception renewed", "exception closed"
-TURNED = ("promoted", "rolled back", "emergency rollback")  # events after which a version serves
+TURNED = ("promoted", "rolled back")  # events after which a version serves
 HEADING = "tickline exception 1"  # what a signed text is, and the version of its form
 SOON = dt.timedelta(days=7)
 

@@ -6,9 +6,14 @@ from typing import NamedTuple
 from mlflow.tracking import MlflowClient
 
 from model_code.errors import TicklineError
-from model_code.repository.approved import DECISIONS, decision_problem, require_approved
+from model_code.repository.approved import (
+    DECISIONS,
+    decision_problem,
+    exception_problem,
+    require_approved,
+)
 from model_code.repository.audit import AuditLog, AuditRecord
-from model_code.repository.exceptions import TURNED
+from model_code.repository.exceptions import CLOSED, RENEWED, TURNED
 from model_code.repository.policy import PolicyFile, policy_path
 from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME, Settings
@@ -97,9 +102,12 @@ def _signatures(
 ) -> tuple[int, list[Difference]]:
     signed, found = 0, []
     for record in records:
-        if record.event not in DECISIONS:
+        if record.event in DECISIONS:
+            wrong = decision_problem(record, records, None if policy is None else policy.policy)
+        elif record.event in (RENEWED, CLOSED):
+            wrong = exception_problem(record, None if policy is None else policy.policy)
+        else:
             continue
-        wrong = decision_problem(record, records, None if policy is None else policy.policy)
         if wrong is not None:
             found.append(Difference(f"audit line {record.number}", wrong))
         elif record.facts.get("signature"):

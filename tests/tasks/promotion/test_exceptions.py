@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from model_code.errors import PromotionError
+from model_code.repository.approved import exception_problem
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException
+from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import sign
 from model_code.settings import Settings
 from tasks.promotion import exceptions
@@ -93,4 +95,14 @@ def test_a_policy_can_require_a_signature(settings: Settings, tmp_path: Path) ->
     exceptions.close(settings, 7, **BY_ADA, sign=lambda text: sign(text, ada))
     record = AuditLog(settings.audit_file).read()[-1]
     assert 'reason: "a week of live figures"' in str(record.facts["signed"])
-    assert str(record.facts["signature"]).startswith("-----BEGIN SSH SIGNATURE-----")
+    policy = PolicyFile.load(settings.serving_repository).policy
+    assert exception_problem(record, policy) is None
+    longer = {"reasons": ["no baseline"], "owner": "grace", "expires": "2099-01-01"}
+    for changes, wrong in (
+        ({"exception": longer}, "another text was signed"),
+        ({"reviewer": "grace"}, "another text was signed"),
+        ({"signature": ""}, "it is not signed"),
+        ({"exception": None}, "the record lacks what was signed"),
+    ):
+        forged = record.model_copy(update={"facts": record.facts | changes})
+        assert wrong in str(exception_problem(forged, policy))
