@@ -141,12 +141,12 @@ def await_decision(
         console.print(
             f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
         )
-        again = f"\n\n**The last input was not valid: {wrong}.**" if wrong else ""
-        again += _how_to_sign(opened.version, policy)
+        again = f"**The last input was not valid: {wrong}.**\n\n" if wrong else ""
+        text = again + shown.summary + _how_to_sign(opened.version, policy)
         now = dt.datetime.now(dt.UTC)
         try:
             found = suspend_flow_run(
-                wait_for_input=Decision.with_initial_data(description=shown.summary + again),
+                wait_for_input=Decision.with_initial_data(description=text),
                 timeout=max(60, int((until - now).total_seconds())) + GRACE_S,
                 key=f"decision-{opened.version}-{attempt}",
             )

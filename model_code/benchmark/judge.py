@@ -283,4 +283,5 @@ def _row(
         margin=margin,
         passed=passed,
         reason=reason or ("met" if passed else "missed"),
+        over=getattr(goal, "over", ""),
     )

@@ -120,6 +120,8 @@ class GoalRow(BaseModel):
             is one; negative means missed.
         passed: None if it is not judged: nothing to compare against, or too few events.
         reason: as text.
+        over: whose value the reference is, as in the goal; empty without one, and in a run of an
+            earlier version.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -134,6 +136,7 @@ class GoalRow(BaseModel):
     margin: float | None
     passed: bool | None
     reason: str
+    over: str = ""
 
     @property
     def word(self) -> RowWord:

@@ -26,8 +26,8 @@ class Decision(RunInput):
     """Input from the form in Prefect's page or from `tickline approve|reject`."""
 
     verdict: Literal["approve", "reject"] = Field(description="approve or reject")
-    reviewer: str = Field(default="", description="your name, as in the policy")
-    reason: str = Field(default="", description="why; stored with the model permanently")
+    reviewer: str = Field(description="your name, as in the policy")
+    reason: str = Field(description="why; stored with the model permanently")
     owner: str = Field(default="", description="of the exception, if the text above names one")
     expires: str = Field(default="", description="the exception's last day, YYYY-MM-DD")
     signed: str = Field(default="", description="leave empty: tickline approve fills it in")

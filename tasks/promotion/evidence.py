@@ -24,6 +24,7 @@ from model_code.repository.manifest import CONFIG_FILE, Manifest
 from model_code.repository.requests import DRIFT_FILE
 from model_code.repository.triton_config import served_as
 from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
+from tasks.promotion import headline
 from tasks.promotion.changes import Change, changes_since
 from tasks.runs.attributions import drift_since, profile_of
 from tasks.runs.version_tags import seen_of
@@ -177,6 +178,7 @@ def render(evidence: Evidence) -> str:
         manifest=evidence.manifest,
         verdict=evidence.verdict,
         candidate=evidence.row(evidence.engine),
+        headline=headline,
         champion=evidence.row(CHAMPION_ROW),
         reference=evidence.row(REFERENCE_ENGINE),
         pictures=pictures,
@@ -187,14 +189,21 @@ def render(evidence: Evidence) -> str:
 
 def summary(evidence: Evidence, page_url: str) -> str:
     """Markdown for Prefect's form and artefact: the decision and the main facts."""
-    manifest = evidence.manifest
-    champion = "no baseline: no serving model yet, nothing to compare against"
+    manifest, candidate = evidence.manifest, evidence.row(evidence.engine)
+    replaced = "nothing: no version serves yet"
     if evidence.champion is not None:
-        champion = f"version {evidence.champion}, serving now"
-    drifted = [name for name, psi in evidence.drift.items() if psi > LARGE]
+        replaced = f"version {evidence.champion}"
+    p99 = headline.UNKNOWN if candidate is None else f"{candidate.p99_ms:.2f} ms"
+    rivals = headline.rivals(evidence.verdict, evidence.benchmark, candidate)
     lines = [
         "**SIMULATED DATA: not trained on a real market.**\n" if manifest.simulated else "",
-        f"Promote **version {manifest.version}** ({evidence.engine})?\n",
+        f"Promote **version {manifest.version}** ({evidence.engine}), test day "
+        f"{headline.test_date(evidence.days)}? It replaces {replaced}. [Evidence]({page_url})\n",
+        f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
+        f"- AUC **{headline.auc(candidate)}**; {'; '.join(rivals)}",
+        f"- p99 {p99}; {headline.latency(evidence.benchmark)}",
+        f"- features that drifted: {headline.drifted(evidence.drift)}",
+        f"- rows quarantined: {headline.faults(evidence.days)}",
         *(f"- **loosened: {line}**" for line in evidence.loosened),
         f"- **an approval is an exception**: {'; '.join(evidence.exceptions)}. "
         "It needs an owner and a last day"
@@ -203,8 +212,6 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- exception of the serving version: {evidence.serving_exception}"
         if evidence.serving_exception
         else "",
-        f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
-        f"- champion: {champion}",
         f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
         f"- targets: {evidence.targets}" if evidence.targets else "",
         f"- server: {evidence.serving}" if evidence.serving else "",
@@ -212,16 +219,13 @@ def summary(evidence: Evidence, page_url: str) -> str:
         f"- **other features than the champion**: {evidence.other_features}"
         if evidence.other_features
         else "",
-        f"- features that drifted: {', '.join(drifted) or 'none'}"
-        if evidence.drift
-        else "- feature drift: not recorded",
         f"- **live drift**: {evidence.live[0]}" if evidence.live else "",
         f"- looks most at: {evidence.profile.line}" if evidence.profile else "",
         f"- {evidence.profile_drift.line}" if evidence.profile_drift else "",
-        f"- engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
-        f"code `{manifest.code_commit[:12]}`, policy `{evidence.policy_sha256[:12]}`",
-        f"- evidence: [{page_url}]({page_url})\n",
-        evidence.verdict.markdown(),
+        f"\n{evidence.verdict.markdown()}",
+        f"engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
+        f"code `{manifest.code_commit[:12]}`, policy `{evidence.policy_sha256[:12]}`; "
+        f"evidence: {page_url}",
     ]
     return "\n".join(line for line in lines if line)
 
