@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model_code.artifacts import hash_bytes, hash_path
+from model_code.artifacts import ArtifactRef, ArtifactStore, hash_bytes, hash_path
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings
 
 # fields of `EngineRow`, of its facts, of `BenchmarkResult.machine` and of `EngineSidecar`
@@ -77,22 +77,23 @@ def _referenced(settings: Settings) -> Iterator[tuple[str, Path]]:
         if key is None:
             continue  # of a failure: Prefect keeps its exception
         stage = key[1].replace("-", " ")
-        yield from ((stage, Path(found)) for found in _paths(_result(path)))
+        store = ArtifactStore(settings.artifacts)
+        yield from ((stage, store.path(found)) for found in _references(_result(path)))
 
 
 def _result(path: Path) -> Any:
     return json.loads(json.loads(path.read_bytes())["result"])  # JSON within JSON
 
 
-def _paths(value: Any) -> Iterator[str]:
-    """Paths of the `ArtifactRef`s in a result."""
+def _references(value: Any) -> Iterator[ArtifactRef]:
+    """The `ArtifactRef`s in a result."""
     if isinstance(value, dict):
-        if value.keys() == {"name", "path", "sha256"}:
-            yield value["path"]
+        if value.keys() == ArtifactRef.model_fields.keys():
+            yield ArtifactRef.model_validate(value)
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from _paths(item)
+            yield from _references(item)
 
 
 def _digest(path: Path, artefact: str) -> str:

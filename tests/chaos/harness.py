@@ -295,6 +295,7 @@ class Home:
             interrupted: stages that may have stored an artefact without recording their result.
         """
         expected = entries(other.settings)
+        assert expected
         assert entries(self.settings) == expected
         assert damaged(self.settings) == []
         left = unreferenced(self.settings)
