@@ -2,11 +2,12 @@
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
+from mlflow.tracking import MlflowClient, get_tracking_uri, set_tracking_uri
 
 from infra.home import moved
 from infra.home.moved import LOCATIONS, identity, is_own, relocate
@@ -24,13 +25,14 @@ ODD = "desk 1 #2 100%41 é"  # a folder whose name is another one in a URI
 
 
 @pytest.fixture
-def first(tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def first(tmp_path: Path, mlflow_template: Path) -> Iterator[Settings]:
     """A home with an MLflow run, a logged model and a version of it."""
     settings = Settings(home=tmp_path / "first").resolved()
     settings.home.mkdir()
     shutil.copyfile(mlflow_template, settings.home / "mlflow.db")
     # MLflow looks up a logged model there, whatever its client names
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    before = get_tracking_uri()
+    set_tracking_uri(settings.tracking_uri)
     mlflow = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
     run = mlflow.create_run(experiment).info.run_id
@@ -38,7 +40,8 @@ def first(tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
     model = mlflow.create_logged_model(experiment, name="m", source_run_id=run)
     mlflow.create_registered_model("m")
     mlflow.create_model_version("m", source=f"models:/{model.model_id}", run_id=run)
-    return settings
+    yield settings
+    set_tracking_uri(before)
 
 
 def copied(settings: Settings, to: Path) -> Settings:

@@ -113,13 +113,14 @@ def test_a_home_on_a_read_only_disk_is_one_message(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
         done = subprocess.run(
             [str(COMMAND), "gc"],
-            env=os.environ | {"TICKLINE_HOME": str(home)},
+            env=os.environ | {"TICKLINE_HOME": str(home), "COLUMNS": "300"},
             capture_output=True,
             text=True,
             check=False,
             timeout=280,
         )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "cannot write to the home folder: Read-only file system" in done.stderr
-    assert "TICKLINE_HOME=FOLDER" in done.stderr
+    assert done.stderr.count("tickline failed") == 1
+    assert "Read-only file system" in done.stderr
+    assert f"where: {home}" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
