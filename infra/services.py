@@ -253,7 +253,7 @@ def _worker(settings: Settings, plan: Plan) -> Service:
     def problem() -> str:
         if healthy(f"{api}/health", timeout_s=BUSY_S):
             return ""
-        return f"the Prefect server at {api} does not answer; the worker goes on when it does"
+        return f"the Prefect server at {api} does not answer; the worker continues when it does"
 
     listen = {"PREFECT_WORKER_WEBSERVER_HOST": HOST}
     listen["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])

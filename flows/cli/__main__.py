@@ -120,7 +120,7 @@ def _unexpected(error: Exception) -> TicklineError:
     return TicklineError(
         f"unexpected {type(error).__name__}: {error}",
         where=str(log),
-        remedy="read the traceback there; if a run stopped, how to go on: tickline why",
+        remedy="read the traceback there; if a run stopped, what to do next: tickline why",
     )
 
 

@@ -72,7 +72,7 @@ def renew(
 def close(
     version: Version, reviewer: Reviewer, reason: Reason, key: Key = None, yes: Yes = False
 ) -> None:
-    """Close the exception of the serving version: its cause is gone.
+    """Close the exception of the serving version: its cause no longer exists.
 
     Use it if the reason no longer holds, for example after a week of live figures.
     """

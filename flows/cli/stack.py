@@ -135,10 +135,10 @@ def pause(name: Deployment = "nightly") -> None:
     """Pause a deployment: its schedule starts no more runs until it is resumed.
 
     Use it before maintenance. It stays paused when tickline up deploys again.
-    A run that is active goes on.
+    An active run continues.
     """
     _set_paused(name, paused=True)
-    out.print(f"{name} is paused; to go on: tickline resume {name}")
+    out.print(f"{name} is paused. To resume: tickline resume {name}")
 
 
 @app.command(rich_help_panel=PANELS.stack)

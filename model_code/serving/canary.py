@@ -153,7 +153,7 @@ class _Live:
         self.active = False
 
     def begin(self) -> None:
-        """Count anew for the next step; decisions count further."""
+        """Start the next step: errors and latency count from zero, decisions continue."""
         self._tally = Tally(self._spec, self._tally.observed())
 
     def observed(self) -> Observed | None:
@@ -186,7 +186,7 @@ class _Server:
         self._readings: list[tuple[float, int]] = []
 
     def begin(self) -> None:
-        """Count anew for the next step."""
+        """Start the next step: count from zero."""
         self._requests = self._failed = 0
         self._readings = []
 

@@ -95,7 +95,7 @@ def renew(
 def close(
     settings: Settings, version: int, *, reviewer: str, reason: str, sign: Sign | None = None
 ) -> ApprovedException:
-    """Close the exception of the serving version: its cause is gone.
+    """Close the exception of the serving version: its cause no longer exists.
 
     Raises:
         PromotionError: the version has no exception, or the decision does not count.

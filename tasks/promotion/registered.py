@@ -1,7 +1,7 @@
 """Compare a staged version with what its night wrote to MLflow.
 
 Who can write to the staging folder can write any manifest that fits its files. The registry and the
-night's run are elsewhere: a promotion goes on only if all of them say the same.
+night's run are elsewhere: a promotion continues only if all of them agree.
 """
 
 import tempfile
@@ -78,7 +78,7 @@ def tags_of(manifest: Manifest, sidecar: EngineSidecar) -> dict[str, str]:
 
 
 def _against_run(mlflow: MlflowClient, manifest: Manifest, sidecar: EngineSidecar) -> list[str]:
-    """What the night's benchmark and gate recorded otherwise.
+    """What differs from the night's benchmark and gate.
 
     Raises:
         PromotionError: they recorded nothing.
