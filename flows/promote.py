@@ -26,7 +26,7 @@ from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
 from tasks.promotion.canary import canary
-from tasks.promotion.decide import Decision, deadline, decide, problem, sign_command
+from tasks.promotion.decide import Decision, PlainDecision, deadline, decide, problem, sign_command
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
 from tasks.promotion.open_promotion import is_own, open_promotion, take_over
 from tasks.promotion.record import record, require_owner, stop_recorded
@@ -137,16 +137,19 @@ def await_decision(
     """Suspend until there is a valid decision; ask again after invalid input."""
     until = deadline(opened.opened_at, spec.decision_hours)
     wrong: str | None = None
+    form = Decision if shown.exceptions else PlainDecision
     for attempt in itertools.count(1):
         console.print(
             f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
         )
         again = f"**The last input was not valid: {wrong}.**\n\n" if wrong else ""
-        text = again + shown.summary + _how_to_sign(opened.version, policy)
+        required = policy.policy.signatures == "required"
+        sign = _how_to_sign(opened.version, required=required)
+        text = again + (f"{sign}\n\n{shown.summary}" if required else f"{shown.summary}\n\n{sign}")
         now = dt.datetime.now(dt.UTC)
         try:
             found = suspend_flow_run(
-                wait_for_input=Decision.with_initial_data(description=text),
+                wait_for_input=form.with_initial_data(description=text),
                 timeout=max(60, int((until - now).total_seconds())) + GRACE_S,
                 key=f"decision-{opened.version}-{attempt}",
             )
@@ -173,13 +176,12 @@ def await_decision(
     raise AssertionError("unreachable: the loop never ends")
 
 
-def _how_to_sign(version: int, policy: PolicyFile) -> str:
+def _how_to_sign(version: int, *, required: bool) -> str:
     """For the form: that it alone does not count, or what an unsigned decision is."""
-    if policy.policy.signatures == "required":
-        said = "**Signatures are required: this form alone does not count.** Run"
-    else:
-        said = "A decision in this form is recorded as unsigned. To sign it, run"
-    return f"\n\n{said}: `{sign_command(version)}` (or `tickline reject`)."
+    command = f"`{sign_command(version)}` (or `tickline reject`)"
+    if required:
+        return f"**Signatures are required: this form alone does not count.** Run {command}."
+    return f"A decision in this form is recorded as unsigned. To sign it, run {command}."
 
 
 def _decided(verdict: str, reviewer: str, reason: str, **more: str) -> Decided:

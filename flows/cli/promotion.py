@@ -302,7 +302,8 @@ def say_outcome(outcome: "Promoted | FlowRun") -> None:
     out.print(f"[bold yellow]version {version} waits for a decision[/] (run {outcome.name})")
     out.print(f"  tickline approve {version} --reviewer NAME --reason TEXT")
     out.print(f"  tickline reject {version} --reviewer NAME --reason TEXT")
-    out.print("  if the evidence says exception, approve with --owner NAME --expires DATE too")
+    out.print("  --key FILE signs it; the policy may require that")
+    out.print("  --owner NAME --expires DATE, if the evidence says that it is an exception")
     out.print("  or use the form in Prefect's page; evidence page and form: tickline ui")
 
 

@@ -2,11 +2,13 @@
 
 import datetime as dt
 from contextlib import suppress
-from typing import Literal
+from typing import ClassVar, Literal
 
 from prefect.input import RunInput
 from prefect.runtime import flow_run
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from model_code.repository import exceptions
 from model_code.repository.approved import other_line
@@ -23,15 +25,39 @@ from tasks.runs.aliases import Aliases
 
 
 class Decision(RunInput):
-    """Input from the form in Prefect's page or from `tickline approve|reject`."""
+    """Input from the form in Prefect's page or from `tickline approve|reject`.
+
+    The form has no field for a signature: only the command can sign. Each field less leaves more
+    room for the text above them.
+    """
+
+    hidden: ClassVar[tuple[str, ...]] = ("signed", "signature")
 
     verdict: Literal["approve", "reject"] = Field(description="approve or reject")
     reviewer: str = Field(description="your name, as in the policy")
     reason: str = Field(description="why; stored with the model permanently")
     owner: str = Field(default="", description="of the exception, if the text above names one")
     expires: str = Field(default="", description="the exception's last day, YYYY-MM-DD")
-    signed: str = Field(default="", description="leave empty: tickline approve fills it in")
-    signature: str = Field(default="", description="leave empty: tickline approve fills it in")
+    signed: str = ""
+    signature: str = ""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The form's fields."""
+        schema = handler(core_schema)
+        form = handler.resolve_ref_schema(schema)
+        for name in cls.hidden:
+            form["properties"].pop(name, None)
+        form["additionalProperties"] = True  # Prefect's server must let the command's signature in
+        return schema
+
+
+class PlainDecision(Decision):
+    """The same where an approval is no exception."""
+
+    hidden: ClassVar[tuple[str, ...]] = (*Decision.hidden, "owner", "expires")
 
 
 def sign_command(version: int, word: str = "approve") -> str:

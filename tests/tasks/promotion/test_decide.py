@@ -5,7 +5,7 @@ import pytest
 from model_code.repository.decisions import Subject
 from model_code.repository.policy import PolicyFile
 from model_code.settings import Settings
-from tasks.promotion.decide import Decision, problem, text_of
+from tasks.promotion.decide import Decision, PlainDecision, problem, text_of
 from tests.support.policy import write_policy
 
 
@@ -73,3 +73,22 @@ def test_the_signed_text_has_the_last_day_as_the_record_has_it(tmp_path: Path) -
     }
     assert len(texts) == 1
     assert "2027-01-31" in texts.pop()
+
+
+@pytest.mark.parametrize(
+    ("form", "fields"),
+    [
+        (Decision, ["verdict", "reviewer", "reason", "owner", "expires"]),
+        (PlainDecision, ["verdict", "reviewer", "reason"]),
+    ],
+)
+def test_the_form_has_no_more_fields_than_a_reviewer_fills_in(
+    form: type[Decision], fields: list[str]
+) -> None:
+    shown = form.with_initial_data(description="the evidence")
+    schema = shown.model_json_schema()
+    assert list(schema["properties"]) == fields
+    assert schema["additionalProperties"] is True
+    assert schema["required"] == ["verdict", "reviewer", "reason"]
+    answer = {"verdict": "approve", "reviewer": "ada", "reason": "sound", "signature": "S"}
+    assert shown(**answer).signature == "S"  # of the command
