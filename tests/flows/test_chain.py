@@ -5,6 +5,7 @@ starts the promotion's deployment, a real worker runs it, a reviewer approves, a
 is swapped, and the next night, of other features, measures what that server serves.
 """
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -85,12 +86,13 @@ def night(market: str, goals: Path, learning_rate: float, features: FeatureSpec)
     return outcome
 
 
-def promotion(version: int, state: str, log: Path) -> FlowRun:
-    """The version's promotion, once it is in that state."""
+def promotion(version: int, state: str, log: Path, since: dt.datetime) -> FlowRun:
+    """The version's promotion, once it is in that state; older ones are of other tests."""
     deadline = time.monotonic() + PATIENCE_S
     found: FlowRun | None = None
     while time.monotonic() < deadline:
-        found = next(iter(runs_of(version)), None)
+        started = (run for run in runs_of(version) if run.created and run.created >= since)
+        found = next(started, None)
         if found is not None and found.state is not None:
             if found.state.name == state:
                 return found
@@ -100,13 +102,15 @@ def promotion(version: int, state: str, log: Path) -> FlowRun:
     raise AssertionError(f"promotion of {version} is {found and found.state}\n{log.read_text()}")
 
 
-def approve(desk: Settings, version: int, log: Path, started_by: str = "nightly") -> None:
-    waiting = promotion(version, "Suspended", log)
+def approve(
+    desk: Settings, version: int, log: Path, since: dt.datetime, started_by: str = "nightly"
+) -> None:
+    waiting = promotion(version, "Suspended", log, since)
     assert waiting.parameters["started_by"] == started_by
     assert waiting.deployment_id is not None
     why = "the table is sound"
     assert promotions.decide(desk, str(version), "approve", "ada", why, **EXCEPTION) is None
-    promotion(version, "Completed", log)
+    promotion(version, "Completed", log, since)
 
 
 def serves(desk: Settings, outcome: Outcome) -> None:
@@ -126,6 +130,7 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
     desk: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert desk.prefect_api_url
+    began = dt.datetime.now(dt.UTC)
     monkeypatch.setenv("PREFECT_API_URL", desk.prefect_api_url)
     monkeypatch.setattr(promotions, "_worker_online", lambda: True)  # it is: below
     market, goals, log = hive(tmp_path / "market"), tmp_path / "goals.yaml", tmp_path / "worker.log"
@@ -141,7 +146,7 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
         assert first.verdict.verdict == "no baseline"
         assert first.registered is not None
         assert first.registered.version == "1"
-        approve(desk, 1, log)  # nobody but the night's own event has started it
+        approve(desk, 1, log, began)  # nobody but the night's own event has started it
         serves(desk, first)
 
         second = night(market, goals, 2e-3, SOLO)
@@ -165,7 +170,7 @@ def test_night_promotion_night_against_what_serves_promotion_rollback(
         np.testing.assert_array_equal(recorded.champion_x_RTF, seen_by_first)
         excused = LENIENT.model_copy(update={"not_comparable": "the other set is cheaper"})
         promotions.start(desk, 2, "bob", excused)  # nobody else does
-        approve(desk, 2, log, started_by="bob")
+        approve(desk, 2, log, began, started_by="bob")
         serves(desk, second)
         assert Aliases(desk).aliases() == (2, 1)
 
