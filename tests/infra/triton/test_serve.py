@@ -1,5 +1,6 @@
 """A started server is brought to serve, whatever state a restart found the repository in."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,16 @@ class Desk:
         )
 
 
+def requests(client: TritonClient, version: int) -> int:
+    """Requests that Triton counted, once the count stands still: it counts after it responds."""
+    counts = [client.statistics(version=version).requests]
+    while len(counts) < 4 or len(set(counts[-4:])) > 1:
+        assert len(counts) < 100, counts
+        time.sleep(0.1)
+        counts.append(client.statistics(version=version).requests)
+    return counts[-1]
+
+
 @pytest.fixture
 def desk(live_triton: TritonServer, tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(live_triton, tmp_path)
@@ -61,9 +72,9 @@ def test_a_fresh_server_gets_champion_and_the_version_before_it(desk: Desk) -> N
     serve(desk.settings, desk.client)
     desk.serves(1, 2)
     assert silent(desk.place, desk.client) == {}
-    counted = desk.client.statistics(version=2).requests
+    counted = requests(desk.client, 2)
     serve(desk.settings, desk.client)
-    assert desk.client.statistics(version=2).requests == counted + 1, "one golden request"
+    assert requests(desk.client, 2) == counted + 1, "one golden request"
 
 
 def test_a_version_that_only_answers_wrongly_is_an_error_with_its_cure(
