@@ -44,6 +44,8 @@ class Night(_Frozen):
         seconds: from the first start to the last end, including pauses before a rerun; None while
             it runs.
         verdict: the gate's verdict; None if the run did not reach the gate.
+        test_date: the day the model is judged on; None if the run did not get so far.
+        mlflow_url, prefect_url: its page; empty if unknown.
         metrics: of the parent run, e.g. `auc`, `p99_ms`, `rows`; non-finite values are omitted.
         stages: empty if Prefect does not respond or no longer has the run.
     """
@@ -55,6 +57,9 @@ class Night(_Frozen):
     started: dt.datetime
     seconds: float | None
     simulated: bool
+    test_date: dt.date | None = None
+    mlflow_url: str = ""
+    prefect_url: str = ""
     verdict: str | None = None
     engine: str | None = None
     error: str | None = None
@@ -79,6 +84,18 @@ class Due(_Frozen):
     deadline: dt.datetime
 
 
+class NextNight(_Frozen):
+    """The next start of the schedule that is followed by a night.
+
+    Attributes:
+        start: in the schedule's time zone.
+        paused: the deployment or its schedule is switched off, so nothing starts.
+    """
+
+    start: dt.datetime
+    paused: bool
+
+
 class Serving(_Frozen):
     """The champion: its registered version and when that was approved.
 
@@ -99,6 +116,7 @@ class History(_Frozen):
         exception: of the serving version's approval; None if it has none.
         problem: what contradicts the champion, with its cure; empty if nothing does.
         due: None if no nightly is scheduled, or none was due yet.
+        upcoming: None if no nightly is scheduled.
     """
 
     nights: tuple[Night, ...]
@@ -107,6 +125,7 @@ class History(_Frozen):
     exception: ApprovedException | None = None
     problem: str = ""
     due: Due | None = None
+    upcoming: NextNight | None = None
 
     def newest(self, status: str | None = None) -> Night | None:
         """The newest nightly run, or the newest with this status."""
@@ -139,7 +158,23 @@ def newest_due(
     for start in sorted(starts, reverse=True):
         # in wall-clock time: a change to daylight saving time does not move the deadline
         deadline = (start.replace(tzinfo=None) + within).replace(tzinfo=start.tzinfo)
-        if deadline > now or due(calendar, start, start, max_age_h=math.inf):
-            continue
-        return Due(start=start, deadline=deadline)
+        if deadline <= now and _has_night(start, calendar):
+            return Due(start=start, deadline=deadline)
     return None
+
+
+def first_night(starts: Sequence[dt.datetime], calendar: str) -> dt.datetime | None:
+    """The earliest start that is followed by a night; None if there is none.
+
+    Args:
+        starts: of the schedule, in the desk's time zone.
+        calendar: a start after a day without a session is no night.
+
+    Raises:
+        ConfigError: the calendar is unknown or does not cover a start.
+    """
+    return next((start for start in sorted(starts) if _has_night(start, calendar)), None)
+
+
+def _has_night(start: dt.datetime, calendar: str) -> bool:
+    return due(calendar, start, start, max_age_h=math.inf) is None

@@ -1,4 +1,4 @@
-"""By when a night must be finished: from the deployed schedule, also while its server is down."""
+"""When nights are due and which is next: the deployed schedule, also while its server is down."""
 
 import asyncio
 import datetime as dt
@@ -13,11 +13,11 @@ from infra.servers import environment
 from model_code.artifacts import atomic_file
 from model_code.errors import ConfigError, StorageError
 from model_code.market.calendar import ALWAYS_OPEN, time_to_deadline
-from model_code.monitoring.history import Due, newest_due
+from model_code.monitoring.history import Due, NextNight, first_night, newest_due
 from model_code.settings import Settings
 
 DEPLOYMENT = "nightly/nightly"
-LOOK_BACK = dt.timedelta(days=21)  # longer than any market's holidays
+REACH = dt.timedelta(days=21)  # longer than any market's holidays
 
 
 class NightSchedule(BaseModel):
@@ -27,6 +27,7 @@ class NightSchedule(BaseModel):
         cron: in `timezone`.
         calendar: trading calendar of its specification.
         since: when it was deployed first; no night was due before.
+        paused: the deployment or its schedule is switched off.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +36,7 @@ class NightSchedule(BaseModel):
     timezone: str
     calendar: str
     since: dt.datetime
+    paused: bool = False
 
 
 def due_night(settings: Settings, url: str | None, now: dt.datetime) -> Due | None:
@@ -47,11 +49,10 @@ def due_night(settings: Settings, url: str | None, now: dt.datetime) -> Due | No
         url: API of Prefect's server; None if it does not answer: the schedule is the last known.
         now: with a time zone.
     """
-    schedule = _deployed(settings, url) if url else _remembered(settings)
+    schedule = _schedule(settings, url)
     if schedule is None:
         return None
-    zone = ZoneInfo(schedule.timezone)
-    starts = _starts(schedule, zone, now)
+    starts = _starts(schedule, max(now - REACH, schedule.since), now)
     if not starts:
         return None
     within = time_to_deadline(starts[-1], settings.deadline)
@@ -61,14 +62,36 @@ def due_night(settings: Settings, url: str | None, now: dt.datetime) -> Due | No
         return newest_due(starts, within, ALWAYS_OPEN, now)
 
 
-def _starts(schedule: NightSchedule, zone: ZoneInfo, now: dt.datetime) -> list[dt.datetime]:
+def next_night(settings: Settings, url: str | None, now: dt.datetime) -> NextNight | None:
+    """The next scheduled start; None if none is scheduled here.
+
+    Args:
+        settings: of the home.
+        url: API of Prefect's server; None if it does not answer: the schedule is the last known.
+        now: with a time zone.
+    """
+    schedule = _schedule(settings, url)
+    if schedule is None:
+        return None
+    starts = _starts(schedule, now, now + REACH)
+    try:
+        start = first_night(starts, schedule.calendar)
+    except ConfigError:  # the nightly itself names the unknown calendar, and does not run
+        start = first_night(starts, ALWAYS_OPEN)
+    return None if start is None else NextNight(start=start, paused=schedule.paused)
+
+
+def _schedule(settings: Settings, url: str | None) -> NightSchedule | None:
+    return _deployed(settings, url) if url else _remembered(settings)
+
+
+def _starts(schedule: NightSchedule, begin: dt.datetime, end: dt.datetime) -> list[dt.datetime]:
     from prefect.server.schemas.schedules import CronSchedule
 
-    known = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    begin = max(now - LOOK_BACK, schedule.since)
-    found = asyncio.run(known.get_dates(start=begin, end=now))
+    known, zone = CronSchedule(cron=schedule.cron, timezone=schedule.timezone), schedule.timezone
+    found = asyncio.run(known.get_dates(start=begin, end=end))
     # plain datetimes: the library's own type changes its zone in arithmetic
-    return [dt.datetime.fromtimestamp(start.timestamp(), zone) for start in found]
+    return [dt.datetime.fromtimestamp(start.timestamp(), ZoneInfo(zone)) for start in found]
 
 
 def _deployed(settings: Settings, url: str) -> NightSchedule | None:
@@ -88,15 +111,21 @@ def _deployed(settings: Settings, url: str) -> NightSchedule | None:
             return None
         except (httpx.HTTPError, PrefectHTTPStatusError):  # it went away just now
             return _remembered(settings)
-    crons = [item.schedule for item in found.schedules if isinstance(item.schedule, CronSchedule)]
+    crons = [
+        (item.schedule, item.active)
+        for item in found.schedules
+        if isinstance(item.schedule, CronSchedule)
+    ]
     if not crons or found.created is None:
         return None
+    cron, active = crons[0]
     spec = found.parameters.get("spec") or {}
     schedule = NightSchedule(
-        cron=crons[0].cron,
-        timezone=crons[0].timezone or "UTC",
+        cron=cron.cron,
+        timezone=cron.timezone or "UTC",
         calendar=spec.get("calendar") or ALWAYS_OPEN,
         since=found.created,
+        paused=found.paused or not active,
     )
     if schedule != _remembered(settings):
         with suppress(StorageError), atomic_file(_path(settings)) as temporary:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from infra.servers import environment, healthy, running_server
+from infra.stack_state import mlflow_page, prefect_page
 from model_code.errors import IntegrityError
 from model_code.monitoring.history import (
     BAD_STATES,
@@ -27,10 +28,11 @@ from model_code.monitoring.history import (
 from model_code.repository.audit import AuditLog
 from model_code.repository.exceptions import ApprovedException, serving_exception
 from model_code.settings import MODEL_NAME, Settings
-from tasks.monitoring.deadline import due_night
+from tasks.monitoring.deadline import due_night, next_night
 from tasks.runs import mlflow_runs
 from tasks.runs.faults import Fault
 from tasks.runs.serving_version import serving_version
+from tasks.runs.stored import instrument_days
 from tasks.runs.task_runs import stage_name, task_runs
 
 if TYPE_CHECKING:
@@ -63,13 +65,15 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
             for night in found
         ]
     sources = {"mlflow": True, "prefect": url is not None, "audit": intact}
+    now = dt.datetime.now(dt.UTC)
     return History(
         nights=tuple(found),
         champion=champion,
         sources=sources,
         exception=exception,
         problem=problem,
-        due=due_night(settings, url, dt.datetime.now(dt.UTC)),
+        due=due_night(settings, url, now),
+        upcoming=next_night(settings, url, now),
     )
 
 
@@ -94,7 +98,7 @@ def _nights(mlflow: MlflowClient, settings: Settings, limit: int) -> list[Night]
             order_by=["attributes.start_time DESC"],
             page_token=token,
         )
-        nights += [_night(run) for run in page if _is_parent(run)]
+        nights += [_night(run, settings) for run in page if _is_parent(run)]
         token = page.token
         if not token:
             break
@@ -106,17 +110,22 @@ def _is_parent(run: Run) -> bool:
     return MLFLOW_PARENT_RUN_ID not in tags and mlflow_runs.FLOW_RUN_TAG in tags
 
 
-def _night(run: Run) -> Night:
+def _night(run: Run, settings: Settings) -> Night:
     tags = run.data.tags
+    flow_run_id, experiment = tags[mlflow_runs.FLOW_RUN_TAG], run.info.experiment_id
+    tested = {date for date, _ in instrument_days(run, "test")}
     ended = run.info.end_time if run.info.status != "RUNNING" else None
     return Night(
         name=tags.get("prefect.flow_run_name", run.info.run_name),
         mlflow_run_id=run.info.run_id,
-        flow_run_id=tags[mlflow_runs.FLOW_RUN_TAG],
+        flow_run_id=flow_run_id,
         status=_status(run),
         started=dt.datetime.fromtimestamp(run.info.start_time / 1000, dt.UTC),
         seconds=None if ended is None else (ended - run.info.start_time) / 1000,
         simulated=tags.get("tickline.simulated") == "true",
+        test_date=dt.date.fromisoformat(tested.pop()) if len(tested) == 1 else None,
+        mlflow_url=f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run.info.run_id}",
+        prefect_url=f"{prefect_page(settings)}/runs/flow-run/{flow_run_id}",
         verdict=tags.get("tickline.verdict"),
         engine=tags.get("tickline.engine"),
         error=tags.get("tickline.error"),

@@ -10,9 +10,9 @@ from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
 
-from model_code.monitoring.history import newest_due
+from model_code.monitoring.history import first_night, newest_due
 from model_code.settings import Settings
-from tasks.monitoring.deadline import NightSchedule, due_night
+from tasks.monitoring.deadline import NightSchedule, due_night, next_night
 
 ZONE = ZoneInfo("America/New_York")
 FOUR_HOURS = dt.timedelta(hours=4)
@@ -42,6 +42,15 @@ def test_no_session_no_deadline(now: dt.datetime, wanted: dt.datetime) -> None:
     assert found is not None
     assert found.start == wanted
     assert found.deadline == wanted.replace(hour=5)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "wanted"),
+    [("XNYS", at(30)), ("24/7", at(29))],  # Friday's start has no session before it
+)
+def test_the_next_night_follows_a_session(calendar: str, wanted: dt.datetime) -> None:
+    assert first_night([at(30), at(29)], calendar) == wanted
+    assert first_night([], calendar) is None
 
 
 def test_every_day_counts_where_the_market_never_closes() -> None:
@@ -95,6 +104,26 @@ def test_a_paused_schedule_has_deadlines_also_while_its_server_is_down(
     assert (wanted.deadline.hour, wanted.deadline.minute) == (3, 30)
 
 
+def test_the_next_night_is_known_and_whether_it_is_paused(
+    deployed: Settings, prefect_url: str
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    found = next_night(deployed, prefect_url, now)
+    assert found is not None
+    assert found.paused
+    assert found.start.astimezone(ZONE).hour == 1
+    assert now < found.start < now + dt.timedelta(hours=26)
+    assert next_night(deployed, None, now) == found
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("nightly/nightly")
+        client.resume_deployment(deployment.id)
+        for item in deployment.schedules:
+            client.update_deployment_schedule(deployment.id, item.id, active=True)
+    running = next_night(deployed, prefect_url, now)
+    assert running is not None
+    assert (running.start, running.paused) == (found.start, False)
+
+
 def test_without_a_deployment_nothing_is_due(home: Settings, prefect_url: str) -> None:
     schedule = NightSchedule(
         cron="0 1 * * *", timezone="UTC", calendar="no such one", since=at(1, month=1)
@@ -102,6 +131,10 @@ def test_without_a_deployment_nothing_is_due(home: Settings, prefect_url: str) -
     remembered(home).write_text(schedule.model_dump_json())
     known = due_night(home, None, at(29, 12))
     assert known is not None  # an unknown calendar raises the alarm instead of hiding it
+    upcoming = next_night(home, None, at(29, 12))
+    assert upcoming is not None
+    assert upcoming.start == dt.datetime(2024, 11, 30, 1, tzinfo=dt.UTC)
     assert due_night(home, prefect_url, at(29, 12)) is None
+    assert next_night(home, prefect_url, at(29, 12)) is None
     assert not remembered(home).exists()
     assert due_night(home, None, at(29, 12)) is None

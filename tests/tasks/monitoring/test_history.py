@@ -16,6 +16,7 @@ from model_code.repository.exceptions import ApprovedException
 from model_code.settings import MODEL_NAME, Settings
 from tasks.monitoring.history import APPROVED_AT, prefect_url, read_history
 from tasks.runs import mlflow_runs, task_runs
+from tasks.runs.tick_source import TickDay, TickSource
 from tests.support.serving import serves
 
 BEGUN: list[UUID] = []
@@ -45,6 +46,12 @@ def small() -> None:
         tags={"tickline.simulated": "true", "prefect.flow_run_name": str(flow_run.name)},
     )
     mlflow_runs.nested(mlflow, settings, run_id, "training")
+    day = TickSource("simulated:", [TickDay("2024-08-09", "BTCUSDT", "0" * 64)])
+    mlflow_runs.log_datasets(
+        mlflow,
+        run_id,
+        [mlflow_runs.DatasetEntry("BTCUSDT/2024-08-09", "0" * 36, day, "test", {"rows": 1})],
+    )
     mlflow_runs.log_metrics(mlflow, run_id, {"auc": 0.75, "p99_ms": float("nan")})
     mlflow_runs.set_tags(mlflow, run_id, {"tickline.verdict": "no baseline"})
     validate(1)
@@ -76,6 +83,9 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     (night,) = seen.nights  # without the nested run
     assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
     assert night.metrics == {"auc": 0.75}
+    assert night.test_date == dt.date(2024, 8, 9)
+    assert night.mlflow_url.endswith(f"/runs/{night.mlflow_run_id}")
+    assert night.prefect_url.endswith(f"/runs/flow-run/{night.flow_run_id}")
     assert night.seconds is not None
     stages = {stage.name: stage.state for stage in night.stages}
     assert stages == {"validate": "Completed", "train": "Failed"}
