@@ -117,7 +117,8 @@ class TrainingSpec(Spec):
     epochs: PositiveInt = 3
     validated_windows: PositiveInt = 16384  # of the validation windows, after each epoch
     windows_per_epoch: PositiveInt = 65536  # every training window is used once before any twice
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 128  # a multiple of the processes
+    processes: PositiveInt = 1  # by torchrun; a model without weights is fitted in one
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup_fraction: Fraction = 0.1

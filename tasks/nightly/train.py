@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from time import perf_counter
 
+from infra.torchrun import train_on
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.reports import plots
 from model_code.features.dataset import FeatureTable
@@ -11,10 +12,9 @@ from model_code.models import network
 from model_code.models.blend import Blend
 from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
-from model_code.settings import AnyNetworkSpec, TrainingSpec
-from model_code.training import checkpoint, evaluation, loop
-from model_code.training.auxiliary import auxiliary_labels
-from model_code.training.distillation import Instants
+from model_code.settings import AnyNetworkSpec, BoostingSpec, TrainingSpec
+from model_code.training import checkpoint, evaluation
+from model_code.training.job import TrainingJob
 from model_code.training.metrics import classification
 from model_code.training.run import EpochMetrics
 from model_code.training.start import StartingPoint
@@ -69,30 +69,21 @@ def train(
     checkpoints = run.settings.checkpoints / key
     if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
-    rows, windows = (
-        FeatureTable.load(run.store.open(table)),
-        Split.load(run.store.open(split.windows)),
+    job = TrainingJob(
+        store=run.store.root,
+        table=table,
+        windows=split.windows,
+        network=network_spec,
+        training=training_spec,
+        checkpoints=checkpoints,
+        start=None if start is None else start.weights,
     )
     started = perf_counter()
-    with system_metrics(run.settings.tracking_uri, run_id):
-        result = loop.train(
-            rows.features_NF,
-            rows.label_N,
-            windows.train_ends,
-            windows.validation_ends,
-            validation_weight_B=windows.validation_weights,
-            network_spec=network_spec,
-            training_spec=training_spec,
-            checkpoints=checkpoints,
-            feature_spec=rows.meta.mirrored_spec,
-            instants=Instants(rows.timestamp_N, rows.meta.spec.horizon_ms),
-            auxiliary_NA=auxiliary_labels(
-                rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
-            ),
-            start=None if start is None else network.load(run.store.open(start.weights)),
-            on_epoch=log_epoch,
-            progress=True,
-        )
+    with system_metrics(run.settings.tracking_uri, run_id), run.store.scratch() as scratch:
+        if training_spec.processes == 1 or isinstance(network_spec, BoostingSpec):
+            result = job.run(log_epoch, progress=True)
+        else:
+            result = train_on(job, training_spec.processes, scratch, on_epoch=log_epoch)
     seconds = perf_counter() - started
     # the process may have been killed between an epoch's checkpoint and its metrics
     logged = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
@@ -101,6 +92,10 @@ def train(
             log_epoch(epoch)
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]
+    rows, windows = (
+        FeatureTable.load(run.store.open(table)),
+        Split.load(run.store.open(split.windows)),
+    )
     ends, weight_B = windows.validation_ends, windows.validation_weights
     validation_B = probability(evaluation.predict(result.model, rows.features_NF, ends))
     threshold = choose_threshold(rows.label_N[ends], validation_B, weight_B)
