@@ -46,7 +46,8 @@ class Night(_Frozen):
         verdict: the gate's verdict; None if the run did not reach the gate.
         test_date: the day the model is judged on; None if the run did not get so far.
         mlflow_url, prefect_url: its page; empty if unknown.
-        metrics: of the parent run, e.g. `auc`, `p99_ms`, `rows`; non-finite values are omitted.
+        metrics: of the parent run by plain name, e.g. `auc`, `p99_ms`, `rows`; non-finite values
+            are omitted.
         stages: empty if Prefect does not respond or no longer has the run.
     """
 

@@ -31,6 +31,7 @@ from model_code.settings import MODEL_NAME, Settings
 from tasks.monitoring.deadline import due_night, next_night
 from tasks.runs import mlflow_runs
 from tasks.runs.faults import Fault
+from tasks.runs.metric_names import plain
 from tasks.runs.serving_version import serving_version
 from tasks.runs.stored import instrument_days
 from tasks.runs.task_runs import stage_name, task_runs
@@ -129,7 +130,9 @@ def _night(run: Run, settings: Settings) -> Night:
         verdict=tags.get("tickline.verdict"),
         engine=tags.get("tickline.engine"),
         error=tags.get("tickline.error"),
-        metrics={name: value for name, value in run.data.metrics.items() if math.isfinite(value)},
+        metrics={
+            plain(name): value for name, value in run.data.metrics.items() if math.isfinite(value)
+        },
     )
 
 

@@ -101,5 +101,5 @@ def _log(run: RunRef, models: tuple[TrainedModel, ...], comparison: Comparison) 
         mlflow_runs.log_metrics(
             mlflow,
             model.network.mlflow_run_id,
-            {f"test_{key}" if "validation" not in key else key: v for key, v in figures.items()},
+            figures,
         )

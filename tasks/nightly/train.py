@@ -24,6 +24,7 @@ from tasks.caching.refresh import is_stale
 from tasks.caching.stage import RunRef, console, stage
 from tasks.nightly.records import SplitWindows, TrainedNetwork
 from tasks.runs import mlflow_runs
+from tasks.runs.metric_names import logged_as
 from tasks.runs.system_metrics import system_metrics
 
 
@@ -86,7 +87,7 @@ def train(
             result = train_on(job, training_spec.processes, scratch, on_epoch=log_epoch)
     seconds = perf_counter() - started
     # the process may have been killed between an epoch's checkpoint and its metrics
-    logged = {point.step for point in mlflow.get_metric_history(run_id, "train_loss")}
+    logged = {point.step for point in mlflow.get_metric_history(run_id, logged_as("train_loss"))}
     for epoch in result.history:
         if epoch.epoch not in logged:
             log_epoch(epoch)

@@ -36,6 +36,7 @@ from infra.servers import database_error
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
+from tasks.runs.metric_names import logged_as
 from tasks.runs.tick_source import TickSource
 
 console = Console()
@@ -180,13 +181,13 @@ def log_metrics(
     Args:
         mlflow: tracking client.
         run_id: of the run.
-        values: by name.
+        values: by plain name; logged as `metric_names.logged_as`.
         step: of all of them.
         of: `model_id` of a logged model, `dataset_name` and `dataset_digest`, to link them to.
     """
     now = time.time_ns() // 1_000_000
     metrics = [
-        Metric(key, float(value), now, step, **of)
+        Metric(logged_as(key), float(value), now, step, **of)
         for key, value in values.items()
         if value is not None
     ]

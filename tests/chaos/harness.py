@@ -304,7 +304,7 @@ class Home:
         (mine,), (theirs,) = self.parents(), other.parents()
         assert {run.info.status for run in self.runs()} == {"FINISHED"}
         assert mlflow_runs.ERROR_TAG not in mine.data.tags
-        for name in ("auc", "accuracy", "baseline_auc"):
+        for name in ("quality/auc", "quality/accuracy", "baseline/auc"):
             assert abs(mine.data.metrics[name] - theirs.data.metrics[name]) < 1e-9, name
         versions = self.mlflow.search_model_versions(f"name = '{MODEL_NAME}'")
         assert [int(version.version) for version in versions] == [1]

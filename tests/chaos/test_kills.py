@@ -58,7 +58,7 @@ def test_killed_between_two_epochs(disturbed: Home, undisturbed: Home, table: li
     took = disturbed.rerun().succeed()
     disturbed.compare(undisturbed)
     (training,) = [run for run in disturbed.runs() if run.info.run_name == "training"]
-    points = disturbed.mlflow.get_metric_history(training.info.run_id, "train_loss")
+    points = disturbed.mlflow.get_metric_history(training.info.run_id, "train/loss")
     assert sorted(point.step for point in points) == list(range(1, EPOCHS + 1))
     assert result_of(disturbed.settings, "train")["resumed_from"] == kept
     (cached,) = cached_after(("train",), disturbed, undisturbed)

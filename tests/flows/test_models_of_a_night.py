@@ -57,7 +57,7 @@ def test_both_are_compared_and_the_chosen_one_is_registered(
     assert "not computed (the attributions do not add up)" in run.data.tags["mlflow.note.content"]
     nested = children(home, outcome.mlflow_run_id)
     for name, row in zip(("training", "training mlp"), found.rows, strict=True):
-        assert nested[name].data.metrics["test_auc"] == row.auc
+        assert nested[name].data.metrics["quality/auc"] == row.auc
 
     console = Console(width=80, record=True)
     console.print(outcome_tables(outcome))

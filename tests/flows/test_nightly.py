@@ -97,8 +97,10 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert parent.data.tags["tickline.verdict"] == "no baseline"
     assert parent.data.tags["prefect.flow_run_name"] == first.flow_run_name
     assert parent.data.params["training.epochs"] == "2"
-    assert parent.data.metrics["auc"] == pytest.approx(row_of(table, first.engine).quality.auc)
-    assert "baseline_auc" in parent.data.metrics
+    assert parent.data.metrics["quality/auc"] == pytest.approx(
+        row_of(table, first.engine).quality.auc
+    )
+    assert "baseline/auc" in parent.data.metrics
     judged_on = spec.model_copy(update={"test_date": first.test_date})
     assert specification(home, first.flow_run_name) == judged_on
     contexts = [given.tags[0].value for given in dataset_inputs(parent)]
@@ -121,7 +123,7 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     nested = children(home, first.mlflow_run_id)
     assert {"training", "baseline", "engine torch-fp32", "registration"} <= set(nested)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
-    curve = mlflow.get_metric_history(nested["training"].info.run_id, "validation_auc")
+    curve = mlflow.get_metric_history(nested["training"].info.run_id, "validation/auc")
     assert [point.step for point in curve] == [1, 2]
     assert set(nested["engine openvino-fp32"].data.metrics) == set(
         nested["engine torch-fp32"].data.metrics

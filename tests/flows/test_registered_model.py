@@ -42,8 +42,8 @@ def test_a_registered_version_has_figures_data_and_an_example_and_predicts(
     row = row_of(outcome.benchmark, outcome.engine)
     assert logged.metrics is not None
     figures = {metric.key: metric.value for metric in logged.metrics}
-    assert figures["auc"] == pytest.approx(row.quality.auc)
-    assert figures["p99_ms"] == pytest.approx(row.p99_ms)
+    assert figures["quality/auc"] == pytest.approx(row.quality.auc)
+    assert figures["latency/p99_ms"] == pytest.approx(row.p99_ms)
     assert {metric.dataset_name for metric in logged.metrics} == {"test 2000-01-04"}
     assert logged.params["learning_rate"] == str(spec.training.learning_rate)
     assert logged.params["d_model"] == "16"

@@ -85,10 +85,12 @@ def test_every_date_is_predicted_by_the_dates_before_it_and_fits_are_kept(
     settings = home.model_copy(update={"mlflow_experiment": "walkforward"})
     run = parents(settings)[0]
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["auc"] == judgement.rows[0].auc
+    assert run.data.metrics["quality/auc"] == judgement.rows[0].auc
     nested = children(settings, run.info.run_id)
     assert {row.name for row in judgement.rows} <= set(nested)
-    assert nested["tuned boosting"].data.metrics["auc"] == judgement.row("tuned boosting").auc
+    assert (
+        nested["tuned boosting"].data.metrics["quality/auc"] == judgement.row("tuned boosting").auc
+    )
     assert nested["tuned boosting"].data.params["inputs"] == "paired"
     mlflow = MlflowClient(home.tracking_uri)
     assert paths(mlflow, run.info.run_id, "plots") == {"plots/auc.png", "plots/calibration.png"}

@@ -80,7 +80,7 @@ def test_a_tracked_run_on_postgres_with_artefacts_in_s3(
     )
     mlflow_runs.finish(mlflow, run_id, "FINISHED")
     found = mlflow.get_run(child)
-    assert (found.info.status, found.data.metrics) == ("FINISHED", {"auc": 0.75})
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"quality/auc": 0.75})
     client = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
     keys = [entry["Key"] for entry in client.list_objects_v2(Bucket="mlflow")["Contents"]]
     assert [key for key in keys if key.endswith("notes/hello.txt")]

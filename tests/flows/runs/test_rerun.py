@@ -47,7 +47,7 @@ def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
     assert killed.info.status == "RUNNING"  # its process could not report its end
     mlflow = MlflowClient(home.tracking_uri)
     training = children(home, killed.info.run_id)["training"].info.run_id
-    before = len(mlflow.get_metric_history(training, "train_loss"))
+    before = len(mlflow.get_metric_history(training, "train/loss"))
     assert 0 < before < EPOCHS
 
     printed = re.search(r"tickline rerun (\S+)", log.read_text())
@@ -67,7 +67,7 @@ def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
     nested = children(home, killed.info.run_id)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
     assert nested["training"].info.run_id == training
-    steps = [point.step for point in mlflow.get_metric_history(training, "train_loss")]
+    steps = [point.step for point in mlflow.get_metric_history(training, "train/loss")]
     assert sorted(steps) == list(range(1, EPOCHS + 1))  # a killed epoch is logged last
     states = stage_states(printed[1])
     cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}

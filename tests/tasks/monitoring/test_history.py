@@ -53,6 +53,7 @@ def small() -> None:
         [mlflow_runs.DatasetEntry("BTCUSDT/2024-08-09", "0" * 36, day, "test", {"rows": 1})],
     )
     mlflow_runs.log_metrics(mlflow, run_id, {"auc": 0.75, "p99_ms": float("nan")})
+    mlflow.log_metric(run_id, "rows", 10.0)
     mlflow_runs.set_tags(mlflow, run_id, {"tickline.verdict": "no baseline"})
     validate(1)
     validate(2)
@@ -82,7 +83,7 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     assert seen.sources == {"mlflow": True, "prefect": True, "audit": True}
     (night,) = seen.nights  # without the nested run
     assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
-    assert night.metrics == {"auc": 0.75}
+    assert night.metrics == {"auc": 0.75, "rows": 10.0}  # new names and those of earlier versions
     assert night.test_date == dt.date(2024, 8, 9)
     assert night.mlflow_url.endswith(f"/runs/{night.mlflow_run_id}")
     assert night.prefect_url.endswith(f"/runs/flow-run/{night.flow_run_id}")

@@ -74,14 +74,14 @@ def test_each_hour_is_logged_once_when_it_is_over(settings: Settings) -> None:
     mlflow = MlflowClient(settings.tracking_uri)
     version = mlflow.get_model_version(MODEL_NAME, "1")
     assert version.run_id is not None
-    steps = mlflow.get_metric_history(version.run_id, "live_auc")
+    steps = mlflow.get_metric_history(version.run_id, "live/auc")
     assert [one.step for one in steps] == [HOUR, HOUR + 1]
     p = [one.sampled.decision.probability for one in first]
     assert steps[0].value == pytest.approx(roc_auc_score([one.label for one in first], p))
     assert float(version.tags["live_auc"]) == pytest.approx(steps[1].value, abs=1e-4)
-    assert mlflow.get_run(version.run_id).data.metrics["live_base_rate"] == 0.5
+    assert mlflow.get_run(version.run_id).data.metrics["live/base_rate"] == 0.5
     assert f"{next(iter(logged.figures.psi))}" in {
-        name.removeprefix("live_psi_") for name in mlflow.get_run(version.run_id).data.metrics
+        name.removeprefix("live/psi_") for name in mlflow.get_run(version.run_id).data.metrics
     }
 
 

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from model_code.training.run import EpochMetrics
+from tasks.runs.metric_names import GROUPS, logged_as, plain
+from tests.support.benchmark import benchmark_run
+
+KNOWN = [name for names in GROUPS.values() for name in names]
+
+
+def test_names_have_one_group_each_and_are_read_back() -> None:
+    assert len(set(KNOWN)) == len(KNOWN)
+    families = ["throughput", "throughput_b64", "baseline_auc", "validation_auc", "live_psi_mid"]
+    families += ["auc_interval_low", "p99_ms_c8"]
+    for name in [*KNOWN, *families]:
+        assert logged_as(name).count("/") == 1, name
+        assert plain(logged_as(name)) == name
+        assert logged_as(logged_as(name)) == logged_as(name), "logged again under the same name"
+        assert plain(name) == name, "of a run of an earlier version"
+
+
+@pytest.mark.parametrize(
+    ("name", "logged"),
+    [
+        ("auc", "quality/auc"),
+        ("p50_ms", "latency/p50_ms"),
+        ("baseline_auc", "baseline/auc"),
+        ("rows", "data/rows"),
+        ("throughput", "throughput/largest_batch"),
+        ("throughput_b1", "throughput/b1"),
+        ("mean_auc", "mean_auc"),
+        ("attribution_lag/1", "attribution_lag/1"),
+    ],
+)
+def test_examples(name: str, logged: str) -> None:
+    assert logged_as(name) == logged
+    assert plain(logged) == name
+
+
+def test_every_metric_of_an_engine_and_of_an_epoch_has_a_group() -> None:
+    measured = benchmark_run(
+        np.array([0, 1]), {"torch-fp32": np.array([0.1, 0.9])}, {"torch-fp32": np.full(40, 2.0)}
+    )
+    engine = measured.result.rows[0].metrics()
+    metrics = {*engine, *EpochMetrics.__annotations__} - {"epoch"}
+    assert len(metrics) > 40
+    assert {name for name in metrics if "/" not in logged_as(name)} == set()
