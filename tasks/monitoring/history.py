@@ -20,6 +20,7 @@ from model_code.errors import IntegrityError
 from model_code.monitoring.history import (
     BAD_STATES,
     CANCELLED,
+    FINISHED,
     History,
     Night,
     Serving,
@@ -60,11 +61,7 @@ def read_history(settings: Settings, *, nights: int = 30) -> History:
         return History(nights=(), champion=None, sources=sources, exception=exception)
     url = prefect_url(settings)
     if url:
-        stages = _stages(settings, url, [night.flow_run_id for night in found])
-        found = [
-            night.model_copy(update={"stages": stages.get(night.flow_run_id, ())})
-            for night in found
-        ]
+        found = _with_prefect(settings, url, found)
     sources = {"mlflow": True, "prefect": url is not None, "audit": intact}
     now = dt.datetime.now(dt.UTC)
     return History(
@@ -174,17 +171,33 @@ def _exception(settings: Settings) -> tuple[ApprovedException | None, bool]:
         return None, False
 
 
-def _stages(settings: Settings, url: str, flow_runs: list[str]) -> dict[str, tuple[StageTime, ...]]:
+def _with_prefect(settings: Settings, url: str, nights: list[Night]) -> list[Night]:
+    """The nights with their stages; cancelled where Prefect says so, whatever MLflow kept."""
     from prefect import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     auth = environment(settings).get("PREFECT_API_AUTH_STRING")
-    stages: dict[str, tuple[StageTime, ...]] = {}
+    known: list[Night] = []
     changes = {PREFECT_API_URL: url} | ({PREFECT_API_AUTH_STRING: auth} if auth else {})
     with temporary_settings(changes), get_client(sync_client=True) as client:
-        for flow_run in flow_runs:
-            stages[flow_run] = summarise(task_runs(client, UUID(flow_run)))
-    return stages
+        wanted = FlowRunFilter(
+            id=FlowRunFilterId(any_=[UUID(night.flow_run_id) for night in nights]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED])),
+        )
+        cancelled = {str(run.id) for run in client.read_flow_runs(flow_run_filter=wanted)}
+        for night in nights:
+            stages = summarise(task_runs(client, UUID(night.flow_run_id)))
+            stopped = night.flow_run_id in cancelled and night.status != FINISHED
+            status = CANCELLED if stopped else night.status
+            known.append(night.model_copy(update={"stages": stages, "status": status}))
+    return known
 
 
 def summarise(runs: "list[TaskRun]") -> tuple[StageTime, ...]:

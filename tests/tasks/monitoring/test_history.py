@@ -9,6 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import flow, get_client, task
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from infra.servers import record_server
 from model_code.repository.audit import AuditLog
@@ -98,6 +99,14 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     champion = read_history(home).champion
     assert champion is not None
     assert champion.since == dt.datetime(2026, 11, 1, 10, tzinfo=dt.UTC)
+
+
+def test_a_run_that_prefect_cancelled_is_cancelled_whatever_mlflow_kept(home: Settings) -> None:
+    failed_night()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(BEGUN[-1], Cancelled(), force=True)
+    (night,) = read_history(home).nights
+    assert night.status == "CANCELLED"
 
 
 def test_unreachable_stores_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
