@@ -2,11 +2,12 @@
 
 import datetime as dt
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,12 +15,16 @@ from matplotlib.ticker import MaxNLocator
 
 from model_code.artifacts import atomic_file
 from model_code.monitoring.history import FINISHED, History, Night
+from model_code.pages.page import environment
 
-# Okabe and Ito (2008): distinguishable for colour-blind readers
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-STAGE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#999999")
+# names of the stylesheet's colours; each is drawn in a colour that stands for it
+PALETTE = ("ink", "soft", "line", "paper", "s1", "s2", "s3", "s4", "s5", "s6", "s7")
+DRAWN = {name: f"#fe00{number:02x}" for number, name in enumerate(PALETTE)}
 LATENCY_GOAL_MS = 10.0
 MAX_DRAWN = 30
+SHOWN_STAGES = 6
+LINES = (("s1", "o-"), ("s2", "s--"))  # the colour and the style of each line
+WIDTH_IN, WIDE_IN = 6.4, 13.1  # of a figure that fills half the page, or all of it
 
 
 def write(history: History, path: Path, *, now: dt.datetime) -> None:
@@ -38,22 +43,22 @@ def write(history: History, path: Path, *, now: dt.datetime) -> None:
 
 
 def render(history: History, *, now: dt.datetime) -> str:
-    """The page's HTML."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    """The page's HTML. Nights on simulated ticks have a table of their own."""
+    templates = environment(Path(__file__).parent)
     templates.filters |= {"number": _number, "age": age, "minute": _minute}
-    oldest_first = list(reversed(history.nights[:MAX_DRAWN]))
-    newest = history.newest()
+    real = history.model_copy(
+        update={"nights": tuple(night for night in history.nights if not night.simulated)}
+    )
     return templates.get_template("dashboard.html.j2").render(
         history=history,
-        newest=newest,
-        finished=history.newest(FINISHED),
-        champion_age=age(now - history.champion.since) if history.champion else None,
+        nights=real.nights,
+        simulated=[night for night in history.nights if night.simulated],
+        newest=real.newest(),
+        finished=real.newest(FINISHED),
+        missed=history.missed(),
         exception=history.exception,
         now=now,
-        plots=_plots(oldest_first),
-        simulated=any(night.simulated for night in history.nights),
+        plots=_plots(list(reversed(real.nights[:MAX_DRAWN]))),
     )
 
 
@@ -67,82 +72,105 @@ def age(span: dt.timedelta) -> str:
 
 
 def _plots(nights: Sequence[Night]) -> list[tuple[str, Markup]]:
-    found = [
-        ("AUC on the test day", _lines(nights, {"auc": BLUE, "baseline_auc": ORANGE}, "AUC")),
-        (
-            "Latency of the chosen engine, batch 1",
-            _lines(nights, {"p50_ms": BLUE, "p99_ms": RED}, "ms", limit=LATENCY_GOAL_MS),
+    """Title and picture of what is known of the nights, oldest first."""
+    aucs = {"auc": "chosen engine", "baseline_auc": "gradient boosting"}
+    latencies = {"p50_ms": "median (p50)", "p99_ms": "99th percentile (p99)"}
+    return [
+        *_lines("AUC on the test day", nights, aucs, "AUC"),
+        *_lines(
+            "Latency of the chosen engine at batch 1", nights, latencies, "ms", LATENCY_GOAL_MS
         ),
-        ("Time by stage", _stages(nights)),
+        *_stages("Time by stage", nights),
     ]
-    return [(title, plot) for title, plot in found if plot]
 
 
 def _lines(
-    nights: Sequence[Night], keys: dict[str, str], unit: str, limit: float | None = None
-) -> Markup | None:
-    """One line per metric; runs without the metric are gaps."""
+    title: str,
+    nights: Sequence[Night],
+    keys: dict[str, str],
+    unit: str,
+    limit: float | None = None,
+) -> list[tuple[str, Markup]]:
+    """One line per metric; runs without the metric are gaps. Nothing if no run has any."""
     if not any(key in night.metrics for night in nights for key in keys):
-        return None
+        return []
     figure, axes = _axes(nights, unit)
-    for key, colour in keys.items():
+    for (key, label), (name, style) in zip(keys.items(), LINES, strict=True):
         values = [night.metrics.get(key, float("nan")) for night in nights]
-        axes.plot(range(len(nights)), values, marker="o", markersize=4, color=colour, label=key)
+        axes.plot(range(len(nights)), values, style, ms=4, color=DRAWN[name], label=label)
     if limit is not None:
-        axes.axhline(limit, color=RED, linewidth=0.8, linestyle=":", label=f"goal {limit:g} {unit}")
-    axes.legend(loc="best", fontsize=8, frameon=False)
-    return _svg(figure)
+        axes.axhline(limit, color=DRAWN["soft"], lw=1, ls=":", label=f"goal, {limit:g} {unit}")
+    return [(title, _svg(figure, axes, f"{title}: {', '.join(keys.values())}, by night"))]
 
 
-def _stages(nights: Sequence[Night]) -> Markup | None:
-    """Stacked bars of the six longest stages and the sum of the others."""
+def _stages(title: str, nights: Sequence[Night]) -> list[tuple[str, Markup]]:
+    """Stacked bars of the longest stages and the sum of the others. Nothing if none is known."""
     totals: dict[str, float] = {}
     for night in nights:
         for stage in night.stages:
             totals[stage.name] = totals.get(stage.name, 0.0) + stage.seconds
     if not totals:
-        return None
-    longest = sorted(totals, key=lambda name: totals[name], reverse=True)[:6]
-    figure, axes = _axes(nights, "s")
+        return []
+    longest = sorted(totals, key=lambda name: totals[name], reverse=True)[:SHOWN_STAGES]
+    figure, axes = _axes(nights, "s", WIDE_IN)
     floor = [0.0] * len(nights)
-    for name, colour in zip([*longest, "others"], STAGE_COLOURS, strict=False):
+    for number, name in enumerate([*longest, "other stages"], 1):
         heights = [
             sum(
                 stage.seconds
                 for stage in night.stages
-                if (stage.name if stage.name in longest else "others") == name
+                if (stage.name if stage.name in longest else "other stages") == name
             )
             for night in nights
         ]
         if any(heights):
-            axes.bar(range(len(nights)), heights, bottom=floor, color=colour, label=name)
+            axes.bar(
+                range(len(nights)), heights, bottom=floor, color=DRAWN[f"s{number}"],
+                edgecolor=DRAWN["paper"], linewidth=0.8, width=min(0.8, 0.1 * len(nights)),
+                label=name,
+            )  # fmt: skip
         floor = [low + height for low, height in zip(floor, heights, strict=True)]
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False)
-    return _svg(figure)
+    return [(title, _svg(figure, axes, f"{title}: seconds of {', '.join(longest)}, by night"))]
 
 
-def _axes(nights: Sequence[Night], unit: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+def _axes(nights: Sequence[Night], unit: str, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_in, 2.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_ylabel(unit)
-    step = max(1, len(nights) // 8)
+    for patch in (figure.patch, axes.patch):
+        patch.set_visible(False)
+    axes.set_ylabel(unit, color=DRAWN["soft"])
+    axes.set_xlim(-0.6, len(nights) - 0.4)
+    step = max(1, -(-len(nights) // 8))
     axes.set_xticks(
         range(0, len(nights), step),
         [f"{night.started:%d %b}\n{night.started:%H:%M}" for night in nights[::step]],
-        fontsize=8,
     )
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.tick_params(colors=DRAWN["soft"], labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axes.spines[["left", "bottom"]].set_color(DRAWN["soft"])
+    axes.grid(axis="y", linewidth=0.6, color=DRAWN["line"])
+    axes.set_axisbelow(True)
     return figure, axes
 
 
-def _svg(figure: Figure) -> Markup:
+def _svg(figure: Figure, axes: Axes, label: str) -> Markup:
+    """The picture as part of the page: its colours follow the stylesheet."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=7, fontsize=10, frameon=False,
+        labelcolor=DRAWN["ink"], borderaxespad=0.2, columnspacing=1.2, handlelength=1.8,
+    )  # fmt: skip
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704  (matplotlib escapes its texts)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every picture
+    for name, colour in DRAWN.items():
+        text = text.replace(colour, f"var(--{name})")
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return Markup(text)  # noqa: S704  (matplotlib escapes its texts)
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -12,6 +12,8 @@ from model_code.pages.page import environment, inline, stylesheet
 AA = 4.5  # WCAG 2.1, 1.4.3: contrast of text below 24 px
 ON_PAPER = ("ink", "soft", "accent")
 ON_ITSELF = ("pass", "warn", "fail")
+GRAPHICS = 3.0  # WCAG 2.1, 1.4.11: what is needed to understand a picture
+SERIES = tuple(f"s{number}" for number in range(1, 8))
 
 
 def luminance(colour: str) -> float:
@@ -49,6 +51,13 @@ def test_text_has_enough_contrast_in_every_mode() -> None:
         for text, ground in pairs:
             ratio = contrast(colours[text], colours[ground])
             assert ratio >= AA, f"{text} on {ground}: {ratio:.2f}"
+
+
+def test_lines_and_bars_of_pictures_have_enough_contrast_in_every_mode() -> None:
+    for colours in palettes():
+        for name in SERIES:
+            ratio = contrast(colours[name], colours["paper"])
+            assert ratio >= GRAPHICS, f"{name}: {ratio:.2f}"
 
 
 def test_a_page_carries_the_stylesheet_and_loads_nothing(tmp_path: Path) -> None:
