@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from flows.candidate import build_candidate, judge_candidate
 from flows.runs.outcome import print_start
 from model_code.benchmark.reports.latency_sheets import chosen_line
-from model_code.benchmark.reports.report import heading, markdown
+from model_code.benchmark.reports.report import heading, judged_pages, markdown
 from model_code.benchmark.reports.report import verdicts as verdict_sheet
 from model_code.benchmark.reports.sheet import Sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
@@ -84,12 +84,15 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
             mlflow = mlflow_runs.client(settings)
             for turn, done in enumerate(found, 1):
                 mlflow.log_artifacts(run.mlflow_run_id, done.folder, f"benchmark-{turn}")
-                name = f"gate-{turn}/verdict.json"
-                mlflow.log_text(run.mlflow_run_id, done.judged.verdict_json, name)
+                pages = judged_pages(done.run, Path(done.folder), done.judged.selection)
+                for name, text in pages.items():
+                    mlflow.log_text(run.mlflow_run_id, text, f"benchmark-{turn}/{name}")
+                verdict_json, name = done.judged.verdict_json, f"gate-{turn}/verdict.json"
+                mlflow.log_text(run.mlflow_run_id, verdict_json, name)
             last = found[-1]
             tables = "\n".join(
                 (
-                    heading(last.result) + markdown(last.result),
+                    heading(last.result) + markdown(last.result, last.judged.selection),
                     verdicts(last.judged).markdown(),
                     last.judged.verdict.markdown(),
                 )

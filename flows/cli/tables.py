@@ -15,6 +15,7 @@ from model_code.benchmark import gate
 from model_code.benchmark.comparison import Comparison, between
 from model_code.benchmark.reports.latency_sheets import chosen_line
 from model_code.benchmark.reports.report import sheets
+from model_code.benchmark.reports.selection import faster
 from model_code.benchmark.reports.sheet import Sheet, ms
 from model_code.benchmark.roster import FAILED
 from model_code.benchmark.verdict import Verdict
@@ -149,13 +150,14 @@ def bench_tables(found: tuple[Bench, ...]) -> Iterator[RenderableType]:
     for sheet in sheets(last.result):
         yield sheet_table(sheet)
     yield sheet_table(verdicts(last.judged))
+    yield sheet_table(faster(last.result, last.judged.selection))
     verdict = last.judged.verdict
     yield goals_table(verdict)
     yield f"{verdict.verdict}: {verdict.reason}"
     yield last.judged.reason
     if verdict.resolution_line:
         yield verdict.resolution_line
-    yield f"raw numbers, plots and benchmark.html: {last.folder}"
+    yield f"raw numbers and plots: {last.folder}"
     if last.result.simulated:
         yield "SIMULATED MARKET: the ticks are simulated, the figures describe no real market"
     yield chosen_line(last.result, last.judged.engine)

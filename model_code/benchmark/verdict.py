@@ -139,6 +139,15 @@ class GoalRow(BaseModel):
     over: str = ""
 
     @property
+    def line(self) -> str:
+        """The goal with value and limit, in words."""
+        against = "" if self.reference is None else f" against {self.reference:.4g}"
+        whose = "interval" if self.reference is None else "interval of the gain"
+        bounds = "" if self.interval is None else f", {whose} {_interval_text(self.interval)}"
+        why = "" if self.reason in ("met", "missed") else f" ({self.reason})"
+        return f"{self.name}: {_text(self.value)}{against}{bounds}, limit {self.limit}{why}"
+
+    @property
     def word(self) -> RowWord:
         """The row's result in the words of a verdict."""
         if self.passed is not None:
@@ -173,6 +182,11 @@ class Verdict(BaseModel):
     rows: tuple[GoalRow, ...]
     auc_resolution: float | None = None
     family: int = 1
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The missed goals with value and limit, in words."""
+        return tuple(row.line for row in self.rows if row.word == "fail")
 
     @property
     def accepted(self) -> bool:

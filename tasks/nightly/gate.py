@@ -27,6 +27,7 @@ def gate(
         verdict_json=choice.verdict.model_dump_json(),
         verdicts={name: verdict.verdict for name, verdict in verdicts.items()},
         reasons={name: verdict.reason for name, verdict in verdicts.items()},
+        missed={name: verdict.missed for name, verdict in verdicts.items() if verdict.missed},
     )
 
 

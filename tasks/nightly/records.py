@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, hash_bytes
 from model_code.benchmark.comparison import Comparison
+from model_code.benchmark.reports.selection import Selection
 from model_code.benchmark.verdict import Verdict
 from model_code.features.definition import looks_at_depth
 from model_code.features.leaders import LeadTable
@@ -365,6 +366,7 @@ class Judged(Record):
         verdict_json: `benchmark.verdict.Verdict` of that engine.
         verdicts: verdict by engine, for every engine that Triton can serve.
         reasons: reason by engine.
+        missed: missed goals with value and limit, by engine.
     """
 
     engine: str
@@ -372,11 +374,20 @@ class Judged(Record):
     verdict_json: str
     verdicts: dict[str, str]
     reasons: dict[str, str] = {}
+    missed: dict[str, tuple[str, ...]] = {}
 
     @property
     def verdict(self) -> Verdict:
         """The verdict with every goal's row."""
         return Verdict.model_validate_json(self.verdict_json)
+
+    @property
+    def selection(self) -> Selection:
+        """The choice, as the benchmark's report shows it."""
+        # a pinned engine that cannot be judged fails the one that stands in for it
+        verdicts = self.verdicts | {self.engine: self.verdict.verdict}
+        reasons = self.reasons | {self.engine: self.verdict.reason}
+        return Selection(self.engine, self.reason, verdicts, reasons, self.missed)
 
 
 class Registered(Record):

@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from model_code.attribution.profile import Profile
 from model_code.benchmark.reports.latency_sheets import chosen_line
-from model_code.benchmark.reports.report import run_markdown
+from model_code.benchmark.reports.report import judged_pages
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.market.quality import DayReport
 from model_code.settings import REFERENCE_ENGINE
@@ -83,12 +83,13 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
 
 def publish_outcome(run: RunRef, result: NightResult) -> None:
     """Write benchmark and verdict to Prefect; metrics, plots and tables to MLflow."""
-    benchmark = BenchmarkRun.load(run.store.open(result.measured.folder))
+    folder = run.store.open(result.measured.folder)
+    benchmark = BenchmarkRun.load(folder)
     judged, network = result.judged, result.candidate.network
     verdict, heading = judged.verdict, _note(result.plan.simulated)
-    table = run_markdown(benchmark)
+    pages = judged_pages(benchmark, folder, judged.selection)
     create_markdown_artifact(
-        heading + table, key="benchmark", description="Engines side by side on the test day."
+        pages["benchmark.md"], key="benchmark", description="Engines side by side on the test day."
     )
     create_markdown_artifact(
         heading + verdict.markdown(),
@@ -96,7 +97,9 @@ def publish_outcome(run: RunRef, result: NightResult) -> None:
         description=f"Gate verdict: {verdict.verdict}.",
     )
     mlflow, run_id = mlflow_runs.client(run.settings), run.mlflow_run_id
-    mlflow.log_artifacts(run_id, str(run.store.path(result.measured.folder)), "benchmark")
+    mlflow.log_artifacts(run_id, str(folder), "benchmark")
+    for name, text in pages.items():
+        mlflow.log_text(run_id, text, f"benchmark/{name}")
     if result.candidate.choice:
         mlflow.log_artifacts(run_id, str(run.store.path(result.candidate.choice.folder)), "models")
     mlflow.log_text(run_id, verdict.markdown(), "gate/verdict.md")

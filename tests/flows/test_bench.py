@@ -61,6 +61,8 @@ def test_a_benchmark_is_measured_again_each_time_in_its_own_experiment(
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     kept = {entry.path for entry in mlflow.list_artifacts(parent.info.run_id, "benchmark-2")}
     assert {"benchmark-2/benchmark.html", "benchmark-2/latencies.parquet"} <= kept
+    page = mlflow.download_artifacts(parent.info.run_id, "benchmark-2/benchmark.html")
+    assert found[1].judged.engine in Path(page).read_text().partition("<h2")[0]
     judged = mlflow.download_artifacts(parent.info.run_id, "gate-2/verdict.json")
     assert Verdict.model_validate_json(Path(judged).read_bytes()).rows
 
@@ -72,6 +74,7 @@ def test_a_benchmark_is_measured_again_each_time_in_its_own_experiment(
     assert "Through Triton" in text
     assert re.fullmatch(r"same ranking [12]/2, same verdict [12]/2", str(parts[-1]))
     assert "Verdicts" in text
+    assert ("Why the faster engines were not chosen" in text) is found[1].judged.selection.accepted
     assert result.simulated
     assert "SIMULATED MARKET" in text
     alone = list(tables.bench_tables(found[1:]))[-1]

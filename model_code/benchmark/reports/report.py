@@ -1,23 +1,33 @@
 """The benchmark report: the same tables as Markdown, as one HTML page, or on a terminal."""
 
-import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
+import numpy as np
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark.reports import plots
-from model_code.benchmark.reports.latency_sheets import intervals, latency, load
+from model_code.benchmark.reports.latency_sheets import chosen_line, intervals, latency, load
+from model_code.benchmark.reports.selection import Selection, faster, opening
 from model_code.benchmark.reports.sheet import NONE, Sheet, number, text
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.roster import FAILED
 from model_code.benchmark.significance import Paired
 from model_code.benchmark.slices import sliced, worst
 from model_code.benchmark.weakest import EVENTS, weakest
+from model_code.pages.page import environment, inline
 from model_code.settings import REFERENCE_ENGINE
 
 SIMULATED = "> **SIMULATED DATA.** The results say nothing about a real market.\n\n"
+TEXT_COLUMNS = {"verdict", "why", "reason"}
+CAPTIONS = {
+    "latency_ecdf": "Share of batch-1 requests answered within a latency",
+    "throughput": "Windows per second by batch size",
+    "accuracy_latency": "Accuracy against the median latency: the upper left is best",
+    "roc": "True positives against false positives",
+    "precision_recall": "Precision against recall",
+    "calibration": "How often an opportunity came when the model said p",
+}
 
 
 def sheets(result: BenchmarkResult) -> tuple[Sheet, ...]:
@@ -40,49 +50,79 @@ def verdicts(rows: Iterable[tuple[str, str, str]]) -> Sheet:
     return Sheet("Verdicts", ("engine", "verdict", "reason"), tuple(rows), note)
 
 
-def markdown(result: BenchmarkResult) -> str:
-    """All sheets, the intervals, and the machine's facts."""
-    facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    all_sheets = (*sheets(result), intervals(result))
-    return "\n".join([*(sheet.markdown() for sheet in all_sheets), f"Machine: {facts}.", ""])
+def markdown(result: BenchmarkResult, selection: Selection | None = None) -> str:
+    """All sheets, the intervals and the machine; after the gate the choice first, and marked."""
+    found = (*sheets(result), intervals(result))
+    first: list[str] = []
+    if selection is not None:
+        first = [opening(result, selection)]
+        found = tuple(sheet.marked(selection.engine, selection.mark) for sheet in found)
+    return "\n".join([*first, *(sheet.markdown() for sheet in (*found, _machine(result)))])
 
 
-def run_markdown(run: BenchmarkRun) -> str:
-    """All tables of the result, and where the model ranks worst."""
-    return f"{markdown(run.result)}\n{_weakest(run).markdown()}"
+def run_markdown(run: BenchmarkRun, selection: Selection | None = None) -> str:
+    """`markdown`, and where the model ranks worst."""
+    return f"{markdown(run.result, selection)}\n{_weakest(run).markdown()}"
 
 
 def publish(run: BenchmarkRun, folder: Path) -> None:
-    """Write benchmark.md, benchmark.html (self-contained) and the plots beside the raw numbers.
+    """Write benchmark.md and the plots beside the raw numbers.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    pictures = plots.draw_benchmark(run, folder)
+    plots.draw_benchmark(run, folder)
     with atomic_file(folder / "benchmark.md") as path:
         path.write_text(heading(run.result) + run_markdown(run))
-    with atomic_file(folder / "benchmark.html") as path:
-        path.write_text(html(run, pictures))
 
 
-def html(run: BenchmarkRun, pictures: Mapping[str, Path]) -> str:
-    """One page without scripts or external links; plots are embedded."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("model_code.benchmark.reports", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def judged_pages(run: BenchmarkRun, folder: Path, selection: Selection) -> dict[str, str]:
+    """The report after the gate, by file name: it begins with the chosen engine.
+
+    Args:
+        run: the measured run.
+        folder: of `publish`, with the plots.
+        selection: the gate's.
+    """
+    return {
+        "benchmark.md": heading(run.result) + run_markdown(run, selection),
+        "benchmark.html": html(run, folder, selection),
+    }
+
+
+def html(run: BenchmarkRun, folder: Path, selection: Selection) -> str:
+    """One page without scripts or external links; the folder's plots are embedded."""
+    result, row = run.result, run.result.row(selection.engine)
+    return (
+        environment(Path(__file__).parent)
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            row=row,
+            selection=selection,
+            line=chosen_line(result, selection.engine).partition(": ")[2],
+            days=_days(run),
+            faster=faster(result, selection),
+            sheets=(*sheets(result), intervals(result), _weakest(run)),
+            details=_details(run),
+            pictures={
+                CAPTIONS.get(path.stem, path.stem.replace("_", " ")): inline(path.read_bytes())
+                for path in sorted(folder.glob("*.png"))
+            },
+            text_columns=TEXT_COLUMNS,
+        )
     )
-    return environment.get_template("report.html.j2").render(
-        result=run.result,
-        sheets=(*sheets(run.result), intervals(run.result), _weakest(run)),
-        details=_details(run),
-        pictures={
-            name.replace("_", " "): base64.b64encode(path.read_bytes()).decode()
-            for name, path in pictures.items()
-        },
-    )
+
+
+def _machine(result: BenchmarkResult) -> Sheet:
+    return Sheet("Machine", ("what", "value"), tuple(result.machine.items()))
+
+
+def _days(run: BenchmarkRun) -> str:
+    """The dates of the windows, UTC: one, or the first and the last."""
+    stamps = run.context.timestamp_ns_N
+    ends = [f"{np.datetime64(int(stamp), 'ns'):.10}" for stamp in (stamps.min(), stamps.max())]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _throughput(result: BenchmarkResult) -> Sheet:

@@ -1,6 +1,7 @@
 """A table of a report, and the numbers in it as text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 NONE = "–"
 
@@ -13,6 +14,13 @@ class Sheet:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+    def marked(self, name: str, mark: str) -> Self:
+        """The same table; `mark` stands beside this name in the first column."""
+        rows = tuple(
+            (f"{first} ({mark})" if first == name else first, *rest) for first, *rest in self.rows
+        )
+        return replace(self, rows=rows)
 
     def markdown(self) -> str:
         """As a Markdown table under its title."""

@@ -525,3 +525,20 @@ def test_a_tolerance_in_the_metric_s_own_unit():
         row = judge(entry, GOOD | {"p50_ms": ms})
         assert row.passed is passed
     assert row.limit == "at most 0.5 ms worse than the champion"
+
+
+def test_a_missed_goal_is_told_with_value_and_limit() -> None:
+    worse = GOOD | {"max_abs_dp": 0.0234, "auc": 0.7}
+    verdict = decide(worse, GOOD, GOOD, SHIPPED)
+    assert verdict.verdict == "fail"
+    closeness = "probabilities stay close to FP32: 0.0234, limit <= 0.02"
+    assert closeness in verdict.missed
+    (rank,) = [line for line in verdict.missed if line.startswith("AUC keeps up with FP32")]
+    assert rank == (
+        "AUC keeps up with FP32: 0.7 against 0.75, interval of the gain -0.05 .. -0.05, "
+        "limit at most 0.005 worse than FP32, confidence 0.95"
+    )
+    unknown = decide(GOOD | {"max_abs_dp": None}, GOOD, GOOD, SHIPPED)
+    (line,) = unknown.missed
+    assert line.endswith("limit <= 0.02 (the metric is missing or not finite)")
+    assert decide(GOOD, GOOD, GOOD, SHIPPED).missed == ()

@@ -1,10 +1,12 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
 from model_code.benchmark.reports import report
 from model_code.benchmark.reports.latency_sheets import chosen_line
+from model_code.benchmark.reports.selection import Selection
 from model_code.benchmark.result import BesideRow, LoadRow, Served
 from model_code.benchmark.significance import paired
 from tests.support.benchmark import benchmark_run
@@ -12,6 +14,12 @@ from tests.support.benchmark import benchmark_run
 RANDOM = np.random.default_rng(1)
 ANSWER = RANDOM.uniform(size=400)
 LABEL = (RANDOM.uniform(size=400) < ANSWER).astype(np.int8)
+CHOSEN = Selection(
+    engine="openvino-int8",
+    reason="openvino-int8 is the fastest that did not fail",
+    verdicts={"openvino-int8": "pass"},
+    reasons={"openvino-int8": "all goals are met"},
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,7 @@ def test_the_tables_list_every_engine_and_why_one_was_not_run(run):
     assert "| openvino-int8 | yes |" in text
     assert "| tensorrt-fp16 | not run: no NVIDIA driver |" in text
     assert "### 95% confidence intervals" in text
-    assert "processor simulated" in text
+    assert "| processor | simulated |" in text
     for sheet in report.sheets(run.result):
         assert all(len(row) == len(sheet.columns) for row in sheet.rows), sheet.title
 
@@ -66,7 +74,7 @@ def test_a_row_is_unstable_if_the_machine_changed_during_the_measurement():
 
 def test_the_page_is_one_file_with_its_plots_and_the_worst_windows(run, tmp_path):
     report.publish(run, tmp_path)
-    page = (tmp_path / "benchmark.html").read_text()
+    page = report.judged_pages(run, tmp_path, CHOSEN)["benchmark.html"]
     assert page.count("data:image/png;base64,") == 6
     assert "<script" not in page
     assert 'src="http' not in page
@@ -79,6 +87,40 @@ def test_the_page_is_one_file_with_its_plots_and_the_worst_windows(run, tmp_path
     assert "| A, volatility, 1st quartile | " not in text  # fewer than 100 windows
     assert "| B, 00 UTC | 200 | " in text
     assert "Weakest slices" in page
+
+
+def test_the_page_begins_with_the_choice_and_marks_it_in_every_table(run, tmp_path):
+    page = report.html(run, tmp_path, CHOSEN)
+    words = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", page[page.index("<h1>") :]))
+    assert words.startswith(" Chosen engine: openvino-int8 ")
+    first = words.index("3.2x torch-fp32")
+    assert words.index("all goals are met") < first < words.index("Why the faster engines")
+    assert words.index("Why the faster engines") < words.index("Milliseconds, batch 1")
+    tables = re.findall("<table>.*?</table>", page, re.DOTALL)
+    tables = [table for table in tables if ">openvino-int8" in table]
+    assert len(tables) >= len(report.sheets(run.result))
+    for table in tables:
+        assert re.search(r'<tr class="chosen"><th scope="row">openvino-int8 <span.*>chosen', table)
+    assert '<th scope="row">processor</th><td>simulated</td>' in page
+    assert "of 1970-01-01: " in words
+
+
+def test_the_markdown_begins_with_the_choice_and_marks_it(run, tmp_path):
+    text = report.judged_pages(run, tmp_path, CHOSEN)["benchmark.md"]
+    assert text.startswith("**Chosen openvino-int8: 3.2x torch-fp32")
+    assert "| openvino-int8 (chosen) | 1.25 |" in text
+    assert "| torch-fp32 | 4.00 |" in text
+
+
+def test_the_page_can_be_read_by_a_screen_reader_and_a_keyboard(run, tmp_path):
+    report.publish(run, tmp_path)
+    page = report.html(run, tmp_path, CHOSEN)
+    assert page.count("<h1>") == 1
+    assert not re.findall(r"<th(?! scope)[^e]", page)
+    assert not re.findall(r'<img(?! alt="[^"]+")', page)
+    assert page.count('class="scroll"') == page.count('tabindex="0"') == page.count("</table>") - 1
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
 
 
 def test_the_paired_test_is_reported(run):
@@ -102,8 +144,9 @@ def test_simulated_ticks_are_labelled(run, tmp_path):
     simulated = dataclasses.replace(run, result=run.result.model_copy(update={"simulated": True}))
     for found, labelled in ((run, False), (simulated, True)):
         report.publish(found, tmp_path)
-        for name in ("benchmark.md", "benchmark.html"):
-            assert ("SIMULATED" in (tmp_path / name).read_text()) is labelled
+        pages = report.judged_pages(found, tmp_path, CHOSEN)
+        for text in ((tmp_path / "benchmark.md").read_text(), *pages.values()):
+            assert ("SIMULATED" in text) is labelled
 
 
 def test_the_gates_verdicts_are_a_table():
