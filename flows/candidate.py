@@ -21,6 +21,7 @@ from model_code.settings import (
     NightlySpec,
 )
 from model_code.training.start import StartingPoint, startable
+from tasks.caching.fan_out import fan_out
 from tasks.caching.stage import RunRef, console
 from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
@@ -129,7 +130,8 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     Raises:
         DataError: a day failed validation.
     """
-    days = tuple(validate(run, day, spec.validation) for day in plan.days)
+    calls = [{"run": run, "source": day, "spec": spec.validation} for day in plan.days]
+    days = fan_out(run.settings.cluster, validate, calls)
     days = judge_coverage(days, spec.validation, spec.calendar)
     publish_validation(run, plan, days)
     ticks = require_passed(run.store, days)

@@ -14,6 +14,7 @@ from flows.cli.options import (
     Engines,
     FromRun,
     Network,
+    OnCluster,
     Set,
     SpecFile,
     default_of,
@@ -149,6 +150,7 @@ def nightly(
     spec: SpecFile = None,
     from_run: FromRun = None,
     set_: Set = None,
+    cluster: OnCluster = None,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Ignore cached results; compute every stage.")
     ] = False,
@@ -167,7 +169,7 @@ def nightly(
 
         tickline nightly --from-run RUN --set training.learning_rate=3e-4
     """
-    settings = settings_from_environment()
+    settings = settings_from_environment(cluster=cluster)
     changes: dict[str, Any] = {
         "market": market_uri(data, settings, from_run),
         "instruments": instrument,
@@ -207,6 +209,7 @@ def backfill(
         int, typer.Option(min=1, help="Dates at a time; parallel runs distort latencies.")
     ] = 1,
     spec: SpecFile = None,
+    cluster: OnCluster = None,
 ) -> None:
     """Run the nightly of each past date in a range: train and judge, register nothing.
 
@@ -215,7 +218,7 @@ def backfill(
 
         tickline backfill 2024-08-06 2024-08-08 --data PATH
     """
-    settings = settings_from_environment()
+    settings = settings_from_environment(cluster=cluster)
     changes: dict[str, Any] = {"market": market_uri(data, settings)}
     wanted = read_spec(NightlySpec, spec, changes)
     from flows.runs.local import connected

@@ -53,6 +53,14 @@ Data = Annotated[
         "--data", "-d", help=f"{DATA}.", show_default="TICKLINE_MARKET, else a simulated market"
     ),
 ]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Validate instrument-days on processes:N, dask:N or a Dask scheduler's tcp://HOST:PORT.",
+        show_default="TICKLINE_CLUSTER, else one by one in this process",
+    ),
+]
 SpecFile = Annotated[
     Path | None,
     typer.Option(
@@ -124,13 +132,19 @@ def default_of(kind: type[BaseModel], field: str) -> str:
     return default_of(type(value), rest) if rest else str(value)
 
 
-def settings_from_environment() -> Settings:
-    """Read the settings from the environment.
+def settings_from_environment(**options: str | None) -> Settings:
+    """Read the settings from the environment, and from options that stand for one of them.
+
+    Args:
+        options: values by the setting's name; they are put into the environment, where the flow
+            reads them. None changes nothing.
 
     Raises:
         ConfigError: a setting is wrong, or the environment's proxy cannot be used.
     """
     require_usable(os.environ)
+    given = {name: value for name, value in options.items() if value is not None}
+    os.environ.update({f"TICKLINE_{name.upper()}": value for name, value in given.items()})
     try:
         settings = Settings().resolved()
     except ValidationError as error:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.address import OptionalGrpcAddress
 from model_code.settings.base import PositiveInt
+from model_code.settings.cluster import OptionalCluster
 from model_code.settings.credentials import (
     OptionalKey,
     OptionalPassword,
@@ -81,6 +82,7 @@ class Settings(Home):
         audit: the audit file of promotions; None means under `home`.
         staged_days: staged versions that were not promoted expire after so many days.
         deadline: wall-clock time, in the nightly schedule's zone, by which a night must have ended.
+        cluster: where stages of instrument-days run; None: in the flow's process, one by one.
         auth_username: user name for Prefect's and MLflow's servers, if a password is set.
         auth_password: enables basic authentication in servers started here and for clients.
         redis_password: of the Redis server of `tickline live`.
@@ -103,6 +105,7 @@ class Settings(Home):
     audit: Folder | None = None
     staged_days: PositiveInt = 14
     deadline: dt.time = dt.time(5)
+    cluster: OptionalCluster = None
     auth_username: Username = "admin"
     auth_password: OptionalPassword = None
     redis_password: OptionalRedisPassword = None

@@ -174,6 +174,7 @@ USED = {
     "s3": {"s3.json"},
     "prefect": {"prefect-database", "prefect-auth"},
     "worker": {"prefect-auth"},
+    "dask-worker": {"prefect-auth"},
     "deploy": {"prefect-auth"},
     "mlflow": {
         "mlflow-database", "mlflow-secret-key", "mlflow-username", "mlflow-password",
