@@ -13,7 +13,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.markup import escape
 
 from infra.logs import log
@@ -21,10 +20,11 @@ from model_code.artifacts import ArtifactStore
 from model_code.settings import Settings
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.repair import drop_unusable_result
+from tasks.runs.console import console as run_console
 from tasks.runs.faults import retry_if_transient
 from tasks.runs.task_runs import plain_name
 
-console = Console()
+console = run_console
 RETRIES: dict[str, Any] = {  # with back-off, only for transient faults
     "retries": 3,
     "retry_delay_seconds": [2.0, 8.0, 30.0],

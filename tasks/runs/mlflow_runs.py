@@ -26,7 +26,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import DatabaseError
 
@@ -36,10 +35,10 @@ from infra.servers import database_error
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
+from tasks.runs.console import console
 from tasks.runs.metric_names import logged_as
 from tasks.runs.tick_source import TickSource
 
-console = Console()
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 COMMIT_VARIABLE = "TICKLINE_COMMIT"

@@ -21,6 +21,8 @@ def test_the_cluster_decides_the_runner() -> None:
 
 def test_without_dask_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
-    with pytest.raises(ConfigError, match="prefect_dask.task_runners, which is not installed") as caught:
+    with pytest.raises(
+        ConfigError, match=r"prefect_dask\.task_runners, which is not installed"
+    ) as caught:
         task_runner("dask:2")
     assert "tickline[dask]" in caught.value.remedy
