@@ -1,4 +1,4 @@
-"""`tickline data describe`, `download`: inspect a market store, or download one."""
+"""`tickline data describe`, `download`, `import`: inspect a market store, get one, convert one."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -9,15 +9,24 @@ import typer
 from rich import box
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from flows.cli.options import Data, expanded, market_uri, settings_from_environment
-from model_code.errors import ConfigError
+from model_code.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from model_code.market.describe import DayDescription, Description
+    from model_code.market.readers.chunked import ChunkedStore
+    from model_code.market.readers.hive_import import ImportedDay
 
-app = typer.Typer(no_args_is_help=True, help="Inspect or download market data.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, download or convert market data.")
 out = Console()
 PICTURE = "market.png"
 # (heading, key of `_cells`); each table fits 80 columns
@@ -75,6 +84,124 @@ def download(
     for date in [_date(text) for text in dates]:  # a wrong one is an error before any download
         for path in fetch(symbol, date, folder, base_url=base_url or BASE_URL):
             out.print(f"complete: {escape(str(path))}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(help="Folder, file or URI, e.g. archive/ or databento:archive/."),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write, in the hive layout.", callback=expanded)
+    ],
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML that names the columns of your own Parquet.",
+            show_default="mapping.yaml in SOURCE",
+            callback=expanded,
+        ),
+    ] = None,
+) -> None:
+    """Convert Databento, Tardis, LOBSTER or your own Parquet to Parquet by instrument and day.
+
+    Use it to read a large archive only once. Every row is written or counted with
+    the reason. A second run writes only what changed. Then train on the folder:
+    [bold]tickline nightly --data FOLDER[/]
+    """
+    from model_code.market.readers.hive_import import import_days
+
+    store = _convertible(source, mapping)
+    done: list[ImportedDay] = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("counting rows", total=None)
+        total = len(store.catalog())
+        for day in import_days(
+            store,
+            folder,
+            before=lambda day: bar.update(
+                task, total=total, description=escape(f"{day.symbol} {day.date}")
+            ),
+        ):
+            done.append(day)
+            bar.advance(task)
+    for part in _import_report(store, done):
+        out.print(part, soft_wrap=isinstance(part, str))
+    refused = [day for day in done if day.refused]
+    if refused:
+        raise DataError(
+            f"{len(refused)} of {len(done)} instrument-days were refused: "
+            + "; ".join(f"{day.symbol} {day.date}: {day.refused}" for day in refused),
+            where=source,
+            remedy="correct their files and run the same command again; the others are written",
+        )
+    out.print(f"next: tickline data describe --data {escape(str(folder))}", soft_wrap=True)
+
+
+def _convertible(source: str, mapping: Path | None) -> "ChunkedStore":
+    """The store at a URI, if its format is one to convert.
+
+    Raises:
+        ConfigError: it can be used as it is, or a mapping is given for another format.
+        MarketError: it cannot be opened.
+    """
+    from model_code.market.readers.chunked import ChunkedStore
+    from model_code.market.readers.named import Named, split
+    from model_code.market.store import open_market
+
+    named = split(source)
+    if mapping:
+        if named and (named.kind != "parquet" or named.mapping):
+            raise ConfigError(
+                "--mapping is for your own Parquet, and is given once",
+                where=source,
+                remedy="write parquet:PATH, or leave --mapping out",
+            )
+        source = str(Named("parquet", named.place if named else source, str(mapping)))
+    store = open_market(source)
+    if not isinstance(store, ChunkedStore):
+        raise ConfigError(
+            f"the format {store.KIND} needs no import",
+            where=source,
+            remedy=f"use it as it is: tickline nightly --data {source}",
+        )
+    return store
+
+
+def _import_report(store: "ChunkedStore", days: "list[ImportedDay]") -> Iterator[RenderableType]:
+    """A table of the days, then the reasons for what is left out or faulty."""
+    table = Table(title=escape(store.uri), box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("date", no_wrap=True)
+    table.add_column("instrument", overflow="fold")
+    for heading in ("quotes", "trades", "left out", "faulty", "result"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for day in days:
+        counts = (day.quotes, day.trades, sum(day.left_out.values()), day.quarantined)
+        known = 0 if day.refused else 2 if day.unchanged else 4
+        cells = [f"{count:,}" if i < known else "–" for i, count in enumerate(counts)]
+        result = "refused" if day.refused else "unchanged" if day.unchanged else "written"
+        table.add_row(day.date, escape(day.symbol), *cells, result)
+    yield table
+    yield "left out: not written; faulty: written, and quarantined by validation"
+    for day in days:
+        name = f"{day.symbol} {day.date}"
+        for reason, count in day.faults.items():
+            yield escape(f"{name}: {count:,} quotes faulty, {reason}")
+        if day.trade_faults:
+            yield escape(f"{name}: {day.trade_faults:,} trades repeated, of size 0 or bad")
+        for note in day.notes:
+            yield escape(f"{name}: {note}")
+    from model_code.market.readers.files import summarize
+
+    for item in summarize(store.passed_over()):
+        yield escape(item)
 
 
 def _date(text: str) -> dt.date:

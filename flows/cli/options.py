@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from infra.auth import remember_secrets
 from infra.proxies import require_usable
 from model_code.errors import ConfigError
+from model_code.market.readers.named import absolute
 from model_code.settings import ENGINE_NAMES, PRESETS, Settings, Spec, folder
 from model_code.settings.changes import from_yaml
 
@@ -171,8 +172,10 @@ def _settings_problems(error: ValidationError) -> str:
 def market_uri(data: str | None, settings: Settings, from_run: str | None = None) -> str | None:
     """Return the requested market, a path made absolute; None means simulated, or the run's."""
     uri = data or (None if from_run else settings.market)
-    path = None if uri is None else local(uri)
-    return uri if path is None else str(path.resolve())
+    if uri is None:
+        return None
+    path = local(uri)
+    return absolute(uri) if path is None else str(path.resolve())
 
 
 def local(uri: str) -> Path | None:

@@ -12,22 +12,44 @@ from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.notes import Loaded
 from model_code.market.readers.binance_archive import BinanceArchiveStore
 from model_code.market.readers.binance_frames import BinanceFramesStore
+from model_code.market.readers.databento import DatabentoStore
 from model_code.market.readers.desk_csv import DeskCsvStore
 from model_code.market.readers.files import PassedOver, relative, walk
 from model_code.market.readers.hive import HiveStore
+from model_code.market.readers.lobster import LobsterStore
+from model_code.market.readers.mapped_parquet import MappedParquetStore
+from model_code.market.readers.named import local, split
 from model_code.market.readers.statement import Statement
+from model_code.market.readers.tardis import TardisStore
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
 from model_code.market.supplements import SupplementStore
 
-LAYOUTS = """supported layouts:
+LAYOUTS = """supported layouts (docs/market-formats.md):
     hive             <root>/quotes/symbol=<S>/date=<D>.parquet or date=<D>/*.parquet
                      (and trades/..., depth/...)
     desk-csv         a .csv file, or a folder of <SYMBOL>.csv or <SYMBOL>_<date>.csv
                      (also .csv.gz, .csv.zst)
     binance-archive  a folder of <SYMBOL>-bookTicker-<D>.zip (and -trades- or -aggTrades-)
     binance-frames   a folder of <spot|usdm|cm>_<symbol>_<YYYYMMDD>.gz: recorded WebSocket frames
+    databento        *.dbn or *.dbn.zst: mbp-1, tbbo, bbo-1s, bbo-1m, trades
+    tardis           <exchange>_<quotes or trades>_<D>_<SYMBOL>.csv.gz
+    lobster          <TICKER>_<D>_<start>_<end>_message_<n>.csv and ..._orderbook_<n>.csv
+    parquet          your own Parquet, with a mapping.yaml of its columns
     simulated        simulated: or simulated:?seed=7&instruments=2&days=2&minutes=6"""
+
+# a store that states its columns comes first, any .csv last
+BY_CONTENT = (
+    MappedParquetStore,
+    HiveStore,
+    BinanceArchiveStore,
+    BinanceFramesStore,
+    DatabentoStore,
+    LobsterStore,
+    TardisStore,
+    DeskCsvStore,
+)
+NAMED = {store.KIND: store for store in (DatabentoStore, LobsterStore, TardisStore)}
 
 
 class MarketStore(SupplementStore, Protocol):
@@ -71,15 +93,30 @@ def open_market(uri: str) -> MarketStore:
     """Open the market store at `uri`; its content decides the reader.
 
     Args:
-        uri: a path, any fsspec URI (file://, s3://, memory://...) or `simulated:[?key=value&...]`.
+        uri: a path, any fsspec URI (file://, s3://, memory://...), one of them after the reader's
+            name (`lobster:PATH`; see `readers.named`) or `simulated:[?key=value&...]`.
 
     Raises:
         MarketChoiceError: there is nothing at the URI, or no supported layout.
         MarketError: it cannot be read.
-        ConfigError: a `simulated:` URI with an unknown or invalid parameter.
+        ConfigError: a `simulated:` or `parquet:` URI with an unknown or invalid parameter.
     """
     if uri.split(":", 1)[0] == "simulated":
         return SimulatedStore(uri)
+    named = split(uri)
+    fs, root = _at(named.place if named else uri)
+    if named and named.kind == "parquet":
+        return MappedParquetStore(uri, fs, root, named.mapping and local(named.mapping))
+    if named:
+        return NAMED[named.kind](uri, fs, root)
+    for store in BY_CONTENT:
+        if store.holds(fs, root):
+            return store(uri, fs, root)
+    raise _without_layout(uri, fs, root)
+
+
+def _at(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system and the path of a URI at which there is something."""
     try:
         fs, root = fsspec.core.url_to_fs(str(Path(uri).expanduser()) if "://" not in uri else uri)
         if not fs.isfile(root):
@@ -104,33 +141,31 @@ def open_market(uri: str) -> MarketStore:
             where=uri,
             remedy="check the URI and the credentials of that file system",
         ) from error
-    if HiveStore.holds(fs, root):
-        return HiveStore(uri, fs, root)
-    if BinanceArchiveStore.holds(fs, root):
-        return BinanceArchiveStore(uri, fs, root)
-    if BinanceFramesStore.holds(fs, root):
-        return BinanceFramesStore(uri, fs, root)
-    if DeskCsvStore.holds(fs, root):
-        return DeskCsvStore(uri, fs, root)
+    return fs, str(root)
+
+
+def _without_layout(uri: str, fs: fsspec.AbstractFileSystem, root: str) -> MarketChoiceError:
+    """What is there instead of a layout."""
     if fs.isfile(root):
-        raise MarketChoiceError(
-            "no market layout found: it is a file, and only a .csv file is a store by itself",
+        return MarketChoiceError(
+            "no market layout found: it is a file, and only a .csv file (or .dbn) is a store by "
+            "itself",
             where=uri,
             remedy=f"name the folder that holds the ticks: tickline data describe --data "
             f"{Path(uri).parent if '://' not in uri else uri.rpartition('/')[0]}",
         )
     files = [relative(path, root) for path in walk(fs, root)]
     if not files:
-        raise MarketChoiceError(
+        return MarketChoiceError(
             "no market layout found: the folder is empty",
             where=uri,
             remedy="fill it (docs/data.md has the layouts), or name another: "
             "tickline data describe --data PATH",
         )
     shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-    raise MarketChoiceError(
-        "no market layout found; looked for quotes/, *.csv, *-bookTicker-*.zip and "
-        f"recorded frames, "
+    return MarketChoiceError(
+        "no market layout found; looked for quotes/, *.csv, *-bookTicker-*.zip, "
+        "recorded frames, *.dbn and mapping.yaml, "
         f"found {len(files)} files{': ' if files else ''}{shown}",
         where=uri,
         remedy=LAYOUTS,

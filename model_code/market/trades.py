@@ -140,7 +140,7 @@ def prepare(
     elif (np.diff(trades.time_ns) < 0).any():
         trades = trades.take(np.argsort(trades.time_ns, kind="stable"))
     if not has_flag:
-        sell = _lee_ready(trades, book)
+        sell = lee_ready(trades.time_ns, trades.price, book)
         trades = Trades(trades.time_ns, trades.sequence, trades.price, trades.size, sell)
     aggressor: Aggressor = "flag" if has_flag else "Lee-Ready"
     sold = int(trades.sell.sum())
@@ -218,13 +218,19 @@ def _outside(time: Integers, row_time: Integers) -> int:
     return int(((time < kept[0]) | (time > kept[-1])).sum())
 
 
-def _lee_ready(trades: Trades, book: Book) -> Booleans:
-    """True where the aggressor sold."""
-    mid = np.full(len(trades.price), np.nan)
+def lee_ready(time_ns: Integers, price: Floats, book: Book) -> Booleans:
+    """True where the aggressor sold, (M,).
+
+    Args:
+        time_ns: stamps in time order, (M,).
+        price: of the trades, (M,).
+        book: the day's usable quotes.
+    """
+    mid = np.full(len(price), np.nan)
     if len(book.time_ns):
-        before = book.before(trades.time_ns)
+        before = book.before(time_ns)
         mid = (book.bid[before] + book.ask[before]) / 2
-    sold: Booleans = classify_all(trades.price, mid)
+    sold: Booleans = classify_all(price, mid)
     return sold
 
 

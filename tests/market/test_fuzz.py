@@ -20,8 +20,11 @@ from model_code.market.quality import quarantine
 from model_code.market.readers.hive import QUOTE_COLUMNS, TRADE_COLUMNS
 from model_code.market.store import open_market
 from tests.market.small import DATES, SPEC, WRITERS, hive, market
+from tests.support import formats
+from tests.support.formats import sample
 
 EXAMPLES = 50
+VENDORS = (formats.databento, formats.tardis, formats.lobster, formats.taq)
 PRICES = ("bid_price", "ask_price")
 # a place in a file, a row, a column ...: as a share, whatever there is of them
 share = st.floats(0, 1, exclude_max=True, allow_subnormal=False)
@@ -41,6 +44,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for reader, write in WRITERS.items():
         write(folder / reader, *market(60))
     quotes, trades = market(60)
+    for vendor in VENDORS:
+        vendor(folder / vendor.__name__, [sample(60, date=date) for date in DATES])
     hive(folder / "one day", {DATES[0]: quotes[DATES[0]]}, {DATES[0]: trades[DATES[0]]})
     return folder
 
@@ -410,3 +415,38 @@ def test_a_damaged_desk_store_is_read_right_or_refused_by_name(templates, edits)
 @given(edits=st.lists(st.one_of(any_text, any_text, any_file), min_size=1, max_size=3))
 def test_a_damaged_binance_store_is_read_right_or_refused_by_name(templates, edits):
     check(templates / "binance", edits)
+
+
+@fuzz
+@given(edits=st.lists(any_file, min_size=1, max_size=3))
+def test_a_damaged_databento_store_is_read_right_or_refused_by_name(templates, edits):
+    check(templates / "databento", edits)
+
+
+@fuzz
+@given(edits=st.lists(st.one_of(any_text, any_text, any_file), min_size=1, max_size=3))
+def test_a_damaged_tardis_store_is_read_right_or_refused_by_name(templates, edits):
+    check(templates / "tardis", edits)
+
+
+@fuzz
+@given(edits=st.lists(st.one_of(any_text, any_text, any_file), min_size=1, max_size=3))
+def test_a_damaged_lobster_store_is_read_right_or_refused_by_name(templates, edits):
+    check(templates / "lobster", edits)
+
+
+@fuzz
+@given(edits=st.lists(st.one_of(any_table, any_text, any_file), min_size=1, max_size=3))
+def test_a_damaged_mapped_store_is_read_right_or_refused_by_name(templates, edits):
+    check(templates / "taq", edits)
+
+
+@pytest.mark.parametrize("kind", RARE, ids=str)
+@pytest.mark.parametrize("name", ["date", "time", "sym", "bid", "bsize", "price", "side"])
+def test_a_mapped_column_of_any_type_is_read_right_or_refused_by_name(templates, name, kind):
+    def typed(root: Path) -> None:
+        for path in root.glob("*.parquet"):
+            if name in pq.read_schema(path).names:
+                retable(path, lambda table: with_column(table, name, kind))
+
+    check(templates / "taq", [typed])

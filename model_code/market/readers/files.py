@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from model_code.errors import MarketError
 
 _CHUNK = 1 << 20
+_BLOCK = 16 << 20
 _DATE = r"\d{4}-\d{2}-\d{2}|\d{8}"
 _MIDNIGHT = re.compile(rf"^({_DATE})(?:[T ]00:00:00(?:\.0+)?(?:Z|\+00:00)?)?$")
 COMPRESSED = (".gz", ".zst")
@@ -108,13 +110,36 @@ def read_bytes(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
     Raises:
         MarketError: it cannot be read, or is damaged.
     """
-    try:
+    with _readable(path):
         data = bytes(fs.cat_file(path))
         if path.endswith(".gz"):
             return gzip.decompress(data)
         if path.endswith(".zst"):
             return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
         return data
+
+
+def read_blocks(fs: fsspec.AbstractFileSystem, path: str, size: int = _BLOCK) -> Iterator[bytes]:
+    """The bytes of `read_bytes` in blocks of at most `size`.
+
+    Raises:
+        MarketError: the file cannot be read, or is damaged.
+    """
+    with _readable(path), fs.open(path, "rb") as file:
+        stream = file
+        if path.endswith(".gz"):
+            stream = gzip.GzipFile(fileobj=file)
+        elif path.endswith(".zst"):
+            stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        while block := stream.read(size):
+            yield bytes(block)
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Raise what goes wrong with the file's bytes as MarketError."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise MarketError(
             "no such file", where=path, remedy="list the store's contents: tickline data describe"

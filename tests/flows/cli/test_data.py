@@ -1,4 +1,4 @@
-"""`tickline data download` from a local host of archives."""
+"""`tickline data download` from a local host of archives, `import` and `describe` of formats."""
 
 import datetime as dt
 import hashlib
@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from flows.cli import data
-from model_code.errors import ConfigError, IntegrityError
+from model_code.errors import ConfigError, DataError, IntegrityError
 from model_code.market.store import open_market
+from tests.support import formats
 from tests.support.cli import tickline
+from tests.support.market import DATES as SAMPLE_DATES
+from tests.support.market import hive
 
 DATES = (dt.date(2024, 3, 1), dt.date(2024, 3, 2))
 ROWS = {
@@ -116,3 +119,50 @@ def test_a_wrong_date_is_an_error_before_anything_is_fetched(host: Host, tmp_pat
             "--folder", tmp_path, "--base-url", host.url,
         )  # fmt: skip
     assert host.asked == []
+
+
+DAYS = [formats.sample(date=date) for date in SAMPLE_DATES]
+
+
+def test_an_import_says_what_it_read_wrote_and_left_out(tmp_path: Path) -> None:
+    source, folder = formats.lobster(tmp_path / "lobster", DAYS), tmp_path / "hive"
+    printed = tickline("data", "import", source, folder)
+    for day in DAYS:
+        assert f"{day.date} ABC.XNAS 300 {len(day.row)} 0 0 written" in printed
+    assert "its name says 20:00:00" in printed
+    assert f"next: tickline data describe --data {folder}" in printed
+    assert printed.count("unchanged") == 0
+    assert tickline("data", "import", source, folder).count("unchanged") == len(DAYS)
+    assert "hive" in tickline("data", "describe", "--data", folder, "--picture", tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("prefix", ["", "parquet:"])
+def test_an_import_takes_a_mapping(tmp_path: Path, prefix: str) -> None:
+    source = Path(formats.taq(tmp_path / "taq", DAYS))
+    mapping = (source / "mapping.yaml").rename(tmp_path / "mine.yaml")
+    tickline("data", "import", f"{prefix}{source}", tmp_path / "hive", "--mapping", mapping)
+    assert [day.symbol for day in open_market(str(tmp_path / "hive")).catalog()] == ["ABC.XNYS"] * 2
+    with pytest.raises(ConfigError, match="--mapping is for your own Parquet"):
+        tickline("data", "import", f"tardis:{source}", tmp_path / "x", "--mapping", mapping)
+
+
+def test_an_import_with_a_refused_day_fails_and_writes_the_others(tmp_path: Path) -> None:
+    source = formats.tardis(tmp_path / "tardis", DAYS)
+    (tmp_path / "tardis" / f"binance_trades_{SAMPLE_DATES[0]}_ABCUSDT.csv.gz").unlink()
+    with pytest.raises(DataError, match="1 of 2 instrument-days were refused"):
+        tickline("data", "import", source, tmp_path / "hive")
+    assert [day.date for day in open_market(str(tmp_path / "hive")).catalog()] == [SAMPLE_DATES[1]]
+
+
+def test_a_format_that_needs_no_import_is_refused(tmp_path: Path) -> None:
+    source = hive(tmp_path / "hive", n=5)
+    with pytest.raises(ConfigError, match="the format hive needs no import"):
+        tickline("data", "import", source, tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["databento", "tardis", "lobster", "taq"])
+def test_a_vendors_format_is_described_as_it_is(tmp_path: Path, kind: str) -> None:
+    source = getattr(formats, kind)(tmp_path / kind, DAYS)
+    printed = tickline("data", "describe", "--data", source, "--picture", tmp_path / "p.png")
+    assert printed.count("aggressor: flag") == 1
+    assert f"2024-08-08 ABC{'USDT' * (kind == 'tardis')}." in printed

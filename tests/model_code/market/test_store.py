@@ -1,7 +1,8 @@
 import pytest
 
 from model_code.errors import MarketChoiceError, MarketError
-from model_code.market.store import open_market
+from model_code.market.store import NAMED, open_market
+from tests.support.formats import databento, lobster, sample, taq, tardis
 from tests.support.frames import recording
 from tests.support.market import desk_csv, hive
 
@@ -11,6 +12,26 @@ def test_the_reader_is_picked_by_content(tmp_path):
     assert open_market(desk_csv(tmp_path / "desk", n=5)).KIND == "desk-csv"
     assert open_market(recording(tmp_path / "frames", n=5)).KIND == "binance-frames"
     assert open_market("simulated:").KIND == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"),
+    [(databento, "databento"), (tardis, "tardis"), (lobster, "lobster"), (taq, "parquet")],
+)
+def test_a_vendors_format_is_picked_by_its_content_or_its_name(tmp_path, write, kind):
+    folder = write(tmp_path / "store", [sample(20)])
+    for uri in (folder, f"{kind}:{folder}", f"{kind}:file://{folder}"):
+        store = open_market(uri)
+        assert (store.KIND, store.uri) == (kind, uri)
+        assert [day.rows for day in store.catalog()] == [20]
+
+
+def test_a_named_format_is_not_looked_for_elsewhere(tmp_path):
+    folder = desk_csv(tmp_path / "desk", n=5)
+    with pytest.raises(MarketError, match=r"no instrument-day found: .*not a \.dbn"):
+        open_market(f"databento:{folder}").catalog()
+    with pytest.raises(MarketChoiceError, match="no such file or folder"):
+        open_market(f"lobster:{tmp_path}/absent")
 
 
 def test_relative_and_home_paths(tmp_path, monkeypatch):
@@ -53,7 +74,16 @@ def test_an_unknown_layout_lists_the_known_ones(tmp_path):
     (tmp_path / "notes.txt").write_text("no ticks")
     with pytest.raises(MarketChoiceError, match="no market layout found") as caught:
         open_market(str(tmp_path))
-    for kind in ("hive", "desk-csv", "binance-archive", "binance-frames", "simulated"):
+    kinds = (
+        "hive",
+        "desk-csv",
+        "binance-archive",
+        "binance-frames",
+        "simulated",
+        *NAMED,
+        "parquet",
+    )
+    for kind in kinds:
         assert kind in caught.value.remedy
 
 

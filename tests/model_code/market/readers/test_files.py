@@ -13,6 +13,7 @@ from model_code.market.readers.files import (
     natural,
     parse_date,
     partitions,
+    read_blocks,
     read_bytes,
     refuse_overlap,
     relative,
@@ -170,3 +171,22 @@ def test_the_digest_covers_names_bytes_and_order(tmp_path: Path) -> None:
     assert digest_files(LOCAL, paths[::-1]) != first
     (tmp_path / "a").write_text("other")
     assert digest_files(LOCAL, paths) != first
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.csv.zst"])
+def test_blocks_are_the_bytes_in_pieces(tmp_path: Path, name: str) -> None:
+    data = bytes(range(256)) * 40
+    packed = {
+        "a.csv": data,
+        "a.csv.gz": gzip.compress(data),
+        "a.csv.zst": pa.compress(data, "zstd", asbytes=True),
+    }
+    path = tmp_path / name
+    path.write_bytes(packed[name])
+    blocks = list(read_blocks(LOCAL, str(path), 1000))
+    assert b"".join(blocks) == data == read_bytes(LOCAL, str(path))
+    assert max(map(len, blocks)) <= 1000
+    path.write_bytes(packed[name][:-9])
+    if name != "a.csv":
+        with pytest.raises(MarketError, match="cannot decompress"):
+            list(read_blocks(LOCAL, str(path), 1000))
