@@ -26,7 +26,7 @@ from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
 from tasks.promotion.canary import canary
-from tasks.promotion.decide import Decision, PlainDecision, deadline, decide, problem, sign_command
+from tasks.promotion.decide import deadline, decide, form_of, form_text, problem
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
 from tasks.promotion.open_promotion import is_own, open_promotion, take_over
 from tasks.promotion.record import record, require_owner, stop_recorded
@@ -137,15 +137,12 @@ def await_decision(
     """Suspend until there is a valid decision; ask again after invalid input."""
     until = deadline(opened.opened_at, spec.decision_hours)
     wrong: str | None = None
-    form = Decision if shown.exceptions else PlainDecision
+    form = form_of(policy.policy.reviewers, exception=bool(shown.exceptions))
     for attempt in itertools.count(1):
         console.print(
             f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
         )
-        again = f"**The last input was not valid: {wrong}.**\n\n" if wrong else ""
-        required = policy.policy.signatures == "required"
-        sign = _how_to_sign(opened.version, required=required)
-        text = again + (f"{sign}\n\n{shown.summary}" if required else f"{shown.summary}\n\n{sign}")
+        text = form_text(opened.version, shown, policy.policy.signatures, wrong)
         now = dt.datetime.now(dt.UTC)
         try:
             found = suspend_flow_run(
@@ -154,7 +151,7 @@ def await_decision(
                 key=f"decision-{opened.version}-{attempt}",
             )
         except ValidationError as error:
-            wrong = f"{error.error_count()} fields are wrong"
+            wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
             continue
         if dt.datetime.now(dt.UTC) > until:
             late = f"approval timed out after {spec.decision_hours:g} h"
@@ -174,14 +171,6 @@ def await_decision(
             return decide(settings, opened, shown, answer)
         console.print(f"  the decision does not count: {wrong}")
     raise AssertionError("unreachable: the loop never ends")
-
-
-def _how_to_sign(version: int, *, required: bool) -> str:
-    """For the form: that it alone does not count, or what an unsigned decision is."""
-    command = f"`{sign_command(version)}` (or `tickline reject`)"
-    if required:
-        return f"**Signatures are required: this form alone does not count.** Run {command}."
-    return f"A decision in this form is recorded as unsigned. To sign it, run {command}."
 
 
 def _decided(verdict: str, reviewer: str, reason: str, **more: str) -> Decided:

@@ -1,12 +1,13 @@
 """Step `decide`: the approval form, the approval rules, and the final decision."""
 
 import datetime as dt
+import re
 from contextlib import suppress
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from prefect.input import RunInput
 from prefect.runtime import flow_run
-from pydantic import Field, GetJsonSchemaHandler
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -27,19 +28,33 @@ from tasks.runs.aliases import Aliases
 class Decision(RunInput):
     """Input from the form in Prefect's page or from `tickline approve|reject`.
 
-    The form has no field for a signature: only the command can sign. Each field less leaves more
-    room for the text above them.
+    The form has no field for a signature: only the command can sign. It has one field for the
+    exception. Each field and description less leaves more room for the text above them.
     """
 
-    hidden: ClassVar[tuple[str, ...]] = ("signed", "signature")
+    hidden: ClassVar[tuple[str, ...]] = ("owner", "expires", "signed", "signature")
+    reviewers: ClassVar[tuple[str, ...]] = ()  # that the form offers; none: any text
 
-    verdict: Literal["approve", "reject"] = Field(description="approve or reject")
-    reviewer: str = Field(description="your name, as in the policy")
-    reason: str = Field(description="why; stored with the model permanently")
-    owner: str = Field(default="", description="of the exception, if the text above names one")
-    expires: str = Field(default="", description="the exception's last day, YYYY-MM-DD")
+    verdict: Literal["approve", "reject"]
+    reviewer: str
+    reason: str = Field(title="Reason (stored with the model)", json_schema_extra={"minLength": 1})
+    exception: str = Field(
+        default="", description="to approve: its owner and last day, as in grace 2027-01-31"
+    )
+    owner: str = ""
+    expires: str = ""
     signed: str = ""
     signature: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_exception(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The form's one field as the two of the command."""
+        text = str(values.get("exception", "")).strip()
+        if not text or values.get("owner") or values.get("expires"):
+            return values
+        *names, day = re.split(r"[\s,;]+", text)
+        return {**values, "owner": " ".join(names).removesuffix(" until"), "expires": day}
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -50,14 +65,53 @@ class Decision(RunInput):
         form = handler.resolve_ref_schema(schema)
         for name in cls.hidden:
             form["properties"].pop(name, None)
-        form["additionalProperties"] = True  # Prefect's server must let the command's signature in
+        if cls.reviewers:
+            form["properties"]["reviewer"]["enum"] = list(cls.reviewers)
+        form["additionalProperties"] = True  # Prefect's server must let the command's fields in
         return schema
 
 
-class PlainDecision(Decision):
-    """The same where an approval is no exception."""
+def form_of(reviewers: tuple[str, ...], *, exception: bool) -> type[Decision]:
+    """The form of one promotion.
 
-    hidden: ClassVar[tuple[str, ...]] = (*Decision.hidden, "owner", "expires")
+    Args:
+        reviewers: the policy's; the form offers these names, and Prefect's server accepts no other.
+        exception: whether an approval is one.
+    """
+    hidden = Decision.hidden if exception else (*Decision.hidden, "exception")
+    return type("Decision", (Decision,), {"hidden": hidden, "reviewers": reviewers})
+
+
+def form_text(
+    version: int, shown: Shown, signatures: Literal["required", "optional"], wrong: str | None
+) -> str:
+    """The form's text as Markdown: what was wrong, what is decided, how to sign, the hashes.
+
+    Args:
+        version: to promote.
+        shown: the evidence.
+        signatures: whether the policy requires them.
+        wrong: why the last input did not count; None: there was none.
+    """
+    sign = f"`{sign_command(version)}` (or `tickline reject`)"
+    if signatures == "required":
+        first, sign = "**This form alone does not count: sign, see below.**", f"To sign: {sign}."
+    else:
+        first, sign = "", f"A decision in this form is recorded as unsigned. To sign it: {sign}."
+    hashes = {
+        "manifest": shown.identity,
+        "engine": shown.engine_sha256,
+        "configuration": shown.config_sha256,
+        "policy": shown.policy_sha256,
+    }
+    parts = (
+        f"**The last input was not valid: {wrong}.**" if wrong else "",
+        first,
+        shown.summary,
+        sign,
+        "sha256: " + ", ".join(f"{name} `{sha256}`" for name, sha256 in hashes.items()),
+    )
+    return "\n\n".join(part for part in parts if part)
 
 
 def sign_command(version: int, word: str = "approve") -> str:

@@ -1,33 +1,42 @@
 """The evidence page: what a release manager needs to decide, as one self-contained HTML file."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import polars as pl
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model_code.attribution.profile import Drift, Profile
 from model_code.benchmark.gate import Verdict
-from model_code.benchmark.result import BenchmarkResult, EngineRow
+from model_code.benchmark.reports import plots
+from model_code.benchmark.result import BenchmarkResult, BenchmarkRun, EngineRow
 from model_code.errors import PromotionError
 from model_code.features.drift import LARGE, MODERATE
 from model_code.features.served import SeenFeatures
+from model_code.pages.page import environment, inline
 from model_code.repository.manifest import CONFIG_FILE, Manifest
 from model_code.repository.requests import DRIFT_FILE
 from model_code.repository.triton_config import served_as
-from model_code.settings import CHAMPION_ROW, MODEL_NAME, REFERENCE_ENGINE
+from model_code.settings import CHAMPION_ROW, MODEL_NAME
 from tasks.promotion import headline
 from tasks.promotion.changes import Change, changes_since
 from tasks.runs.attributions import drift_since, profile_of
-from tasks.runs.version_tags import seen_of
+from tasks.runs.version_tags import START_TAG, seen_of
+
+MANY_DAYS = 12  # instrument-days; the table of more is folded
+CAPTIONS = {
+    "calibration": "How often an opportunity came when the model said p. On the grey line: exactly "
+    "as often as it said.",
+    "precision_recall": "Precision: how many of the windows called opportunities were ones. "
+    "Recall: how many of all opportunities were called.",
+    "roc": "How many of all opportunities are called (up) when a share of the other windows is "
+    "called by mistake (right). The area below the curve is the AUC.",
+    "latency_ecdf": "Share of single requests answered within a time, in the benchmark.",
+}
 
 
 class Evidence(BaseModel):
@@ -41,8 +50,11 @@ class Evidence(BaseModel):
         days: validated instrument-days.
         notes: on the ticks: what was left out, moved, assumed or missing.
         drift: PSI by feature.
-        pictures: PNG files by name.
+        pictures: PNG files of the staged engine by name, see `plots.draw_candidate`.
+        model_kind: of the network; "not recorded" if the registry lacks it, like the next two.
         champion: serving version; None before the first promotion.
+        champion_engine: that serves.
+        champion_kind: of the serving network.
         champion_features: that it sees; None without a champion, or if the registry lacks it.
         changes: what differs from the champion's night.
         profile: what the model looks at.
@@ -67,7 +79,10 @@ class Evidence(BaseModel):
     notes: tuple[str, ...] = ()
     drift: dict[str, float]
     pictures: dict[str, Path]
+    model_kind: str = headline.UNKNOWN
     champion: int | None
+    champion_engine: str = headline.UNKNOWN
+    champion_kind: str = headline.UNKNOWN
     champion_features: SeenFeatures | None = None
     changes: tuple[Change, ...] = ()
     profile: Profile | None = None
@@ -140,6 +155,8 @@ def gather(
     drift = candidate / DRIFT_FILE
     profile = profile_of(mlflow, run_id)
     folder = found["benchmark"]
+    tags = _tags(mlflow, manifest.version) or {}
+    served = None if champion is None else _tags(mlflow, champion)
     return Evidence(
         manifest=manifest,
         verdict=Verdict.model_validate_json(verdict.read_bytes()),
@@ -148,9 +165,12 @@ def gather(
         days=_rows(days),
         notes=tuple(json.loads(notes.read_text())["notes"]) if notes else (),
         drift=json.loads(drift.read_text()) if drift.is_file() else {},
-        pictures={path.stem: path for path in sorted(folder.glob("*.png"))} if folder else {},
+        pictures=_pictures(folder, engine, scratch / "pictures"),
+        model_kind=_kind(tags),
         champion=champion,
-        champion_features=None if champion is None else _features_of(mlflow, champion),
+        champion_engine=(served or {}).get("engine", headline.UNKNOWN),
+        champion_kind=_kind(served or {}),
+        champion_features=None if served is None else seen_of(served),
         changes=() if champion is None else changes_since(mlflow, run_id, champion),
         profile=profile,
         profile_drift=None if champion is None else drift_since(mlflow, profile, champion),
@@ -163,78 +183,104 @@ def gather(
 
 def render(evidence: Evidence) -> str:
     """Render the page: pictures embedded, no scripts, no external resources."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.promotion", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pictures = {name: _inline(path.read_bytes()) for name, path in evidence.pictures.items()}
-    if evidence.drift:
-        pictures["drift"] = _inline(_drift_picture(evidence.drift))
-    return environment.get_template("evidence.html.j2").render(
-        evidence=evidence,
-        manifest=evidence.manifest,
-        verdict=evidence.verdict,
-        candidate=evidence.row(evidence.engine),
-        headline=headline,
-        champion=evidence.row(CHAMPION_ROW),
-        reference=evidence.row(REFERENCE_ENGINE),
-        pictures=pictures,
-        moderate=MODERATE,
-        large=LARGE,
+    manifest = evidence.manifest
+    return (
+        environment(Path(__file__).parent)
+        .get_template("evidence.html.j2")
+        .render(
+            evidence=evidence,
+            manifest=manifest,
+            verdict=evidence.verdict,
+            candidate=evidence.row(evidence.engine),
+            headline=headline,
+            champion_row=CHAMPION_ROW,
+            pictures=[
+                (name, CAPTIONS[name], inline(path.read_bytes()))
+                for name, path in evidence.pictures.items()
+            ],
+            drift=sorted(evidence.drift.items(), key=lambda item: -item[1]),
+            moderate=MODERATE,
+            large=LARGE,
+            many_days=MANY_DAYS,
+            hashes={
+                "engine": manifest.engine_sha256,
+                "configuration": manifest.config_sha256,
+                "policy": evidence.policy_sha256,
+                "graph": manifest.onnx_sha256,
+                "data": manifest.data_sha256,
+                "code": manifest.code_commit,
+                **manifest.files,
+            },
+        )
     )
 
 
 def summary(evidence: Evidence, page_url: str) -> str:
-    """Markdown for Prefect's form and artefact: the decision and the main facts."""
-    manifest, candidate = evidence.manifest, evidence.row(evidence.engine)
-    replaced = "nothing: no version serves yet"
+    """Markdown for Prefect's form and artefact: first what the decision needs, then the rest.
+
+    The form shows about eight lines of 57 characters without scrolling.
+    """
+    manifest, candidate, verdict = (
+        evidence.manifest,
+        evidence.row(evidence.engine),
+        evidence.verdict,
+    )
+    replaced = "No version serves yet."
     if evidence.champion is not None:
-        replaced = f"version {evidence.champion}"
+        replaced = f"It replaces version {evidence.champion}."
     p99 = headline.UNKNOWN if candidate is None else f"{candidate.p99_ms:.2f} ms"
-    rivals = headline.rivals(evidence.verdict, evidence.benchmark, candidate)
-    lines = [
-        "**SIMULATED DATA: not trained on a real market.**\n" if manifest.simulated else "",
-        f"Promote **version {manifest.version}** ({evidence.engine}), test day "
-        f"{headline.test_date(evidence.days)}? It replaces {replaced}. [Evidence]({page_url})\n",
-        f"- gate: **{evidence.verdict.verdict}**, {evidence.verdict.reason}",
-        f"- AUC **{headline.auc(candidate)}**; {'; '.join(rivals)}",
-        f"- p99 {p99}; {headline.latency(evidence.benchmark)}",
-        f"- features that drifted: {headline.drifted(evidence.drift)}",
-        f"- rows quarantined: {headline.faults(evidence.days)}",
-        *(f"- **loosened: {line}**" for line in evidence.loosened),
-        f"- **an approval is an exception**: {'; '.join(evidence.exceptions)}. "
-        "It needs an owner and a last day"
+    rivals = headline.rivals(verdict, evidence.benchmark, candidate)
+    first = [
+        "**SIMULATED DATA.**" if manifest.simulated else "",
+        f"Promote **version {manifest.version}** ({evidence.engine})? {replaced}",
+        f"**{verdict.verdict}**: {verdict.reason}. "
+        f"Tested on {headline.test_date(evidence.days)}. [Evidence]({page_url})",
+    ]
+    figures = {
+        "AUC": f"**{headline.auc(candidate)}**; {', '.join(rivals)}",
+        "p99": f"**{p99}**; {headline.latency(evidence.benchmark)}",
+        "features drifted far": f"**{headline.drifted(evidence.drift)}**",
+    }
+    more = {
+        "**exception**": f"{'; '.join(evidence.exceptions)}. It needs an owner and a last day"
         if evidence.exceptions
         else "",
-        f"- exception of the serving version: {evidence.serving_exception}"
-        if evidence.serving_exception
-        else "",
-        f"- **outdated comparison**: {evidence.outdated}" if evidence.outdated else "",
-        f"- targets: {evidence.targets}" if evidence.targets else "",
-        f"- server: {evidence.serving}" if evidence.serving else "",
-        f"- features: {manifest.seen.text}",
-        f"- **other features than the champion**: {evidence.other_features}"
-        if evidence.other_features
-        else "",
-        f"- **live drift**: {evidence.live[0]}" if evidence.live else "",
-        f"- looks most at: {evidence.profile.line}" if evidence.profile else "",
-        f"- {evidence.profile_drift.line}" if evidence.profile_drift else "",
-        f"\n{evidence.verdict.markdown()}",
-        f"engine sha256 `{manifest.engine_sha256}`, config `{manifest.config_sha256[:12]}`, "
-        f"code `{manifest.code_commit[:12]}`, policy `{evidence.policy_sha256[:12]}`; "
-        f"evidence: {page_url}",
+        "**outdated comparison**": evidence.outdated,
+        "**live drift**": evidence.live[0] if evidence.live else "",
+        "**other features than the champion**": evidence.other_features,
+        "exception of the serving version": evidence.serving_exception,
+        "rows quarantined": headline.faults(evidence.days),
+        "targets": evidence.targets,
+        "server": evidence.serving,
+        "features": manifest.seen.text,
+        "looks most at": evidence.profile.line if evidence.profile else "",
+        "changed since the champion": evidence.profile_drift.line if evidence.profile_drift else "",
+    }
+    lines = [
+        " ".join(part for part in first if part),
+        "",
+        *(f"- {name}: {text}" for name, text in figures.items()),
+        *(f"- **loosened: {line}**" for line in evidence.loosened),
+        *(f"- {name}: {text}" for name, text in more.items() if text),
     ]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(lines)
 
 
-def _features_of(mlflow: MlflowClient, version: int) -> SeenFeatures | None:
+def _tags(mlflow: MlflowClient, version: int) -> Mapping[str, str] | None:
+    """Of a registered version; None if the registry lacks it."""
     try:
-        return seen_of(mlflow.get_model_version(MODEL_NAME, str(version)).tags)
+        tags: Mapping[str, str] = mlflow.get_model_version(MODEL_NAME, str(version)).tags
     except MlflowException:
         return None
+    return tags
+
+
+def _kind(tags: Mapping[str, str]) -> str:
+    """Kind of a version's network, as its tags name it."""
+    try:
+        return str(json.loads(tags[START_TAG])["network"]["KIND"])
+    except (KeyError, TypeError, ValueError):  # of an earlier version
+        return headline.UNKNOWN
 
 
 def _download(mlflow: MlflowClient, run_id: str, path: str, scratch: Path) -> Path | None:
@@ -263,22 +309,12 @@ def _rows(path: Path | None) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
-def _inline(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _drift_picture(drift: Mapping[str, float]) -> bytes:
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    names = sorted(drift, key=lambda name: drift[name])
-    values = [drift[name] for name in names]
-    colours = ["#b3261e" if v > LARGE else "#c98a00" if v > MODERATE else "#3b6ea8" for v in values]
-    axes.barh(names, values, color=colours)
-    for limit in (MODERATE, LARGE):
-        axes.axvline(limit, color="#888888", linestyle=":", linewidth=1)
-    axes.set_xlabel("population stability index, newest day against training")
-    axes.tick_params(labelsize=8)
-    target = io.BytesIO()
-    figure.savefig(target, format="png", dpi=110)
-    return target.getvalue()
+def _pictures(folder: Path | None, engine: str, target: Path) -> dict[str, Path]:
+    """Draw the staged engine from the benchmark's raw numbers; empty if they are not all there."""
+    if folder is None:
+        return {}
+    try:
+        run = BenchmarkRun.load(folder)
+    except (OSError, ValidationError, pl.exceptions.PolarsError):  # of an earlier version, or none
+        return {}
+    return plots.draw_candidate(run, engine, target)

@@ -75,7 +75,9 @@ def show_evidence(
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
     text = summary(evidence, page_url)
     create_markdown_artifact(
-        text, key="promotion-evidence", description=f"Promote version {manifest.version}?"
+        f"{text}\n\n{evidence.verdict.markdown()}",
+        key="promotion-evidence",
+        description=f"Promote version {manifest.version}?",
     )
     create_link_artifact(
         page_url, link_text="evidence page", key="evidence-page", description="Plots and tables."

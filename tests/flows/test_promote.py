@@ -7,6 +7,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Pending
 
 from flows.promotions_due import promotions_due
@@ -43,7 +44,7 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     assert "no baseline" in str(first.shadow.skipped)
     assert "no baseline" in str(first.canary.skipped)
     assert champion(desk) == 1
-    assert "No baseline." in evidence(desk, 1)
+    assert evidence(desk, 1).lower().count("no baseline") == 1
 
     start(desk, 2)
     mlflow = MlflowClient(desk.tracking_uri)
@@ -85,13 +86,19 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
     desk: Settings,
 ) -> None:
     run = start(desk, 1, by="ada")
+    stranger = {"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}
+    with pytest.raises(PromotionError, match="the policy's"):  # the command refuses at once
+        promotions.decide(desk, "1", "approve", "mallory", "trust me")
+    with get_client(sync_client=True) as client:  # and so does Prefect's server
+        refused = client.resume_flow_run(run.id, run_input=stranger)
+        assert refused.status == SetStateStatus.REJECT
+        assert "'mallory' is not one of ['ada', 'grace']" in str(refused.details)
     for fields, why in (
-        ({"verdict": "approve", "reviewer": "mallory", "reason": "trust me"}, "the policy's"),
         ({"verdict": "approve", "reviewer": "grace", "reason": " "}, "a reason is required"),
         ({"verdict": "approve", "reviewer": "grace", "reason": "sound"}, "name its owner"),
         ({"verdict": "approve", "reviewer": "ada", "reason": "mine"}, "ada started this promotion"),
     ):
-        with pytest.raises(PromotionError, match=why):  # the command refuses at once
+        with pytest.raises(PromotionError, match=why):
             promotions.decide(desk, "1", "approve", fields["reviewer"], fields["reason"])
         answered = answer(run, **fields)  # invalid input in the form leads to the next form
         assert isinstance(answered, FlowRun)
@@ -106,6 +113,18 @@ def test_invalid_input_is_asked_for_again_and_a_rejection_ends_the_promotion(
     assert Aliases(desk).tags(1)["rejected_by"] == "ada"
     with pytest.raises(ConfigError, match="no promotion of 1 waits"):
         approve(desk, 1)
+
+
+def test_a_first_version_is_approved_in_the_form(desk: Settings) -> None:
+    run = start(desk, 1)
+    outcome = answer(
+        run, verdict="approve", reviewer="ada", reason="sound",
+        exception=f"grace {EXCEPTION['expires']}",
+    )  # fmt: skip
+    assert isinstance(outcome, Promoted)
+    assert outcome.outcome == "promoted"
+    approved = next(one for one in AuditLog(desk.audit_file).read() if one.event == "approved")
+    assert approved.facts["exception"] == EXCEPTION | {"reasons": ["no baseline"]}
 
 
 def test_a_promotion_without_a_decision_is_rejected(desk: Settings) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from model_code.artifacts import atomic_file
 from model_code.benchmark.result import BenchmarkRun, EngineRow
 from model_code.benchmark.slices import quantile
-from model_code.settings import REFERENCE_ENGINE
+from model_code.settings import BOOSTING_ROW, CHAMPION_ROW, REFERENCE_ENGINE
 from model_code.training.metrics import average_precision
 
 BINS = 15
@@ -27,6 +27,8 @@ BINS = 15
 COLOURS = ("#000000", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 Weights = NDArray[np.float64] | None  # None: all windows weigh the same
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+MARKERS = "osD^vPX"
+WIDE = 5.0  # from this ratio of the largest to the smallest on, latencies need a logarithmic axis
 
 
 class Epoch(Protocol):
@@ -80,8 +82,45 @@ def draw_benchmark(run: BenchmarkRun, folder: Path) -> dict[str, Path]:
             run.label_N, finite, folder / "precision_recall.png", weight_N
         ),
         "calibration": calibration(
-            run.label_N, run.probability_N[REFERENCE_ENGINE], folder / "calibration.png", weight_N
+            run.label_N,
+            {REFERENCE_ENGINE: run.probability_N[REFERENCE_ENGINE]},
+            folder / "calibration.png",
+            weight_N,
         ),
+    }
+
+
+def draw_candidate(run: BenchmarkRun, engine: str, folder: Path) -> dict[str, Path]:
+    """Plot one engine's answers and latency beside the champion's and gradient boosting's.
+
+    Args:
+        run: of `measure.benchmark`.
+        engine: to be approved.
+        folder: PNG files go here.
+
+    Returns:
+        Path by plot: calibration, precision_recall, roc, latency_ecdf; empty if the engine was
+        not measured or gave an answer that is not finite.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    names = {engine: "candidate", CHAMPION_ROW: "champion"}
+    answers = {names[key]: run.probability_N[key] for key in names if key in run.probability_N}
+    if run.boosting_N is not None:
+        answers[BOOSTING_ROW] = run.boosting_N
+    finite = {name: values for name, values in answers.items() if np.isfinite(values).all()}
+    if names[engine] not in finite:
+        return {}
+    label_N, weight_N = run.label_N, run.context.weight_N
+    timed = {names[key]: run.latency_ms_R[key] for key in names if key in run.latency_ms_R}
+    return {
+        "calibration": calibration(label_N, finite, folder / "calibration.png", weight_N),
+        "precision_recall": precision_recall(
+            label_N, finite, folder / "precision_recall.png", weight_N
+        ),
+        "roc": roc(label_N, finite, folder / "roc.png", weight_N),
+        "latency_ecdf": latency_ecdf(timed, folder / "latency_ecdf.png"),
     }
 
 
@@ -93,16 +132,18 @@ def latency_ecdf(latency_ms_R: Mapping[str, NDArray[np.float64]], path: Path) ->
             axes.ecdf(values, label=f"{name} (p50 {np.median(values):.2f} ms)", **style)
         lowest = min(values.min() for values in latency_ms_R.values())
         highest = max(np.quantile(values, 0.995) for values in latency_ms_R.values())
+        if highest > WIDE * lowest:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(
-            xscale="log",
             xlim=(0.95 * lowest, 1.1 * highest),
             title="Latency of one window",
             xlabel="latency (ms)",
             ylabel="share of requests",
         )
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-        axes.legend(loc="lower right")
+        _legend(axes)
 
     return plot(path, draw)
 
@@ -124,7 +165,7 @@ def throughput(rows: Sequence[EngineRow], path: Path) -> Path:
         )
         axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.minorticks_off()
-        axes.legend(loc="best")
+        _legend(axes)
 
     return plot(path, draw)
 
@@ -133,21 +174,23 @@ def accuracy_latency(rows: Sequence[EngineRow], path: Path) -> Path:
     """Accuracy against batch-1 median latency; the upper left is best."""
 
     def draw(axes: Axes) -> None:
-        for style, row in zip(_styles(), rows, strict=False):
+        for style, marker, row in zip(_styles(), itertools.cycle(MARKERS), rows, strict=False):
             if row.quality.accuracy is None:
                 continue
-            axes.plot(row.p50_ms, row.quality.accuracy, "o", color=style["color"], label=row.engine)
-            axes.annotate(
-                row.engine,
-                (row.p50_ms, row.quality.accuracy),
-                xytext=(5, 4),
-                textcoords="offset points",
-                fontsize=8,
+            axes.plot(
+                row.p50_ms,
+                row.quality.accuracy,
+                linestyle="",
+                marker=marker,
+                markersize=8,
+                color=style["color"],
+                label=row.engine,
             )
         axes.set(
             title="Accuracy against latency", xlabel="p50 of one window (ms)", ylabel="accuracy"
         )
-        axes.margins(x=0.18, y=0.2)
+        axes.margins(x=0.1, y=0.15)
+        _legend(axes)
 
     return plot(path, draw)
 
@@ -169,12 +212,11 @@ def roc(
         axes.set(
             xlim=(0, 1),
             ylim=(0, 1.01),
-            aspect="equal",
             title="ROC, newest day",
             xlabel="false positive rate",
             ylabel="true positive rate",
         )
-        axes.legend(loc="lower right")
+        _legend(axes)
 
     return plot(path, draw)
 
@@ -203,37 +245,46 @@ def precision_recall(
             xlabel="recall",
             ylabel="precision",
         )
-        axes.legend(loc="best")
+        _legend(axes)
 
     return plot(path, draw)
 
 
 def calibration(
     label_N: NDArray[np.integer],
-    probability_N: NDArray[np.float64],
+    probability_N: Mapping[str, NDArray[np.float64]],
     path: Path,
     weight_N: Weights = None,
 ) -> Path:
-    """Observed rate against predicted probability in equally filled bins, over a histogram."""
+    """Observed rate against predicted probability in equally filled bins, by engine.
+
+    The bars are a histogram of the first engine's probabilities.
+    """
 
     def draw(axes: Axes) -> None:
-        observed, predicted = _by_bin(label_N, probability_N, weight_N)
+        first_N = next(iter(probability_N.values()))
+        binned = {
+            name: _by_bin(label_N, values, weight_N) for name, values in probability_N.items()
+        }
+        highest = max(float(np.max(both)) for both in binned.values())
+        limit = min(1.0, 1.1 * highest)  # opportunities are rare: most of 0 to 1 is often empty
         counts = axes.twinx()
-        edges = [edge / 40 for edge in range(41)]
-        counts.hist(probability_N, bins=edges, weights=weight_N, color="0.85")
+        edges = np.linspace(0.0, limit, 41).tolist()
+        counts.hist(first_N, bins=edges, weights=weight_N, color="0.9")
         counts.set_ylabel("windows (bars)")
         counts.set_zorder(axes.get_zorder() - 1)
         axes.patch.set_visible(False)
-        axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle="--", label="perfect")
-        axes.plot(predicted, observed, color=COLOURS[2], marker="o", label=REFERENCE_ENGINE)
+        axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, label="perfect")
+        for style, (name, (observed, predicted)) in zip(_styles(), binned.items(), strict=False):
+            axes.plot(predicted, observed, marker="o", markersize=4, label=name, **style)
         axes.set(
-            xlim=(0, 1),
-            ylim=(0, 1.01),
+            xlim=(0, limit),
+            ylim=(0, limit),
             title="Calibration, newest day",
             xlabel="predicted probability",
             ylabel="observed rate",
         )
-        axes.legend(loc="upper left")
+        _legend(axes)
 
     return plot(path, draw)
 
@@ -285,20 +336,35 @@ def learning_curve(history: Sequence[Epoch], path: Path) -> Path:
             color=COLOURS[5],
         )
         right.margins(y=0.15)
-        axes.legend(handles=lines, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        axes.figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize=9)
 
     return plot(path, draw)
 
 
 def _styles() -> Iterator[dict[str, Any]]:
-    # curves of engines often coincide: from thick to thin, so that none hides another
-    for index, (style, colour) in enumerate(itertools.product(STYLES, COLOURS)):
-        yield {"color": colour, "linestyle": style, "linewidth": max(0.8, 3.0 - 0.2 * index)}
+    # curves of engines often coincide: from thick to thin, so that none hides another; neighbours
+    # differ in colour and in dashes, so that they differ on paper too
+    for index in range(len(COLOURS) * len(STYLES)):
+        row, column = divmod(index, len(COLOURS))
+        yield {
+            "color": COLOURS[column],
+            "linestyle": STYLES[(column + row) % len(STYLES)],
+            "linewidth": max(0.8, 2.5 - 0.2 * index),
+        }
+
+
+def _legend(axes: Axes) -> None:
+    """Name the curves below the diagram, where they cover nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
 
 
 def plot(path: Path, draw: Callable[[Axes], None]) -> Path:
-    """Write one diagram as PNG; `draw` fills its axes."""
-    figure = Figure(figsize=(7.2, 5.0), dpi=120, layout="constrained")
+    """Write one diagram as PNG; `draw` fills its axes.
+
+    Pages show it about 5.4 inches wide, so that its text is 9 points or larger there.
+    """
+    figure = Figure(figsize=(5.4, 3.75), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     draw(axes)

@@ -5,7 +5,8 @@ import pytest
 from model_code.repository.decisions import Subject
 from model_code.repository.policy import PolicyFile
 from model_code.settings import Settings
-from tasks.promotion.decide import Decision, PlainDecision, problem, text_of
+from tasks.promotion.decide import Decision, form_of, form_text, problem, text_of
+from tasks.promotion.records import Shown
 from tests.support.policy import write_policy
 
 
@@ -76,19 +77,73 @@ def test_the_signed_text_has_the_last_day_as_the_record_has_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("form", "fields"),
+    ("exception", "fields"),
     [
-        (Decision, ["verdict", "reviewer", "reason", "owner", "expires"]),
-        (PlainDecision, ["verdict", "reviewer", "reason"]),
+        (True, ["verdict", "reviewer", "reason", "exception"]),
+        (False, ["verdict", "reviewer", "reason"]),
     ],
 )
 def test_the_form_has_no_more_fields_than_a_reviewer_fills_in(
-    form: type[Decision], fields: list[str]
+    exception: bool, fields: list[str]
 ) -> None:
-    shown = form.with_initial_data(description="the evidence")
+    shown = form_of(("ada", "grace"), exception=exception).with_initial_data(description="text")
     schema = shown.model_json_schema()
     assert list(schema["properties"]) == fields
+    assert schema["properties"]["reviewer"]["enum"] == ["ada", "grace"]
     assert schema["additionalProperties"] is True
     assert schema["required"] == ["verdict", "reviewer", "reason"]
     answer = {"verdict": "approve", "reviewer": "ada", "reason": "sound", "signature": "S"}
     assert shown(**answer).signature == "S"  # of the command
+
+
+def test_another_name_is_no_choice_but_the_command_may_say_who_is_missing() -> None:
+    assert "enum" not in Decision.model_json_schema()["properties"]["reviewer"]
+    one, other = form_of(("ada",), exception=False), form_of(("grace",), exception=False)
+    assert one.model_json_schema()["properties"]["reviewer"]["enum"] == ["ada"]
+    assert other.model_json_schema()["properties"]["reviewer"]["enum"] == ["grace"]
+
+
+@pytest.mark.parametrize(
+    ("text", "owner", "expires"),
+    [
+        ("grace 2027-01-31", "grace", "2027-01-31"),
+        (" grace hopper, 2027-01-31 ", "grace hopper", "2027-01-31"),
+        ("grace until 2027-01-31", "grace", "2027-01-31"),
+        ("grace", "", "grace"),
+        (" ", "", ""),
+    ],
+)
+def test_the_exceptions_field_has_its_owner_and_last_day(
+    text: str, owner: str, expires: str
+) -> None:
+    found = Decision.model_validate(
+        {"verdict": "approve", "reviewer": "ada", "reason": "sound", "exception": text}
+    )
+    assert (found.owner, found.expires) == (owner, expires)
+
+
+def test_what_the_command_says_of_an_exception_counts() -> None:
+    fields = {"verdict": "approve", "reviewer": "ada", "reason": "sound"}
+    fields |= {"exception": "bob 2027-01-01", "owner": "grace", "expires": "2027-01-31"}
+    found = Decision.model_validate(fields)
+    assert (found.owner, found.expires) == ("grace", "2027-01-31")
+
+
+def test_the_text_begins_with_what_was_wrong_and_ends_with_the_hashes() -> None:
+    shown = Shown(
+        identity="1" * 64, engine_sha256="2" * 64, config_sha256="3" * 64, engine="torch-fp32",
+        champion=None, verdict_json="{}", simulated=False, page_url="", run_url="",
+        summary="Promote?", policy_sha256="4" * 64,
+    )  # fmt: skip
+    asked, again = (
+        form_text(7, shown, "optional", wrong).split("\n\n") for wrong in (None, "no reason")
+    )
+    assert asked[0] == "Promote?"
+    assert "recorded as unsigned" in asked[1]
+    assert "`tickline approve 7 " in asked[1]
+    assert asked[-1].startswith("sha256: manifest `1111")
+    assert asked[-1].endswith(f"policy `{'4' * 64}`")
+    assert again == ["**The last input was not valid: no reason.**", *asked]
+    signed = form_text(7, shown, "required", None).split("\n\n")
+    assert signed[:2] == ["**This form alone does not count: sign, see below.**", "Promote?"]
+    assert signed[2].startswith("To sign: `tickline approve 7 ")
