@@ -231,6 +231,7 @@ class DayReport(BaseModel):
         faults: rows by reason; a row with two reasons counts under both.
         failures: why the day must not be used, in sentences; empty if it passed.
         remedies: what to do about them.
+        spread_bps: median spread over mid; None in a report of an earlier version.
         minutes: (minute of the UTC day, rows, faulty rows); minutes without rows are omitted.
         samples: the first few quarantined rows of each reason.
     """
@@ -247,6 +248,7 @@ class DayReport(BaseModel):
     first: dt.datetime | None = None
     last: dt.datetime | None = None
     notes: DayNotes = DayNotes()
+    spread_bps: float | None = None
     faults: dict[str, int]
     expectations: tuple[ExpectationResult, ...]
     passed: bool

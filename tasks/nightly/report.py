@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from model_code.artifacts import ArtifactStore
 from model_code.attribution.profile import Profile
 from model_code.benchmark.reports.latency_sheets import chosen_line
 from model_code.benchmark.reports.report import judged_pages
@@ -46,10 +47,12 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
         description=_note(plan.simulated) + "Rows and quarantined rows by day, with reasons.",
     )
     mlflow = mlflow_runs.client(run.settings)
-    reports = [
-        DayReport.model_validate_json(run.store.open(day.report).read_bytes()) for day in days
-    ]
-    html = render(reports, source=plan.days[0].market, simulated=plan.simulated)
+    html = render(
+        [day_report(run.store, day) for day in days],
+        source=plan.days[0].market,
+        simulated=plan.simulated,
+        test_date=plan.test_date if plan.test else None,
+    )
     mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
     mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
     notes = {"notes": [*plan.warnings, *day_notes(days)]}
@@ -79,6 +82,13 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
             for day in chosen
         ],
     )
+
+
+def day_report(store: ArtifactStore, day: ValidatedDay) -> DayReport:
+    """The day's report, with what the comparison with other days added."""
+    own = DayReport.model_validate_json(store.open(day.report).read_bytes())
+    judged = {"failures": day.failures, "remedies": day.remedies, "passed": not day.failures}
+    return own.model_copy(update=judged)
 
 
 def publish_outcome(run: RunRef, result: NightResult) -> None:

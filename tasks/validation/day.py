@@ -7,6 +7,7 @@ bad or outside the quotes' hours.
 """
 
 import datetime as dt
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -96,6 +97,7 @@ def validate_day(
     if repeat.sum():
         measures = measures.filter(pl.col("repeat") == 0)
     found = expectations.row_outcomes(measures, rules)
+    spread_bps = cast("float | None", measures["spread_bps"].median())
     rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
     del measures  # as large as the ticks: free it before the clean rows are copied
     clean, quarantined = divide(ticks, by_rule, repeat)
@@ -116,6 +118,7 @@ def validate_day(
         first=_end(clean, 0),
         last=_end(clean, -1),
         notes=notes,
+        spread_bps=spread_bps if spread_bps is not None and math.isfinite(spread_bps) else None,
         faults=faults,
         expectations=results,
         passed=not failed,

@@ -1,15 +1,17 @@
 """The validation report: one static HTML page, readable offline (no script, no CDN)."""
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from model_code.market.quality import DayReport, ExpectationResult, FaultSample
+from model_code.pages.page import environment
+from tasks.validation.oddities import oddities, too_few
 
 PLOT_WIDTH, PLOT_HEIGHT = 920, 120
+MOST_ODD = 12  # in the list at the top; the others are under their day
 _PLOT_BARS = 240  # at most: a full day is plotted in steps of six minutes
 
 
@@ -87,28 +89,33 @@ def _samples_by_reason(day: DayReport) -> dict[str, list[FaultSample]]:
     }
 
 
-def render(days: Sequence[DayReport], *, source: str, simulated: bool) -> str:
+def render(
+    days: Sequence[DayReport],
+    *,
+    source: str,
+    simulated: bool,
+    test_date: dt.date | None = None,
+) -> str:
     """Render one HTML page for all days.
 
     Args:
         days: reports, in the order in which they are shown.
         source: what was validated, e.g. the market store's URI.
         simulated: show a banner that the ticks are simulated.
+        test_date: the day that the model is judged on; None: every day is for training.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plot"] = plot
-    environment.filters["verdict"] = _verdict
-    environment.filters["samples_by_reason"] = _samples_by_reason
-    return environment.get_template("report.html.j2").render(
+    templates = environment(Path(__file__).parent)
+    templates.filters |= {
+        "plot": plot, "verdict": _verdict, "samples_by_reason": _samples_by_reason
+    }  # fmt: skip
+    return templates.get_template("report.html.j2").render(
         days=days,
         source=source,
         simulated=simulated,
+        test_date=test_date,
+        odd=oddities(days, test_date),
+        few=too_few(days),
+        most_odd=MOST_ODD,
         failed=sum(not day.passed for day in days),
         rows=sum(day.rows for day in days),
         quarantined=sum(day.quarantined for day in days),
