@@ -115,6 +115,8 @@ class TrainingSpec(Spec):
 
     KIND: Literal["adamw-cosine"] = "adamw-cosine"
     epochs: PositiveInt = 3
+    # wall-clock time: windows per epoch and epochs are chosen from the measured rate, not from here
+    budget_minutes: Positive | None = None
     validated_windows: PositiveInt = 16384  # of the validation windows, after each epoch
     windows_per_epoch: PositiveInt = 65536  # every training window is used once before any twice
     batch_size: PositiveInt = 128  # a multiple of the processes

@@ -11,6 +11,8 @@ in one step instead.
 Shapes: B windows, T steps, F features, C classes, N table rows.
 """
 
+import copy
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +29,10 @@ from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
 from model_code.settings import AnyNetworkSpec, FeatureSpec, PerceptronSpec, TrainingSpec
-from model_code.training import checkpoint, distillation, ranks, sampling
+from model_code.training import budget, checkpoint, distillation, ranks, sampling
 from model_code.training.auxiliary import require_labels
 from model_code.training.distillation import Instants
-from model_code.training.evaluation import evaluate
+from model_code.training.evaluation import evaluate, predict
 from model_code.training.mirror import mirror_of
 from model_code.training.result import TrainingResult, fit_once
 from model_code.training.run import EpochMetrics, TrainingRun, resolve_precision
@@ -115,18 +117,41 @@ def train(
             if group.first and on_epoch is not None:
                 on_epoch(result.history[0])
             return result
-        batch = _batch(spec, len(train_ends), group.world)
-        steps = min(spec.windows_per_epoch, len(train_ends)) // batch
         precision, reason = resolve_precision(spec.precision, group.device)
-        some = _some(labels_N[validation_ends], spec.validated_windows)
-        weight_B = None if validation_weight_B is None else validation_weight_B[some]
-        data = (train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends])
-        optional = (
-            validation_weight_B,
-            *(() if taught is None else taught.spans(train_ends)),
-            None if auxiliary_NA is None else auxiliary_NA[train_ends],
+        spec, allowed = _within_budget(
+            lambda: TrainingRun(
+                copy.deepcopy(model).to(group.device),
+                training_spec,
+                group,
+                precision,
+                budget.MEASURED_BATCHES,
+                mirror,
+                auxiliary_NA,
+            ),
+            training_spec,
+            checkpoints,
+            features_NF,
+            labels_N,
+            (train_ends, validation_ends),
         )
-        key = _key(inputs, spec, precision, group.world, features_NF, data, optional)
+        batch = _batch(spec, len(train_ends), group.world)
+        some = _some(labels_N[validation_ends], spec.validated_windows)
+        data = (train_ends, validation_ends, labels_N[train_ends], labels_N[validation_ends])
+        steps = min(spec.windows_per_epoch, len(train_ends)) // batch
+        weight_B = None if validation_weight_B is None else validation_weight_B[some]
+        key = _key(
+            inputs,
+            spec,
+            precision,
+            group.world,
+            features_NF,
+            data,
+            (
+                validation_weight_B,
+                *(() if taught is None else taught.spans(train_ends)),
+                None if auxiliary_NA is None else auxiliary_NA[train_ends],
+            ),
+        )
         run = TrainingRun(
             model.to(group.device), spec, group, precision, steps, mirror, auxiliary_NA
         )
@@ -175,7 +200,40 @@ def train(
             precision_reason=reason,
             device=group.device.type,
             samples_per_s=run.samples_per_s,
+            budget=allowed,
         )
+
+
+def _within_budget(
+    trial_run: Callable[[], TrainingRun],
+    spec: TrainingSpec,
+    checkpoints: Path,
+    features_NF: np.ndarray,
+    labels_N: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray],
+) -> tuple[TrainingSpec, str]:
+    """The specification with what its budget allows, and that in words.
+
+    Every rank measures, on a copy of the network. The first decides and keeps the choice.
+    """
+    if spec.budget_minutes is None:
+        return spec, ""
+    trial, (train_ends, validation_ends) = trial_run(), ends
+    group, batch = trial.group, _batch(spec, len(train_ends), trial.group.world)
+    chosen = budget.kept(checkpoints, spec, len(train_ends)) if group.first else None
+    if (chosen := group.broadcast(chosen)) is None:
+        some = np.resize(train_ends, trial.steps * batch)
+        with _bar(False, 2 * trial.steps, 0) as bar:
+            for _ in range(2):  # the first time is slower
+                trained = trial.train_epoch(features_NF, labels_N, some, bar)
+        started, some = time.perf_counter(), validation_ends[: budget.MEASURED_WINDOWS]
+        predict(trial.judged, features_NF, some)
+        validation = len(some) / (time.perf_counter() - started)
+        rates = budget.Rates(training=trained["samples_per_s"], validation=validation)
+        chosen = budget.choose(spec, len(train_ends), group.broadcast(rates))
+        if group.first:
+            budget.keep(checkpoints, chosen)
+    return chosen.applied(spec), chosen.line
 
 
 def _check(labels_N: np.ndarray, train_ends: np.ndarray, validation_ends: np.ndarray) -> None:

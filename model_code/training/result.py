@@ -30,6 +30,7 @@ class TrainingResult:
         precision_reason: why this precision.
         device: cpu or cuda.
         samples_per_s: training windows per second over the whole history.
+        budget: what `budget_minutes` chose, in words; empty without a budget.
     """
 
     model: WindowModel
@@ -41,6 +42,7 @@ class TrainingResult:
     precision_reason: str
     device: str
     samples_per_s: float
+    budget: str = ""
 
 
 def fit_once(

@@ -86,6 +86,8 @@ def train(
         else:
             result = train_on(job, training_spec.processes, scratch, on_epoch=log_epoch)
     seconds = perf_counter() - started
+    if result.budget:
+        console.print(f"            {result.budget}")
     # the process may have been killed between an epoch's checkpoint and its metrics
     logged = {point.step for point in mlflow.get_metric_history(run_id, logged_as("train_loss"))}
     for epoch in result.history:
@@ -109,6 +111,7 @@ def train(
             "precision_used": result.precision,
             "precision_reason": result.precision_reason,
             "device": result.device,
+            **({"budget_used": result.budget} if result.budget else {}),
             "threshold": threshold,
             "parameters": network.parameter_count(result.model),
             **_fitted(result.model),
