@@ -24,12 +24,18 @@ from infra.servers import environment
 from model_code.errors import ConfigError, DataError
 from model_code.market.store import open_market
 from model_code.settings import NightlySpec, Settings
-from tasks.caching.stage import console
+from tasks.caching.stage import announced, console
 from tasks.nightly.find_days import SIMULATED
 from tasks.runs.lifecycle import exclusive, logged
+from tasks.runs.page import say
 
 
-@flow(name="backfill", description=__doc__, persist_result=False)
+@flow(
+    name="backfill",
+    flow_run_name="backfill {start} to {end}",
+    description=__doc__,
+    persist_result=False,
+)
 @logged
 def backfill(
     spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
@@ -52,9 +58,14 @@ def backfill(
     dates = dates_to_judge(spec, start, end)
     server = str(PREFECT_API_URL.value())  # the pool's threads do not see this flow's settings
     name = str(flow_run.name)
+    tags = (name, str(flow_run.id))
     with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
-        console.print(f"[bold]backfill[/] {name}: {len(dates)} dates, {parallel} at a time")
-        results = tuple(pool.map(lambda date: _run_date(settings, spec, date, name, server), dates))
+        console.print(f"[bold]{name}[/]: {len(dates)} dates, {parallel} at a time")
+        nights = pool.map(lambda date: _run_date(settings, spec, date, tags, server), dates)
+        results = []
+        for night in nights:
+            say(night.line)
+            results.append(night)
     create_table_artifact(
         [result.model_dump() for result in results], key="backfill", description="One row per date."
     )
@@ -66,10 +77,10 @@ def backfill(
             remedy="fix the causes, then run the same backfill again: "
             "finished stages come back Cached",
         )
-    return results
+    return tuple(results)
 
 
-@task(name="find dates")
+@task(**announced("find dates"))
 def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.date, ...]:
     """Return the store's dates in the range that have an earlier date to train on."""
     market = str(spec.market)
@@ -85,14 +96,12 @@ def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.
 
 
 def _run_date(
-    settings: Settings, spec: NightlySpec, date: dt.date, name: str, server: str
+    settings: Settings, spec: NightlySpec, date: dt.date, tags: tuple[str, str], server: str
 ) -> BackfillNight:
     folder = settings.home / "backfill"
     folder.mkdir(parents=True, exist_ok=True)
     order_path, result_path = folder / f"{date}.order.json", folder / f"{date}.json"
-    order = BackfillOrder(
-        spec=spec.model_copy(update={"test_date": date.isoformat()}), backfill=name
-    )
+    order = BackfillOrder(spec=spec.model_copy(update={"test_date": date.isoformat()}), tags=tags)
     order_path.write_text(order.model_dump_json())
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.runs.backfill_night", str(order_path), str(result_path)]

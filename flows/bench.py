@@ -10,7 +10,6 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
 
 from flows.candidate import build_candidate, judge_candidate
 from flows.runs.outcome import print_start
@@ -27,6 +26,7 @@ from tasks.nightly.gate import read_goals
 from tasks.nightly.records import Judged, Record
 from tasks.runs import mlflow_runs
 from tasks.runs.lifecycle import exclusive, tracked
+from tasks.runs.names import rename, start_name
 
 EXPERIMENT = "bench"
 
@@ -55,7 +55,7 @@ def verdicts(judged: Judged) -> Sheet:
     )
 
 
-@flow(name="bench", description=__doc__, persist_result=False)
+@flow(name="bench", flow_run_name=start_name, description=__doc__, persist_result=False)
 def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     """Measure the engines of one network.
 
@@ -69,8 +69,9 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     goals = read_goals(spec.goals)
     found: list[Bench] = []
     with exclusive(settings):
-        print_start("bench", str(flow_run.name), spec)
+        print_start("bench", spec)
         plan = find_days(spec)
+        rename(f"bench {plan.test_date}")
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)
             champion = find_champion(run, anchor_nights=spec.benchmark.anchor_nights)

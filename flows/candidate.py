@@ -1,6 +1,7 @@
 """From ticks to a judged candidate: the part shared by nightly, bench and backfill."""
 
 import datetime as dt
+import logging
 from collections.abc import Mapping
 
 from rich.markup import escape
@@ -49,6 +50,7 @@ from tasks.nightly.report import publish_validation
 from tasks.nightly.split import split
 from tasks.nightly.train import train
 from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
+from tasks.runs.page import say
 
 
 def build_candidate(
@@ -115,6 +117,7 @@ def explain_candidate(run: RunRef, spec: NightlySpec, candidate: Candidate) -> A
     except Exception as error:
         what = str(error).partition("\n")[0] or type(error).__name__
         console.print(f"[yellow]no attributions: {escape(what)}")
+        say(f"no attributions: {what}", logging.WARNING)
         return Attributed(failure=what)
 
 
@@ -273,4 +276,5 @@ def _build(
             raise
         why = failure("build", error)
         console.print(f"[yellow]{prefix}{name} {escape(why)}")
+        say(f"{prefix}{name} {why}", logging.WARNING)
         return BuiltEngine(name=prefix + name, folder=None, unavailable=why, mlflow_run_id=None)

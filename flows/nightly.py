@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.candidate import build_candidate, explain_candidate, judge_candidate
-from flows.runs.outcome import Outcome, print_start
+from flows.runs.outcome import Outcome, print_resume, print_start
 from flows.runs.schedule import reason_to_skip
 from model_code.repository.terms import Terms
 from model_code.settings import NightlySpec, Settings
@@ -32,9 +32,11 @@ from tasks.nightly.register import register
 from tasks.nightly.report import publish_outcome
 from tasks.nightly.stage_candidate import stage_candidate
 from tasks.runs.lifecycle import exclusive, tracked
+from tasks.runs.names import rename, start_name
+from tasks.runs.page import say
 
 
-@flow(name="nightly", description=__doc__, persist_result=False)
+@flow(name="nightly", flow_run_name=start_name, description=__doc__, persist_result=False)
 def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     """Retrain on the store's newest days and judge on the newest.
 
@@ -53,8 +55,10 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     goals = read_goals(spec.goals)  # first: a typo must fail before any computation
     require_market(str(spec.market))
     with exclusive(settings), refreshing(refresh):
-        print_start("nightly", str(flow_run.name), spec)
+        print_start("nightly", spec)
         plan = find_days(spec)
+        rename(f"nightly {plan.test_date}")
+        print_resume(str(flow_run.name))
         with tracked(settings, spec, simulated=plan.simulated) as run:
             start = find_champion(run, weights=True) if spec.starts_from_champion else None
             candidate = build_candidate(run, spec, plan, start)
@@ -110,4 +114,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
             )
             publish_outcome(run, result)
             announce(run, version, judged)
-    return Outcome.of(run, str(flow_run.name), result, seconds=time.monotonic() - started)
+            seconds = time.monotonic() - started
+            outcome = Outcome.of(run, str(flow_run.name), result, seconds=seconds)
+            say(outcome.line)
+    return outcome

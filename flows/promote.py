@@ -39,13 +39,19 @@ from tasks.runs import mlflow_runs
 from tasks.runs.aliases import Aliases
 from tasks.runs.lifecycle import logged
 from tasks.runs.outbox import BY_NIGHT, is_opened
+from tasks.runs.page import say
 from tasks.runs.serving_version import serving_version
 
 GRACE_S = 30 * 86_400  # Prefect's own timeout fails the run; our earlier deadline rejects it
 DEFAULT = PromotionSpec()
 
 
-@flow(name="promote", description=__doc__, persist_result=False)
+@flow(
+    name="promote",
+    flow_run_name="promote v{version}",
+    description=__doc__,
+    persist_result=False,
+)
 @logged
 def promote(
     version: int, started_by: str = "", spec: PromotionSpec = DEFAULT
@@ -127,6 +133,8 @@ def _finished(settings: Settings, opened: Opened, shown: Shown, outcome: Promote
     """End the MLflow run; return the outcome with the serving version and its predecessor."""
     mlflow_runs.finish(mlflow_runs.client(settings), opened.mlflow_run_id, "FINISHED")
     found = serving_version(settings)
+    say(f"{outcome.outcome}: version {found.version} serves")
+    say(f"MLflow run: {shown.run_url}; evidence: {shown.page_url}")
     serving = {"champion": found.version, "previous": found.previous, "page_url": shown.page_url}
     return outcome.model_copy(update=serving)
 
@@ -139,9 +147,9 @@ def await_decision(
     wrong: str | None = None
     form = form_of(policy.policy.reviewers, exception=bool(shown.exceptions))
     for attempt in itertools.count(1):
-        console.print(
-            f"  waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
-        )
+        waiting = f"waiting for a decision on version {opened.version}, until {until:%F %H:%M} UTC"
+        console.print(f"  {waiting}")
+        say(f"{waiting}: tickline approve {opened.version}, or tickline reject {opened.version}")
         text = form_text(opened.version, shown, policy.policy.signatures, wrong)
         now = dt.datetime.now(dt.UTC)
         try:

@@ -17,10 +17,11 @@ from tasks.caching.stage import console
 from tasks.promotion.decide import deadline
 from tasks.promotion.promotion_runs import open_runs
 from tasks.runs.aliases import Aliases
+from tasks.runs.names import timed_name
 from tasks.runs.outbox import start_due
 
 
-@flow(name="promotions-due", description=__doc__)
+@flow(name="promotions-due", flow_run_name=timed_name, description=__doc__)
 def promotions_due() -> list[str]:
     """Reject promotions whose approval timed out; start the newest one that is still wanted.
 

@@ -13,19 +13,21 @@ from model_code.repository.audit import account
 from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
-from tasks.caching.stage import announce_state
+from tasks.caching.stage import announced
 from tasks.promotion.record import stop_recorded
 from tasks.promotion.records import RolledBack
 from tasks.promotion.rollback import choose_version, record_rollback, roll_back
 from tasks.promotion.targets import behind_now
 from tasks.runs.aliases import Aliases
 from tasks.runs.lifecycle import logged
+from tasks.runs.names import rename, start_name
+from tasks.runs.page import say
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@flow(name="rollback", description=__doc__, persist_result=False)
+@flow(name="rollback", flow_run_name=start_name, description=__doc__, persist_result=False)
 @logged
 def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBack:
     """Verify the old version's bytes, load it, check its golden requests, move aliases, record.
@@ -46,6 +48,8 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
         repository.fence.require_level()
         epoch = repository.fence.newest()
         version, champion, previous = _step(choose_version)(settings, to)
+        rename(f"rollback to v{version}")
+        say(f"rollback from version {champion} to version {version}")
         with stop_recorded(settings, version):
             _step(roll_back)(settings, version, previous, epoch)
             seconds = time.monotonic() - began
@@ -61,10 +65,5 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
 
 def _step(function: Callable[P, R]) -> Task[P, R]:
     """A step as a task, so that Prefect and `tickline why` show how far a rollback came."""
-    decorate = task(
-        name=function.__name__.replace("_", " "),
-        cache_policy=NO_CACHE,
-        on_completion=[announce_state],
-        on_failure=[announce_state],
-    )
+    decorate = task(cache_policy=NO_CACHE, **announced(function.__name__.replace("_", " ")))
     return decorate(function)

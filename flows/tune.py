@@ -8,7 +8,6 @@ The test date is not read. Resumable: the same command continues the same study.
 import optuna
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.candidate import prepare
@@ -22,6 +21,7 @@ from tasks.caching.stage import console
 from tasks.nightly.find_days import SIMULATED, find_days
 from tasks.nightly.records import Record
 from tasks.runs.lifecycle import exclusive, tracked
+from tasks.runs.names import rename, start_name
 from tasks.tuning import study as studies
 from tasks.tuning.report import publish
 from tasks.tuning.trial import Bench, run_trial
@@ -61,7 +61,7 @@ class Tuned(Record):
     simulated: bool
 
 
-@flow(name="tune", description=__doc__, persist_result=False)
+@flow(name="tune", flow_run_name=start_name, description=__doc__, persist_result=False)
 def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
     """Run trials until the study has as many as asked for.
 
@@ -78,8 +78,9 @@ def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     require_searchable(spec, search)
     with exclusive(settings):
-        print_start("tune", str(flow_run.name), spec)
+        print_start("tune", spec)
         found = find_days(spec)
+        rename(f"tune before {found.test_date}")
         plan = found.model_copy(update={"test": ()})
         with tracked(settings, spec, simulated=plan.simulated) as run:
             rows = FeatureTable.load(run.store.open(prepare(run, spec, plan, None).table))

@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 from prefect import flow
-from prefect.runtime import flow_run
 from sklearn.metrics import roc_auc_score
 
 from flows.candidate import prepare
@@ -38,6 +37,7 @@ from tasks.nightly.find_days import SIMULATED, find_days
 from tasks.nightly.records import Plan, SplitWindows
 from tasks.nightly.split import split
 from tasks.runs.lifecycle import exclusive, tracked
+from tasks.runs.names import rename, start_name
 from tasks.walkforward.bound_profit import bound_profit
 from tasks.walkforward.fit_model import fit_model
 from tasks.walkforward.fit_rival import RivalName, fit_rival
@@ -68,7 +68,7 @@ def models_of(spec: NightlySpec) -> tuple[Model, ...]:
     return tuple((model.name, model.network, model.training) for model in (spec.models[0], *others))
 
 
-@flow(name="walkforward", description=__doc__, persist_result=False)
+@flow(name="walkforward", flow_run_name=start_name, description=__doc__, persist_result=False)
 def walkforward(spec: WalkforwardSpec) -> Walk:
     """Judge the night's models on every test date.
 
@@ -84,8 +84,9 @@ def walkforward(spec: WalkforwardSpec) -> Walk:
     )
     spec = spec.model_copy(update={"night": night})
     with exclusive(settings):
-        print_start("walkforward", str(flow_run.name), night)
+        print_start("walkforward", night)
         plan = find_days(night)
+        rename(f"walkforward to {plan.test_date}")
         with tracked(settings, night, simulated=plan.simulated) as run:
             return _walk(run, spec, plan)
 

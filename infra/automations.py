@@ -41,7 +41,8 @@ ENDED = FAILED | DONE | {CANCELLED}
 # rendered by the server; tojson escapes quotes in names
 PAYLOAD = """{
   "alert": "%(name)s",
-  "text": {{ (flow.name ~ " " ~ flow_run.name ~ ": %(name)s") | tojson }},
+  "text": {{ ((flow_run.name if flow_run.name.startswith(flow.name)
+    else flow.name ~ " " ~ flow_run.name) ~ ": %(name)s") | tojson }},
   "flow_run": {{ flow_run.name | tojson }},
   "flow_run_id": {{ flow_run.id | string | tojson }},
   "state": {{ flow_run.state.name | tojson }},

@@ -15,6 +15,7 @@ from model_code.settings import Settings
 
 LOGGER = "tickline"
 FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s"
+PAGE_ONLY = "page_only"  # attribute of a record for Prefect's page that a log has as an event
 AGAIN = "will start"  # of Prefect's line on a task that it tries again
 NAMES = {"asctime": "time", "levelname": "level", "name": "logger"}
 
@@ -34,6 +35,7 @@ def json_log(settings: Settings, **ids: str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Formatter(ids))
+    handler.addFilter(lambda record: not hasattr(record, PAGE_ONLY))
     loggers = [logging.getLogger(name) for name in (LOGGER, "prefect", "mlflow")]
     own = loggers[0]
     before = own.level, own.propagate
@@ -87,14 +89,16 @@ def failures_off_console() -> Iterator[None]:
 
 
 class _News(logging.Filter):
-    """Passes what tells the user more than the command's own message will."""
+    """Passes what tells the user more than the command's own lines and message will."""
 
     def __init__(self) -> None:
         super().__init__()
         self._warnings: dict[str, logging.LogRecord] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is neither a failure of a run nor a warning that was printed before."""
+        """Whether it is neither a run's own line, nor its failure, nor a repeated warning."""
+        if hasattr(record, PAGE_ONLY):
+            return False
         text = record.getMessage()
         if record.levelno < logging.ERROR:
             # another handler may ask about the same record

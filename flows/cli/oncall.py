@@ -12,8 +12,18 @@ app = typer.Typer()
 out = Console()
 
 Run = Annotated[
-    str | None, typer.Argument(help="Name or id of the flow run; the run prints its name first.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="Name of the flow run, or its id's first 8 digits: nightly 2024-08-09, promote v7. "
+        "Of runs with the same name, the newest is taken.",
+    ),
 ]
+
+
+def _name(run: list[str] | None) -> str | None:
+    """The words of a name, which need no quotes in a shell."""
+    return " ".join(run) if run else None
 
 
 @app.command(rich_help_panel=PANELS.oncall)
@@ -33,7 +43,8 @@ def why(
     Use it first after a failure, of a nightly, promotion, rollback or backfill.
     Without a name it explains the newest nightly that is not completed.
     """
-    if run is not None and last_failed:
+    name = _name(run)
+    if name is not None and last_failed:
         raise ConfigError("NAME and --last-failed exclude each other", remedy="leave one out")
     settings = settings_from_environment()
     from flows.runs.local import connected
@@ -41,7 +52,7 @@ def why(
     with connected(settings):
         from flows.runs.explain import explain, render
 
-        out.print(render(explain(settings, run, of_any_flow=last_failed)))
+        out.print(render(explain(settings, name, of_any_flow=last_failed)))
 
 
 @app.command(rich_help_panel=PANELS.oncall)
@@ -64,7 +75,8 @@ def rerun(
     last finished epoch, in the same MLflow run. A run that a worker started is
     handed back to a worker. Any other run resumes here.
     """
-    if (run is None) != last_failed:
+    name = _name(run)
+    if (name is None) != last_failed:
         raise ConfigError(
             "say which run", remedy="tickline rerun NAME, or tickline rerun --last-failed"
         )
@@ -79,8 +91,9 @@ def rerun(
         from flows.runs.rerun import follow
         from flows.runs.rerun import rerun as resume
         from infra.stack_state import prefect_page
+        from tasks.runs.names import reference
 
-        found = resume(settings, run, say=out.print)
+        found = resume(settings, name, say=out.print)
         if isinstance(found, Outcome):
             out.print(outcome_tables(found))
         elif not isinstance(found, FlowRun):
@@ -93,7 +106,7 @@ def rerun(
             state = follow(found.id, say=out.print)
             if not state.is_completed():
                 raise TicklineError(
-                    f"{found.name} ended as {state.name}", remedy=f"tickline why {found.name}"
+                    f"{found.name} ended as {state.name}", remedy=f"tickline why {reference(found)}"
                 )
             out.print(f"{found.name} {state.name}")
 

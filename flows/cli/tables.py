@@ -48,7 +48,7 @@ def outcome_tables(outcome: Outcome) -> RenderableType:
     parts.append(
         Panel(
             f"[bold {colour}]{verdict.verdict}[/]  {verdict.reason}\n" + _next(outcome),
-            title=f"nightly {outcome.flow_run_name}: {outcome.seconds:.0f} s",
+            title=f"{outcome.flow_run_name}: {outcome.seconds:.0f} s",
             border_style=colour,
         )
     )

@@ -19,12 +19,16 @@ EXPERIMENT = "backfill"
 
 
 class BackfillOrder(BaseModel):
-    """Input of one date's process; its JSON is the file ORDER."""
+    """Input of one date's process; its JSON is the file ORDER.
+
+    Attributes:
+        tags: name and id of the backfill, for the date's flow run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: NightlySpec
-    backfill: str
+    tags: tuple[str, str]
 
 
 class BackfillNight(BaseModel):
@@ -43,6 +47,14 @@ class BackfillNight(BaseModel):
     baseline_auc: float | None = None
     mlflow_run_id: str | None = None
     failure: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The date with its verdict, engine and AUC, or why it has none."""
+        if self.failure:
+            return f"{self.date}: failed: {self.failure}"
+        auc = "" if self.auc is None else f", AUC {self.auc:.4f}"
+        return f"{self.date}: {self.verdict}, {self.engine}{auc}"
 
 
 def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
@@ -79,7 +91,7 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
             mlflow_run_id=run.mlflow_run_id,
         )
 
-    with tags(order.backfill):
+    with tags(*order.tags):
         return night(order.spec)
 
 

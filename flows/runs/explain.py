@@ -21,30 +21,31 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from flows.runs.find import DATE, EXPLAINED, find_run, flow_of, is_cancelled, last_failed
+from flows.runs.find import EVERYTHING, EXPLAINED, find_run, flow_of, is_cancelled, last_failed
 from flows.runs.release import Release
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs, started_by
 from tasks.runs.cleanup import MESSAGE, clean_up
-from tasks.runs.faults import CANCELLED, Cause, Fault, cause_by_name, rerun_helps
+from tasks.runs.faults import (
+    CANCELLED,
+    CHECK,
+    INTERRUPTED,
+    KILLED,
+    KINDS,
+    Cause,
+    Fault,
+    cause_by_name,
+    continue_with,
+)
 from tasks.runs.lock import read_owner
+from tasks.runs.names import DATE, next_command, title
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 DONE = {"Completed", "Cached"}
-KINDS = {
-    "data": "bad input data: contact the data provider now",
-    "machine": "this machine: disk, memory, or a killed process",
-    "service": "a server, the network or a database did not answer",
-    "code": "Tickline, a library or a setting: not urgent, file it in the morning",
-    "person": "somebody stopped it: nothing is broken",
-}
 # "Flow run encountered an exception: DataError: what ..." (the colon differs between versions)
 EXCEPTION = re.compile(r"encountered an exception:? (\w+)(?:: |\()(.*)", re.DOTALL)
 NOT_STARTED = "Failed to submit flow run to infrastructure"  # a worker's message
 CROWDED_OUT = "Deployment concurrency limit reached"  # Prefect's message
-KILLED = (
-    "the process exited without an error message: killed (out of memory?) or the machine restarted"
-)
 
 
 class Explanation(NamedTuple):
@@ -56,6 +57,8 @@ class Explanation(NamedTuple):
         cause: one line.
         remedy: the error's own advice.
         done: finished stages with their states; of a backfill, its dates.
+        where: the error's own place.
+        note: that other runs have the same name.
         command: resumes the run, or what to start if that must fail again; None: nothing to do.
     """
 
@@ -71,6 +74,8 @@ class Explanation(NamedTuple):
     done: tuple[tuple[str, str], ...]
     command: str | None
     mlflow_run_id: str | None
+    where: str = ""
+    note: str = ""
 
 
 def explain(
@@ -89,8 +94,11 @@ def explain(
     """
     if not cleaned:
         clean_up(settings)
-    everything = (*EXPLAINED, DATE)
-    found = last_failed(EXPLAINED) if of_any_flow and run is None else find_run(run, everything)
+    notes: list[str] = []
+    if of_any_flow and run is None:
+        found = last_failed(EXPLAINED)
+    else:
+        found = find_run(run, EVERYTHING, say=notes.append)
     flow = flow_of(found)
     release = Release.of(settings, found, flow)
     mlflow_run_id, tags = _mlflow_run(settings, found)
@@ -99,9 +107,7 @@ def explain(
     ended = state is not None and state.is_final()
     stages = _stages(found, ended)
     done = tuple(
-        (plain_name(stage.name), str(stage.state_name))
-        for stage in stages
-        if stage.state_name in DONE
+        (plain_name(stage), str(stage.state_name)) for stage in stages if stage.state_name in DONE
     )
     stopped = next((stage for stage in stages if stage.state_name not in DONE), None)
     known = Explanation(
@@ -110,26 +116,29 @@ def explain(
         state=state.name if state and state.name else "unknown",
         when=_when(found),
         who=release.who or _starter(found, tags),
-        stage=plain_name(stopped.name) if stopped else None,
+        stage=plain_name(stopped) if stopped else None,
         cause=text.splitlines()[0] if text else "",
         kind=None,
         remedy="",
         done=done,
         command=None,
         mlflow_run_id=mlflow_run_id,
+        note="".join(notes),
     )
     if state is None or not ended:
         return _not_ended(settings, known, release, tags)
     if state.is_completed():
         return known._replace(stage=None, cause=release.outcome or known.cause)
-    whole = found.tags[0] if flow == DATE and found.tags else found.name
-    command = release.command or f"tickline rerun {whole}"
     if is_cancelled(found):
-        return _cancelled(known, found, text, command)
-    kind, cause, remedy = _classify(text, tags, crashed=state.type == StateType.CRASHED)
-    if not release.command and not rerun_helps(cause.partition(":")[0]):
-        command = f"tickline {flow}, corrected: a rerun asks for the same again"
-    known = known._replace(cause=cause, kind=kind, remedy=remedy, command=command)
+        return _cancelled(known, found, text, next_command(flow, found))
+    fault = _classify(text, tags, crashed=state.type == StateType.CRASHED)
+    known = known._replace(
+        cause=fault.cause_line,
+        kind=fault.cause,
+        where=fault.where,
+        remedy=fault.remedy,
+        command=next_command(flow, found, fault.kind),
+    )
     return _by_date(settings, known, found) if flow == "backfill" else known
 
 
@@ -146,7 +155,7 @@ def _not_ended(
     return known._replace(cause=cause, stage=None)
 
 
-def _cancelled(known: Explanation, run: FlowRun, text: str, command: str) -> Explanation:
+def _cancelled(known: Explanation, run: FlowRun, text: str, command: str | None) -> Explanation:
     if CROWDED_OUT in text:
         cause = "it was not started: the run before it was still active"
         return known._replace(cause=cause, remedy="see whether that one completed: tickline why")
@@ -168,26 +177,32 @@ def _by_date(settings: Settings, known: Explanation, run: FlowRun) -> Explanatio
         stage=f"{first.stage or 'before the first stage'}, of {failed[0].name}",
         cause=f"{first.cause}{others}",
         kind=first.kind,
+        where=first.where,
         remedy=first.remedy,
     )
 
 
 def _dates(run: FlowRun) -> list[FlowRun]:
     """The newest night of each of a backfill's dates, the oldest date first."""
-    with get_client(sync_client=True) as client:
-        nights = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[DATE])),
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[run.name])),
-        )
+    nights = _tagged(str(run.id)) or _tagged(run.name)  # an earlier Tickline tagged the name alone
     by_date: dict[str, FlowRun] = {}
     for night in sorted(nights, key=lambda night: str(night.created)):
         by_date[night.name] = night
     return [by_date[date] for date in sorted(by_date)]
 
 
+def _tagged(tag: str) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[DATE])),
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag])),
+        )
+
+
 def render(found: Explanation) -> RenderableType:
     """Lay out an explanation for the terminal, most urgent first."""
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=f"{found.flow} {found.run}")
+    name = escape(title(found.flow, found.run))
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title=name)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("state", f"{found.state} {found.when}")
@@ -197,6 +212,8 @@ def render(found: Explanation) -> RenderableType:
         after = f"after {found.done[-1][0]}" if found.done else "before the first stage"
         table.add_row("stopped in", found.stage or after)
     table.add_row("cause", escape(found.cause))
+    if found.where:
+        table.add_row("where", escape(found.where))
     if found.kind:
         table.add_row("kind", f"[bold]{found.kind}[/]: {KINDS[found.kind]}")
     if found.remedy:
@@ -205,12 +222,12 @@ def render(found: Explanation) -> RenderableType:
     table.add_row("done", names or "nothing")
     if found.mlflow_run_id:
         table.add_row("MLflow run", found.mlflow_run_id)
-    last = f"continue with: [bold]{found.command}[/]" if found.command else "nothing to rerun"
-    return Group(table, last)
+    last = f"[bold]{escape(continue_with(found.command))}"
+    return Group(table, escape(found.note), last) if found.note else Group(table, last)
 
 
-def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause, str, str]:
-    """Return the kind of fault, the cause in one line, and the error's own advice."""
+def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> Fault:
+    """What stopped a run, from its MLflow run's tags or the message of its state."""
     error = tags.get(mlflow_runs.ERROR_TAG, "")
     if error == MESSAGE:  # the run itself could not write its error, e.g. on a full disk
         error = ""
@@ -220,23 +237,26 @@ def _classify(text: str, tags: dict[str, str], *, crashed: bool) -> tuple[Cause,
         fault = None
     if crashed and NOT_STARTED in text:
         remedy = "read the worker's log: tickline logs worker -n 100"
-        return "machine", " ".join(text.split())[:300], remedy
+        what = " ".join(text.split())[:300]
+        return Fault(cause="machine", kind="", what=what, remedy=remedy)
     if crashed and fault is not None and fault.cause == "person":
-        return fault.cause, "a person stopped its command (Ctrl-C)", ""
+        return fault.model_copy(update={"kind": "", "what": INTERRUPTED})
     if crashed:
-        return "machine", KILLED, "check memory: dmesg | tail; check the disk: df -h"
-    remedy = _advice(error or text)
-    if fault is not None:
-        return fault.cause, f"{fault.kind}: {fault.what}", remedy
+        return Fault(cause="machine", kind="", what=KILLED, remedy=CHECK)
+    if fault is not None:  # an earlier Tickline stored no remedy
+        return fault.model_copy(update={"remedy": fault.remedy or _advice(error or text)})
     named = EXCEPTION.search(text)
+    remedy, where = _advice(error or text), _advice(error or text, "where")
     if named is None:
-        return "code", text.splitlines()[0] if text else "no error message was stored", remedy
-    error_type, what = named[1], named[2].splitlines()[0].strip("'\")")
-    return cause_by_name(error_type, what), f"{error_type}: {what}", remedy
+        what = text.splitlines()[0] if text else "no error message was stored"
+        return Fault(cause="code", kind="", what=what, where=where, remedy=remedy)
+    kind, what = named[1], named[2].splitlines()[0].strip("'\")")
+    cause = cause_by_name(kind, what)
+    return Fault(cause=cause, kind=kind, what=what, where=where, remedy=remedy)
 
 
-def _advice(text: str) -> str:
-    found = re.search(r"^\s*do:\s*(.+)$", text, re.MULTILINE)
+def _advice(text: str, part: str = "do") -> str:
+    found = re.search(rf"^\s*{part}:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else ""
 
 
@@ -246,8 +266,8 @@ def _stages(run: FlowRun, ended: bool) -> list[TaskRun]:
         found = read(client, run.id)
     never = datetime.max.replace(tzinfo=UTC)
     ordered = sorted(found, key=lambda stage: stage.start_time or never)
-    newest = {plain_name(stage.name): stage for stage in ordered}  # of several attempts
-    return [stage for stage in ordered if newest[plain_name(stage.name)] is stage]
+    newest = {plain_name(stage): stage for stage in ordered}  # of several attempts
+    return [stage for stage in ordered if newest[plain_name(stage)] is stage]
 
 
 def _mlflow_run(settings: Settings, run: FlowRun) -> tuple[str | None, dict[str, str]]:

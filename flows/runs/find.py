@@ -1,6 +1,6 @@
 """Find a flow run by name, by id, or the newest that did not complete."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
@@ -9,19 +9,25 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from model_code.errors import ConfigError
 from tasks.runs.lock import BusyError
+from tasks.runs.names import DATE, RERUNNABLE, is_called, reference, short_id
 
 NIGHTLY = "nightly"
-RERUNNABLE = (NIGHTLY, "bench", "backfill")
 EXPLAINED = (*RERUNNABLE, "promote", "rollback")
-DATE = "backfill night"  # the flow of one date of a backfill; its runs have the backfill's tag
+EVERYTHING = (*EXPLAINED, DATE)
 
 
-def find_run(run: str | None, flows: Sequence[str] = RERUNNABLE) -> FlowRun:
+def find_run(
+    run: str | None,
+    flows: Sequence[str] = RERUNNABLE,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> FlowRun:
     """Find a flow run by name or id; None finds the newest nightly that is not completed.
 
     Args:
-        run: its name or id.
+        run: its name, its id or a prefix of the id. Of several runs, the newest is taken.
         flows: to look in.
+        say: told the ids, if there are several.
 
     Raises:
         ConfigError: there is none.
@@ -34,12 +40,19 @@ def find_run(run: str | None, flows: Sequence[str] = RERUNNABLE) -> FlowRun:
                 "no nightly failed: every one is completed", remedy="start one: tickline nightly"
             )
         return unfinished[0]
-    for found in runs:
-        if run in {found.name, str(found.id)}:
-            return found
+    called = [found for found in runs if is_called(found, run)]
+    if len(called) > 1:
+        others = ", ".join(short_id(found) for found in called[1:6])
+        more = f" and {len(called) - 6} older" if len(called) > 6 else ""
+        say(
+            f"{len(called)} runs are called {run}; this is the newest, {short_id(called[0])}. "
+            f"The others: {others}{more}"
+        )
+    if called:
+        return called[0]
     raise ConfigError(
         f"no run named {run}",
-        remedy="choose one of: " + ", ".join(found.name for found in unfinished[:5])
+        remedy="choose one of: " + ", ".join(reference(found) for found in unfinished[:5])
         if unfinished
         else "all runs are completed; start one: tickline nightly",
     )
@@ -59,7 +72,7 @@ def last_failed(flows: Sequence[str]) -> FlowRun:
     if runs:
         raise ConfigError(
             f"no {what} failed; the newest that did not complete, {runs[0].name}, was cancelled",
-            remedy=f"if it is to be resumed after all: tickline rerun {runs[0].name}",
+            remedy=f"if it is to be resumed after all: tickline rerun {reference(runs[0])}",
         )
     raise ConfigError(
         f"no {what} failed: every one is completed", remedy="start one: tickline nightly"

@@ -37,7 +37,8 @@ class AwayError(ServerError):
 def connected(settings: Settings) -> Iterator[None]:
     """Run the block with Tickline's Prefect and MLflow environment and a running Prefect server."""
     os.environ.update(environment(settings))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")  # stages print their own lines
+    # on the console stages print their own lines; Prefect's page gets everything
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     with prefect_server(settings) as url:
         os.environ["PREFECT_API_URL"] = url
         from prefect.settings import (

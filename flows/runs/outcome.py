@@ -13,6 +13,7 @@ from model_code.benchmark.verdict import Verdict
 from model_code.settings import NightlySpec
 from tasks.caching.stage import RunRef
 from tasks.nightly.records import NightResult, Record, Registered, Staged
+from tasks.runs.page import say
 
 console = Console()
 
@@ -21,6 +22,7 @@ class Outcome(Record):
     """What the command prints at the end, as plain values."""
 
     flow_run_name: str
+    flow_run_id: str
     mlflow_run_id: str
     mlflow_url: str
     simulated: bool
@@ -57,6 +59,14 @@ class Outcome(Record):
         return max(rate, 1.0 - rate)
 
     @property
+    def line(self) -> str:
+        """Verdict, engine, its latency and the version, in one line."""
+        row = self.benchmark.row(self.engine)
+        times = f" p50 {row.p50_ms:.3f} ms, p99 {row.p99_ms:.3f} ms" if row else ""
+        version = f"version {self.staged.version} staged" if self.staged else "nothing staged"
+        return f"{self.verdict.verdict}: {self.engine}{times}; {version}"
+
+    @property
     def behind_boosting(self) -> str:
         """A warning if gradient boosting has the higher test AUC; empty if it has not."""
         row = self.benchmark.row(self.engine)
@@ -77,6 +87,7 @@ class Outcome(Record):
             staged = staged.model_copy(update={"path": str(folder)})
         return cls(
             flow_run_name=name,
+            flow_run_id=run.flow_run_id,
             mlflow_run_id=run.mlflow_run_id,
             mlflow_url=mlflow_page(run.settings),
             simulated=result.plan.simulated,
@@ -98,13 +109,17 @@ class Outcome(Record):
         )
 
 
-def print_start(job: str, name: str, spec: NightlySpec) -> None:
-    """Print which job starts, on which ticks, and how to resume it after a failure."""
-    console.print(f"[bold]{job}[/] {name} on [bold]{escape(str(spec.market))}[/]")
+def print_start(job: str, spec: NightlySpec) -> None:
+    """Print which job starts, and on which ticks."""
+    say(f"{job} on {spec.market}")
+    console.print(f"[bold]{job}[/] on [bold]{escape(str(spec.market))}[/]")
     if str(spec.market).startswith("simulated:"):
         console.print(simulated_banner())
-    if job == "nightly":
-        console.print(f"to resume after a failure: [bold]tickline rerun {name}[/]")
+
+
+def print_resume(name: str) -> None:
+    """Print a nightly's name as part of the command that resumes it."""
+    console.print(f"to resume after a failure: [bold]tickline rerun {name}[/]")
 
 
 def simulated_banner() -> Panel:

@@ -161,7 +161,7 @@ def decide(
             if not agree(subject, text):
                 raise PromotionError(
                     "the decision was not signed; nothing was resumed",
-                    where=f"promotion {run.name}",
+                    where=f"{run.name}",
                 )
             signed = {"signed": text, "signature": sign(text, key)}
             decision = decision.model_copy(update=signed)
@@ -169,13 +169,13 @@ def decide(
         if wrong is not None:
             raise PromotionError(
                 f"the decision does not count: {wrong}",
-                where=f"promotion {run.name}",
+                where=f"{run.name}",
                 remedy="nothing was resumed; decide again (docs/promotion.md says who may)",
             )
         worker = _worker_online()
         if not worker and not _records(settings, run):
             raise PromotionError(
-                f"promotion {run.name} was started in another home folder, and no worker is online",
+                f"{run.name} was started in another home folder, and no worker is online",
                 where=str(settings.home),
                 remedy="decide in that home folder, or start its worker: tickline worker",
             )
@@ -223,9 +223,8 @@ def subject_of(run: "FlowRun") -> "Subject":
         return Subject.model_validate({row["fact"]: row["value"] for row in rows})
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise PromotionError(
-            f"promotion {run.name} does not say what it is about: it has no readable artefact "
-            f"{SUBJECT}",
-            where=f"promotion {run.name}",
+            f"{run.name} does not say what it is about: it has no readable artefact {SUBJECT}",
+            where=f"{run.name}",
             remedy="reject or cancel it in Prefect's page, then start it again: tickline promote",
         ) from error
 
@@ -357,12 +356,13 @@ def deployment_id() -> "UUID":
 
 def _find_waiting(which: str) -> "FlowRun":
     from tasks.promotion.promotion_runs import open_runs
+    from tasks.runs.names import is_called
 
     paused = [run for run in open_runs() if run.state is not None and run.state.is_paused()]
     for run in reversed(paused):
-        if which in {run.name, str(run.id), str(run.parameters.get("version"))}:
+        if which == str(run.parameters.get("version")) or is_called(run, which):
             return run
-    names = ", ".join(f"{run.parameters.get('version')} ({run.name})" for run in paused)
+    names = ", ".join(str(run.parameters.get("version")) for run in paused)
     raise ConfigError(
         f"no promotion of {which} waits for a decision",
         remedy=f"waiting: {names}" if names else "start one: tickline promote --version N",
@@ -395,7 +395,7 @@ def _find_resumable(settings: Settings, version: int, policy: PolicyFile) -> "Fl
     # an earlier Tickline wrote no attempt
     if run.state.is_failed() and all(facts.get("attempt", last) != last for facts in stops):
         console.print(
-            f"  promotion {run.name} failed and its stop is not in the audit file: "
+            f"  {run.name} failed and its stop is not in the audit file: "
             "its approval is void, and a new promotion starts"
         )
         return None

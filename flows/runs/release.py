@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import FlowRun
 from model_code.errors import TicklineError
 from model_code.repository.audit import AuditLog, AuditRecord
 from model_code.settings import Settings
+from tasks.runs.names import next_command
 
 
 class Release(NamedTuple):
@@ -49,7 +50,7 @@ class Release(NamedTuple):
         return cls(
             who=", ".join(part for part in parts if part),
             outcome=outcome,
-            command=f"tickline promote --version {version}",
+            command=next_command("promote", run),
             waits=f"tickline approve {options}, or tickline reject {options}" if paused else "",
         )
 
@@ -57,12 +58,11 @@ class Release(NamedTuple):
     def _of_rollback(cls, run: FlowRun, records: dict[str, AuditRecord]) -> "Release":
         by = _fact(records, "rolled back", "by") or run.parameters.get("by")
         reason = _fact(records, "rolled back", "reason") or run.parameters.get("reason")
-        to = run.parameters.get("to")
         version = _fact(records, "rolled back", "version")
         return cls(
             who=f"started by {by}" + (f": {reason}" if reason else "") if by else "",
             outcome=f"rolled back to version {version}" if version else "",
-            command="tickline rollback" + (f" --to {to}" if to else ""),
+            command=next_command("rollback", run),
         )
 
 

@@ -14,7 +14,6 @@ from prefect.states import Scheduled
 from flows.runs.find import (
     EXPLAINED,
     NIGHTLY,
-    RERUNNABLE,
     find_run,
     flow_of,
     is_resumable,
@@ -27,6 +26,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
 from tasks.runs.heartbeat import SILENT_S
 from tasks.runs.lock import run_lock
+from tasks.runs.names import RERUNNABLE, next_command, title
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
 POLL_S = 1.0
@@ -52,11 +52,11 @@ def rerun(settings: Settings, run: str | None, *, say: Say) -> FlowRun | object:
     """
     _require_idle(settings)
     clean_up(settings)
-    found = last_failed((NIGHTLY,)) if run is None else find_run(run, EXPLAINED)
+    found = last_failed((NIGHTLY,)) if run is None else find_run(run, EXPLAINED, say=say)
     _require_rerunnable(found)
     if not is_resumable(found):
         raise ConfigError(
-            f"{flow_of(found)} {found.name} is completed: nothing to rerun",
+            f"{title(flow_of(found), found.name)} is completed: nothing to rerun",
             remedy="to compute everything again: tickline nightly --refresh",
         )
     _require_ended(settings, found)
@@ -90,7 +90,7 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
                 ended = stage.state is not None and stage.state.is_final()
                 if ended and (stage.id, str(stage.end_time)) not in reported:
                     reported.add((stage.id, str(stage.end_time)))
-                    say(f"  {stage.state_name:<9} {plain_name(stage.name)}")
+                    say(f"  {stage.state_name:<9} {plain_name(stage)}")
             if state is not None and over:
                 return state
             time.sleep(POLL_S)
@@ -113,8 +113,7 @@ def _require_rerunnable(run: FlowRun) -> None:
     flow = flow_of(run)
     if flow in RERUNNABLE:
         return
-    version = run.parameters.get("version")
-    again = f"tickline promote --version {version}" if flow == "promote" else "tickline rollback"
+    again = next_command(flow, run) or f"tickline {flow}"
     raise ConfigError(f"{run.name} is a {flow}, which rerun does not resume", remedy=again)
 
 

@@ -12,7 +12,7 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 
-from tasks.caching.stage import announce_state
+from tasks.caching.stage import announced
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,10 +25,8 @@ def once_per_run(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
         return f"{name.replace(' ', '-')}-{flow_run.id}"
 
     return task(
-        name=name,
         persist_result=True,
         result_serializer=JSONSerializer(),
         cache_key_fn=key,
-        on_completion=[announce_state],
-        on_failure=[announce_state],
+        **announced(name),
     )

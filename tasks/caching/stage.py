@@ -13,16 +13,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from pydantic import BaseModel, ConfigDict
-from rich.markup import escape
 
-from infra.logs import log
 from model_code.artifacts import ArtifactStore
 from model_code.settings import Settings
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.repair import drop_unusable_result
 from tasks.runs.console import console as run_console
 from tasks.runs.faults import retry_if_transient
-from tasks.runs.task_runs import plain_name
+from tasks.runs.page import stage_ended
 
 console = run_console
 RETRIES: dict[str, Any] = {  # with back-off, only for transient faults
@@ -54,12 +52,21 @@ class RunRef(BaseModel):
         return ArtifactStore(self.settings.artifacts)
 
 
-def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+def stage(
+    name: str,
+    *,
+    run_name: str | None = None,
+    facts: Callable[[RunRef, Any], str] | None = None,
+    nothing: str = "",
+) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Turn a function into a cached, persisted Prefect task keyed by content.
 
     Args:
         name: the stage's name in Prefect, MLflow and the logs.
-        run_name: name of one task run, with the inputs in braces.
+        run_name: name of one task run, with the inputs in braces; None: the stage's.
+        facts: what the stage found, in one short sentence; None: the result's own
+            `facts_line`, if it has one.
+        nothing: the same of the result None.
     """
 
     def wrap(function: Callable[P, R]) -> Task[P, R]:
@@ -68,14 +75,17 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
             drop_unusable_result(inputs["run"].settings, found)
             return found
 
+        def announce(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+            stage_ended(task, run, state, facts, nothing)
+
         decorate = task(
             name=name,
-            task_run_name=run_name,
+            task_run_name=run_name or name,
             persist_result=True,
             result_serializer=JSONSerializer(),
             cache_key_fn=key,
-            on_completion=[announce_state],
-            on_failure=[announce_state],
+            on_completion=[announce],
+            on_failure=[announce],
             **RETRIES,
         )
         return decorate(function)
@@ -83,10 +93,11 @@ def stage(name: str, *, run_name: str | None = None) -> Callable[[Callable[P, R]
     return wrap
 
 
-def announce_state(_: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
-    """Print a finished task run: state, name, seconds."""
-    took = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
-    colour = {"Cached": "cyan", "Completed": "green"}.get(state.name or "", "red")
-    name = plain_name(run.name)
-    console.print(f"  [{colour}]{state.name:<9}[/] {escape(name)}  [dim]{took:.1f} s")
-    log("stage ended", stage=name, state=state.name, seconds=round(took, 3))
+def announced(name: str, *, nothing: str = "") -> dict[str, Any]:
+    """Arguments of `task` for one that is not a `stage`: its name, and one line when it ends."""
+
+    def announce(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
+        stage_ended(task, run, state, nothing=nothing)
+
+    hooks = [announce]
+    return {"name": name, "task_run_name": name, "on_completion": hooks, "on_failure": hooks}

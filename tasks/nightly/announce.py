@@ -10,7 +10,11 @@ from tasks.runs.version_tags import want_promotion
 GATE_PASSED = "tickline.gate.passed"
 
 
-@stage("announce")
+def _facts(_: RunRef, sent: bool) -> str:
+    return "promotion asked for" if sent else "no promotion: the candidate is not promotable"
+
+
+@stage("announce", facts=_facts)
 def announce(run: RunRef, registered: Registered | None, judged: Judged) -> bool:
     """Emit the event for a promotable candidate; return whether it was emitted.
 

@@ -59,7 +59,16 @@ LOAD = "load"
 WARM_UP = "warm up"
 
 
-@stage("benchmark")
+def _facts(run: RunRef, measured: Measured) -> str:
+    rows = BenchmarkRun.load(run.store.open(measured.folder)).result.rows
+    fastest = min(rows, key=lambda row: row.p50_ms)
+    return (
+        f"{len(rows)} engines; fastest {fastest.engine}: p50 {fastest.p50_ms:.3f} ms, "
+        f"p99 {fastest.p99_ms:.3f} ms"
+    )
+
+
+@stage("benchmark", facts=_facts)
 def benchmark(
     run: RunRef,
     table: ArtifactRef,

@@ -30,7 +30,6 @@ def build_engine(
     """
     engine = ENGINES[name]
     if reason is not None:
-        get_run_logger().info("%s is unavailable: %s", name, reason)
         return BuiltEngine(name=prefix + name, folder=None, unavailable=reason, mlflow_run_id=None)
     source = EngineSource(
         model=run.store.open(model),

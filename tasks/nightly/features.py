@@ -2,6 +2,7 @@
 
 from model_code.artifacts import ArtifactRef
 from model_code.features import dataset
+from model_code.features.dataset import FeatureTable
 from model_code.market.schema import InstrumentDay
 from model_code.market.store import open_market
 from model_code.settings import FeatureSpec, Leaders
@@ -9,7 +10,12 @@ from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay, Supplements
 
 
-@stage("features")
+def _facts(run: RunRef, table: ArtifactRef) -> str:
+    rows = FeatureTable.load(run.store.open(table))
+    return f"{len(rows.label_N):,} rows, feature set {rows.meta.spec.chosen_set}"
+
+
+@stage("features", facts=_facts)
 def features(
     run: RunRef,
     days: tuple[CleanDay, ...],

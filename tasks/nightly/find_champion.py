@@ -20,7 +20,7 @@ from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
-from tasks.caching.stage import RunRef, console
+from tasks.caching.stage import RunRef, announced, console
 from tasks.nightly.records import Champion
 from tasks.runs import mlflow_runs
 from tasks.runs.serving_version import CHANGES, serving_version
@@ -36,7 +36,9 @@ from tasks.runs.version_tags import (
 NO_PROMOTION = "the audit file names no version that served {nights} nights ago"
 
 
-@task(name="find champion")  # never cached: it reads the registry
+@task(
+    **announced("find champion", nothing="no version serves yet")
+)  # never cached: it reads the registry
 def find_champion(
     run: RunRef, weights: bool = False, anchor_nights: int | None = None
 ) -> Champion | None:

@@ -12,7 +12,7 @@ from model_code.market.schema import InstrumentDay
 from model_code.market.selection import select
 from model_code.market.store import MarketStore, open_market
 from model_code.settings import NightlySpec
-from tasks.caching.stage import RETRIES
+from tasks.caching.stage import RETRIES, announced
 from tasks.nightly.records import Plan, SourceDay
 
 SIMULATED = "simulated:"  # default market: a first run needs no data
@@ -33,7 +33,7 @@ def require_market(uri: str) -> None:
         return
 
 
-@task(name="find days", **RETRIES)  # never cached: it reads the source
+@task(**announced("find days"), **RETRIES)  # never cached: it reads the source
 def find_days(spec: NightlySpec) -> Plan:
     """Choose the instrument-days and hash their source bytes."""
     uri = spec.market or SIMULATED

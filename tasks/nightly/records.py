@@ -28,6 +28,11 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _count(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
 class SourceDay(Record):
     """One instrument-day of a market store and the hash of its source bytes."""
 
@@ -67,6 +72,15 @@ class Plan(Record):
     def simulated(self) -> bool:
         """Whether any of the ticks are simulated."""
         return any(day.simulated for day in self.days)
+
+    @property
+    def facts_line(self) -> str:
+        """Which days were found."""
+        dates = sorted({day.date for day in self.train})
+        names = len({day.symbol for day in self.days})
+        past = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else ", ".join(map(str, dates))
+        kind = "simulated, " if self.simulated else ""
+        return f"{kind}{_count(names, 'instrument')}, train {past}, test {self.test_date}"
 
     @property
     def digest(self) -> str:
@@ -144,6 +158,14 @@ class ValidatedDay(Record):
     report: ArtifactRef
 
     @property
+    def facts_line(self) -> str:
+        """Why the day failed, its rows, and how many were quarantined by which rule."""
+        rules = ", ".join(f"{name} {count:,}" for name, count in self.faults.items() if count)
+        found = f"{_count(self.rows, 'row')}, {self.quarantined:,} quarantined"
+        counts = found + (f" ({rules})" if rules else "")
+        return "; ".join((*(f"failed: {why}" for why in self.failures), counts))
+
+    @property
     def span(self) -> DaySpan:
         """What the day covers, for the comparison with other days."""
         return DaySpan(
@@ -174,6 +196,11 @@ class Leading(Record):
     leaders: Leaders
     source: str
     table: LeadTable | None = None
+
+    @property
+    def facts_line(self) -> str:
+        """How many instruments look at others, and what named those."""
+        return f"{_count(len(self.leaders), 'instrument')} with leaders ({self.source})"
 
     @property
     def note(self) -> str:
@@ -207,6 +234,13 @@ class SplitWindows(Record):
     summary: dict[str, dict[str, float | int | str]]
 
     @property
+    def facts_line(self) -> str:
+        """Number of windows of each part."""
+        return ", ".join(
+            f"{name} {part['windows']:,} windows" for name, part in self.summary.items()
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Which parts were sampled by class, for the night's notes."""
         return tuple(
@@ -228,6 +262,11 @@ class Baseline(Record):
     metrics: dict[str, float]
     threshold: float
     probability: ArtifactRef
+
+    @property
+    def facts_line(self) -> str:
+        """AUC on the test windows."""
+        return f"test AUC {self.metrics['auc']:.4f}"
 
 
 class TrainedNetwork(Record):
@@ -251,6 +290,17 @@ class TrainedNetwork(Record):
     validation_auc: float
     seconds: float
 
+    @property
+    def facts_line(self) -> str:
+        """Validation AUC by epoch, the best epoch, and windows per second of training."""
+        aucs = ", ".join(f"{epoch['validation_auc']:.4f}" for epoch in self.history)
+        rate = sum(epoch["samples_per_s"] for epoch in self.history) / len(self.history)
+        resumed = f", resumed after epoch {self.resumed_from}" if self.resumed_from else ""
+        return (
+            f"validation AUC by epoch {aucs}; best epoch {self.best_epoch}; "
+            f"{rate:,.0f} windows/s{resumed}"
+        )
+
 
 class ExportedNetwork(Record):
     """TorchScript and ONNX of the trained network, each verified against it.
@@ -269,6 +319,12 @@ class ExportedNetwork(Record):
     onnx_error: float
     onnx_trees: ArtifactRef | None = None
     onnx_trees_error: float | None = None
+
+    @property
+    def facts_line(self) -> str:
+        """Largest difference of each form from the network."""
+        errors = f"ONNX {self.onnx_error:.1e}, TorchScript {self.torchscript_error:.1e}"
+        return f"largest error: {errors}"
 
     @property
     def runtime_graph(self) -> ArtifactRef:
@@ -297,6 +353,12 @@ class ChosenModel(Record):
     comparison: Comparison
     folder: ArtifactRef
 
+    @property
+    def facts_line(self) -> str:
+        """The chosen model, and the validation AUC of each."""
+        aucs = ", ".join(f"{row.name} {row.validation_auc:.4f}" for row in self.comparison.rows)
+        return f"{self.name} chosen; validation AUC: {aucs}"
+
 
 class Attributed(Record):
     """What the chosen model looks at, or why that could not be computed.
@@ -309,6 +371,11 @@ class Attributed(Record):
     folder: ArtifactRef | None = None
     failure: str = ""
 
+    @property
+    def facts_line(self) -> str:
+        """Why there are no attributions; empty if there are."""
+        return self.failure
+
 
 class BuiltEngine(Record):
     """One engine's folder, or why it is unavailable on this machine."""
@@ -317,6 +384,11 @@ class BuiltEngine(Record):
     folder: ArtifactRef | None
     unavailable: str | None
     mlflow_run_id: str | None
+
+    @property
+    def facts_line(self) -> str:
+        """Whether it was built, or why not."""
+        return f"not built: {self.unavailable}" if self.unavailable else "built"
 
 
 class Champion(Record):
@@ -342,6 +414,11 @@ class Champion(Record):
     terms: Terms | None = None
     anchor: "Champion | None" = None
     no_anchor: str = ""
+
+    @property
+    def facts_line(self) -> str:
+        """Which version serves."""
+        return f"version {self.version} serves"
 
 
 class Measured(Record):
@@ -377,6 +454,11 @@ class Judged(Record):
     missed: dict[str, tuple[str, ...]] = {}
 
     @property
+    def facts_line(self) -> str:
+        """The verdict, the chosen engine, and why each."""
+        return f"{self.verdict.verdict}: {self.verdict.reason}; {self.reason}"
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict with every goal's row."""
         return Verdict.model_validate_json(self.verdict_json)
@@ -397,6 +479,11 @@ class Registered(Record):
     version: str
     alias: str
 
+    @property
+    def facts_line(self) -> str:
+        """The version and its alias."""
+        return f"version {self.version}, alias {self.alias}"
+
 
 class Staged(Record):
     """The candidate in the staging model repository.
@@ -408,6 +495,11 @@ class Staged(Record):
     path: str
     version: str
     engine_sha256: str
+
+    @property
+    def facts_line(self) -> str:
+        """The version, and where it is."""
+        return f"version {self.version} in {self.path}"
 
 
 class Candidate(Record):

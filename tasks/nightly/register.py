@@ -58,7 +58,7 @@ DESCRIPTION = (
 EXAMPLES = 2  # windows; 2,048 numbers as JSON
 
 
-@stage("register")
+@stage("register", nothing="not registered: the gate did not accept it")
 def register(
     run: RunRef,
     plan: Plan,

@@ -15,7 +15,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import STAGED_BY_TAG, STAGED_TAG
 
 
-@stage("stage candidate")
+@stage("stage candidate", nothing="not staged: the gate did not accept it")
 def stage_candidate(
     run: RunRef,
     plan: Plan,

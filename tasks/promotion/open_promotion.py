@@ -75,8 +75,9 @@ def open_promotion(
         )
     mlflow = mlflow_runs.client(settings)
     run_id = mlflow_runs.nested(
-        mlflow, settings, manifest.mlflow_run_id, f"promotion {flow_run.name}"
+        mlflow, settings, manifest.mlflow_run_id, f"promotion {flow_run.id}"
     )
+    mlflow.update_run(run_id, name=str(flow_run.name))
     excused = {}
     if manifest.verdict == "not comparable" and spec.not_comparable is not None:
         excused = {"not_comparable": spec.not_comparable}

@@ -39,6 +39,11 @@ class Opened(Record):
     epoch: int = 0
 
     @property
+    def facts_line(self) -> str:
+        """The version and who started it."""
+        return f"version {self.version}, started by {self.started_by}"
+
+    @property
     def target(self) -> Target:
         """Route target of the candidate during validation."""
         return Target(model=CANDIDATE_NAME, version=self.version)
@@ -76,6 +81,12 @@ class Shown(Record):
     policy_sha256: str = ""
     loosened: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
+
+    @property
+    def facts_line(self) -> str:
+        """What the version is compared with, its verdict and the page of the evidence."""
+        serving = f"version {self.champion} serves" if self.champion else "no version serves yet"
+        return f"{self.engine}, gate {self.verdict.verdict}, {serving}; evidence: {self.page_url}"
 
     @property
     def verdict(self) -> Verdict:
@@ -123,6 +134,13 @@ class Decided(Record):
     signature: str = ""
     signatures: Literal["required", "optional"] = "optional"
 
+    @property
+    def facts_line(self) -> str:
+        """The decision, by whom and why."""
+        signed = "signed" if self.signature else "not signed"
+        by = f" by {self.reviewer}, {signed}" if self.reviewer else ""
+        return f"{self.verdict}{by}: {self.reason}"
+
 
 class Loaded(Record):
     """Load test of the candidate at one concurrency; latencies in milliseconds."""
@@ -147,6 +165,18 @@ class Validated(Record):
     largest: float
     loads: tuple[Loaded, ...]
 
+    @property
+    def facts_line(self) -> str:
+        """Requests answered, the largest difference, and the latency under the highest load."""
+        found = f"{self.replayed} recorded requests, largest difference {self.largest:.1e}"
+        if not self.loads:
+            return found
+        most = max(self.loads, key=lambda load: load.concurrency)
+        return (
+            f"{found}; p50 {most.p50_ms:.3f} ms, p99 {most.p99_ms:.3f} ms "
+            f"at concurrency {most.concurrency}"
+        )
+
 
 class Compared(Record):
     """Result of shadow or canary: one observation per step, or why it was skipped.
@@ -160,6 +190,13 @@ class Compared(Record):
     skipped: str | None
     steps: tuple[Observed, ...] = ()
     goals: tuple[tuple[Judged, ...], ...] = ()
+
+    @property
+    def facts_line(self) -> str:
+        """What the last step counted, or why it was skipped."""
+        if self.skipped is not None:
+            return f"skipped: {self.skipped}"
+        return self.steps[-1].lines[0] if self.steps else ""
 
     @classmethod
     def judged(cls, steps: Sequence[Observed], spec: PromotionSpec) -> Self:

@@ -17,8 +17,22 @@ from prefect.exceptions import TerminationSignal
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import DISK_FAULTS, DISK_FULL_MESSAGES
+from model_code.errors import TicklineError
 
 Cause = Literal["data", "machine", "service", "code", "person"]
+
+KINDS: dict[Cause, str] = {
+    "data": "bad input data: contact the data provider now",
+    "machine": "this machine: disk, memory, or a killed process",
+    "service": "a server, the network or a database did not answer",
+    "code": "Tickline, a library or a setting: not urgent, file it in the morning",
+    "person": "somebody stopped it: nothing is broken",
+}
+KILLED = (
+    "the process exited without an error message: killed (out of memory?) or the machine restarted"
+)
+CHECK = "check memory: dmesg | tail; check the disk: df -h"
+INTERRUPTED = "a person stopped its command (Ctrl-C)"
 
 # class names of exceptions or their bases, so that their modules need not be imported
 MACHINE = {"StorageError", "IntegrityError", "MemoryError", "PermissionError", "BrokenProcessPool"}
@@ -50,8 +64,10 @@ class Fault(BaseModel):
     """Why a run stopped, as stored in its MLflow run.
 
     Attributes:
-        kind: the exception's type; `Cancelled` for a cancelled run.
+        kind: the exception's type; `Cancelled` for a cancelled run; empty if none was stored.
         what: the first line of its message.
+        where: in which file, row, service or setting; empty if the exception does not say.
+        remedy: what the reader can do; empty if the exception does not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,12 +75,40 @@ class Fault(BaseModel):
     cause: Cause
     kind: str
     what: str
+    where: str = ""
+    remedy: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> "Fault":
         """Classify an exception."""
         what = (str(error) or type(error).__name__).splitlines()[0][:300]
-        return cls(cause=cause_of(error), kind=type(error).__name__, what=what)
+        fault = cls(cause=cause_of(error), kind=type(error).__name__, what=what)
+        if not isinstance(error, TicklineError):
+            return fault
+        return fault.model_copy(update={"where": error.where, "remedy": error.remedy})
+
+    @property
+    def cause_line(self) -> str:
+        """What happened, in one line."""
+        if self.kind == KeyboardInterrupt.__name__:
+            return INTERRUPTED
+        return f"{self.kind}: {self.what}" if self.kind else self.what
+
+    def text(self, command: str | None) -> str:
+        """What happened, where, the kind of fault, what to do and the command, one line each."""
+        lines = [
+            self.cause_line,
+            f"where: {self.where}" if self.where else "",
+            f"kind: {self.cause}: {KINDS[self.cause]}",
+            f"do: {self.remedy}" if self.remedy else "",
+            continue_with(command) if command else "",
+        ]
+        return "\n".join(line for line in lines if line)
+
+
+def continue_with(command: str | None) -> str:
+    """What to run next, in words."""
+    return f"continue with: {command}" if command else "nothing to rerun"
 
 
 CANCELLED = Fault(cause="person", kind="Cancelled", what="a person cancelled the run")

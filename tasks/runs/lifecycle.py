@@ -25,6 +25,7 @@ from tasks.runs.cleanup import clean_up
 from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import heartbeat, heartbeat_tags
 from tasks.runs.lock import hold_lock, record_owner
+from tasks.runs.page import say
 from tasks.runs.started_by import TAG, started_by, with_name
 
 P = ParamSpec("P")
@@ -122,13 +123,16 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
         marks=heartbeat_tags(),
     )
     names = with_name(mlflow.get_run(run_id).data.tags.get(TAG, ""), started_by())
-    mlflow_runs.set_tags(mlflow, run_id, {TAG: names})
+    # an earlier attempt may have had another name
+    mlflow_runs.set_tags(mlflow, run_id, {TAG: names, "prefect.flow_run_name": name})
+    mlflow.update_run(run_id, name=name)
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id, started_by=names)
     try:
         with heartbeat(mlflow, run_id), run_log(settings, mlflow_run_id=run_id):
             experiment = mlflow_runs.experiment_id(mlflow, settings)
+            link = f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run_id}"
             create_link_artifact(
-                link=f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run_id}",
+                link=link,
                 link_text="MLflow run",
                 key="mlflow-run",
                 description="Parameters, curves, plots, engines and the model of this run.",
@@ -137,6 +141,8 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             mlflow.log_text(run_id, to_yaml(spec), mlflow_runs.SPEC_FILE)
             mlflow_runs.log_environment(mlflow, run_id)
             yield run
+            say(f"MLflow run: {link}")
+            say(f"reports: {link}/artifacts")
     except Pause:
         raise
     except BaseException as error:

@@ -1,5 +1,6 @@
 """Find a stored MLflow run by its name, its id or its flow run's id; read its specification."""
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,23 +16,29 @@ from model_code.settings.changes import from_yaml
 from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import WEIGHTS_FILE, WEIGHTS_FOLDER
 
+PREFIX = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}")  # of a flow run's id
+
 
 def stored_run(mlflow: MlflowClient, name: str) -> Run:
     """Find a run in any experiment; of equally named runs, the newest.
 
     Args:
         mlflow: tracking client.
-        name: of the run, which is its flow run's too; or the id of either.
+        name: of the run, which is its flow run's too; or the id of either, or the first 8
+            or more digits of the flow run's id.
 
     Raises:
         MlflowException: there is none.
     """
     experiments = [found.experiment_id for found in mlflow.search_experiments()]
     quoted = name.replace("'", "")
-    for query in (
+    queries = [
         f"attributes.run_name = '{quoted}'",
         f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{quoted}'",
-    ):
+    ]
+    if PREFIX.fullmatch(quoted):
+        queries.append(f"tags.`{mlflow_runs.FLOW_RUN_TAG}` LIKE '{quoted}%'")
+    for query in queries:
         newest = ["attributes.start_time DESC"]
         runs = mlflow.search_runs(experiments, query, max_results=1, order_by=newest)
         if runs:

@@ -17,9 +17,9 @@ PATIENCE_S = 30.0
 POLL_S = 0.25
 
 
-def plain_name(task_run: str) -> str:
-    """Return a task run's name without the suffix that Prefect adds to unnamed ones."""
-    return re.sub(r"-[0-9a-f]{3}$", "", task_run)
+def plain_name(task_run: TaskRun) -> str:
+    """Return a task run's name without the suffix that Prefect adds to those without a name."""
+    return task_run.name.removesuffix(f"-{task_run.dynamic_key[:3]}")
 
 
 def stage_name(task_key: str) -> str:

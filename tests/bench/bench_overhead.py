@@ -99,7 +99,7 @@ def flow_seconds(spec: NightlySpec) -> dict[str, float]:
         from tasks.runs.task_runs import settled_task_runs
 
         with get_client(sync_client=True) as client:
-            runs = settled_task_runs(client, find_run(outcome.flow_run_name).id)
+            runs = settled_task_runs(client, find_run(outcome.flow_run_id).id)
     whole = clock.seconds["imports"] + clock.seconds.pop("run")
     seconds = clock.seconds | {"whole flow": whole}
     for run in runs:

@@ -280,7 +280,7 @@ class Home:
             StageRun(
                 attempt=run.flow_run_run_count,
                 stage=stage_name(run.task_key),
-                name=plain_name(run.name),
+                name=plain_name(run),
                 state=str(run.state_name),
                 tries=run.run_count,
             )

@@ -95,7 +95,9 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["tickline.simulated"] == "true"
     assert parent.data.tags["tickline.verdict"] == "no baseline"
+    assert first.flow_run_name == f"nightly {first.test_date}"
     assert parent.data.tags["prefect.flow_run_name"] == first.flow_run_name
+    assert parent.info.run_name == first.flow_run_name
     assert parent.data.params["training.epochs"] == "2"
     assert parent.data.metrics["quality/auc"] == pytest.approx(
         row_of(table, first.engine).quality.auc
@@ -157,10 +159,10 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
 
     # the same inputs again: every stage comes back cached, nothing is registered twice
     second = nightly_outcome(spec)
-    states = stage_states(second.flow_run_name)
+    states = stage_states(second.flow_run_id)
     looked = {"find days", "find champion"}
     fresh = {name for name, state in states.items() if state != "Cached"}
-    assert {name.rsplit("-", 1)[0] for name in fresh} == looked
+    assert fresh == looked
     assert second.staged == first.staged
     moved = mlflow.get_run(second.mlflow_run_id).data
     assert moved.metrics["attribution_drift"] == 0.0
@@ -250,8 +252,8 @@ def test_rerun_resumes_at_the_failed_stage_in_the_same_runs(
     assert outcome.mlflow_run_id == parent.info.run_id
     assert [run.info.status for run in parents(home)] == ["FINISHED"]
     assert "tickline.error" not in parents(home)[0].data.tags
-    states = stage_states(outcome.flow_run_name)
-    cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
+    states = stage_states(outcome.flow_run_id)
+    cached = {name for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "train", "baseline"} <= cached
 
 
@@ -272,8 +274,8 @@ def test_a_worker_resumes_a_refreshing_nightly_instead_of_starting_over(
         client.set_flow_run_state(run.id, Scheduled(), force=True)
         run = client.read_flow_run(run.id)
     run_flow(nightly, flow_run=run, parameters={"spec": spec, "refresh": True})  # as a worker would
-    states = stage_states(run.name)
-    cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
+    states = stage_states(str(run.id))
+    cached = {name for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "train", "baseline"} <= cached
     assert not {"export", "benchmark", "gate"} & cached  # it had not reached these
 

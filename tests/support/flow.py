@@ -102,8 +102,8 @@ def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
     return {entry.path for entry in mlflow.list_artifacts(run_id, folder)}
 
 
-def stage_states(flow_run_name: str) -> dict[str, str]:
+def stage_states(flow_run: str) -> dict[str, str]:
     """Final state by task run of a flow run that has ended, as the server has it."""
     with get_client(sync_client=True) as client:
-        runs = settled_task_runs(client, find_run(flow_run_name).id)
+        runs = settled_task_runs(client, find_run(flow_run).id)
     return {run.name: str(run.state.name) for run in runs if run.state}

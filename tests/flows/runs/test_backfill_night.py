@@ -10,6 +10,7 @@ from model_code.errors import DataError
 from model_code.settings import NightlySpec, Settings
 
 DATE = "2024-08-09"
+TAGS = ("backfill 2024-08-06 to 2024-08-08", "b7235c12-2e7d-40fb-8255-e179830bb6da")
 
 
 def run(
@@ -19,7 +20,7 @@ def run(
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
 
     def night(order: BackfillOrder, settings: Settings) -> BackfillNight:
-        assert (order.backfill, order.spec.test_date) == ("calm-otter", DATE)
+        assert (order.tags, order.spec.test_date) == (TAGS, DATE)
         assert settings.home == (tmp_path / "home").resolve()
         if isinstance(result, Exception):
             raise result
@@ -29,7 +30,7 @@ def run(
     monkeypatch.setattr(backfill_night, "run_night", night)
     order, written = tmp_path / "order.json", tmp_path / "result.json"
     spec = NightlySpec(test_date=DATE)
-    order.write_text(BackfillOrder(spec=spec, backfill="calm-otter").model_dump_json())
+    order.write_text(BackfillOrder(spec=spec, tags=TAGS).model_dump_json())
     status = main(str(order), str(written))
     return status, BackfillNight.model_validate_json(written.read_bytes())
 

@@ -50,10 +50,10 @@ def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
     before = len(mlflow.get_metric_history(training, "train/loss"))
     assert 0 < before < EPOCHS
 
-    printed = re.search(r"tickline rerun (\S+)", log.read_text())
+    printed = re.search(r"tickline rerun (nightly \S+)", log.read_text())
     assert printed
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "rerun", printed[1]],
+        [sys.executable, "-m", "flows.cli", "rerun", *printed[1].split()],
         capture_output=True,
         text=True,
         timeout=400,
@@ -70,5 +70,5 @@ def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
     steps = [point.step for point in mlflow.get_metric_history(training, "train/loss")]
     assert sorted(steps) == list(range(1, EPOCHS + 1))  # a killed epoch is logged last
     states = stage_states(printed[1])
-    cached = {name.rsplit("-", 1)[0] for name, state in states.items() if state == "Cached"}
+    cached = {name for name, state in states.items() if state == "Cached"}
     assert {"features", "split", "baseline"} <= cached

@@ -49,6 +49,16 @@ def test_a_run_is_found_by_its_name_its_id_and_its_flow_runs_id(settings: Settin
         stored_run(mlflow, "no'body")
 
 
+def test_a_run_is_found_by_the_first_digits_of_its_flow_runs_id(settings: Settings) -> None:
+    mlflow, own = mlflow_runs.client(settings), "b7235c12-2e7d-40fb-8255-e179830bb6da"
+    identity = {mlflow_runs.FLOW_RUN_TAG: own}
+    run_id = mlflow_runs.continue_or_start(mlflow, settings, name="n", identity=identity, tags={})
+    for name in (own, own[:8], own[:13]):
+        assert stored_run(mlflow, name).info.run_id == run_id
+    with pytest.raises(MlflowException):
+        stored_run(mlflow, own[:7])
+
+
 @pytest.mark.parametrize(
     ("dates", "expected"),
     [(("2000-01-04", "2000-01-04"), "2000-01-04"), ((), None)],

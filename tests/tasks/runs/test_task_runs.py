@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Running
 
 from tasks.runs import task_runs
-from tasks.runs.task_runs import settled_task_runs
+from tasks.runs.task_runs import plain_name, settled_task_runs
 
 FIRST, LAST = uuid4(), uuid4()
 ENDED: State[None] = Completed(name="Cached")
@@ -61,3 +61,9 @@ def test_does_not_wait_long_after_the_flows_end() -> None:
     found = settled_task_runs(server, uuid4())  # type: ignore[arg-type]
     assert [run.state.name for run in found if run.state] == ["Running"]
     assert len(server.looks) == 1
+
+
+def test_only_the_suffix_that_prefect_adds_is_left_out() -> None:
+    of = {"flow_run_id": uuid4(), "task_key": "fit", "dynamic_key": "3f2ab0"}
+    assert plain_name(TaskRun(name="validate-3f2", **of)) == "validate"
+    assert plain_name(TaskRun(name="fit model-abc", **of)) == "fit model-abc"
