@@ -72,7 +72,6 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
                 candidate.table,
                 candidate.exported,
                 candidate.network.threshold,
-                measured,
                 judged,
                 candidate.model.network,
                 candidate.model.training,

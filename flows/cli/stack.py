@@ -4,8 +4,9 @@ import datetime as dt
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +21,9 @@ from infra.redact import redact
 from model_code.errors import IntegrityError, TicklineError
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.stack_state import StackState
 
 app = typer.Typer()
 out = Console()
@@ -243,12 +247,13 @@ def ui(
     if stack is not None:
         for found in stack.services:
             out.print(f"{found.name:<8} {found.address}  ({found.status})")
+        _show_nights(settings, stack)
         return
     serve(
         settings,
         prefect_port=prefect_port,
         mlflow_port=mlflow_port,
-        say=out.print,
+        say=partial(out.print, soft_wrap=True),  # links stay whole
     )
 
 
@@ -333,4 +338,15 @@ def _show(settings: Settings) -> bool:
     for found in state.services:
         if found.problem:
             out.print(f"[red]{found.name} does not serve[/]: {escape(found.problem)}")
+    _show_nights(settings, state)
     return state.all_up
+
+
+def _show_nights(settings: Settings, state: "StackState") -> None:
+    """Print the link to the nights in MLflow, if the stack's MLflow responds."""
+    from infra.ui import nights_link
+
+    for found in state.services:
+        if found.name == "mlflow" and found.status == "up":
+            link = nights_link(settings, found.address)
+            out.print(f"nights in MLflow: {link}", soft_wrap=True)

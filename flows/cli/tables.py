@@ -140,7 +140,8 @@ def _next(outcome: Outcome) -> str:
         why = "the gate failed" if outcome.verdict.verdict == "fail" else outcome.verdict.verdict
         lines.append(f"not registered, not staged: {why}")
     lines += [outcome.verdict.resolution_line] if outcome.verdict.resolution_line else []
-    lines.append(f"all results: [bold]tickline ui[/]   MLflow run {outcome.mlflow_run_id}")
+    run = f"[link={outcome.mlflow_url}]MLflow run {outcome.mlflow_run_id}[/link]"
+    lines.append(f"all results: [bold]tickline ui[/]   {run}")
     return "\n".join(lines)
 
 

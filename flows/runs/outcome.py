@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from infra.stack_state import mlflow_page
 from model_code.benchmark.comparison import Comparison
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.benchmark.verdict import Verdict
 from model_code.settings import NightlySpec
 from tasks.caching.stage import RunRef
 from tasks.nightly.records import NightResult, Record, Registered, Staged
+from tasks.runs.mlflow_runs import client, run_link
 from tasks.runs.page import say
 
 console = Console()
@@ -89,7 +89,7 @@ class Outcome(Record):
             flow_run_name=name,
             flow_run_id=run.flow_run_id,
             mlflow_run_id=run.mlflow_run_id,
-            mlflow_url=mlflow_page(run.settings),
+            mlflow_url=run_link(client(run.settings), run.settings, run.mlflow_run_id),
             simulated=result.plan.simulated,
             warnings=result.plan.warnings + candidate.notes + candidate.split.notes,
             test_date=str(result.plan.test_date),

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from infra.servers import environment, healthy, running_server
 from infra.stack_state import mlflow_page, prefect_page
+from infra.ui import mlflow_link
 from model_code.errors import IntegrityError
 from model_code.monitoring.history import (
     BAD_STATES,
@@ -122,7 +123,9 @@ def _night(run: Run, settings: Settings) -> Night:
         seconds=None if ended is None else (ended - run.info.start_time) / 1000,
         simulated=tags.get("tickline.simulated") == "true",
         test_date=dt.date.fromisoformat(tested.pop()) if len(tested) == 1 else None,
-        mlflow_url=f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run.info.run_id}",
+        mlflow_url=mlflow_link(
+            mlflow_page(settings), f"experiments/{experiment}/runs/{run.info.run_id}"
+        ),
         prefect_url=f"{prefect_page(settings)}/runs/flow-run/{flow_run_id}",
         verdict=tags.get("tickline.verdict"),
         engine=tags.get("tickline.engine"),

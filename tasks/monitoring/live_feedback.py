@@ -18,6 +18,7 @@ from model_code.live.feedback.labels import Labelled
 from model_code.live.feedback.reference import LiveReference
 from model_code.settings import MODEL_NAME, Settings
 from tasks.runs import mlflow_runs
+from tasks.runs.stored import model_of
 
 HOUR_NS = 3_600_000_000_000
 LATE_NS = 120_000_000_000  # rows of an hour are on disk so long after it
@@ -91,7 +92,7 @@ def _log_version(
     for hour, kept in sorted(by_hour.items()):
         made = figures(kept, spec, reference)
         named = {f"{PREFIX}{name}": value for name, value in made.numbers.items()}
-        model = {} if known.model_id is None else {"model_id": str(known.model_id)}
+        model = {} if (logged := model_of(known)) is None else {"model_id": logged}
         mlflow_runs.log_metrics(mlflow, known.run_id, named, hour, **model)
         found.append(Logged(group, hour, made))
     if found:

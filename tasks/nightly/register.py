@@ -1,7 +1,9 @@
-"""Stage `register`: add the candidate to MLflow's model registry, with its figures and data."""
+"""Stage `register`: add the candidate to MLflow's model registry, as the night's own model.
+
+The report describes the version and gives it the night's metrics.
+"""
 
 import io
-from collections.abc import Sequence
 from contextlib import redirect_stderr
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +14,7 @@ import onnx
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from model_code.artifacts import ArtifactRef, hash_bytes
-from model_code.benchmark.result import BenchmarkRun
+from model_code.artifacts import ArtifactRef
 from model_code.features.dataset import FeatureTable
 from model_code.features.served import ServedFeatures
 from model_code.repository.terms import Terms
@@ -33,15 +34,11 @@ from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import (
     ExportedNetwork,
     Judged,
-    Measured,
     Plan,
     Registered,
-    SourceDay,
     SplitWindows,
 )
 from tasks.runs import mlflow_runs
-from tasks.runs.mlflow_runs import DatasetEntry
-from tasks.runs.tick_source import TickDay, TickSource
 from tasks.runs.version_tags import (
     EXPIRED_TAG,
     START_TAG,
@@ -65,7 +62,6 @@ def register(
     table: ArtifactRef,
     exported: ExportedNetwork,
     threshold: float,
-    measured: Measured,
     judged: Judged,
     network_spec: AnyNetworkSpec,
     training_spec: TrainingSpec,
@@ -86,7 +82,7 @@ def register(
     if version is None:
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
-        version = _log_model(run, plan, exported, weights, _figures(run, measured, judged), params)
+        version = _log_model(run, exported, weights, params)
     meta = FeatureTable.load(run.store.open(table)).meta
     start = StartingPoint(
         weights=weights,
@@ -111,7 +107,6 @@ def register(
         registry.set_model_version_tag(MODEL_NAME, version, key, value)
     if registry.get_registered_model(MODEL_NAME).description != DESCRIPTION:
         registry.update_registered_model(MODEL_NAME, DESCRIPTION)
-    registry.update_model_version(MODEL_NAME, version, DESCRIPTION)
     registry.set_registered_model_alias(MODEL_NAME, alias, version)
     return Registered(name=MODEL_NAME, version=version, alias=alias)
 
@@ -127,61 +122,35 @@ def _find_version(registry: mlflow.MlflowClient, run: RunRef, graph: ArtifactRef
 
 
 def _log_model(
-    run: RunRef,
-    plan: Plan,
-    exported: ExportedNetwork,
-    weights: ArtifactRef,
-    figures: dict[str, float | None],
-    params: dict[str, Any],
+    run: RunRef, exported: ExportedNetwork, weights: ArtifactRef, params: dict[str, Any]
 ) -> str:
-    """Log weights, the graph with an example, its figures and the ticks of training and judging.
+    """Log the weights and the graph with an example to the night's run; return the new version.
 
     The signature's input has no name: MLflow would refuse a bare array for a named one.
     """
     client = mlflow_runs.client(run.settings)
-    run_id = mlflow_runs.nested(client, run.settings, run.mlflow_run_id, "registration")
-    client.log_artifact(run_id, str(run.store.open(weights)), WEIGHTS_FOLDER)
+    client.log_artifact(run.mlflow_run_id, str(run.store.open(weights)), WEIGHTS_FOLDER)
     mlflow.set_tracking_uri(run.settings.tracking_uri)
     windows = TensorSpec(np.dtype(np.float32), (-1, SEQUENCE_LENGTH, FEATURE_COUNT))
     logits = TensorSpec(np.dtype(np.float32), (-1, CLASS_COUNT), OUTPUT_NAME)
     example_BTF = np.load(run.store.open(exported.calibration), mmap_mode="r")[:EXAMPLES]
+    model = client.create_logged_model(
+        client.get_run(run.mlflow_run_id).info.experiment_id,
+        name="model",
+        source_run_id=run.mlflow_run_id,
+        params={name: str(value) for name, value in params.items()},
+    )
     # MLflow announces the registration on stderr, in the middle of the night's own output
-    with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=run_id):
+    with redirect_stderr(io.StringIO()):
         logged = mlflow.onnx.log_model(
             onnx.load(str(run.store.open(exported.onnx))),
-            name="model",
+            model_id=model.model_id,
+            run_id=run.mlflow_run_id,  # without an active run, whose end would end the night's
             registered_model_name=MODEL_NAME,
             signature=ModelSignature(inputs=Schema([windows]), outputs=Schema([logits])),
             input_example=np.array(example_BTF),
             pip_requirements=[f"onnxruntime=={version('onnxruntime')}"],
             save_as_external_data=False,
             metadata={"onnx_sha256": exported.onnx.sha256},
-            params={name: str(value) for name, value in params.items()},
         )
-    test = _dataset("test", plan.test)
-    mlflow_runs.log_datasets(client, run_id, [_dataset("training", plan.train), test])
-    mlflow_runs.log_metrics(
-        client,
-        run_id,
-        figures,
-        model_id=logged.model_id,
-        dataset_name=test.name,
-        dataset_digest=test.digest,
-    )
     return str(logged.registered_model_version)
-
-
-def _figures(run: RunRef, measured: Measured, judged: Judged) -> dict[str, float | None]:
-    """What the benchmark measured of the engine to stage, on the test day."""
-    row = BenchmarkRun.load(run.store.open(measured.folder)).result.row(judged.engine)
-    return {} if row is None else dict(row.metrics())
-
-
-def _dataset(context: str, days: Sequence[SourceDay]) -> DatasetEntry:
-    """The instrument-days of one purpose as one dataset."""
-    ticks = [TickDay(str(day.date), day.symbol, day.digest) for day in days]
-    dates = sorted({entry.date for entry in ticks})
-    name = f"{context} {dates[0]}" + (f" to {dates[-1]}" if len(dates) > 1 else "")
-    digest = hash_bytes("\n".join(f"{day.name} {day.digest}" for day in days).encode())
-    source = TickSource(days[0].market, ticks)
-    return DatasetEntry(name, digest, source, context, {"instrument_days": len(ticks)})

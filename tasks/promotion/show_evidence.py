@@ -13,12 +13,13 @@ from prefect.runtime import flow_run
 
 from infra.live.feedback.drift_event import records
 from infra.stack_state import mlflow_page, prefect_page
+from infra.ui import HERE, mlflow_link
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import PromotionError
 from model_code.repository.exceptions import reasons_for
 from model_code.repository.manifest import Manifest
 from model_code.repository.policy import PolicyFile
-from model_code.settings import PromotionSpec, Settings
+from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.evidence import gather, render, summary
 from tasks.promotion.exceptions import exception_line
@@ -26,6 +27,7 @@ from tasks.promotion.records import Opened, Shown
 from tasks.promotion.targets import target_line
 from tasks.runs import mlflow_runs
 from tasks.runs.serving_version import serving_version
+from tasks.runs.version_tags import link_evidence
 
 PAGE = "promotion/evidence.html"
 SUBJECT = "promotion-subject"  # key of the artefact
@@ -48,12 +50,12 @@ def show_evidence(
     loosened = policy.policy.loosened(spec)
     mlflow = mlflow_runs.client(settings)
     experiment = mlflow_runs.experiment_id(mlflow, settings)
-    runs = f"{mlflow_page(settings)}/#/experiments/{experiment}/runs"
+    page, runs = mlflow_page(settings), f"experiments/{experiment}/runs"
     prefect_runs = f"{prefect_page(settings)}/runs/flow-run"
-    run_url = f"{runs}/{opened.mlflow_run_id}"
-    page_url = f"{run_url}/artifacts/{PAGE}"
+    run_url = mlflow_link(page, f"{runs}/{opened.mlflow_run_id}")
+    page_url = mlflow_link(page, f"{runs}/{opened.mlflow_run_id}/artifacts/{PAGE}")
     links = {
-        "nightly run in MLflow": f"{runs}/{manifest.mlflow_run_id}",
+        "nightly run in MLflow": mlflow_link(page, f"{runs}/{manifest.mlflow_run_id}"),
         "nightly run in Prefect": f"{prefect_runs}/{manifest.flow_run_id}",
         "this promotion in MLflow": run_url,
         "this promotion in Prefect": f"{prefect_runs}/{flow_run.id}",
@@ -73,6 +75,8 @@ def show_evidence(
             }
         )
         mlflow.log_text(opened.mlflow_run_id, render(evidence), PAGE)
+    inside = mlflow_link(HERE, f"{runs}/{opened.mlflow_run_id}/artifacts/{PAGE}")
+    link_evidence(mlflow, MODEL_NAME, str(opened.version), inside)
     text = summary(evidence, page_url)
     create_markdown_artifact(
         f"{text}\n\n{evidence.verdict.markdown()}",

@@ -34,7 +34,13 @@ from infra.process import ProcessId, birth
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.faults import CANCELLED
-from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.runs.heartbeat import (
+    BEAT_TAG,
+    EARLIER_BEAT_TAG,
+    EARLIER_PROCESS_TAG,
+    PROCESS_TAG,
+    SILENT_S,
+)
 from tasks.runs.lock import read_owner
 
 FLOWS = ("nightly", "bench", "tune", "backfill", "backfill night", "promote", "rollback")
@@ -70,7 +76,8 @@ def clean_up(settings: Settings, *, own: str | None = None) -> CleanedUp:
     with get_client(sync_client=True) as client:
         dead = {
             run.data.tags[mlflow_runs.FLOW_RUN_TAG]: run
-            for run in _running(mlflow, f"tags.`{PROCESS_TAG}` LIKE '%'")
+            for tag in (PROCESS_TAG, EARLIER_PROCESS_TAG)
+            for run in _running(mlflow, f"tags.`{tag}` LIKE '%'")
             if run.data.tags.get(mlflow_runs.FLOW_RUN_TAG) not in {None, own} and _is_dead(run)
         }
         ended = list(_mark_ended(client, settings, set(dead), own))
@@ -112,12 +119,13 @@ def _running(mlflow: MlflowClient, condition: str) -> list[Run]:
 def _is_dead(run: Run) -> bool:
     tags = run.data.tags
     try:
-        process = ProcessId.model_validate_json(tags[PROCESS_TAG])
+        process = ProcessId.model_validate_json(tags.get(PROCESS_TAG) or tags[EARLIER_PROCESS_TAG])
     except ValidationError:
         return False
     if process.here:
         return not process.lives
-    return time.time() - float(tags.get(BEAT_TAG, 0.0)) > SILENT_S
+    beat = tags.get(BEAT_TAG) or tags.get(EARLIER_BEAT_TAG) or 0.0
+    return time.time() - float(beat) > SILENT_S
 
 
 def _close_orphans(client: SyncPrefectClient, mlflow: MlflowClient) -> Iterator[str]:

@@ -10,8 +10,11 @@ from mlflow.tracking import MlflowClient
 from infra.process import ProcessId
 from tasks.runs import mlflow_runs
 
-PROCESS_TAG = "tickline.process"
-BEAT_TAG = "tickline.heartbeat"  # seconds since the epoch
+# MLflow's pages hide tags that begin with "mlflow."
+PROCESS_TAG = "mlflow.tickline.process"
+BEAT_TAG = "mlflow.tickline.heartbeat"  # seconds since the epoch
+EARLIER_PROCESS_TAG = "tickline.process"  # of runs of earlier versions
+EARLIER_BEAT_TAG = "tickline.heartbeat"
 BEAT_S = 60.0
 SILENT_S = 900.0
 

@@ -4,17 +4,18 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 from prefect import get_client
 from prefect.artifacts import create_link_artifact
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
 from infra.logs import json_log, log
-from infra.stack_state import mlflow_page, prefect_page
+from infra.stack_state import prefect_page
 from model_code import __version__
 from model_code.features.definition import FEATURES_VERSION
 from model_code.settings import NightlySpec, Settings
@@ -26,10 +27,11 @@ from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import heartbeat, heartbeat_tags
 from tasks.runs.lock import hold_lock, record_owner
 from tasks.runs.page import say
-from tasks.runs.started_by import TAG, started_by, with_name
+from tasks.runs.started_by import TAG, by_worker, started_by, with_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+RESOLVED = ("instruments", "test_date")  # parameters that a run logs once it knows its days
 
 
 @contextmanager
@@ -119,30 +121,32 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             "tickline.market": str(spec.market),
             mlflow_runs.COMMIT_TAG: mlflow_runs.code_commit(),
             mlflow_runs.FEATURES_TAG: FEATURES_VERSION,
+            MLFLOW_SOURCE_NAME: f"tickline {str(flow_run.flow_name).split()[0]}",
+            MLFLOW_SOURCE_TYPE: "JOB" if by_worker() else "LOCAL",
         },
         marks=heartbeat_tags(),
     )
     names = with_name(mlflow.get_run(run_id).data.tags.get(TAG, ""), started_by())
     # an earlier attempt may have had another name
-    mlflow_runs.set_tags(mlflow, run_id, {TAG: names, "prefect.flow_run_name": name})
+    found = {TAG: names, MLFLOW_USER: names, "prefect.flow_run_name": name}
+    mlflow_runs.set_tags(mlflow, run_id, found)
     mlflow.update_run(run_id, name=name)
     run = RunRef(settings=settings, mlflow_run_id=run_id, flow_run_id=flow_run_id, started_by=names)
     try:
         with heartbeat(mlflow, run_id), run_log(settings, mlflow_run_id=run_id):
-            experiment = mlflow_runs.experiment_id(mlflow, settings)
-            link = f"{mlflow_page(settings)}/#/experiments/{experiment}/runs/{run_id}"
+            link = mlflow_runs.run_link(mlflow, settings, run_id)
             create_link_artifact(
                 link=link,
                 link_text="MLflow run",
                 key="mlflow-run",
                 description="Parameters, curves, plots, engines and the model of this run.",
             )
-            mlflow_runs.log_params(mlflow, run_id, mlflow_runs.flatten(spec))
+            mlflow_runs.log_params(mlflow, run_id, _given(spec))
             mlflow.log_text(run_id, to_yaml(spec), mlflow_runs.SPEC_FILE)
             mlflow_runs.log_environment(mlflow, run_id)
             yield run
             say(f"MLflow run: {link}")
-            say(f"reports: {link}/artifacts")
+            say(f"reports: {mlflow_runs.run_link(mlflow, settings, run_id, 'artifacts')}")
     except Pause:
         raise
     except BaseException as error:
@@ -154,6 +158,16 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
     }:
         mlflow.delete_tag(run_id, tag)  # of an earlier attempt
     mlflow_runs.finish(mlflow, run_id, "FINISHED")
+
+
+def _given(spec: NightlySpec) -> dict[str, Any]:
+    """Parameters that the specification sets; what it leaves to the run is logged later."""
+    flat = mlflow_runs.flatten(spec)
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in RESOLVED and value not in (None, (), {})
+    }
 
 
 def _close(mlflow: MlflowClient, run_id: str, error: BaseException) -> None:

@@ -7,7 +7,8 @@ these names. Runs of earlier versions have the plain names: read metrics through
 GROUPS = {
     "quality": (
         "auc", "accuracy", "average_precision", "average_precision_lift", "balanced_accuracy",
-        "base_rate", "brier", "calibration_error", "log_loss", "mcc", "precision", "recall",
+        "base_rate", "brier", "calibration_error", "log_loss", "mcc", "precision", "predicted_rate",
+        "recall",
     ),
     "fp32": (  # compared with FP32
         "flips", "flip_fraction", "max_abs_dp", "p99_abs_dp", "mcnemar_p", "parity_error",

@@ -24,7 +24,14 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 from pydantic import BaseModel
 from rich.markup import escape
 from sqlalchemy.exc import DatabaseError
@@ -32,11 +39,14 @@ from sqlalchemy.exc import DatabaseError
 from infra.home.moved import relocate
 from infra.redact import redact
 from infra.servers import database_error
+from infra.stack_state import mlflow_page
+from infra.ui import VIEW_TAG, mlflow_link
 from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
 from tasks.runs.console import console
 from tasks.runs.metric_names import logged_as
+from tasks.runs.run_columns import view_state
 from tasks.runs.tick_source import TickSource
 
 FLOW_RUN_TAG = "prefect.flow_run_id"
@@ -49,6 +59,8 @@ PROMOTION_TAG = "tickline.promotion"  # flow run id; its MLflow run may outlast 
 SPEC_FILE = "spec.yaml"  # artifact: the run's whole specification
 FAULT_TAG = "tickline.fault"  # JSON of `tasks.runs.faults.Fault`
 MAX_PARAM = 6000
+DIGEST_CHARS = 36  # of a dataset, as far as MLflow keeps it
+CARRIED = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE)  # and `tickline.*`, to nested runs
 ABSENT = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # MLflow: no such model or alias
 
 
@@ -81,6 +93,8 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
                 f"  [yellow]note[/]: the experiment {escape(settings.mlflow_experiment)} was "
                 "deleted in MLflow: it is restored with its runs"
             )
+        if found.tags.get(VIEW_TAG) != view_state():
+            mlflow.set_experiment_tag(found.experiment_id, VIEW_TAG, view_state())
         return str(found.experiment_id)
     location = None
     if settings.mlflow_tracking_uri is None:
@@ -89,7 +103,10 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
         made = mlflow.create_experiment(
             settings.mlflow_experiment,
             artifact_location=location,
-            tags={"mlflow.experimentKind": "custom_model_development"},  # the UI's training view
+            tags={
+                "mlflow.experimentKind": "custom_model_development",  # the UI's training view
+                VIEW_TAG: view_state(),
+            },
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -141,7 +158,11 @@ def continue_or_start(
 def nested(mlflow: MlflowClient, settings: Settings, parent: str, stage: str) -> str:
     """Return the id of a stage's nested run: reopened if it exists, else new."""
     parent_tags = mlflow.get_run(parent).data.tags
-    carried = {key: value for key, value in parent_tags.items() if key.startswith("tickline.")}
+    carried = {
+        key: value
+        for key, value in parent_tags.items()
+        if key.startswith("tickline.") or key in CARRIED
+    }
     return continue_or_start(
         mlflow,
         settings,
@@ -149,6 +170,13 @@ def nested(mlflow: MlflowClient, settings: Settings, parent: str, stage: str) ->
         identity={MLFLOW_PARENT_RUN_ID: parent, STAGE_TAG: stage},
         tags=carried,
     )
+
+
+def run_link(mlflow: MlflowClient, settings: Settings, run_id: str, tab: str = "") -> str:
+    """Link to a run's page in MLflow, or to one of its tabs, e.g. `artifacts`."""
+    experiment = mlflow.get_run(run_id).info.experiment_id
+    place = "/".join(filter(None, ("experiments", experiment, "runs", run_id, tab)))
+    return mlflow_link(mlflow_page(settings), place)
 
 
 def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
@@ -163,9 +191,13 @@ def finish(mlflow: MlflowClient, run_id: str, status: str) -> None:
 def log_params(mlflow: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet (MLflow's parameters are immutable)."""
     known = mlflow.get_run(run_id).data.params
-    shown = {key: redact(str(value))[:MAX_PARAM] for key, value in values.items()}
+    shown = {key: redact(_shown(value))[:MAX_PARAM] for key, value in values.items()}
     new = [Param(key, value) for key, value in shown.items() if key not in known]
     mlflow.log_batch(run_id, params=new)
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def log_metrics(
@@ -205,7 +237,7 @@ class DatasetEntry(NamedTuple):
     @property
     def digest(self) -> str:
         """The hash, as far as MLflow keeps it."""
-        return self.sha256[:36]
+        return self.sha256[:DIGEST_CHARS]
 
 
 def log_datasets(mlflow: MlflowClient, run_id: str, datasets: Sequence[DatasetEntry]) -> None:

@@ -19,7 +19,7 @@ def started_by() -> str:
     """
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
-    if run is None or "PREFECT__FLOW_RUN_ID" not in os.environ:  # a worker's process has it
+    if run is None or not by_worker():
         return account()
     name = str(deployment.name or run.deployment_id)
     if run.auto_scheduled:
@@ -28,6 +28,11 @@ def started_by() -> str:
     if made is not None and made.type:
         return f"{made.type.lower()}: {made.display_value or name}"
     return f"Prefect: {name}"
+
+
+def by_worker() -> bool:
+    """Whether a worker started this process."""
+    return "PREFECT__FLOW_RUN_ID" in os.environ
 
 
 def with_name(names: str, name: str) -> str:

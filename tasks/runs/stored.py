@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import WEIGHTS_FILE, WEIGHTS_FOLDER
 
 PREFIX = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}")  # of a flow run's id
+LOGGED = "models:/"
 
 
 def stored_run(mlflow: MlflowClient, name: str) -> Run:
@@ -99,6 +101,15 @@ def night_of(mlflow: MlflowClient, version: int | str) -> str:
     except MlflowException:
         return ""
     return str(found.tags.get("tickline.run") or found.run_id or "")
+
+
+def model_of(version: ModelVersion) -> str | None:
+    """Id of a version's logged model; None if it has none.
+
+    MLflow's own field `model_id` stays empty in a SQL registry; the source has the id.
+    """
+    source = str(version.source)
+    return source.removeprefix(LOGGED) if source.startswith(f"{LOGGED}m-") else None
 
 
 def fetch_weights(settings: Settings, version: int, folder: Path) -> Path:

@@ -22,6 +22,14 @@ PROMOTION_TAG = "promotion"  # WANTED, OPENED, or why it is closed; absent: nobo
 WANTED, OPENED = "wanted", "opened"
 STAGED_TAG = "staged_sha256"  # `Manifest.identity` of what was staged
 STAGED_BY_TAG = "staged_by"  # MLflow run that staged it
+EVIDENCE = "[Evidence page]"  # last line of a version's description
+
+
+def link_evidence(client: MlflowClient, name: str, version: str, link: str) -> None:
+    """Put the evidence page of a version's newest promotion into its description."""
+    known = client.get_model_version(name, version).description or ""
+    text = known.partition(EVIDENCE)[0].rstrip()
+    client.update_model_version(name, version, f"{text}\n\n{EVIDENCE}({link})")
 
 
 def want_promotion(client: MlflowClient, name: str, version: str) -> None:

@@ -99,9 +99,8 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     assert parent.data.tags["prefect.flow_run_name"] == first.flow_run_name
     assert parent.info.run_name == first.flow_run_name
     assert parent.data.params["training.epochs"] == "2"
-    assert parent.data.metrics["quality/auc"] == pytest.approx(
-        row_of(table, first.engine).quality.auc
-    )
+    auc = row_of(table, first.engine).quality.auc
+    assert parent.data.metrics["quality/auc"] == pytest.approx(auc)
     assert "baseline/auc" in parent.data.metrics
     judged_on = spec.model_copy(update={"test_date": first.test_date})
     assert specification(home, first.flow_run_name) == judged_on
@@ -119,11 +118,23 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     ]
     assert len(shares) == 16
     assert sum(shares) == pytest.approx(1.0)
+    assert parent.data.params["test_date"] == first.test_date == "2000-01-04"
+    assert parent.data.params["train_dates"] == "2000-01-03"
+    assert parent.data.params["instruments"] == "SIMA.sim"
+    assert parent.data.params["features.label"] == "executable-roundtrip"
+    assert parent.data.metrics["gate/goals_missed"] == 0
+    assert parent.data.metrics["gate/goals_met"] >= 1
+    groups = {name.partition("/")[0] for name in parent.data.metrics if "/" in name}
+    assert {"quality", "baseline", "latency", "gate", "data", "fp32"} <= groups
     note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("**no baseline** on SIMULATED ticks, not promotable: ")
+    assert f"AUC {auc:.4f}, gradient boosting {first.baseline['auc']:.4f}, p99 " in note
+    assert "(./#/models/financial_predictor/versions/1?workflowType=machine_learning)" in note
+    assert len(note) <= 1000
     assert "What the model looks at: " in note
     assert "no earlier profile to compare with" in note
     nested = children(home, first.mlflow_run_id)
-    assert {"training", "baseline", "engine torch-fp32", "registration"} <= set(nested)
+    assert {"training", "baseline", "engine torch-fp32"} <= set(nested)
     assert {run.info.status for run in nested.values()} == {"FINISHED"}
     curve = mlflow.get_metric_history(nested["training"].info.run_id, "validation/auc")
     assert [point.step for point in curve] == [1, 2]
@@ -135,6 +146,10 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
     version = mlflow.get_model_version_by_alias(MODEL_NAME, "challenger-simulated")
     assert version.tags["simulated"] == "true"
     assert version.tags["promotable"] == "false"
+    assert version.run_id == first.mlflow_run_id
+    described = str(version.description)
+    assert described.startswith("**no baseline** on SIMULATED ticks")
+    assert f"/runs/{first.mlflow_run_id}?workflowType=machine_learning)" in described
     assert first.staged is not None
     folder = Path(first.staged.path)
     assert folder == home.staging_repository / MODEL_NAME / str(version.version)
@@ -170,7 +185,8 @@ def test_simulated_nightly_through_every_stage_then_cached(home: Settings, easy:
         f"moved between features since the night {first.flow_run_name}"
         in moved.tags["mlflow.note.content"]
     )
-    assert len(mlflow.search_model_versions(f"name = '{MODEL_NAME}'")) == 1
+    (kept,) = mlflow.search_model_versions(f"name = '{MODEL_NAME}'")
+    assert (kept.run_id, kept.description) == (first.mlflow_run_id, described)
     assert [run.info.status for run in parents(home)] == ["FINISHED", "FINISHED"]
 
 

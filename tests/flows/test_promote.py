@@ -45,6 +45,8 @@ def test_first_promotion_then_second_then_rollback(desk: Settings) -> None:
     assert "no baseline" in str(first.canary.skipped)
     assert champion(desk) == 1
     assert evidence(desk, 1).lower().count("no baseline") == 1
+    described = MlflowClient(desk.tracking_uri).get_model_version(MODEL_NAME, "1").description
+    assert "/artifacts/promotion/evidence.html?workflowType=machine_learning)" in str(described)
 
     start(desk, 2)
     mlflow = MlflowClient(desk.tracking_uri)

@@ -86,7 +86,7 @@ def test_a_nightly_is_read_with_its_stages_and_the_champion(home: Settings) -> N
     assert (night.status, night.verdict, night.simulated) == ("FAILED", "no baseline", True)
     assert night.metrics == {"auc": 0.75, "rows": 10.0}  # new names and those of earlier versions
     assert night.test_date == dt.date(2024, 8, 9)
-    assert night.mlflow_url.endswith(f"/runs/{night.mlflow_run_id}")
+    assert night.mlflow_url.endswith(f"/runs/{night.mlflow_run_id}?workflowType=machine_learning")
     assert night.prefect_url.endswith(f"/runs/flow-run/{night.flow_run_id}")
     assert night.seconds is not None
     stages = {stage.name: stage.state for stage in night.stages}

@@ -19,7 +19,13 @@ from model_code.settings import NightlySpec, Settings
 from tasks.runs import lifecycle, mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
 from tasks.runs.faults import CANCELLED, Fault
-from tasks.runs.heartbeat import BEAT_TAG, PROCESS_TAG, SILENT_S
+from tasks.runs.heartbeat import (
+    BEAT_TAG,
+    EARLIER_BEAT_TAG,
+    EARLIER_PROCESS_TAG,
+    PROCESS_TAG,
+    SILENT_S,
+)
 from tasks.runs.lock import LockOwner
 
 
@@ -60,10 +66,17 @@ def begun(home: Settings) -> Iterator[FlowRun]:
         client.set_flow_run_state(run.id, Completed(), force=True)
 
 
-def track(home: Settings, flow_run_id: str, process: ProcessId, beat: float) -> tuple[str, str]:
+def track(
+    home: Settings,
+    flow_run_id: str,
+    process: ProcessId,
+    beat: float,
+    process_tag: str = PROCESS_TAG,
+    beat_tag: str = BEAT_TAG,
+) -> tuple[str, str]:
     mlflow = MlflowClient(home.tracking_uri)
     identity = {mlflow_runs.FLOW_RUN_TAG: flow_run_id}
-    marks = {PROCESS_TAG: process.model_dump_json(), BEAT_TAG: str(beat)}
+    marks = {process_tag: process.model_dump_json(), beat_tag: str(beat)}
     parent = mlflow_runs.continue_or_start(mlflow, home, name="n", identity=identity, tags=marks)
     return parent, mlflow_runs.nested(mlflow, home, parent, "training")
 
@@ -89,6 +102,14 @@ def test_runs_of_a_dead_process_are_closed_once(
     assert status(home, *runs) == {"KILLED"}
     assert state_of(begun) == "Crashed"
     assert clean_up(home) == found.model_copy(update={"crashed": (), "closed": ()})
+
+
+def test_runs_that_an_earlier_version_left_open_are_closed(
+    home: Settings, begun: FlowRun, dead: ProcessId
+) -> None:
+    runs = track(home, str(begun.id), dead, time.time(), EARLIER_PROCESS_TAG, EARLIER_BEAT_TAG)
+    assert clean_up(home).closed == ("n",)
+    assert status(home, *runs) == {"KILLED"}
 
 
 def test_a_run_that_died_while_a_person_cancelled_it_is_cancelled(

@@ -11,6 +11,7 @@ from infra import stack_state
 from infra.process import ProcessId
 from infra.services import Plan
 from infra.stack_state import StackState
+from model_code.repository.audit import account
 from model_code.settings import NightlySpec, Settings
 from tasks.runs import mlflow_runs
 from tasks.runs.lifecycle import tracked
@@ -35,6 +36,32 @@ def test_links_lead_to_the_homes_own_stack(home: Settings, prefect_url: str) -> 
     with get_client(sync_client=True) as client:
         (link,) = client.read_artifacts(artifact_filter=of_run)
     assert "http://127.0.0.1:15000/#/experiments/" in str(link.data)
+    assert f"/runs/{mlflow_run_id}?workflowType=machine_learning" in str(link.data)
+
+
+def test_a_run_says_who_started_what_with_which_parameters(home: Settings) -> None:
+    spec = NightlySpec(market="simulated:", calendar="XNYS")
+
+    @flow(name="nightly", flow_run_name="recorded")
+    def nightly() -> tuple[str, str]:
+        with tracked(home, spec, simulated=True) as run:
+            mlflow = mlflow_runs.client(home)
+            return run.mlflow_run_id, mlflow_runs.nested(mlflow, home, run.mlflow_run_id, "train")
+
+    mlflow = mlflow_runs.client(home)
+    night, nested = (mlflow.get_run(run_id).data for run_id in nightly())
+    for data in (night, nested):
+        assert data.tags["mlflow.user"] == account()
+        assert data.tags["mlflow.source.name"] == "tickline nightly"
+        assert data.tags["mlflow.source.type"] == "LOCAL"
+    # MLflow's page hides "mlflow."
+    shown = {name for name in night.tags if not name.startswith("mlflow.")}
+    assert not any("process" in name or "heartbeat" in name for name in shown)
+    assert night.params["calendar"] == "XNYS"
+    assert night.params["benchmark.batches"] == "1, 8, 16, 32, 64"
+    # what the run chooses, it logs later
+    assert not {"instruments", "test_date", "features.label"} & set(night.params)
+    assert not {"None", "()", "{}"} & set(night.params.values())
 
 
 def test_a_nights_log_says_how_it_began_and_ended(home: Settings) -> None:

@@ -1,13 +1,14 @@
 """Stored runs by name and id, and their specifications."""
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings, TrainingSpec
 from model_code.settings.changes import to_yaml
 from tasks.runs import mlflow_runs
-from tasks.runs.stored import specification, stored_run
+from tasks.runs.stored import model_of, specification, stored_run
 from tasks.runs.tick_source import TickSource
 
 SPEC = NightlySpec(market="simulated:", training=TrainingSpec(epochs=9))
@@ -96,3 +97,12 @@ def test_a_run_without_a_usable_specification_is_refused(
 def test_an_unknown_run_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="no run is named 'nobody'"):
         specification(settings, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("source", "model"), [("models:/m-1", "m-1"), ("models:/other/1", None), ("file:///a", None)]
+)
+def test_the_logged_model_of_a_version_is_named_by_its_source(
+    source: str, model: str | None
+) -> None:
+    assert model_of(ModelVersion("stored", "1", 0, source=source)) == model
