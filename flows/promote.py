@@ -26,7 +26,7 @@ from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
 from tasks.caching.stage import console
 from tasks.promotion.canary import canary
-from tasks.promotion.decide import deadline, decide, form_of, form_text, problem
+from tasks.promotion.decide import Decision, deadline, decide, form_of, form_text, problem
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
 from tasks.promotion.open_promotion import is_own, open_promotion, take_over
 from tasks.promotion.record import record, require_owner, stop_recorded
@@ -158,27 +158,31 @@ def await_decision(
                 timeout=max(60, int((until - now).total_seconds())) + GRACE_S,
                 key=f"decision-{opened.version}-{attempt}",
             )
-        except ValidationError as error:
+        except ValidationError as error:  # also without an answer, see flows/promotions_due.py
+            found = None
             wrong = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-            continue
         if dt.datetime.now(dt.UTC) > until:
             late = f"approval timed out after {spec.decision_hours:g} h"
             return decide(settings, opened, shown, _decided("reject", "", late))
-        wrong = problem(found, shown.subject(opened, str(flow_run.id)), policy)
-        if wrong is None:
-            answer = _decided(
-                found.verdict,
-                found.reviewer.strip(),
-                found.reason.strip(),
-                owner=found.owner.strip(),
-                expires=found.expires.strip(),
-                signed=found.signed,
-                signature=found.signature,
-                signatures=policy.policy.signatures,
-            )
-            return decide(settings, opened, shown, answer)
+        if found is not None:
+            wrong = problem(found, shown.subject(opened, str(flow_run.id)), policy)
+            if wrong is None:
+                return decide(settings, opened, shown, _answered(found, policy))
         console.print(f"  the decision does not count: {wrong}")
     raise AssertionError("unreachable: the loop never ends")
+
+
+def _answered(found: Decision, policy: PolicyFile) -> Decided:
+    return _decided(
+        found.verdict,
+        found.reviewer.strip(),
+        found.reason.strip(),
+        owner=found.owner.strip(),
+        expires=found.expires.strip(),
+        signed=found.signed,
+        signature=found.signature,
+        signatures=policy.policy.signatures,
+    )
 
 
 def _decided(verdict: str, reviewer: str, reason: str, **more: str) -> Decided:

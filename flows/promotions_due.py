@@ -5,8 +5,9 @@ A night's event starts its promotion at once. Where that event was lost, this fl
 
 import datetime as dt
 
-from prefect import flow, get_client
+from prefect import State, flow, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Scheduled
 
 from infra.triton.daemon import live_server
 from infra.triton.targets import serving_settings
@@ -80,9 +81,10 @@ def _expired(run: FlowRun) -> bool:
     spec = PolicyFile.load(Settings().resolved().serving_repository).policy.asked(asked)
     if dt.datetime.now(dt.UTC) <= deadline(run.start_time, spec.decision_hours):
         return False
-    answer = {"verdict": "reject", "reviewer": "", "reason": "approval timed out"}
+    # without an answer, as nobody gave one: after its deadline the promotion rejects itself
     with get_client(sync_client=True) as client:
-        result = client.resume_flow_run(run.id, run_input=answer)
+        state: State[None] = Scheduled(name="Resuming")
+        result = client.set_flow_run_state(run.id, state)
     if result.status.value != "ACCEPT":
         raise PromotionError(f"Prefect did not resume it: {getattr(result.details, 'reason', '')}")
     return True

@@ -47,15 +47,15 @@ from tests.support.serving import weights
 def test_a_promotion_that_cannot_be_rejected_does_not_keep_the_others_open(desk: Settings) -> None:
     brief = PATIENT.model_copy(update={"decision_hours": 1e-7})
     first, second = start(desk, 1, spec=brief), start(desk, 2, spec=brief)
-    real = PrefectClient.resume_flow_run
+    real = PrefectClient.set_flow_run_state
 
-    def refuse(self: PrefectClient, run_id: UUID, **how: Any) -> Any:
+    def refuse(self: PrefectClient, run_id: UUID, *what: Any, **how: Any) -> Any:
         if run_id == first.id:
             raise ConnectionError("gone")
-        return real(self, run_id, **how)
+        return real(self, run_id, *what, **how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PrefectClient, "resume_flow_run", refuse)
+        patch.setattr(PrefectClient, "set_flow_run_state", refuse)
         with pytest.raises(PromotionError, match=rf"1 promotions .*{first.name}: gone"):
             promotions_due()
     assert [run.id for run in open_runs() if run.state and run.state.is_paused()] == [first.id]
