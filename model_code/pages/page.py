@@ -1,6 +1,7 @@
 """Templates of Tickline's own pages: each extends `base.html.j2`, which carries the stylesheet."""
 
 import base64
+import re
 from pathlib import Path
 
 import jinja2
@@ -12,6 +13,17 @@ FOLDER = Path(__file__).parent
 def stylesheet() -> str:
     """The text of the one stylesheet, for a page that is not a template."""
     return (FOLDER / "style.css").read_text(encoding="utf-8")
+
+
+def switchable() -> str:
+    """The stylesheet for a page with a switch: `data-theme` of its root, dark or light, decides."""
+    light, dark, _ = re.findall(r":root \{(.*?)\}", stylesheet(), re.DOTALL)
+    light, dark = light.replace("light dark", "light"), f"color-scheme:dark; {dark}"
+    rules = "".join(
+        f':root[data-theme="{name}"] {{ {colours} }}\n'
+        for name, colours in (("light", light), ("dark", dark))
+    )
+    return f"{stylesheet()}@media screen {{\n{rules}}}\n"
 
 
 def environment(folder: Path) -> jinja2.Environment:

@@ -24,6 +24,7 @@ from infra.live.monitoring.document import ENCODER
 from infra.live.monitoring.view import View
 from infra.servers import HOST
 from model_code.errors import ConfigError, TicklineError
+from model_code.pages.page import switchable
 from model_code.settings import Settings
 
 PERIOD_S = 0.5
@@ -80,7 +81,8 @@ def build(
 
     @app.get("/", dependencies=needs)
     def page() -> HTMLResponse:
-        return HTMLResponse(FILE.read_text("utf-8"), headers=HEADERS)
+        text = FILE.read_text("utf-8").replace("/* stylesheet */", switchable())
+        return HTMLResponse(text, headers=HEADERS)
 
     @app.get("/api/state", dependencies=needs)
     def state() -> Response:

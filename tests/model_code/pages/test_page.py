@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from model_code.pages.page import environment, inline, stylesheet
+from model_code.pages.page import environment, inline, stylesheet, switchable
 
 AA = 4.5  # WCAG 2.1, 1.4.3: contrast of text below 24 px
 ON_PAPER = ("ink", "soft", "accent")
@@ -84,3 +84,13 @@ def test_a_page_without_a_title_or_a_name_is_an_error(tmp_path: Path) -> None:
 
 def test_a_picture_becomes_an_address() -> None:
     assert inline(b"abc") == "data:image/png;base64,YWJj"
+
+
+def test_a_switch_decides_over_the_system_on_screens_only() -> None:
+    light, dark, _ = palettes()
+    added = switchable().removeprefix(stylesheet())
+    assert added.startswith("@media screen {")
+    for name, colours in (("light", light), ("dark", dark)):
+        (rule,) = re.findall(rf':root\[data-theme="{name}"\] \{{(.*?)\}}', added, re.DOTALL)
+        assert dict(re.findall(r"--([\w-]+):#([0-9a-f]{3,6})", rule)) == colours
+        assert f"color-scheme:{name};" in rule

@@ -18,6 +18,7 @@ from infra.live.monitoring.document import DECODER, Document
 from infra.servers import HOST, free_port
 from model_code.errors import ConfigError, TicklineError
 from model_code.live.reasons import SUPPRESSED, Column
+from model_code.pages.page import switchable
 from model_code.settings import Settings
 from tests.support.observed import Desk, busy
 
@@ -174,3 +175,22 @@ def test_a_taken_port_is_an_error_with_a_remedy(desk: Desk, served: str, tmp_pat
     with pytest.raises(TicklineError, match="cannot serve the page") as error:
         page.serve(desk.view(), settings(tmp_path), port)
     assert "--page" in error.value.remedy
+
+
+def test_the_page_has_the_look_of_all_pages_and_defines_no_colours(
+    desk: Desk, tmp_path: Path
+) -> None:
+    text = client(desk, tmp_path).get("/").text
+    assert switchable() in text
+    own = text.replace(switchable(), "")
+    assert not re.findall(r"#[0-9a-f]{3}(?:[0-9a-f]{3})?\b", own)
+    used = set(re.findall(r"var\(--([\w-]+)\)|\"--([\w-]+)\"", own))
+    known = set(re.findall(r"--([\w-]+):", switchable()))
+    assert {name for pair in used for name in pair if name} <= known
+
+
+def test_the_page_can_be_read_by_a_screen_reader_and_a_keyboard() -> None:
+    text = page.FILE.read_text("utf-8")
+    assert text.count("<h1") == 1
+    assert not re.findall(r"<th(?! scope)[^e]", text)
+    assert text.count('class="scroll"') == text.count('class="scroll" role="region" aria-label=')
