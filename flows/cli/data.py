@@ -137,8 +137,7 @@ def import_(
     refused = [day for day in done if day.refused]
     if refused:
         raise DataError(
-            f"{len(refused)} of {len(done)} instrument-days were refused: "
-            + "; ".join(f"{day.symbol} {day.date}: {day.refused}" for day in refused),
+            f"refused instrument-days: {len(refused)} of {len(done)}, for the reasons above",
             where=source,
             remedy="correct their files and run the same command again; the others are written",
         )
@@ -192,6 +191,8 @@ def _import_report(store: "ChunkedStore", days: "list[ImportedDay]") -> Iterator
     yield "left out: not written; faulty: written, and quarantined by validation"
     for day in days:
         name = f"{day.symbol} {day.date}"
+        if day.refused:
+            yield escape(f"{name} refused: {day.refused}")
         for reason, count in day.faults.items():
             yield escape(f"{name}: {count:,} quotes faulty, {reason}")
         if day.trade_faults:

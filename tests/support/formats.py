@@ -122,6 +122,7 @@ def metadata(
     symbols: dict[str, int],
     dates: Sequence[dt.date] = DATES,
     dataset: str = "XNAS.ITCH",
+    version: int = dbn.DBN_VERSION,
 ) -> bytes:
     """Metadata of a file, its symbols mapped on the dates."""
     interval = {"start_date": min(dates), "end_date": max(dates) + dt.timedelta(days=1)}
@@ -139,6 +140,7 @@ def metadata(
         schema=schema,
         symbols=list(symbols),
         mappings=mappings,
+        version=version,
     )
     return bytes(made)
 

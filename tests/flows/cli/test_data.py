@@ -10,12 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from flows.cli import data
 from model_code.errors import ConfigError, DataError, IntegrityError
 from model_code.market.store import open_market
 from tests.support import formats
-from tests.support.cli import tickline
+from tests.support.cli import plain, tickline
 from tests.support.market import DATES as SAMPLE_DATES
 from tests.support.market import hive
 
@@ -149,8 +150,11 @@ def test_an_import_takes_a_mapping(tmp_path: Path, prefix: str) -> None:
 def test_an_import_with_a_refused_day_fails_and_writes_the_others(tmp_path: Path) -> None:
     source = formats.tardis(tmp_path / "tardis", DAYS)
     (tmp_path / "tardis" / f"binance_trades_{SAMPLE_DATES[0]}_ABCUSDT.csv.gz").unlink()
-    with pytest.raises(DataError, match="1 of 2 instrument-days were refused"):
-        tickline("data", "import", source, tmp_path / "hive")
+    done = CliRunner().invoke(data.app, ["import", source, str(tmp_path / "hive")])
+    assert isinstance(done.exception, DataError)
+    assert done.exception.what == "refused instrument-days: 1 of 2, for the reasons above"
+    name = f"ABCUSDT.binance {SAMPLE_DATES[0]}"
+    assert f"{name} refused: ABCUSDT.binance has no trades on" in plain(done.output)
     assert [day.date for day in open_market(str(tmp_path / "hive")).catalog()] == [SAMPLE_DATES[1]]
 
 

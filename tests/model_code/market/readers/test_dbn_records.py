@@ -1,4 +1,5 @@
 import datetime as dt
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -103,6 +104,30 @@ def test_a_live_stream_appends_the_time_of_sending_and_announces_symbols(tmp_pat
     (rows,) = [rows for _, rows in file.records()]
     assert rows["price"].tolist() == [5, 5]
     assert file.symbols.symbol(9, day) == "XYZ"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_files_of_every_version_are_read(tmp_path, version):
+    header = metadata(dbn.Schema.MBP_1, {"ABC": 7}, version=version)
+    path = tmp_path / "x.dbn"
+    path.write_bytes(header + b"".join(databento_records(DAY)))
+    assert header[3] == version
+    assert len(read(path)) == len(databento_records(DAY))
+    assert open_dbn(FS, str(path)).symbols.symbol(7, dt.date(2024, 8, 8)) == "ABC"
+
+
+def test_mappings_from_ids_to_symbols_are_read_too():
+    day = dt.date(2024, 8, 8)
+    interval = SimpleNamespace(symbol="ABC", start_date=day, end_date=day + dt.timedelta(days=1))
+    made = dbn.Metadata(
+        dataset="XNAS.ITCH",
+        start=1,
+        stype_in=dbn.SType.INSTRUMENT_ID,
+        stype_out=dbn.SType.RAW_SYMBOL,
+        schema=dbn.Schema.MBP_1,
+        mappings=[SimpleNamespace(raw_symbol="7", intervals=[interval])],
+    )
+    assert Symbols.of(dbn.Metadata.decode(bytes(made))).symbol(7, day) == "ABC"
 
 
 def test_a_symbol_holds_from_its_first_date_to_before_its_last():
