@@ -68,11 +68,13 @@ def owned(state: Path, version: int, name: str = "", flow_run_id: str = "") -> I
         lock.acquire()
     except Timeout as error:
         owner = _read(file)
-        run = f" {owner.name}" if owner is not None and owner.name else ""
+        run = f"the promotion of version {version}"
+        if owner is not None and owner.name:
+            run = f"{owner.name}, {run},"
         pid = "unknown" if owner is None else str(owner.pid)
         away = owner is not None and owner.host != socket.gethostname()
         raise PromotionRunningError(
-            f"promotion{run} of version {version} is running (pid {pid}"
+            f"{run} is running (pid {pid}"
             f"{f' on {owner.host}' if owner is not None and away else ''})",
             where=str(folder),
             remedy="wait for it to end (tickline audit shows it), then run the same command",

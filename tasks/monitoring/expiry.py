@@ -29,6 +29,7 @@ from model_code.settings import MODEL_NAME, Settings
 from tasks.caching.repair import drop_results_of_version
 from tasks.promotion.promotion_runs import open_runs
 from tasks.runs import mlflow_runs
+from tasks.runs.stored import model_of
 from tasks.runs.version_tags import EXPIRED_TAG, FREED_TAG, STAGED_BY_TAG, WEIGHTS_FOLDER
 
 Kind = Literal["staged version", "model files", "files of a night"]
@@ -197,8 +198,8 @@ def _model_files(mlflow: MlflowClient, version: ModelVersion) -> tuple[str, ...]
     """Where the graph and the weights of a registered version are."""
     found = list[str]()
     try:
-        if version.model_id:
-            found.append(str(mlflow.get_logged_model(version.model_id).artifact_location))
+        if model := model_of(version):
+            found.append(str(mlflow.get_logged_model(model).artifact_location))
         if version.run_id:
             run = mlflow.get_run(version.run_id)
             found.append(f"{run.info.artifact_uri}/{WEIGHTS_FOLDER}")

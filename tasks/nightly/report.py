@@ -24,7 +24,7 @@ from tasks.nightly.records import (
 from tasks.nightly.validate import day_notes
 from tasks.runs import mlflow_runs
 from tasks.runs.attributions import FOLDER, PROFILE_FILE, drift_of
-from tasks.runs.run_columns import ENGINE_TAG, TEST_DATE, VERDICT_TAG
+from tasks.runs.metric_names import ENGINE_TAG, TEST_DATE, VERDICT_TAG
 from tasks.runs.stored import model_of
 from tasks.runs.tick_source import TickDay, TickSource
 

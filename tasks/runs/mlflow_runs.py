@@ -45,8 +45,7 @@ from model_code import __version__
 from model_code.machine import facts
 from model_code.settings import Settings
 from tasks.runs.console import console
-from tasks.runs.metric_names import logged_as
-from tasks.runs.run_columns import view_state
+from tasks.runs.metric_names import logged_as, view_state
 from tasks.runs.tick_source import TickSource
 
 FLOW_RUN_TAG = "prefect.flow_run_id"

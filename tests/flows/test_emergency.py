@@ -130,7 +130,7 @@ def test_it_takes_over_from_a_stopped_promotion_whose_mlflow_was_killed(
         assert "tickline rollback --emergency" in e.value.remedy
         with pytest.raises(
             PromotionRunningError,
-            match=rf"promotion {fenced.name} of version 2 is running \(pid {process.pid}\)",
+            match=rf"{fenced.name}, the promotion of version 2, is running \(pid {process.pid}\)",
         ):
             promotions.start(desk, 2, "bob", PATIENT)
 

@@ -34,7 +34,7 @@ def test_a_second_owner_is_refused_by_name_until_the_first_ends(tmp_path: Path) 
         with (
             pytest.raises(
                 PromotionRunningError,
-                match=rf"promotion brave-fox of version 3 is running \(pid {process.pid}\)",
+                match=rf"brave-fox, the promotion of version 3, is running \(pid {process.pid}\)",
             ),
             owned(tmp_path, 3),
         ):
