@@ -70,7 +70,7 @@ def bench(spec: NightlySpec, repeat: int = 1) -> tuple[Bench, ...]:
     found: list[Bench] = []
     with exclusive(settings):
         print_start("bench", spec)
-        plan = find_days(spec)
+        plan = find_days(spec, settings.home)
         rename(f"bench {plan.test_date}")
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)

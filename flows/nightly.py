@@ -56,7 +56,7 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     require_market(str(spec.market))
     with exclusive(settings), refreshing(refresh):
         print_start("nightly", spec)
-        plan = find_days(spec)
+        plan = find_days(spec, settings.home)
         rename(f"nightly {plan.test_date}")
         print_resume(str(flow_run.name))
         with tracked(settings, spec, simulated=plan.simulated) as run:

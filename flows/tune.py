@@ -79,7 +79,7 @@ def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
     require_searchable(spec, search)
     with exclusive(settings):
         print_start("tune", spec)
-        found = find_days(spec)
+        found = find_days(spec, settings.home)
         rename(f"tune before {found.test_date}")
         plan = found.model_copy(update={"test": ()})
         with tracked(settings, spec, simulated=plan.simulated) as run:

@@ -85,7 +85,7 @@ def walkforward(spec: WalkforwardSpec) -> Walk:
     spec = spec.model_copy(update={"night": night})
     with exclusive(settings):
         print_start("walkforward", night)
-        plan = find_days(night)
+        plan = find_days(night, settings.home)
         rename(f"walkforward to {plan.test_date}")
         with tracked(settings, night, simulated=plan.simulated) as run:
             return _walk(run, spec, plan)

@@ -77,7 +77,7 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
     @flow(name="backfill night", flow_run_name=date, persist_result=False)
     def night(spec: NightlySpec) -> BackfillNight:
         goals = read_goals(spec.goals)
-        plan = find_days(spec)
+        plan = find_days(spec, settings.home)
         with tracked(settings, spec, simulated=plan.simulated) as run:
             candidate = build_candidate(run, spec, plan)
             measured, judged = judge_candidate(run, spec, plan, candidate, None, goals)

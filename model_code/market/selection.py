@@ -1,6 +1,7 @@
 """Which instrument-days a nightly run trains on and which it is tested on."""
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 
 from model_code.errors import DataError, MarketChoiceError, MarketError
@@ -71,7 +72,7 @@ def select(
             where=where,
             remedy=f"choose among {', '.join(map(str, dates[-5:]))}",
         )
-    before = [date for date in dates if date < newest][-train_days:]
+    before = set([date for date in dates if date < newest][-train_days:])
     if not before:
         raise DataError(
             f"only one date ({newest}): nothing to train on before the test date",
@@ -80,9 +81,7 @@ def select(
         )
     test = tuple(day for day in days if day.date == newest)
     absent = sorted(wanted - {day.symbol for day in test})
-    earlier = {
-        symbol: sum(day.symbol == symbol and day.date < newest for day in days) for symbol in absent
-    }
+    earlier = Counter(day.symbol for day in days if day.date < newest)
     usual = [
         symbol
         for symbol in absent

@@ -9,6 +9,7 @@ of BTC and ETH perpetuals and spot (46-192 quotes per second, spread one tick on
 
 import datetime as dt
 import zlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import parse_qsl
@@ -145,8 +146,12 @@ class SimulatedStore:
         """Nothing beside ticks."""
         return {}
 
+    @cached_property
+    def _keys(self) -> frozenset[tuple[dt.date, str]]:
+        return frozenset((day.date, day.symbol) for day in self.catalog())
+
     def _check(self, day: InstrumentDay) -> None:
-        if (day.date, day.symbol) not in {(d.date, d.symbol) for d in self.catalog()}:
+        if (day.date, day.symbol) not in self._keys:
             raise MarketError(
                 f"no {day.symbol} on {day.date} in this simulation",
                 where=self.uri,

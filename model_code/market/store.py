@@ -10,11 +10,19 @@ import pyarrow as pa
 
 from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.notes import Loaded
+from model_code.market.readers.base import FileStore
 from model_code.market.readers.binance_archive import BinanceArchiveStore
 from model_code.market.readers.binance_frames import BinanceFramesStore
 from model_code.market.readers.databento import DatabentoStore
 from model_code.market.readers.desk_csv import DeskCsvStore
-from model_code.market.readers.files import PassedOver, relative, walk
+from model_code.market.readers.files import (
+    HashFile,
+    PassedOver,
+    hash_file,
+    relative,
+    walk,
+    walked_once,
+)
 from model_code.market.readers.hive import HiveStore
 from model_code.market.readers.lobster import LobsterStore
 from model_code.market.readers.mapped_parquet import MappedParquetStore
@@ -89,12 +97,13 @@ class MarketStore(SupplementStore, Protocol):
         ...
 
 
-def open_market(uri: str) -> MarketStore:
+def open_market(uri: str, hash_file: HashFile = hash_file) -> MarketStore:
     """Open the market store at `uri`; its content decides the reader.
 
     Args:
         uri: a path, any fsspec URI (file://, s3://, memory://...), one of them after the reader's
             name (`lobster:PATH`; see `readers.named`) or `simulated:[?key=value&...]`.
+        hash_file: gives the sha256 of a file's bytes; another may look up what it knows.
 
     Raises:
         MarketChoiceError: there is nothing at the URI, or no supported layout.
@@ -103,15 +112,24 @@ def open_market(uri: str) -> MarketStore:
     """
     if uri.split(":", 1)[0] == "simulated":
         return SimulatedStore(uri)
+    store = _open_files(uri)
+    if isinstance(store, FileStore):
+        store.hash_file = hash_file
+    return store
+
+
+def _open_files(uri: str) -> MarketStore:
+    """The reader of the files at the URI."""
     named = split(uri)
     fs, root = _at(named.place if named else uri)
     if named and named.kind == "parquet":
         return MappedParquetStore(uri, fs, root, named.mapping and local(named.mapping))
     if named:
         return NAMED[named.kind](uri, fs, root)
-    for store in BY_CONTENT:
-        if store.holds(fs, root):
-            return store(uri, fs, root)
+    with walked_once():
+        for store in BY_CONTENT:
+            if store.holds(fs, root):
+                return store(uri, fs, root)
     raise _without_layout(uri, fs, root)
 
 
@@ -119,6 +137,7 @@ def _at(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system and the path of a URI at which there is something."""
     try:
         fs, root = fsspec.core.url_to_fs(str(Path(uri).expanduser()) if "://" not in uri else uri)
+        fs.invalidate_cache()  # it may hold what an earlier run of this process saw
         if not fs.isfile(root):
             fs.ls(root, detail=False)
     except FileNotFoundError as error:

@@ -28,6 +28,11 @@ def refreshing(wanted: bool) -> Iterator[None]:
         _STARTED.reset(token)
 
 
+def is_refreshing() -> bool:
+    """Whether this run ignores what earlier runs found."""
+    return _STARTED.get() is not None
+
+
 def is_stale(path: Path) -> bool:
     """Whether the file exists and is too old for a refreshing run."""
     started = _STARTED.get()

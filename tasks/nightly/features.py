@@ -4,8 +4,8 @@ from model_code.artifacts import ArtifactRef
 from model_code.features import dataset
 from model_code.features.dataset import FeatureTable
 from model_code.market.schema import InstrumentDay
-from model_code.market.store import open_market
 from model_code.settings import FeatureSpec, Leaders
+from tasks.caching.opened_market import opened
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay, Supplements
 
@@ -28,7 +28,7 @@ def features(
 
     The set's depth rows or exogenous series are read from the store that `supplements` names.
     """
-    market = open_market(supplements.market) if supplements else None
+    market = opened(supplements.market) if supplements else None
     paths = [(InstrumentDay(day.date, day.symbol), run.store.open(day.ticks)) for day in days]
     with run.store.scratch() as scratch:
         out = scratch / "features"

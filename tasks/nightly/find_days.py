@@ -1,17 +1,25 @@
-"""Stage `find days`: choose the instrument-days of a nightly and hash their source bytes."""
+"""Stage `find days`: choose the instrument-days of a nightly and hash their source bytes.
+
+The home folder remembers the hashes: `tasks/caching/file_digests.py`.
+"""
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 from prefect import task
 
 from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.calendar import silences
-from model_code.market.readers.files import summarize
+from model_code.market.readers.files import HashFile, hash_file, summarize
 from model_code.market.schema import InstrumentDay
 from model_code.market.selection import select
 from model_code.market.store import MarketStore, open_market
 from model_code.settings import NightlySpec
+from tasks.caching.file_digests import FileDigests
+from tasks.caching.opened_market import share
+from tasks.caching.refresh import is_refreshing
 from tasks.caching.stage import RETRIES, announced
 from tasks.nightly.records import Plan, SourceDay
 
@@ -34,10 +42,23 @@ def require_market(uri: str) -> None:
 
 
 @task(**announced("find days"), **RETRIES)  # never cached: it reads the source
-def find_days(spec: NightlySpec) -> Plan:
-    """Choose the instrument-days and hash their source bytes."""
+def find_days(spec: NightlySpec, home: Path | None = None) -> Plan:
+    """Choose the instrument-days and hash their source bytes.
+
+    Args:
+        spec: of the nightly.
+        home: the home folder, which remembers hashes; None: hash every chosen file.
+    """
+    if home is None:
+        return _plan(spec, hash_file)
+    with closing(FileDigests(home, again=is_refreshing())) as digests:
+        return _plan(spec, digests)
+
+
+def _plan(spec: NightlySpec, hash_one: HashFile) -> Plan:
     uri = spec.market or SIMULATED
-    store = open_market(uri)
+    store = open_market(uri, hash_one)
+    share(store)
     catalog = store.catalog()
     chosen = select(
         catalog,

@@ -13,8 +13,8 @@ from model_code.market.notes import DayNotes
 from model_code.market.profiles import DEFAULT
 from model_code.market.quality import DayReport
 from model_code.market.schema import InstrumentDay
-from model_code.market.store import open_market
 from model_code.settings import ValidationSpec
+from tasks.caching.opened_market import opened
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay, SourceDay, ValidatedDay
 
@@ -30,7 +30,7 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
     from tasks.validation.day import validate_day  # Great Expectations takes seconds to import
 
     day = InstrumentDay(source.date, source.symbol)
-    loaded = open_market(source.market).load(day, trade_band_bps=spec.trade_band_bps)
+    loaded = opened(source.market).load(day, trade_band_bps=spec.trade_band_bps)
     found = validate_day(
         loaded.ticks,
         day,

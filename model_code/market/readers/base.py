@@ -1,6 +1,7 @@
 """What every file-backed store shares: where it is, what it states, which files it has."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import cached_property
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from model_code.errors import MarketError
 from model_code.market import supplements
 from model_code.market.level2.rows import DepthRows
 from model_code.market.notes import Loaded
-from model_code.market.readers.files import digest_files, relative, walk
+from model_code.market.readers.files import HashFile, digest_files, hash_file, relative, walk
 from model_code.market.readers.statement import Statement, read_statement
 from model_code.market.schema import InstrumentDay
 
@@ -22,6 +23,7 @@ class FileStore(ABC):
 
     Attributes:
         uri: what was opened.
+        hash_file: gives the sha256 of a file's bytes for the digests.
     """
 
     KIND: ClassVar[str]
@@ -29,6 +31,7 @@ class FileStore(ABC):
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
         self.uri, self._fs, self._root = uri, fs, root.rstrip("/")
+        self.hash_file: HashFile = hash_file
 
     @cached_property
     def statement(self) -> Statement:
@@ -102,12 +105,16 @@ class FileStore(ABC):
         """sha256 of what the store has beside ticks: `depth` and `exogenous/<table>`."""
         found = dict(self._table_digests)
         if depth := self._depth_paths(day):
-            found["depth"] = digest_files(self._fs, [*depth, *self.statement.paths])
+            found["depth"] = self._digest(depth)
         return found
 
     @cached_property
     def _table_digests(self) -> dict[str, str]:
         return {
-            f"{supplements.FOLDER}/{name}": digest_files(self._fs, [path, *self.statement.paths])
+            f"{supplements.FOLDER}/{name}": self._digest([path])
             for name, path in sorted(self._tables.items())
         }
+
+    def _digest(self, paths: Iterable[str]) -> str:
+        """sha256 over the files' names and bytes and what the store states."""
+        return digest_files(self._fs, [*paths, *self.statement.paths], self.hash_file)

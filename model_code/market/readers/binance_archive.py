@@ -38,7 +38,6 @@ from model_code.market.readers.base import FileStore
 from model_code.market.readers.binance_csv import AGAIN, KINDS, parse
 from model_code.market.readers.files import (
     PassedOver,
-    digest_files,
     natural,
     read_bytes,
     relative,
@@ -166,8 +165,7 @@ class BinanceArchiveStore(FileStore):
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the day's archives and what the store states."""
         kinds = ["bookTicker", *filter(None, [self._trades_kind(day)])]
-        paths = [self._path(kind, day) for kind in kinds]
-        return digest_files(self._fs, [*paths, *self.statement.paths])
+        return self._digest(self._path(kind, day) for kind in kinds)
 
     @cached_property
     def _named(self) -> dict[tuple[str, str, str], list[str]]:
@@ -257,19 +255,21 @@ class BinanceArchiveStore(FileStore):
         for kind in ("trades", "aggTrades"):
             if self._only(kind, symbol, day.date):
                 return kind
-        dates = sorted(
-            date
-            for kind in ("trades", "aggTrades")
-            for date, other in self._days[kind]
-            if other == symbol
-        )
-        if dates:
+        if dates := self._trade_dates.get(symbol):
             raise MarketError(
                 f"{day.symbol} has no trades on {day.date}, but on {spell_dates(dates)}",
                 where=f"{self._root}/{symbol}-trades-{day.date}.zip",
                 remedy="download them: tickline data download --help; or exclude the day",
             )
         return None
+
+    @cached_property
+    def _trade_dates(self) -> dict[str, list[dt.date]]:
+        """Dates with trades of any kind by symbol, sorted."""
+        dates: dict[str, list[dt.date]] = {}
+        for date, symbol in sorted(self._days["trades"].keys() | self._days["aggTrades"].keys()):
+            dates.setdefault(symbol, []).append(date)
+        return dates
 
     def _frame(self, path: str, kind: str, day: InstrumentDay) -> pl.DataFrame:
         frame = self._whole(path, kind)

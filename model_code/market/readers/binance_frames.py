@@ -37,7 +37,6 @@ from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.files import (
     PassedOver,
-    digest_files,
     parse_date,
     relative,
     require_days,
@@ -169,15 +168,19 @@ class BinanceFramesStore(FileStore):
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the day's file and what the store states."""
-        return digest_files(self._fs, [self._path(day), *self.statement.paths])
+        return self._digest([self._path(day)])
 
     def _depth_paths(self, day: InstrumentDay) -> list[str]:
         """The instrument's files up to the day: the book is carried through all of them."""
-        return [
-            path
-            for (date, symbol), path in sorted(self._files.items())
-            if symbol == day.symbol and date <= day.date
-        ]
+        return [path for date, path in self._by_symbol.get(day.symbol, ()) if date <= day.date]
+
+    @cached_property
+    def _by_symbol(self) -> dict[str, list[tuple[dt.date, str]]]:
+        """Each instrument's files by date."""
+        files: dict[str, list[tuple[dt.date, str]]] = {}
+        for (date, symbol), path in sorted(self._files.items()):
+            files.setdefault(symbol, []).append((date, path))
+        return files
 
     @cached_property
     def _files(self) -> dict[Key, str]:
@@ -213,10 +216,9 @@ class BinanceFramesStore(FileStore):
         date, book = self._books.pop(day.symbol, (dt.date.min, OrderBook()))
         if date >= day.date:
             date, book = dt.date.min, OrderBook()
-        for earlier in sorted(key for key in self._files if key[1] == day.symbol):
-            if date < earlier[0] < day.date:
-                before = InstrumentDay(*earlier)
-                for _ in self._changes(self._files[earlier], before, book):
+        for earlier, path in self._by_symbol.get(day.symbol, ()):
+            if date < earlier < day.date:
+                for _ in self._changes(path, InstrumentDay(earlier, day.symbol), book):
                     pass
         return book
 

@@ -24,7 +24,6 @@ from model_code.market.readers.base import FileStore
 from model_code.market.readers.clocks import day_bounds
 from model_code.market.readers.files import (
     PassedOver,
-    digest_files,
     refuse_overlap,
     relative,
     spell_dates,
@@ -208,7 +207,7 @@ class ChunkedStore(FileStore):
         """sha256 over the bytes of the files that hold the day and what the store states."""
         used = dict.fromkeys(path for kind in KINDS for path in self._paths_of(kind, day))
         files = dict.fromkeys(source for path in used for source in self._sources(path))
-        return digest_files(self._fs, [*files, *self.statement.paths])
+        return self._digest(files)
 
     def _remarks(self, day: InstrumentDay, paths: list[str]) -> Iterator[str]:  # noqa: ARG002
         """What else the reader of the notes should know about the day's quotes."""

@@ -34,7 +34,6 @@ from model_code.market.readers.base import FileStore
 from model_code.market.readers.desk_cells import HEADER, header, parse, stamps_of
 from model_code.market.readers.files import (
     PassedOver,
-    digest_files,
     parse_date,
     partitions,
     read_bytes,
@@ -126,8 +125,7 @@ class DeskCsvStore(FileStore):
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the files that contain the day and what the store states."""
-        paths = [part.path for part in self._of(day)]
-        return digest_files(self._fs, [*paths, *self.statement.paths])
+        return self._digest(part.path for part in self._of(day))
 
     def _of(self, day: InstrumentDay) -> list[_Span]:
         try:

@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -23,6 +24,9 @@ _MIDNIGHT = re.compile(rf"^({_DATE})(?:[T ]00:00:00(?:\.0+)?(?:Z|\+00:00)?)?$")
 COMPRESSED = (".gz", ".zst")
 STATEMENT = "tickline.yaml"
 SHOWN = 3
+
+_WALKED: ContextVar[dict[str, list[str]] | None] = ContextVar("walked", default=None)
+HashFile = Callable[[fsspec.AbstractFileSystem, str], str]  # sha256 of a file's bytes, in hex
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,39 @@ def summarize(passed: Iterable[PassedOver], shown: int | None = SHOWN) -> tuple[
     )
 
 
-def digest_files(fs: fsspec.AbstractFileSystem, paths: Iterable[str]) -> str:
-    """sha256 over each file's name and bytes, in the order given, in hex."""
+def hash_file(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """sha256 of a file's bytes, in hex."""
+    found = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def digest_files(
+    fs: fsspec.AbstractFileSystem, paths: Iterable[str], hash_one: HashFile = hash_file
+) -> str:
+    """sha256 over each file's name and bytes, in the order given, in hex.
+
+    Args:
+        fs: where the files are.
+        paths: the files.
+        hash_one: gives a file's sha256; another than `hash_file` may look up what it knows.
+    """
     total = hashlib.sha256()
     for path in paths:
-        part = hashlib.sha256()
-        with fs.open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                part.update(chunk)
-        total.update(f"{path.rsplit('/', 1)[-1]}\0{part.hexdigest()}\n".encode())
+        total.update(f"{path.rsplit('/', 1)[-1]}\0{hash_one(fs, path)}\n".encode())
     return total.hexdigest()
+
+
+@contextmanager
+def walked_once() -> Iterator[None]:
+    """Within the block each root is walked once: each layout looks for its own file names."""
+    token = _WALKED.set({})
+    try:
+        yield
+    finally:
+        _WALKED.reset(token)
 
 
 def walk(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
@@ -66,8 +93,15 @@ def walk(fs: fsspec.AbstractFileSystem, root: str) -> list[str]:
     """
     if fs.isfile(root):
         return [root]
-    found = [path for path in fs.find(root) if not _hidden(relative(path, root))]
-    return sorted(found, key=natural)
+    known = _WALKED.get()
+    if known is not None and root in known:
+        return known[root]
+    found = sorted(
+        (path for path in fs.find(root) if not _hidden(relative(path, root))), key=natural
+    )
+    if known is not None:
+        known[root] = found
+    return found
 
 
 def _hidden(path: str) -> bool:

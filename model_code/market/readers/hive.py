@@ -28,7 +28,6 @@ from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.files import (
     PassedOver,
-    digest_files,
     parse_date,
     partitions,
     refuse_overlap,
@@ -67,20 +66,14 @@ class HiveStore(FileStore):
         return bool(fs.isdir(f"{root.rstrip('/')}/quotes"))
 
     def catalog(self) -> tuple[InstrumentDay, ...]:
-        """Every instrument-day of the quotes, sorted; rows is None if a footer is unreadable.
+        """Every instrument-day of the quotes, sorted; rows are unknown before reading.
 
         Raises:
             MarketError: there is none.
         """
-        days = []
-        for (date, symbol), paths in self._files["quotes"].items():
-            rows = [self._rows(path) for path in paths]
-            known = [count for count in rows if count is not None]
-            days.append(
-                InstrumentDay(date, symbol, sum(known) if len(known) == len(rows) else None)
-            )
-        require_days(days, self._paths, self._root, LAYOUT)
-        return tuple(sorted(days, key=lambda day: (day.date, day.symbol)))
+        keys = self._files["quotes"]
+        require_days(keys, self._paths, self._root, LAYOUT)
+        return tuple(InstrumentDay(date, symbol) for date, symbol in sorted(keys))
 
     def passed_over(self) -> tuple[PassedOver, ...]:
         """Files that are not read."""
@@ -136,8 +129,7 @@ class HiveStore(FileStore):
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the day's files and what the store states."""
         kinds = ("quotes", "trades") if self._has_trades(day) else ("quotes",)
-        paths = [path for kind in kinds for path in self._of(kind, day)]
-        return digest_files(self._fs, [*paths, *self.statement.paths])
+        return self._digest(path for kind in kinds for path in self._of(kind, day))
 
     def depth(self, day: InstrumentDay) -> depth_rows.DepthRows | None:
         """The instrument-day's depth rows; None if there is no file of them.
@@ -197,20 +189,23 @@ class HiveStore(FileStore):
                 remedy="list the store's contents: tickline data describe",
             ) from error
 
+    @cached_property
+    def _trade_dates(self) -> dict[str, list[dt.date]]:
+        """Dates with trades by symbol, sorted."""
+        dates: dict[str, list[dt.date]] = {}
+        for date, symbol in sorted(self._files["trades"]):
+            dates.setdefault(symbol, []).append(date)
+        return dates
+
     def _trade_files(self, symbol: str) -> list[str]:
-        return [
-            path
-            for (_, other), paths in self._files["trades"].items()
-            for path in paths
-            if other == symbol
-        ]
+        trades = self._files["trades"]
+        return [path for date in self._trade_dates[symbol] for path in trades[date, symbol]]
 
     def _has_trades(self, day: InstrumentDay) -> bool:
         """Whether to fold in trades; an instrument without any trades file has quotes only."""
         if (day.date, day.symbol) in self._files["trades"]:
             return True
-        dates = sorted(date for date, symbol in self._files["trades"] if symbol == day.symbol)
-        if dates:
+        if dates := self._trade_dates.get(day.symbol):
             raise MarketError(
                 f"{day.symbol} has no trades on {day.date}, but on {spell_dates(dates)}",
                 where=f"{self._root}/trades/symbol={day.symbol}/date={day.date}.parquet",

@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from model_code.errors import MarketChoiceError, MarketError
 from model_code.market.store import NAMED, open_market
@@ -97,3 +100,23 @@ def test_a_file_systems_own_error_is_wrapped(monkeypatch):
     monkeypatch.setattr("fsspec.core.url_to_fs", fail)
     with pytest.raises(MarketError, match="CloudError: no credentials"):
         open_market("gs://bucket")
+
+
+def test_a_folder_is_walked_once_to_find_its_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = desk_csv(tmp_path / "desk", n=2)
+    walked: list[str] = []
+    find = LocalFileSystem.find
+
+    def noted(fs: LocalFileSystem, path: str) -> list[str]:
+        walked.append(path)
+        return list(find(fs, path))
+
+    monkeypatch.setattr(LocalFileSystem, "find", noted)
+    store = open_market(uri)
+    assert walked == [uri]
+    (tmp_path / "desk" / "CCC_2024-08-08.csv").write_bytes(
+        (tmp_path / "desk" / "AAA_2024-08-08.csv").read_bytes()
+    )
+    assert "CCC" in {day.symbol for day in store.catalog()}  # what a store lists is not older
