@@ -1,7 +1,8 @@
 """Content-addressed artefacts: stages exchange references with a hash.
 
 Every write is atomic: the file is written to a temporary name beside the target, flushed, then
-renamed.
+renamed. Every read is checked: the bytes are hashed once in a process, and again when a file's
+size, modification time, change time or inode is another.
 """
 
 import errno
@@ -9,14 +10,17 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from pydantic import BaseModel, ConfigDict
 
 from model_code.errors import IntegrityError, StorageError
 
+RACY_NS = 2_000_000_000  # two writes within one step of a file's clock look the same: FAT's has 2 s
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # SQLite reports a full disk only in its message, and MLflow passes that on
 DISK_FULL_MESSAGES = ("disk is full", "No space left on device")
@@ -54,6 +58,39 @@ def hash_path(path: Path) -> str:
         return hash_bytes("\n".join(lines).encode())
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+Generation = tuple[tuple[str, int, int, int, int], ...]
+_hashes: dict[Path, tuple[Generation, str]] = {}
+_hashes_lock = Lock()
+
+
+def hash_once(path: Path) -> str:
+    """`hash_path`, remembered by this process for as long as no file changes; safe with threads.
+
+    A change of the bytes that keeps size and modification time moves the change time, which only
+    the system sets. What changed less than two seconds ago is not remembered.
+    """
+    generation, now = _generation(path), time.time_ns()
+    with _hashes_lock:
+        known = _hashes.get(path)
+    if known and known[0] == generation:
+        return known[1]
+    found = hash_path(path)
+    newest = max((max(times) for _, _, *times, _ in generation), default=now)
+    if now - newest >= RACY_NS and _generation(path) == generation:
+        with _hashes_lock:
+            _hashes[path] = generation, found
+    return found
+
+
+def _generation(path: Path) -> Generation:
+    """What changes with the bytes: name, size, modification and change time, inode of each file."""
+    files = (
+        sorted(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else [path]
+    )
+    states = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in states)
 
 
 @contextmanager
@@ -135,7 +172,7 @@ class ArtifactStore:
                 where=str(path),
                 remedy="compute it again: tickline rerun --last-failed",
             )
-        found = hash_path(path)
+        found = hash_once(path)
         if found != ref.sha256:
             raise IntegrityError(
                 f"artefact {ref.name} was changed after it was written: "

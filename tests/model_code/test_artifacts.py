@@ -3,10 +3,13 @@ import os
 import pickle
 import resource
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from model_code import artifacts
 from model_code.artifacts import (
     ArtifactRef,
     ArtifactStore,
@@ -66,6 +69,106 @@ def test_tampered_artefact_is_refused_and_then_replaced(tmp_path: Path) -> None:
         store.open(refs[0])
     put()
     assert store.open(refs[0]).read_bytes() == b"weights"
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is hashed, in order; the clock is a minute ahead, so that all files are old."""
+    found: list[Path] = []
+    monkeypatch.setattr(artifacts, "_hashes", {})
+
+    def noted(path: Path) -> str:
+        found.append(path)
+        return hash_path(path)
+
+    monkeypatch.setattr(artifacts, "hash_path", noted)
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 60 * 10**9)
+    return found
+
+
+def stored(root: Path, name: str) -> tuple[ArtifactStore, ArtifactRef]:
+    """A store with one artefact: a file, or a folder of two files."""
+    store = ArtifactStore(root)
+    with store.scratch() as scratch:
+        path = scratch / name
+        if name == "folder":
+            (path / "inner").mkdir(parents=True)
+            (path / "inner" / "a").write_text("tick")
+            (path / "b").write_text("tock")
+        else:
+            path.write_text("tick")
+        return store, store.put(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "folder"])
+def test_an_unchanged_artefact_is_hashed_once(
+    tmp_path: Path, hashed: list[Path], name: str
+) -> None:
+    store, ref = stored(tmp_path, name)
+    hashed.clear()
+    paths = {store.open(ref) for _ in range(3)} | {ArtifactStore(tmp_path).open(ref)}
+    assert paths == {store.path(ref)}
+    assert hashed.count(store.path(ref)) == 1
+
+
+def test_a_young_artefact_is_hashed_each_time(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ref = stored(tmp_path, "a.txt")
+    hashed.clear()
+    changed = store.path(ref).stat().st_ctime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: changed + artifacts.RACY_NS - 1)
+    for _ in range(2):
+        store.open(ref)
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "folder"])
+@pytest.mark.parametrize("how", ["written over", "replaced"])
+def test_changed_bytes_of_equal_size_and_time_are_found(
+    tmp_path: Path, hashed: list[Path], name: str, how: str
+) -> None:
+    store, ref = stored(tmp_path, name)
+    store.open(ref)
+    path = store.path(ref) / "inner" / "a" if name == "folder" else store.path(ref)
+    before = path.stat()
+    time.sleep(0.05)  # more than a step of the file's clock
+    if how == "replaced":
+        (tmp_path / "other").write_text("tack")
+        (tmp_path / "other").replace(path)
+    else:
+        path.write_text("tack")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="was changed after it was written"):
+            store.open(ref)
+    path.write_text("tick")
+    assert store.open(ref) == store.path(ref)
+    assert hashed
+
+
+def test_a_file_more_or_less_in_a_folder_is_found(tmp_path: Path, hashed: list[Path]) -> None:
+    store, ref = stored(tmp_path, "folder")
+    folder = store.open(ref)
+    (folder / "inner" / "more").write_text("")
+    with pytest.raises(IntegrityError, match="was changed"):
+        store.open(ref)
+    (folder / "inner" / "more").unlink()
+    assert store.open(ref) == folder
+    (folder / "b").unlink()
+    with pytest.raises(IntegrityError, match="was changed"):
+        store.open(ref)
+    assert folder in hashed
+
+
+def test_threads_open_artefacts_at_the_same_time(tmp_path: Path, hashed: list[Path]) -> None:
+    store, ref = stored(tmp_path, "folder")
+    hashed.clear()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: store.open(ref), range(200))) == {store.path(ref)}
+    assert 1 <= hashed.count(store.path(ref)) <= 8
 
 
 def test_a_missing_artefact_says_how_to_compute_it_again(tmp_path: Path) -> None:
