@@ -16,14 +16,14 @@ with an update id seen before is left out; both are counted. Symbols include the
 
 import calendar
 import datetime as dt
-import io
+import errno
 import lzma
 import re
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 from urllib.parse import unquote
 
@@ -32,14 +32,18 @@ import polars as pl
 
 from model_code.errors import DataError, MarketError
 from model_code.market import join
+from model_code.market.day_parts import DayParts
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.order import in_order
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.binance_csv import AGAIN, KINDS, parse
 from model_code.market.readers.files import (
+    BLOCK,
     PassedOver,
+    lines_of,
     natural,
-    read_bytes,
+    read_blocks,
+    readable,
     relative,
     require_days,
     spell_dates,
@@ -76,7 +80,8 @@ class BinanceArchiveStore(FileStore):
 
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
         super().__init__(uri, fs, root)
-        self._newest: dict[str, tuple[str, pl.DataFrame]] = {}  # by kind
+        self._split = DayParts()
+        self._found_dates: dict[str, set[dt.date]] = {}  # of files that were read for them
 
     @staticmethod
     def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
@@ -221,7 +226,7 @@ class BinanceArchiveStore(FileStore):
         return (with_rows or found)[0]
 
     def _has_rows(self, path: str, kind: str, date: dt.date) -> bool:
-        return bool((self._whole(path, kind)["timestamp"].dt.date() == date).any())
+        return date in self._dates_in(path, kind)
 
     def _dates(self, kind: str, text: str, path: str) -> list[dt.date]:
         try:
@@ -233,7 +238,7 @@ class BinanceArchiveStore(FileStore):
                 f"{text} is not a date", where=path, remedy=f"name the file {LAYOUT}"
             ) from error
         if kind == "bookTicker":
-            found = self._whole(path, kind)["timestamp"].dt.date().unique().sort().to_list()
+            found = sorted(self._dates_in(path, kind))
             return [date for date in found if (date.year, date.month) == (first.year, first.month)]
         days = calendar.monthrange(first.year, first.month)[1]
         return [first + dt.timedelta(days=i) for i in range(days)]
@@ -272,44 +277,51 @@ class BinanceArchiveStore(FileStore):
         return dates
 
     def _frame(self, path: str, kind: str, day: InstrumentDay) -> pl.DataFrame:
-        frame = self._whole(path, kind)
         if str(day.date) in path.rsplit("/", 1)[-1]:
-            return frame
-        return frame.filter(pl.col("timestamp").dt.date() == day.date)  # of a monthly file
+            return pl.concat(self._parsed(path, kind))
+        # of a monthly file, which is parsed once for all its days
+        parts = self._split.rows(path, day.date, lambda: self._parsed(path, kind))
+        return pl.concat(parts) if parts else next(self._parsed(path, kind)).clear()
 
-    def _whole(self, path: str, kind: str) -> pl.DataFrame:
-        """All rows of a file; the newest one is remembered, because a month is read day by day."""
-        if self._newest.get(kind, ("", None))[0] != path:
-            parts = [parse(data, KINDS[kind], where) for where, data in self._csvs(path)]
-            self._newest[kind] = (path, pl.concat(parts))
-        return self._newest[kind][1]
+    def _dates_in(self, path: str, kind: str) -> set[dt.date]:
+        if path not in self._found_dates:
+            self._found_dates[path] = {
+                date
+                for part in self._parsed(path, kind)
+                for date in part["timestamp"].dt.date().unique()
+            }
+        return self._found_dates[path]
 
-    def _csvs(self, path: str) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each CSV file of an archive, in natural order."""
+    def _parsed(self, path: str, kind: str) -> Iterator[pl.DataFrame]:
+        """The rows of a file in parts; the CSV files of an archive in natural order."""
         if not path.endswith(".zip"):
-            yield path, read_bytes(self._fs, path)
+            yield from parse(lines_of(read_blocks(self._fs, path)), KINDS[kind], path)
             return
-        data = read_bytes(self._fs, path)
         inner = ""
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                names = [name for name in archive.namelist() if _is_csv(name)]
-                if not names:
-                    raise MarketError(
-                        f"no CSV file in the archive: {', '.join(archive.namelist()) or 'empty'}",
-                        where=path,
-                        remedy=AGAIN,
-                    )
-                for name in sorted(names, key=natural):
-                    inner = f" ({name})"
-                    yield f"{path}: {name}" if len(names) > 1 else path, archive.read(name)
-        except _UNREADABLE as error:
-            raise MarketError(
-                f"not readable as zip, truncated or corrupt{inner}: {error}",
-                where=path,
-                remedy="delete the file and download it again; archives need no password and are "
-                "compressed with deflate",
-            ) from error
+        with readable(path), self._fs.open(path, "rb") as file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    names = [name for name in archive.namelist() if _is_csv(name)]
+                    if not names:
+                        found = ", ".join(archive.namelist()) or "empty"
+                        raise MarketError(
+                            f"no CSV file in the archive: {found}", where=path, remedy=AGAIN
+                        )
+                    for name in sorted(names, key=natural):
+                        inner = f" ({name})"
+                        where = f"{path}: {name}" if len(names) > 1 else path
+                        with archive.open(name) as member:
+                            blocks = iter(partial(member.read, BLOCK), b"")
+                            yield from parse(lines_of(blocks), KINDS[kind], where)
+            except _UNREADABLE as error:
+                if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                    raise  # of the disk or the network
+                raise MarketError(
+                    f"not readable as zip, truncated or corrupt{inner}: {error}",
+                    where=path,
+                    remedy="delete the file and download it again; archives need no password and "
+                    "are compressed with deflate",
+                ) from error
 
 
 def _is_csv(name: str) -> bool:

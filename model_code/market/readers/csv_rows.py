@@ -10,7 +10,7 @@ import fsspec
 import polars as pl
 
 from model_code.errors import SchemaError
-from model_code.market.readers.files import read_blocks
+from model_code.market.readers.files import lines_of, read_blocks
 
 Columns = Mapping[str, type[pl.DataType]]
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
@@ -37,19 +37,12 @@ def blocks(fs: fsspec.AbstractFileSystem, path: str) -> Iterator[Block]:
     Raises:
         MarketError: the file cannot be read, or is truncated or damaged.
     """
-    line, rest = 1, b""
-    for part in read_blocks(fs, path):
-        data = rest + part
+    for line, data in lines_of(read_blocks(fs, path)):
         end = data.rfind(b"\n") + 1
-        rest = data[end:]
         if end:
-            whole = data[:end]
-            if line == 1:
-                whole = whole.removeprefix(_BOM)
-            yield Block(whole, line)
-            line += whole.count(b"\n")
-    if rest:
-        yield Block(b"", line, rest)
+            yield Block(data[:end].removeprefix(_BOM if line == 1 else b""), line)
+        if end < len(data):
+            yield Block(b"", line + data.count(b"\n"), data[end:])
 
 
 def parse_rows(

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from model_code.errors import DataError, SchemaError
-from model_code.market.readers.files import STATEMENT
+from model_code.market.readers.files import STATEMENT, Lines, parsed
 from model_code.market.readers.statement import Unit
 
 NUMBERS = (
@@ -31,35 +31,69 @@ _STAMP = (
 _LINE_END = re.compile(rb"[\r\n]")
 
 
-def parse(data: bytes, where: str, unit: Unit | None = None) -> pl.DataFrame:
+def parse(pieces: Iterator[Lines], where: str, unit: Unit | None = None) -> Iterator[pl.DataFrame]:
     """Read one CSV file into typed columns (HEADER); a missing label column becomes nulls.
+
+    Args:
+        pieces: the file's lines, as `lines_of` gives them, trimmed; each piece becomes a frame.
+        where: the file, for messages.
+        unit: of integer time stamps.
 
     Raises:
         SchemaError: a column is missing or there twice, a row has too many or too few cells, or a
             cell is not a number; the message names the line, the column and the text found.
         DataError: a time stamp cannot be read; the message names the line and the text.
     """
-    cells = _cells(data, where, HEADER)
-    columns = [_times(cells["timestamp"], where, unit)]
-    columns += [_numbers(cells[name], pl.Float64, where) for name in NUMBERS]
-    if "label" in cells.columns:
-        columns.append(_labels(cells["label"], where))
-    else:
-        columns.append(pl.Series("label", [None] * len(cells), pl.Int8))
-    return pl.DataFrame(columns)
+
+    def typed(cells: pl.DataFrame, times: pl.Series, line: int) -> pl.DataFrame:
+        columns = [times, *(_numbers(cells[name], pl.Float64, where, line) for name in NUMBERS)]
+        if "label" in cells.columns:
+            columns.append(_labels(cells["label"], where, line))
+        else:
+            columns.append(pl.Series("label", [None] * len(cells), pl.Int8))
+        return pl.DataFrame(columns)
+
+    return _read(pieces, where, unit, HEADER, typed)
 
 
-def stamps_of(data: bytes, where: str, unit: Unit | None = None) -> pl.Series:
-    """The time stamps of one CSV file, UTC, without reading its other columns.
+def stamps_of(
+    pieces: Iterator[Lines], where: str, unit: Unit | None = None
+) -> Iterator[pl.DataFrame]:
+    """The time stamps of one CSV file (`timestamp`, UTC), without reading its other columns.
 
     Raises:
         SchemaError: the header differs, or a row has too many or too few cells.
         DataError: a time stamp cannot be read; the message names the line and the text.
     """
-    return _times(_cells(data, where, ("timestamp",))["timestamp"], where, unit)
+    return _read(pieces, where, unit, ("timestamp",), lambda _, times, __: times.to_frame())
 
 
-def _labels(cells: pl.Series, where: str) -> pl.Series:
+def _read(
+    pieces: Iterator[Lines],
+    where: str,
+    unit: Unit | None,
+    wanted: tuple[str, ...],
+    typed: Callable[[pl.DataFrame, pl.Series, int], pl.DataFrame],
+) -> Iterator[pl.DataFrame]:
+    head, integers = b"", None
+
+    def read(piece: Lines) -> pl.DataFrame:
+        nonlocal head, integers
+        line, data = piece
+        if line == 1:
+            head, line = data[: data.find(b"\n") + 1], 2
+        else:
+            data = head + data
+        cells = _cells(data, where, wanted, line)
+        stamps = cells["timestamp"]
+        if integers is None and len(stamps):
+            integers = bool(unit) and not stamps.cast(pl.Int64, strict=False).null_count()
+        return typed(cells, _times(stamps, where, unit if integers else None, line), line)
+
+    return parsed(pieces, read)
+
+
+def _labels(cells: pl.Series, where: str, first: int) -> pl.Series:
     """0, 1, 0.0 or 1.0 as int8; other whole numbers stay for validation to quarantine."""
     labels = cells.cast(pl.Int8, strict=False)
     if labels.null_count() == cells.null_count():
@@ -67,7 +101,7 @@ def _labels(cells: pl.Series, where: str) -> pl.Series:
     numbers = cells.cast(pl.Float64, strict=False)
     whole = pl.select(pl.when(numbers.is_nan().not_() & (numbers == numbers.round())).then(numbers))
     labels = whole.to_series().cast(pl.Int8, strict=False).alias(cells.name)
-    _refuse(cells, labels, "0 or 1", where)
+    _refuse(cells, labels, "0 or 1", where, first)
     return labels
 
 
@@ -95,15 +129,15 @@ def header(data: bytes, where: str) -> tuple[str, ...]:
     return found
 
 
-def _cells(data: bytes, where: str, wanted: tuple[str, ...]) -> pl.DataFrame:
-    """The wanted columns as text; null where empty."""
+def _cells(data: bytes, where: str, wanted: tuple[str, ...], first: int) -> pl.DataFrame:
+    """The wanted columns as text, null where empty; line `first` of the file follows the header."""
     found = header(data, where)
     names = [name for name in wanted if name in found]
-    body = data.rstrip()
+    body = data.removesuffix(b"\n")
     if not _LINE_END.search(body):  # a header without rows
         return pl.DataFrame({name: pl.Series([], dtype=pl.String) for name in names})
     if not body.isascii():  # as fast as memory; few files need the slower check
-        _require_utf8(body, where)
+        _require_utf8(body, where, first)
     bad: list[pc.InvalidRow] = []
 
     def stop(row: pc.InvalidRow) -> str:
@@ -135,18 +169,18 @@ def _cells(data: bytes, where: str, wanted: tuple[str, ...]) -> pl.DataFrame:
         raise SchemaError(
             f"expected {bad[0].expected_columns} cells, found {bad[0].actual_columns}: "
             f"{bad[0].text[:80]!r}",
-            where=f"{where}, line {bad[0].number}",
+            where=f"{where}, line {bad[0].number + first - 2}",
             remedy="export the file again; a short last line means the file is truncated",
         ) from error
     frame = pl.from_arrow(table)
     return frame if isinstance(frame, pl.DataFrame) else frame.to_frame()
 
 
-def _require_utf8(data: bytes, where: str) -> None:
+def _require_utf8(data: bytes, where: str, first: int) -> None:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = data.count(b"\n", 0, error.start) + first - 1
         text = data[max(0, error.start - 20) : error.start + 20].decode("utf-8", "replace")
         raise SchemaError(
             f"not readable as CSV: not UTF-8 near {text!r}",
@@ -155,14 +189,16 @@ def _require_utf8(data: bytes, where: str) -> None:
         ) from error
 
 
-def _times(cells: pl.Series, where: str, unit: Unit | None = None) -> pl.Series:
-    """Time stamps, UTC; integers only with the unit that the store states."""
-    if unit and len(cells):
+def _times(cells: pl.Series, where: str, unit: Unit | None, first: int) -> pl.Series:
+    """Time stamps, UTC; with a unit all must be integers of it."""
+    if unit:
         scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
         numbers = cells.cast(pl.Int64, strict=False)
         limit = np.iinfo(np.int64).max // scale
         if not numbers.null_count() and numbers.is_between(-limit, limit).all():
             return (numbers * scale).cast(pl.Datetime("ns", "UTC")).alias(cells.name)
+        fits = pl.when(numbers.is_between(-limit, limit)).then(numbers)
+        _refuse_stamps(cells, pl.select(fits).to_series(), where, first)
     part = cells.to_frame("text").select(pl.col("text").str.extract_groups(_STAMP)).unnest("text")
     frame = part.select(
         timestamp=pl.col("date")
@@ -177,24 +213,28 @@ def _times(cells: pl.Series, where: str, unit: Unit | None = None) -> pl.Series:
         )
     )
     times = frame["timestamp"].dt.replace_time_zone("UTC")
-    for line, text in _faulty(cells, times, also_empty=True):
+    _refuse_stamps(cells, times, where, first)
+    return times
+
+
+def _refuse_stamps(cells: pl.Series, times: pl.Series, where: str, first: int) -> None:
+    for line, text in _faulty(cells, times, first, also_empty=True):
         raise DataError(
             f"column 'timestamp': {text!r} is not a time stamp",
             where=f"{where}, line {line}",
             remedy="write UTC stamps such as 2025-01-23T09:30:00.1Z, or state the unit of integers "
             f"in {STATEMENT}: timestamp_unit: ms",
         )
-    return times
 
 
-def _numbers(cells: pl.Series, kind: type[pl.DataType], where: str) -> pl.Series:
+def _numbers(cells: pl.Series, kind: type[pl.DataType], where: str, first: int) -> pl.Series:
     numbers = cells.cast(kind, strict=False)
-    _refuse(cells, numbers, kind.__name__.lower(), where)
+    _refuse(cells, numbers, kind.__name__.lower(), where, first)
     return numbers
 
 
-def _refuse(cells: pl.Series, parsed: pl.Series, expected: str, where: str) -> None:
-    for line, text in _faulty(cells, parsed):
+def _refuse(cells: pl.Series, found: pl.Series, expected: str, where: str, first: int) -> None:
+    for line, text in _faulty(cells, found, first):
         raise SchemaError(
             f"column {cells.name!r} has the wrong type: expected {expected}, found {text!r}",
             where=f"{where}, line {line}",
@@ -203,9 +243,9 @@ def _refuse(cells: pl.Series, parsed: pl.Series, expected: str, where: str) -> N
 
 
 def _faulty(
-    cells: pl.Series, parsed: pl.Series, also_empty: bool = False
+    cells: pl.Series, found: pl.Series, first: int, also_empty: bool = False
 ) -> Iterator[tuple[int, str]]:
     """(line in the file, text) of cells that did not parse."""
-    bad = parsed.is_null() if also_empty else parsed.is_null() & cells.is_not_null()
+    bad = found.is_null() if also_empty else found.is_null() & cells.is_not_null()
     for row in bad.arg_true():
-        yield row + 2, cells[row] or ""
+        yield row + first, cells[row] or ""

@@ -20,6 +20,8 @@ to quarantine. A cell that is not a number is an error.
 
 import datetime as dt
 import re
+from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 from urllib.parse import unquote
@@ -28,15 +30,17 @@ import fsspec
 import polars as pl
 
 from model_code.errors import MarketError
+from model_code.market.day_parts import DayParts
 from model_code.market.join import OWN, resolution
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.desk_cells import HEADER, header, parse, stamps_of
 from model_code.market.readers.files import (
     PassedOver,
+    lines_of,
     parse_date,
     partitions,
-    read_bytes,
+    read_blocks,
     refuse_overlap,
     relative,
     require_days,
@@ -67,6 +71,7 @@ class DeskCsvStore(FileStore):
     def __init__(self, uri: str, fs: fsspec.AbstractFileSystem, root: str) -> None:
         super().__init__(uri, fs, root)
         self._passed: list[PassedOver] = []
+        self._split = DayParts()
 
     @staticmethod
     def holds(fs: fsspec.AbstractFileSystem, root: str) -> bool:
@@ -107,12 +112,13 @@ class DeskCsvStore(FileStore):
         paths = [
             path for path, _, _ in refuse_overlap(spans, f"{day.symbol} {day.date}", self._root)
         ]
-        frames, warnings, unit = [], [], self.statement.timestamp_unit
+        frames, warnings = [], []
         for path in paths:
-            data = read_bytes(self._fs, path)
-            frames.append(parse(data, path, unit).filter(pl.col("timestamp").dt.date() == day.date))
-            extra = [name for name in header(data, path) if name not in HEADER]
+            frames += self._rows(path, day.date)
+            extra = [name for name in self._header(path) if name not in HEADER]
             warnings += [f"columns not used: {', '.join(extra)}"] * bool(extra)
+        if not frames:
+            raise self._no_rows(day)
         table = pl.concat(frames).with_columns(
             symbol=pl.lit(day.symbol), buy_volume=0.0, sell_volume=0.0, trade_count=0
         )
@@ -131,17 +137,53 @@ class DeskCsvStore(FileStore):
         try:
             return self._parts[day.date, day.symbol]
         except KeyError as error:
-            raise MarketError(
-                f"no rows for {day.symbol} on {day.date}",
-                where=self.uri,
-                remedy="list the store's contents: tickline data describe",
-            ) from error
+            raise self._no_rows(day) from error
+
+    def _no_rows(self, day: InstrumentDay) -> MarketError:
+        return MarketError(
+            f"no rows for {day.symbol} on {day.date}",
+            where=self.uri,
+            remedy="list the store's contents: tickline data describe",
+        )
+
+    def _header(self, path: str) -> tuple[str, ...]:
+        return header(next(read_blocks(self._fs, path), b""), path)
+
+    def _rows(self, path: str, date: dt.date) -> list[pl.DataFrame]:
+        """A file's rows of one date, in parts; a file of several dates is parsed once for all."""
+        if self._dates[path] > 1:
+            return self._split.rows(path, date, lambda: self._typed(path))
+        return [part.filter(pl.col("timestamp").dt.date() == date) for part in self._typed(path)]
+
+    def _typed(self, path: str) -> Iterator[pl.DataFrame]:
+        pieces = lines_of(read_blocks(self._fs, path), trim=True)
+        return parse(pieces, path, self.statement.timestamp_unit)
+
+    def _spans(self, path: str) -> dict[dt.date, _Span]:
+        """Where each date's rows are."""
+        spans: dict[dt.date, _Span] = {}
+        pieces = lines_of(read_blocks(self._fs, path), trim=True)
+        for times in stamps_of(pieces, path, self.statement.timestamp_unit):
+            time = pl.col("timestamp")
+            days = times.group_by(time.dt.date().alias("date")).agg(
+                rows=pl.len(), first=time.min().cast(pl.Int64), last=time.max().cast(pl.Int64)
+            )
+            for date, rows, first, last in days.iter_rows():
+                known = spans.get(date, _Span(path, 0, first, last))
+                spans[date] = _Span(
+                    path, known.rows + rows, min(known.first, first), max(known.last, last)
+                )
+        return spans
+
+    @cached_property
+    def _dates(self) -> Counter[str]:
+        """How many dates each file has."""
+        return Counter(span.path for spans in self._parts.values() for span in spans)
 
     @cached_property
     def _parts(self) -> dict[tuple[dt.date, str], list[_Span]]:
         """Where the rows of each instrument-day are."""
         parts: dict[tuple[dt.date, str], list[_Span]] = {}
-        unit = self.statement.timestamp_unit
         for path in self._paths:
             below = relative(path, self._root)
             symbol = symbol_of(below)
@@ -150,15 +192,10 @@ class DeskCsvStore(FileStore):
             elif not symbol:
                 self._passed.append(PassedOver(below, "no instrument in its name or folder"))
             else:
-                times = stamps_of(read_bytes(self._fs, path), path, unit).to_frame("time")
-                days = times.group_by(pl.col("time").dt.date().alias("date")).agg(
-                    rows=pl.len(),
-                    first=pl.col("time").min().cast(pl.Int64),
-                    last=pl.col("time").max().cast(pl.Int64),
-                )
-                for date, *span in days.iter_rows():
-                    parts.setdefault((date, symbol), []).append(_Span(path, *span))
-                if days.is_empty():
+                spans = self._spans(path)
+                for date, span in spans.items():
+                    parts.setdefault((date, symbol), []).append(span)
+                if not spans:
                     self._passed.append(PassedOver(below, "a header without rows"))
         return parts
 

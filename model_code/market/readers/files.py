@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
 
-from model_code.errors import MarketError
+from model_code.errors import DataError, MarketError
 
 _CHUNK = 1 << 20
-_BLOCK = 16 << 20
+BLOCK = 16 << 20  # bytes that are read and parsed at once
 _DATE = r"\d{4}-\d{2}-\d{2}|\d{8}"
 _MIDNIGHT = re.compile(rf"^({_DATE})(?:[T ]00:00:00(?:\.0+)?(?:Z|\+00:00)?)?$")
 COMPRESSED = (".gz", ".zst")
@@ -26,6 +27,8 @@ STATEMENT = "tickline.yaml"
 SHOWN = 3
 
 _WALKED: ContextVar[dict[str, list[str]] | None] = ContextVar("walked", default=None)
+T = TypeVar("T")
+Lines = tuple[int, bytes]  # number of the first line in the file, from 1, and the lines
 HashFile = Callable[[fsspec.AbstractFileSystem, str], str]  # sha256 of a file's bytes, in hex
 
 
@@ -138,28 +141,13 @@ def partitions(path: str) -> dict[str, str]:
     return {key: unquote(value) for key, _, value in pairs}
 
 
-def read_bytes(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
-    """The file's bytes, decompressed if its name ends with .gz or .zst.
-
-    Raises:
-        MarketError: it cannot be read, or is damaged.
-    """
-    with _readable(path):
-        data = bytes(fs.cat_file(path))
-        if path.endswith(".gz"):
-            return gzip.decompress(data)
-        if path.endswith(".zst"):
-            return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
-        return data
-
-
-def read_blocks(fs: fsspec.AbstractFileSystem, path: str, size: int = _BLOCK) -> Iterator[bytes]:
-    """The bytes of `read_bytes` in blocks of at most `size`.
+def read_blocks(fs: fsspec.AbstractFileSystem, path: str, size: int = BLOCK) -> Iterator[bytes]:
+    """The file's bytes in blocks of at most `size`, decompressed if it is named .gz or .zst.
 
     Raises:
         MarketError: the file cannot be read, or is damaged.
     """
-    with _readable(path), fs.open(path, "rb") as file:
+    with readable(path), fs.open(path, "rb") as file:
         stream = file
         if path.endswith(".gz"):
             stream = gzip.GzipFile(fileobj=file)
@@ -170,7 +158,7 @@ def read_blocks(fs: fsspec.AbstractFileSystem, path: str, size: int = _BLOCK) ->
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[None]:
+def readable(path: str) -> Iterator[None]:
     """Raise what goes wrong with the file's bytes as MarketError."""
     try:
         yield
@@ -185,6 +173,41 @@ def _readable(path: str) -> Iterator[None]:
             where=path,
             remedy="check its permissions; fetch the file again if it is damaged",
         ) from error
+
+
+def lines_of(blocks: Iterable[bytes], *, trim: bool = False) -> Iterator[Lines]:
+    """The whole lines of each block; of a file without bytes one empty piece.
+
+    Args:
+        blocks: of the file, in order.
+        trim: leave out the blank space at the end of the file.
+    """
+    line, rest = 1, b""
+    for block in blocks:
+        rest += block
+        cut = rest.rfind(b"\n", 0, len(rest.rstrip())) + 1  # blank lines wait for what follows
+        if cut:
+            yield line, rest[:cut]
+            line += rest.count(b"\n", 0, cut)
+            rest = rest[cut:]
+    if trim:
+        rest = rest.rstrip()
+    if rest or line == 1:
+        yield line, rest
+
+
+def parsed(pieces: Iterator[Lines], parse: Callable[[Lines], T]) -> Iterator[T]:
+    """Each piece parsed; a fault in the text is reported only if the whole file can be read.
+
+    A damaged file has both faults, and its checksum is at its end.
+    """
+    for piece in pieces:
+        try:
+            yield parse(piece)
+        except DataError:
+            for _ in pieces:  # raises if the file is damaged
+                pass
+            raise
 
 
 def require_days(days: Iterable[object], paths: list[str], root: str, expected: str) -> None:

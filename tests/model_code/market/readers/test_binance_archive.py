@@ -2,11 +2,13 @@ import datetime as dt
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from model_code.errors import MarketError, SchemaError
+from model_code.market.readers import binance_archive, binance_csv
 from model_code.market.readers.binance_archive import BinanceArchiveStore
 from model_code.market.readers.files import PassedOver
 from model_code.market.schema import InstrumentDay
@@ -220,3 +222,84 @@ def test_files_that_are_not_read_are_named_with_the_reason(folder: Path) -> None
         f"BTCUSDT-aggTrades-{DATE}.zip": "trades are used instead",
         f"ETHUSDT-trades-{DATE}.zip": "trades without quotes",
     }
+
+
+def many(n: int = 400) -> str:
+    first, *_ = BOOK.splitlines(keepends=True)
+    rows = [f"{i},{100 + i / 10},5,{101 + i / 10},6,{1709251200000 + i},0\n" for i in range(n)]
+    rows[7] = rows[7].replace(",5,", ",,")  # an empty size: its block is read as text
+    return first + "".join(rows)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_an_archive_read_in_blocks_is_the_archive_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bool
+) -> None:
+    text = many()
+    put(tmp_path, "bookTicker", text if header else text.partition("\n")[2])
+    whole = read(tmp_path)
+    assert whole.num_rows == 400
+    for size in (1, 100, 1000):
+        monkeypatch.setattr(binance_archive, "BLOCK", size)
+        assert read(tmp_path).equals(whole)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x,100.0,5,100.1,6,1709251200000,0", "column 'update_id': expected Int64, found 'x'"),
+        ("5,100.0,5", "column 'ask_price'|column 'time'"),
+    ],
+)
+def test_a_fault_has_its_line_in_any_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, row: str, message: str
+) -> None:
+    monkeypatch.setattr(binance_archive, "BLOCK", size)
+    lines = many().splitlines()
+    lines[249] = row
+    path = put(tmp_path, "bookTicker", "\n".join(lines))
+    with pytest.raises(SchemaError, match=message) as caught:
+        read(tmp_path)
+    assert caught.value.where == f"{path}, line 250"
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_damaged_member_is_found_by_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, stored: bool
+) -> None:
+    monkeypatch.setattr(binance_archive, "BLOCK", size)
+    path = tmp_path / f"BTCUSDT-bookTicker-{DATE}.zip"
+    kind = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("book.csv", many())
+    good = path.read_bytes()
+    for place in (len(good) // 4, len(good) // 2, len(good) - 200 if stored else len(good) // 3):
+        data = bytearray(good)
+        data[place] ^= 1  # a digit, or a comma, becomes another character
+        path.write_bytes(data)
+        with pytest.raises(MarketError, match="not readable as zip, truncated or corrupt"):
+            read(tmp_path)
+
+
+def test_a_month_is_parsed_once_for_all_its_days(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binance_archive, "BLOCK", 100)
+    text = "".join(f"{i},100.0,5,100.1,6,{1709251200000 + 43_200_000 * i},0\n" for i in range(40))
+    with zipfile.ZipFile(tmp_path / "BTCUSDT-bookTicker-2024-03.zip", "w") as archive:
+        archive.writestr("book.csv", text)
+    store = open_market(str(tmp_path))
+    catalog = store.catalog()
+    calls: list[str] = []
+
+    def counted(blocks: Any, columns: Any, where: str) -> Any:
+        calls.append(where)
+        return binance_csv.parse(blocks, columns, where)
+
+    monkeypatch.setattr(binance_archive, "parse", counted)
+    ids = [store.read(day)["timestamp"].to_pylist() for day in reversed(catalog)]
+    assert [len(found) for found in ids] == [2] * 20
+    assert sorted(ids) == ids[::-1]
+    assert len(calls) == 1

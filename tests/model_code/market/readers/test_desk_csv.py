@@ -1,17 +1,24 @@
 import datetime as dt
 import gzip
+import io
 import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_code.errors import DataError, MarketError, SchemaError
-from model_code.market.readers.desk_cells import parse
+from model_code.market.readers import desk_cells
+from model_code.market.readers import desk_csv as reader
 from model_code.market.readers.desk_csv import DeskCsvStore, symbol_of
-from model_code.market.readers.files import PassedOver
+from model_code.market.readers.files import Lines, PassedOver, lines_of, read_blocks
+from model_code.market.readers.statement import Unit
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
 from tests.support.market import DESK_HEADER, desk_csv, epoch_ns, ticks
@@ -21,6 +28,11 @@ ROW = "100.12,100.15,1200,1300,100.13,100.14,0.56,1"
 
 def rows(*lines: str, header: str = DESK_HEADER) -> bytes:
     return "\n".join([header, *lines, ""]).encode()
+
+
+def parse(data: bytes, where: str, unit: Unit | None = None, size: int = 1 << 20) -> pl.DataFrame:
+    blocks = iter(partial(io.BytesIO(data).read, size), b"")
+    return pl.concat(desk_cells.parse(lines_of(blocks, trim=True), where, unit))
 
 
 def parse_times(*stamps: str) -> list[int]:
@@ -224,6 +236,101 @@ def test_a_file_of_two_days_is_split(tmp_path):
     days = [InstrumentDay(dt.date(2025, 1, 23 + i), "XYZ", 1) for i in (0, 1)]
     assert list(store.catalog()) == days
     assert [store.read(day)["label"].to_pylist() for day in days] == [[1], [1]]
+
+
+STAMPS = [f"2025-01-2{day}T09:3{minute}Z" for day in (3, 4) for minute in range(10)]
+CELLS = st.sampled_from(["1", "0", "1.0", "", "-1", "0.30000000000000004", "1e-3", "nan", '"2"'])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(STAMPS), st.lists(CELLS, min_size=7, max_size=7)), max_size=9
+    ),
+    st.lists(st.sampled_from(["", "0", "1", "1.0"]), min_size=9, max_size=9),
+    st.sampled_from(["\n", "\r\n"]),
+    st.integers(1, 300),
+)
+def test_a_file_parsed_in_blocks_is_the_file_parsed_at_once(
+    found: list[tuple[str, list[str]]], labels: list[str], end: str, size: int
+) -> None:
+    lines = [
+        ",".join([stamp, *cells, label])
+        for (stamp, cells), label in zip(found, labels, strict=False)
+    ]
+    data = rows(*lines).replace(b"\n", end.encode())
+    whole = parse(data, "a.csv", size=1 << 20)
+    assert parse(data, "a.csv", size=size).equals(whole, null_equal=True)
+    assert len(whole) == len(lines)
+
+
+@pytest.mark.parametrize("size", [1, 150, 1 << 20])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"2025-01-23 24:00Z,{ROW}", "is not a time stamp"),
+        (f"2025-01-23T09:30Z,{ROW.replace('1200', 'many')}", "column 'bid_size'"),
+        (f"2025-01-23T09:30Z,{ROW}".removesuffix(",1"), "expected 9 cells, found 8"),
+        ("", "column 'timestamp': ''"),
+        (f"\xff,{ROW}", "not UTF-8"),
+    ],
+)
+def test_a_fault_has_its_line_in_the_file_in_any_block(line: str, message: str, size: int) -> None:
+    good = f"2025-01-23T09:30Z,{ROW}"
+    data = rows(good, good, good, line, good, good).decode().encode("latin-1")
+    with pytest.raises(DataError, match=message) as caught:
+        parse(data, "a.csv", size=size)
+    assert caught.value.where == "a.csv, line 5"
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("first", ["1737624600000", "2025-01-23T09:30Z"])
+def test_integers_and_times_in_one_file_are_refused(first: str, size: int) -> None:
+    other = {"1737624600000": "2025-01-23T09:30Z"}.get(first, "1737624600000")
+    data = rows(*(f"{stamp},{ROW}" for stamp in (first, first, other)))
+    with pytest.raises(DataError, match="is not a time stamp"):
+        parse(data, "a.csv", "ms", size)
+    assert len(parse(rows(*[f"{first},{ROW}"] * 3), "a.csv", "ms", size)) == 3
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_a_file_of_many_days_is_parsed_once_in_blocks(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dates = [dt.date(2025, 1, 1) + dt.timedelta(days=i) for i in range(60)]
+    order = [*dates, *dates[::7]]  # some days come again at the end
+    text = rows(
+        *(
+            f"{date}T{9 + turn // 60:02}:{minute:02}Z,{ROW.replace('1200', f'{turn}{minute}')}"
+            for turn, date in enumerate(order)
+            for minute in range(3)
+        )
+    )
+    packed = {"": text, ".gz": gzip.compress(text), ".zst": pa.compress(text, "zstd", asbytes=True)}
+    (tmp_path / f"XYZ.csv{ending}").write_bytes(packed[ending])
+    monkeypatch.setattr(reader, "read_blocks", lambda fs, at: read_blocks(fs, at, 500))
+    calls: list[str] = []
+    sizes: list[int] = []
+
+    def counted(blocks: Iterator[Lines], where: str, unit: Unit | None) -> Iterator[pl.DataFrame]:
+        calls.append(where)
+        for frame in desk_cells.parse(blocks, where, unit):
+            sizes.append(len(frame))
+            yield frame
+
+    monkeypatch.setattr(reader, "parse", counted)
+    store = open_market(str(tmp_path))
+    catalog = store.catalog()
+    assert [day.date for day in catalog] == dates
+    whole = parse(text, "a.csv")
+    for day in reversed(catalog):
+        expected = whole.filter(pl.col("timestamp").dt.date() == day.date)
+        out = store.read(day)
+        assert out["bid_size"].to_pylist() == expected["bid_size"].to_list()
+        assert out["timestamp"].to_pylist() == expected["timestamp"].to_list()
+        assert day.rows == len(expected)
+    assert len(calls) == 1
+    assert sum(sizes) == len(whole)
+    assert max(sizes) < 10
 
 
 def test_a_day_of_two_files_is_joined_in_the_order_of_time(tmp_path):

@@ -1,20 +1,27 @@
 import datetime as dt
 import gzip
+import io
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from model_code.errors import MarketError
+from model_code.errors import MarketError, SchemaError
 from model_code.market.readers.files import (
+    Lines,
     PassedOver,
     digest_files,
+    lines_of,
     natural,
     parse_date,
+    parsed,
     partitions,
     read_blocks,
-    read_bytes,
     refuse_overlap,
     relative,
     require_days,
@@ -143,6 +150,48 @@ def test_dates_are_spelled_as_one_date_or_as_a_range() -> None:
     assert spell_dates(dates) == "3 days from 2025-03-03 to 2025-03-07"
 
 
+def pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return iter(partial(io.BytesIO(data).read, size), b"")
+
+
+def read(path: Path) -> bytes:
+    return b"".join(read_blocks(LOCAL, str(path)))
+
+
+@given(st.lists(st.sampled_from(["", " ", "a", "bc,d", "\r"])), st.integers(1, 9), st.booleans())
+def test_blocks_are_whole_lines_and_the_last_has_the_blank_ones(
+    lines: list[str], size: int, ended: bool
+) -> None:
+    data = ("\n".join(lines) + "\n" * ended).encode()
+    blocks = list(lines_of(pieces(data, size)))
+    assert b"".join(block for _, block in blocks) == data
+    assert len(blocks) == 1 or all(block for _, block in blocks)
+    line = 1
+    for number, block in blocks:
+        assert number == line
+        line += block.count(b"\n")
+    trimmed = b"".join(block for _, block in lines_of(pieces(data, size), trim=True))
+    assert data.startswith(trimmed)
+    assert trimmed.removesuffix(b"\n").rstrip() == data.rstrip()
+    for k, (_, block) in enumerate(blocks[:-1]):
+        assert block.endswith(b"\n")
+        assert b"".join(later for _, later in blocks[k + 1 :]).strip()
+
+
+def test_a_fault_of_the_text_waits_for_the_end_of_a_damaged_file() -> None:
+    def damaged() -> Iterator[Lines]:
+        yield 1, b"text"
+        raise MarketError("cannot decompress")
+
+    def refuse(_: Lines) -> None:
+        raise SchemaError("not a number")
+
+    with pytest.raises(MarketError, match="cannot decompress"):
+        list(parsed(damaged(), refuse))
+    with pytest.raises(SchemaError, match="not a number"):
+        list(parsed(iter([(1, b"text"), (2, b"more")]), refuse))
+
+
 def test_compressed_bytes_are_decompressed_and_damage_is_named(tmp_path: Path) -> None:
     plain = b"text" * 100
     files = {
@@ -153,14 +202,14 @@ def test_compressed_bytes_are_decompressed_and_damage_is_named(tmp_path: Path) -
     for name, data in files.items():
         path = tmp_path / name
         path.write_bytes(data)
-        assert read_bytes(LOCAL, str(path)) == plain
+        assert read(path) == plain
         if name != "a.csv":
             path.write_bytes(data[:-12])
             with pytest.raises(MarketError, match="cannot decompress the file") as caught:
-                read_bytes(LOCAL, str(path))
+                read(path)
             assert caught.value.where == str(path)
     with pytest.raises(MarketError, match="no such file"):
-        read_bytes(LOCAL, str(tmp_path / "b.csv"))
+        read(tmp_path / "b.csv")
 
 
 def test_the_digest_covers_names_bytes_and_order(tmp_path: Path) -> None:
@@ -184,7 +233,7 @@ def test_blocks_are_the_bytes_in_pieces(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(packed[name])
     blocks = list(read_blocks(LOCAL, str(path), 1000))
-    assert b"".join(blocks) == data == read_bytes(LOCAL, str(path))
+    assert b"".join(blocks) == data
     assert max(map(len, blocks)) <= 1000
     path.write_bytes(packed[name][:-9])
     if name != "a.csv":
