@@ -193,6 +193,7 @@ def test_environment_keeps_everything_under_home_and_telemetry_off(tmp_path: Pat
         assert str(tmp_path) in values[name]
     assert values["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert values["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert values["PREFECT_SERVER_UI_V2_ENABLED"] == "false"
 
 
 def test_another_working_directory_changes_no_setting(
