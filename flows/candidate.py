@@ -4,33 +4,39 @@ import datetime as dt
 import logging
 from collections.abc import Mapping
 
+from prefect import Task
 from rich.markup import escape
 
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.goals import Goals
 from model_code.benchmark.roster import failure
 from model_code.engines.registry import ENGINES, unsuitable
-from model_code.features.dataset import FeatureTable
+from model_code.features.definition import look_at
 from model_code.features.market import settled
 from model_code.features.served import ServedFeatures
+from model_code.features.shard import Shard
 from model_code.repository.terms import Terms
 from model_code.settings import (
     BESIDE_ENGINES,
     DESIGN,
     REFERENCE_ENGINE,
+    FeatureSpec,
+    Leaders,
     ModelSpec,
     NightlySpec,
 )
 from model_code.training.start import StartingPoint, startable
 from tasks.caching.fan_out import fan_out
 from tasks.caching.stage import RunRef, console
+from tasks.monitoring.report import publish_validation
 from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
 from tasks.nightly.benchmark import benchmark
 from tasks.nightly.build_engine import build_engine
 from tasks.nightly.choose_model import choose_model
 from tasks.nightly.export import export
-from tasks.nightly.features import features
+from tasks.nightly.feature_table import feature_table
+from tasks.nightly.features import features, others_of
 from tasks.nightly.find_leaders import find_leaders
 from tasks.nightly.gate import gate
 from tasks.nightly.records import (
@@ -38,6 +44,7 @@ from tasks.nightly.records import (
     BuiltEngine,
     Candidate,
     Champion,
+    CleanDay,
     Judged,
     Measured,
     Plan,
@@ -46,7 +53,6 @@ from tasks.nightly.records import (
     Supplements,
     TrainedModel,
 )
-from tasks.nightly.report import publish_validation
 from tasks.nightly.split import split
 from tasks.nightly.train import train
 from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
@@ -141,16 +147,33 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
     leading = find_leaders(run, ticks, wanted, test_date)
-    supplements = Supplements.of(plan, wanted)
-    table = features(run, ticks, wanted, leading.leaders, plan.simulated, supplements)
-    left_out = FeatureTable.load(run.store.open(table)).meta.notes if supplements else ()
+    shards = _shards(run, features, plan, ticks, wanted, leading.leaders)
+    left_out = (note for shard in shards for note in shard.meta.notes)
     return Prepared(
         notes=(*day_notes(days), *([why] if why else []), leading.note, *left_out),
         ticks=ticks,
         features=wanted,
         leading=leading,
-        table=table,
+        table=feature_table(run, shards, wanted, leading.leaders, plan.simulated),
     )
+
+
+def _shards(
+    run: RunRef,
+    compute: Task[..., Shard],
+    plan: Plan,
+    ticks: tuple[CleanDay, ...],
+    spec: FeatureSpec,
+    leaders: Leaders,
+) -> tuple[Shard, ...]:
+    """The features of each instrument-day, which later nights with that day find again."""
+    each = spec.model_copy(update={"leaders": None})  # they name those of other instruments too
+    calls = []
+    for day in ticks:
+        seen = leaders.get(day.symbol, ())[: look_at(each.chosen_set)]
+        call = {"run": run, "day": day, "others": others_of(day, ticks, each, seen), "spec": each}
+        calls.append(call | {"leaders": seen, "supplements": Supplements.of(plan, each, day)})
+    return tuple(compute(**call) for call in calls)
 
 
 def judge_candidate(
@@ -214,9 +237,11 @@ def _table_of(
         return None
     seen = version.features
     spec = candidate.features.with_set(seen.feature_set, seen.exogenous)
-    compute = features.with_options(task_run_name=f"features of version {version.version}")
-    supplements = Supplements.of(plan, spec)
-    return compute(run, candidate.ticks, spec, seen.leaders, plan.simulated, supplements)
+    suffix = f" of version {version.version}"
+    compute = features.with_options(task_run_name=f"features {{day.symbol}} {{day.date}}{suffix}")
+    join = feature_table.with_options(task_run_name=f"feature table{suffix}")
+    shards = _shards(run, compute, plan, candidate.ticks, spec, seen.leaders)
+    return join(run, shards, spec, seen.leaders, plan.simulated)
 
 
 def _train(

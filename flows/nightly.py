@@ -1,8 +1,10 @@
 """The nightly retraining: from ticks to a judged, staged candidate. Nothing goes live here.
 
-find days ─ validate ─ find leaders ─ features ─ split ─┬─ baseline ──────┐
-                                                        └─ train ─ export ┴ choose model ─┐
-┌─────────────────────────────────────────────────────────────────────────────────────────┘
+find days ─ validate ─ find leaders ─ features ─ feature table ─ split ─┐
+┌───────────────────────────────────────────────────────────────────────┘
+├─ baseline ──────┐
+└─ train ─ export ┴ choose model ─┐
+┌─────────────────────────────────┘
 ├─ attribute
 └─ build engine ─┬─ benchmark ─ gate ─ register ─ record requests ─ stage candidate ─ announce
  find champion ──┘
@@ -22,6 +24,7 @@ from flows.runs.schedule import reason_to_skip
 from model_code.repository.terms import Terms
 from model_code.settings import NightlySpec, Settings
 from tasks.caching.refresh import refreshing
+from tasks.monitoring.report import publish_outcome
 from tasks.nightly.announce import announce
 from tasks.nightly.find_champion import find_champion
 from tasks.nightly.find_days import SIMULATED, find_days, require_market
@@ -29,7 +32,6 @@ from tasks.nightly.gate import read_goals
 from tasks.nightly.record_requests import record_requests
 from tasks.nightly.records import NightResult
 from tasks.nightly.register import register
-from tasks.nightly.report import publish_outcome
 from tasks.nightly.stage_candidate import stage_candidate
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.runs.names import rename, start_name

@@ -1,6 +1,8 @@
 """Search for better values of a few keys of the specification, on the training days alone.
 
-find days ─ validate ─ find leaders ─ features ─ folds ─ trial ─ trial ─ ... ─ best, plots
+find days ─ validate ─ find leaders ─ features ─ feature table ─┐
+┌───────────────────────────────────────────────────────────────┘
+└─ folds ─ trial ─ trial ─ ... ─ best, plots
 
 The test date is not read. Resumable: the same command continues the same study.
 """
@@ -83,7 +85,7 @@ def tune(spec: NightlySpec, search: TuneSpec) -> Tuned:
         rename(f"tune before {found.test_date}")
         plan = found.model_copy(update={"test": ()})
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            rows = FeatureTable.load(run.store.open(prepare(run, spec, plan, None).table))
+            rows = FeatureTable.open(run.store, prepare(run, spec, plan, None).table)
             bench = Bench(run, spec, rows, folds(rows, spec.split, search.folds))
             study = studies.open_study(settings, spec, search, plan.digest)
             _run_trials(bench, study, search)

@@ -1,7 +1,9 @@
 """Walk forward in time: every test date is predicted by models of the dates before it.
 
-find days ─ validate ─ find leaders ─ features ─┬─ for each date: split ─ fit model, fit rival ...
-                                                └─ measure delay ─ bound profit ─ judge
+find days ─ validate ─ find leaders ─ features ─ feature table ─┐
+┌───────────────────────────────────────────────────────────────┘
+├─ for each date: split ─ fit model, fit rival ...
+└─ measure delay ─ bound profit ─ judge
 
 The same command continues after an interruption: finished fits are kept.
 """
@@ -102,7 +104,7 @@ def _walk(run: RunRef, spec: WalkforwardSpec, plan: Plan) -> Walk:
     console.print(f"test dates: {', '.join(map(str, wanted))}")
     made = prepare(run, night, plan, wanted[0])
     windows, skipped = _splits(run, spec, made.table, wanted)
-    rows = FeatureTable.load(run.store.open(made.table))
+    rows = FeatureTable.open(run.store, made.table)
     own = rows.meta.spec.chosen_set
     models = models_of(night)
     walkers = [_model(run, made.table, windows, model, own) for model in models]

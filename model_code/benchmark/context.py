@@ -17,9 +17,9 @@ def window_context(
     symbols = np.array(rows.meta.symbols)
     volatility = names(rows.meta.spec.chosen_set).index("volatility")  # every set has it
     return WindowContext(
-        timestamp_ns_N=np.asarray(rows.timestamp_N[ends_B]),
+        timestamp_ns_N=rows.timestamp_N[ends_B],
         symbol_N=symbols[rows.symbol_N[ends_B]],
-        spread_N=np.asarray(rows.spread_bps_N[ends_B]),
-        volatility_N=np.asarray(rows.features_NF[ends_B, volatility]),
+        spread_N=rows.spread_bps_N[ends_B],
+        volatility_N=rows.features_NF[ends_B][:, volatility].copy(),
         weight_N=weight_B,
     )

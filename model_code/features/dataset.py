@@ -1,44 +1,29 @@
-"""One table of features and labels over many instrument-days, built by streaming Parquet.
+"""One table of features and labels over many instrument-days: a manifest of their shards.
 
-A folder of plain `.npy` columns, opened as memory maps, and `meta.json`. Building needs memory for
-one chunk of rows and one label horizon, not for a whole file; of instruments that others look at,
-also for the states of one date (`shared.SharedDays`).
+The stored table is a folder with `meta.json`, which names the shards. It holds no rows: a shard
+(`shard`) is an artefact of its own, shared by the tables of many nights.
 
 Shapes: N rows of all instrument-days, concatenated, F features (16).
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from model_code.artifacts import storage_error
+from model_code.artifacts import ArtifactRef, ArtifactStore, storage_error
 from model_code.errors import DataError
-from model_code.features.batch import CHUNK_ROWS, FeatureStream
+from model_code.features.column import Column, ShardedColumn
 from model_code.features.definition import FEATURES_VERSION
-from model_code.features.labels import UNOBSERVED, LabelStream
-from model_code.features.shared import SharedDays, count, given_labels, read
-from model_code.market.schema import InstrumentDay
-from model_code.market.supplements import SupplementStore
-from model_code.settings import FEATURE_COUNT, FeatureSpec, Leaders
+from model_code.features.shard import Shard
+from model_code.settings import FeatureSpec, Leaders
 
-# name: (type, shape of one row)
-COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "features": (np.float32, (FEATURE_COUNT,)),
-    "timestamp": (np.int64, ()),
-    "label": (np.int8, ()),
-    "segment": (np.int32, ()),
-    "symbol": (np.int16, ()),
-    "spread_bps": (np.float32, ()),
-    "bid": (np.float64, ()),
-    "ask": (np.float64, ()),
-}
+META_FILE = "meta.json"
 
 
 class TableDay(BaseModel):
@@ -73,9 +58,47 @@ class TableMeta(BaseModel):
         return None if self.given_labels else self.spec
 
 
+class Manifest(BaseModel):
+    """The stored table.
+
+    Attributes:
+        spec: feature set and label of every shard.
+        leaders: whom each instrument looks at, the strongest first.
+        shards: sorted by (date, symbol).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: FeatureSpec
+    leaders: Leaders = {}
+    features_version: str
+    simulated: bool
+    shards: tuple[Shard, ...]
+
+    @property
+    def meta(self) -> TableMeta:
+        """Inputs of the table, and which rows each instrument-day has."""
+        days = [shard.meta for shard in self.shards]
+        firsts = accumulate((day.rows for day in days), initial=0)
+        return TableMeta(
+            symbols=tuple(sorted({day.symbol for day in days})),
+            dates=tuple(sorted({day.date for day in days})),
+            days=tuple(
+                TableDay(date=day.date, symbol=day.symbol, first=first, rows=day.rows)
+                for day, first in zip(days, firsts, strict=False)
+            ),
+            spec=self.spec,
+            leaders=self.leaders,
+            features_version=self.features_version,
+            simulated=self.simulated,
+            given_labels=sum(day.given_labels for day in days),
+            notes=tuple(note for day in days for note in day.notes),
+        )
+
+
 @dataclass(frozen=True)
 class FeatureTable:
-    """The built table, columns memory-mapped.
+    """The table, its larger columns memory-mapped.
 
     Attributes:
         features_NF: float32, columns as in `definition.FEATURE_SETS`, not standardised.
@@ -89,154 +112,125 @@ class FeatureTable:
         meta: inputs of the table.
     """
 
-    features_NF: npt.NDArray[np.float32]
-    timestamp_N: npt.NDArray[np.int64]
+    features_NF: Column
+    timestamp_N: Column
     label_N: npt.NDArray[np.int8]
     segment_N: npt.NDArray[np.int32]
     symbol_N: npt.NDArray[np.int16]
-    spread_bps_N: npt.NDArray[np.float32]
-    bid_N: npt.NDArray[np.float64]
-    ask_N: npt.NDArray[np.float64]
+    spread_bps_N: Column
+    bid_N: Column
+    ask_N: Column
     meta: TableMeta
 
     @classmethod
-    def load(cls, path: Path) -> "FeatureTable":
-        """Open a folder written by `build`.
+    def open(cls, store: ArtifactStore, table: ArtifactRef) -> "FeatureTable":
+        """Open a stored table: the manifest and every shard, after checking their bytes.
+
+        One file descriptor stays open for each shard. In memory are 7 bytes a row.
 
         Raises:
-            DataError: a file is missing or unreadable.
+            IntegrityError: the manifest or a shard is missing or was changed.
+            DataError: not a table, or more shards than this process may have files open.
         """
+        manifest = read_manifest(store, table)
+        folders = [store.open(shard.folder) for shard in manifest.shards]
+        meta, days = manifest.meta, [shard.meta for shard in manifest.shards]
+        segments = accumulate((day.segments for day in days), initial=0)
         try:
             columns = {
-                f"{name}_{'NF' if shape else 'N'}": np.load(path / f"{name}.npy", mmap_mode="r")
-                for name, (_, shape) in COLUMNS.items()
+                name: ShardedColumn(
+                    [folder / f"{name}.npy" for folder in folders], stays_open=name == "features"
+                )
+                for name in ("features", "timestamp", "spread_bps", "bid", "ask")
             }
-            meta = TableMeta.model_validate_json((path / "meta.json").read_text())
-        except (OSError, ValueError) as error:
+            label_N = np.concatenate([np.load(folder / "label.npy") for folder in folders])
+            segment_N = np.concatenate(
+                [
+                    np.load(folder / "segment.npy") + np.int32(before)
+                    for folder, before in zip(folders, segments, strict=False)
+                ]
+            )
+        except OSError as error:
             raise DataError(
-                f"not a feature table: {error}",
-                where=str(path),
-                remedy="delete it and run the stage again: tickline nightly --refresh",
+                f"cannot open the feature table: {error}",
+                where=str(store.path(table)),
+                remedy=f"allow {len(folders)} more open files and run again: ulimit -n 65536",
             ) from error
-        return cls(**columns, meta=meta)
+        return cls(
+            features_NF=columns["features"],
+            timestamp_N=columns["timestamp"],
+            label_N=label_N,
+            segment_N=segment_N,
+            symbol_N=np.repeat(
+                np.array([meta.symbols.index(day.symbol) for day in days], np.int16),
+                [day.rows for day in days],
+            ),
+            spread_bps_N=columns["spread_bps"],
+            bid_N=columns["bid"],
+            ask_N=columns["ask"],
+            meta=meta,
+        )
 
 
-def build(
-    parquet_paths: Sequence[tuple[InstrumentDay, Path]],
+def read_manifest(store: ArtifactStore, table: ArtifactRef) -> Manifest:
+    """Read a stored table's manifest after checking its bytes; its shards are not opened.
+
+    Raises:
+        IntegrityError: it is missing or was changed.
+        DataError: the artefact is not a feature table.
+    """
+    path = store.open(table)
+    try:
+        return Manifest.model_validate_json((path / META_FILE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"not a feature table: {error}",
+            where=str(path),
+            remedy="compute it again: tickline nightly --refresh",
+        ) from error
+
+
+def write_manifest(
+    shards: Sequence[Shard],
     spec: FeatureSpec,
     out: Path,
     *,
     simulated: bool,
     leaders: Mapping[str, tuple[str, ...]] | None = None,
-    market: SupplementStore | None = None,
-    chunk_rows: int = CHUNK_ROWS,
-) -> TableMeta:
-    """Write the table of `parquet_paths` (clean TICKS, one file each) into the new folder `out`.
-
-    Days are sorted by (date, symbol). The source's own label is used where it is not null.
+) -> Manifest:
+    """Write the table of `shards` into the new folder `out`, sorted by (date, symbol).
 
     Args:
-        parquet_paths: one file for each instrument-day.
+        shards: one for each instrument-day, all computed with `spec` and `leaders`.
         spec: feature set and label.
         out: new folder.
         simulated: the ticks are simulated.
-        leaders: whom each instrument looks at, the strongest first; the features of one without
-            leaders, or whose leader is absent that day, are 0.
-        market: has the depth rows or exogenous series that the set needs; None if it needs none.
-        chunk_rows: rows in memory at a time.
+        leaders: whom each instrument looks at, the strongest first.
 
     Raises:
-        DataError: no rows, an unreadable file, a file of another instrument, rows that validation
-            should have quarantined, or the store lacks what the set needs.
-        MarketError: the store lacks an exogenous table.
+        DataError: no rows, or an instrument-day is given twice.
         StorageError: the disk is full or the folder not writable.
     """
-    inputs = sorted(parquet_paths, key=lambda entry: (entry[0].date, entry[0].symbol))
-    days: list[TableDay] = []
-    first = 0
-    for day, path in inputs:
-        if days and (days[-1].date, days[-1].symbol) == (day.date, day.symbol):
-            raise DataError(f"{day.symbol} on {day.date} is given twice", where=str(path))
-        rows = count(path)
-        days.append(TableDay(date=day.date, symbol=day.symbol, first=first, rows=rows))
-        first += rows
-    if first == 0:
+    ordered = sorted(shards, key=lambda shard: (shard.meta.date, shard.meta.symbol))
+    for before, shard in pairwise(ordered):
+        if (before.meta.date, before.meta.symbol) == (shard.meta.date, shard.meta.symbol):
+            raise DataError(f"{shard.meta.symbol} on {shard.meta.date} is given twice")
+    if not any(shard.meta.rows for shard in ordered):
         raise DataError(
-            f"no rows to compute features from ({len(inputs)} files)",
-            where=", ".join(str(path) for _, path in inputs[:3]),
+            f"no rows in the features of {len(ordered)} instrument-days",
+            where=", ".join(f"{shard.meta.symbol} {shard.meta.date}" for shard in ordered[:3]),
             remedy="check dates and instruments with: tickline data describe",
         )
-    meta = TableMeta(
-        symbols=tuple(sorted({day.symbol for day in days})),
-        dates=tuple(sorted({day.date for day in days})),
-        days=tuple(days),
+    manifest = Manifest(
         spec=spec,
         leaders=dict(leaders or {}),
         features_version=FEATURES_VERSION,
         simulated=simulated,
-        given_labels=sum(given_labels(path) for _, path in inputs),
+        shards=tuple(ordered),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            files = {
-                name: stack.enter_context((out / f"{name}.npy").open("wb")) for name in COLUMNS
-            }
-            for name, (dtype, shape) in COLUMNS.items():
-                _write_header(files[name], dtype, (first, *shape))
-            segments = 0
-            shared = SharedDays(inputs, spec, meta.leaders, chunk_rows, market)
-            for table_day, (_, path) in zip(days, inputs, strict=True):
-                for columns in _day_columns(table_day, path, meta, shared, segments, chunk_rows):
-                    for name, column in columns.items():
-                        files[name].write(np.ascontiguousarray(column, COLUMNS[name][0]).data)
-                    if "segment" in columns:
-                        segments = int(columns["segment"][-1]) + 1
-        meta = meta.model_copy(update={"notes": tuple(shared.notes)})
-        (out / "meta.json").write_text(meta.model_dump_json(indent=2) + "\n")
+        (out / META_FILE).write_text(manifest.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise storage_error(error, out) from error
-    return meta
-
-
-def _write_header(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
-    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-def _day_columns(
-    day: TableDay,
-    path: Path,
-    meta: TableMeta,
-    shared: SharedDays,
-    first_segment: int,
-    chunk_rows: int,
-) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The columns of one instrument-day, chunk by chunk; labels follow once they are known."""
-    symbol = meta.symbols.index(day.symbol)
-    features = FeatureStream(
-        meta.spec,
-        shared.others(day.date, day.symbol),
-        shared.book(day.date, day.symbol),
-        shared.series,
-    )
-    labels = LabelStream(meta.spec, shared.crossings(day.date, day.symbol))
-    for ticks in read(path, chunk_rows):
-        rows = features.update(ticks)
-        if features.symbol != day.symbol:
-            raise DataError(
-                f"expected ticks of {day.symbol}, found {features.symbol}", where=str(path)
-            )
-        bid, ask = (ticks.column(name).to_numpy() for name in ("bid_price", "ask_price"))
-        own = ticks.column("label").fill_null(UNOBSERVED).to_numpy(zero_copy_only=False)
-        yield {
-            "features": rows.features_NF,
-            "timestamp": rows.timestamp_N,
-            "segment": rows.segment_N + first_segment,
-            "symbol": np.full(len(bid), symbol),
-            "spread_bps": 2e4 * (ask - bid) / (ask + bid),
-            "bid": bid,
-            "ask": ask,
-            "label": labels.update(rows.timestamp_N, bid, ask, rows.segment_N, own),
-        }
-    yield {"label": labels.finish()}
+    return manifest

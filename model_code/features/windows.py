@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model_code.errors import DataError, TicklineError
+from model_code.features.column import Column
 from model_code.settings import SEQUENCE_LENGTH
 
 
-def gather(
-    features_NF: npt.NDArray[np.float32], ends_B: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def gather(features_NF: Column, ends_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """x_BTF: for each end, a copy of rows `end - 63 .. end`, oldest first.
 
     Raises:

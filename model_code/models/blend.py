@@ -11,6 +11,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
+from model_code.features.column import Column
 from model_code.models.boosting import CHECKED, fit_boosting
 from model_code.models.mlp import SummaryMlp
 from model_code.models.predictor import WindowModel
@@ -60,13 +61,13 @@ class Blend(WindowModel):
         """The perceptrons'."""
         return self.mlp.heads()
 
-    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+    def fit_windows(self, features_NF: Column, ends_B: np.ndarray) -> None:
         """Set the perceptrons' mean and deviation of each summary."""
         self.mlp.fit_windows(features_NF, ends_B)
 
     def finish(
         self,
-        features_NF: np.ndarray,
+        features_NF: Column,
         labels_N: np.ndarray,
         train_ends: np.ndarray,
         validation_ends: np.ndarray,

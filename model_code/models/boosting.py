@@ -13,6 +13,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
+from model_code.features.column import Column
 from model_code.models.predictor import WindowModel
 from model_code.models.summaries import summaries, summarise
 from model_code.models.trees import TreeEnsemble
@@ -44,7 +45,7 @@ class Boosting(WindowModel):
 
     def finish(
         self,
-        features_NF: np.ndarray,
+        features_NF: Column,
         labels_N: np.ndarray,
         train_ends: np.ndarray,
         validation_ends: np.ndarray,
@@ -90,7 +91,7 @@ class BaselineResult:
 
 
 def fit_boosting(
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
@@ -143,7 +144,7 @@ def centre_thresholds(model: HistGradientBoostingClassifier, x_BG: np.ndarray) -
 
 
 def fit_baseline(
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     train_ends: np.ndarray,
     validation_ends: np.ndarray,

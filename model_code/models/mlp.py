@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model_code.features.column import Column
 from model_code.models.dropout import BitDropout
 from model_code.models.predictor import CLAMP, WindowModel, cross_entropy
 from model_code.models.summaries import COUNT, summaries, summarise
@@ -65,7 +66,7 @@ class SummaryMlp(WindowModel):
         layers = [list(member.children())[-1] for member in self.members]
         return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
-    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+    def fit_windows(self, features_NF: Column, ends_B: np.ndarray) -> None:
         """Set the graph's mean and deviation of each summary from the training windows.
 
         A mean over 64 rows varies less than a single row: each summary has its own deviation. A

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_code.errors import DataError
+from model_code.features.column import Column
 from model_code.settings import FEATURE_COUNT
 
 CLAMP = 10.0  # standard deviations; one outlier must not saturate the network or FP16
@@ -59,7 +60,7 @@ class WindowModel(nn.Module, ABC):
         z_BTF = (x_BTF - self.feature_mean_F) / self.feature_std_F
         return z_BTF.clamp(-CLAMP, CLAMP)
 
-    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+    def fit_windows(self, features_NF: Column, ends_B: np.ndarray) -> None:
         """Set what the graph needs to know of whole training windows; most networks nothing.
 
         Args:
@@ -69,7 +70,7 @@ class WindowModel(nn.Module, ABC):
 
     def finish(
         self,
-        features_NF: np.ndarray,
+        features_NF: Column,
         labels_N: np.ndarray,
         train_ends: np.ndarray,
         validation_ends: np.ndarray,
@@ -78,9 +79,7 @@ class WindowModel(nn.Module, ABC):
     ) -> None:
         """Fit what gradient descent does not, after the best epoch is chosen; mostly nothing."""
 
-    def fit_standardisation(
-        self, features_NF: np.ndarray, rows_N: np.ndarray | None = None
-    ) -> None:
+    def fit_standardisation(self, features_NF: Column, rows_N: np.ndarray | None = None) -> None:
         """Set the graph's mean and standard deviation from training rows only.
 
         A constant feature gets deviation 1, so that it cannot explode later.

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from model_code.features.column import Column
 from model_code.features.split import Ends, Split
 from model_code.models.summaries import summaries
 from model_code.settings import TreesSpec
@@ -62,7 +63,7 @@ def base_rate(label_N: Labels, split: Split) -> Answer:
     return Answer(validation_B, test_B, {"base_rate": rate})
 
 
-def logistic(features_NF: Rows, label_N: Labels, split: Split) -> Answer:
+def logistic(features_NF: Column, label_N: Labels, split: Split) -> Answer:
     """Logistic regression on standardised summaries, L2 penalty 1."""
     scale = StandardScaler()
 
@@ -83,7 +84,7 @@ def logistic(features_NF: Rows, label_N: Labels, split: Split) -> Answer:
 
 
 def tuned_boosting(
-    features_NF: Rows,
+    features_NF: Column,
     label_N: Labels,
     split: Split,
     *,
@@ -155,7 +156,7 @@ def _boosting(settings: dict[str, float], seed: int) -> HistGradientBoostingClas
 
 
 def _probability(
-    predict: Callable[[Rows], npt.NDArray[Any]], features_NF: Rows, ends_B: Ends
+    predict: Callable[[Rows], npt.NDArray[Any]], features_NF: Column, ends_B: Ends
 ) -> Probability:
     """Probability (B,) of class 1, chunk by chunk: a day's summaries may not fit the memory."""
     parts = [

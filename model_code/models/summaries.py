@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model_code.features.column import Column
 from model_code.features.windows import gather, require_finite
 from model_code.settings import FEATURE_COUNT
 
@@ -18,7 +19,7 @@ COUNT = FEATURE_COUNT * (1 + len(LAGS) + len(SPANS))
 CHUNK = 4096
 
 
-def summaries(features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
+def summaries(features_NF: Column, ends_B: np.ndarray) -> np.ndarray:
     """Float32 (B, G) of the windows that end at these rows; sums in FP64, so exact if constant.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model_code.features.column import Column
 from model_code.models.encoder import EncoderLayer
 from model_code.models.mlp import SummaryMlp, mlp_flops
 from model_code.models.predictor import WindowModel
@@ -65,7 +66,7 @@ class ConvTransformer2(WindowModel):
         """The encoder's, and the branch's if there is one."""
         return [self.head, *(self.mlp.heads() if self.mlp else ())]
 
-    def fit_windows(self, features_NF: np.ndarray, ends_B: np.ndarray) -> None:
+    def fit_windows(self, features_NF: Column, ends_B: np.ndarray) -> None:
         """Set the branch's mean and deviation of each summary."""
         if self.mlp is not None:
             self.mlp.fit_windows(features_NF, ends_B)

@@ -53,16 +53,21 @@ def auxiliary_labels(
             remedy="set training.auxiliary=[], or choose another features.label",
         )
     rule = mid_move if spec.chosen_label == "mid-move" else round_trip
-    time_N = np.asarray(table.timestamp_N)
-    last_B = time_N[train_ends]
-    validated_from = time_N[validation_ends - (SEQUENCE_LENGTH - 1)].min()
-    label_NA = np.full((len(time_N), len(horizons_ms)), UNOBSERVED, np.int8)
+    last_B = table.timestamp_N[train_ends]
+    validated_from = table.timestamp_N[validation_ends - (SEQUENCE_LENGTH - 1)].min()
+    label_NA = np.full((len(table.label_N), len(horizons_ms)), UNOBSERVED, np.int8)
     for column, horizon_ms in enumerate(horizons_ms):
-        label_N = np.full(len(time_N), UNOBSERVED, np.int8)
+        label_N = np.full(len(table.label_N), UNOBSERVED, np.int8)
         for day in table.meta.days:
             rows = slice(day.first, day.first + day.rows)
-            bid, ask, segment = table.bid_N[rows], table.ask_N[rows], table.segment_N[rows]
-            label_N[rows] = rule(time_N[rows], bid, ask, horizon_ms, spec.cost_bps, segment)
+            label_N[rows] = rule(
+                table.timestamp_N[rows],
+                table.bid_N[rows],
+                table.ask_N[rows],
+                horizon_ms,
+                spec.cost_bps,
+                table.segment_N[rows],
+            )
         reaches_B = (last_B < validated_from) & (last_B + round(horizon_ms * 1e6) >= validated_from)
         label_NA[train_ends, column] = np.where(reaches_B, UNOBSERVED, label_N[train_ends])
     return label_NA

@@ -12,6 +12,7 @@ import torch
 
 from model_code.artifacts import atomic_file
 from model_code.errors import IntegrityError
+from model_code.features.column import Column
 from model_code.models.network import read_tensors
 
 FORMAT = "tickline-checkpoint-2"
@@ -31,7 +32,7 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def rows_digest(table_NF: np.ndarray, rows_N: np.ndarray) -> str:
+def rows_digest(table_NF: Column, rows_N: np.ndarray) -> str:
     """sha256 over the chosen rows of a table, in hex; read in chunks, the table may be mapped.
 
     Args:

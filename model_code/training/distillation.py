@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_code.errors import ConfigError, DataError
+from model_code.features.column import Column
 from model_code.models.boosting import fit_boosting
 from model_code.models.summaries import summaries
 from model_code.settings import SEQUENCE_LENGTH
@@ -36,7 +37,7 @@ class Instants:
         horizon_ms: of the label.
     """
 
-    timestamp_N: npt.NDArray[np.int64]
+    timestamp_N: Column
     horizon_ms: float
 
     def spans(self, ends_B: Ends) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -91,7 +92,7 @@ def blocks(train_ends: Ends, instants: Instants) -> tuple[Block, ...]:
 
 
 def targets(
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     train_ends: Ends,
     instants: Instants,

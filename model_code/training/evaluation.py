@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from model_code.features.column import Column
 from model_code.features.windows import gather, require_finite
 from model_code.models.network import flops_per_window
 from model_code.models.predictor import WindowModel
@@ -17,7 +18,7 @@ SMALL_BATCH = 2048  # of a network with little arithmetic, whose calls cost more
 SMALL_FLOPS = 1_000_000  # per window
 
 
-def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np.ndarray:
+def predict(model: nn.Module, features_NF: Column, ends_B: np.ndarray) -> np.ndarray:
     """Logits (B, 2) float32 of the windows ending at `ends_B`, in FP32 on the network's device.
 
     Raises:
@@ -39,7 +40,7 @@ def predict(model: nn.Module, features_NF: np.ndarray, ends_B: np.ndarray) -> np
 
 def evaluate(
     model: nn.Module,
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     ends_B: np.ndarray,
     weight_B: np.ndarray | None = None,

@@ -66,7 +66,7 @@ class TrainingJob(BaseModel):
         """Load the inputs and train here; arguments and errors are those of `loop.train`."""
         store = ArtifactStore(self.store)
         rows, windows = (
-            FeatureTable.load(store.open(self.table)),
+            FeatureTable.open(store, self.table),
             Split.load(store.open(self.windows)),
         )
         return loop.train(

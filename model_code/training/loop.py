@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from model_code import machine
 from model_code.errors import ConfigError, DataError
+from model_code.features.column import Column
 from model_code.features.windows import spread
 from model_code.models import network
 from model_code.models.predictor import WindowModel
@@ -40,7 +41,7 @@ from model_code.training.start import begin_from, require_start
 
 
 def train(
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     train_ends: np.ndarray,
     validation_ends: np.ndarray,
@@ -208,7 +209,7 @@ def _within_budget(
     trial_run: Callable[[], TrainingRun],
     spec: TrainingSpec,
     checkpoints: Path,
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray],
 ) -> tuple[TrainingSpec, str]:
@@ -279,7 +280,7 @@ def _key(
     spec: TrainingSpec,
     precision: str,
     world: int,
-    features_NF: np.ndarray,
+    features_NF: Column,
     data: Sequence[np.ndarray],
     optional: Sequence[np.ndarray | None],
 ) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_code.features.column import Column
 from model_code.features.windows import spread
 from model_code.models.predictor import WindowModel
 from model_code.training.evaluation import evaluate
@@ -47,7 +48,7 @@ class TrainingResult:
 
 def fit_once(
     model: WindowModel,
-    features_NF: np.ndarray,
+    features_NF: Column,
     labels_N: np.ndarray,
     train_ends: np.ndarray,
     validation_ends: np.ndarray,

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model_code.errors import DataError
+from model_code.features.column import Column
 from model_code.features.windows import gather
 from model_code.models.predictor import WindowModel
 from model_code.settings import TrainingSpec
@@ -113,7 +114,7 @@ class TrainingRun:
 
     def train_epoch(
         self,
-        features_NF: np.ndarray,
+        features_NF: Column,
         labels_N: np.ndarray,
         ends: np.ndarray,
         bar: Progress,

@@ -23,7 +23,7 @@ def attribute(
 ) -> Attributed:
     """Explain test windows in ONNX Runtime; store the profile, its table and its picture."""
     rows, parts = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     predictor = open_graph(run.store.open(exported.runtime_graph), physical_cores())

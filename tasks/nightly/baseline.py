@@ -15,7 +15,7 @@ from tasks.runs import mlflow_runs
 def baseline(run: RunRef, table: ArtifactRef, split: SplitWindows, seed: int) -> Baseline:
     """Fit gradient boosting on the same windows; store its predictions of the test windows."""
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     result = fit_baseline(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +111,7 @@ def benchmark(
         EngineError: as `measure.benchmark`.
     """
     rows, parts = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     ends = parts.test_ends
@@ -133,7 +132,11 @@ def benchmark(
     windows_of: dict[str, measure.Windows] = {}
     for name, (version, own) in compared.items():
         try:
-            theirs = windows if own is None else _own_windows(rows, ends, run.store.open(own))
+            theirs = (
+                windows
+                if own is None
+                else _own_windows(rows, ends, FeatureTable.open(run.store, own))
+            )
         except EngineError as error:
             found.unavailable[name] = failure(MEASURE, error)
             continue
@@ -245,19 +248,18 @@ def _through_triton(
         return measured.without(TRITON_ROW, failure(step, error))
 
 
-def _own_windows(rows: FeatureTable, ends: NDArray[np.int64], table: Path) -> measure.Windows:
+def _own_windows(rows: FeatureTable, ends: NDArray[np.int64], own: FeatureTable) -> measure.Windows:
     """An earlier version's windows of the same rows.
 
     Raises:
         EngineError: the other table's rows at the window ends are others.
     """
-    own = FeatureTable.load(table)
     for name in ("timestamp_N", "symbol_N", "segment_N", "label_N"):
         here_N, there_N = getattr(rows, name), getattr(own, name)
         if len(here_N) != len(there_N) or not np.array_equal(here_N[ends], there_N[ends]):
             raise EngineError(
                 f"the earlier version's feature table has other rows: {name} differs",
-                where=str(table),
+                where=f"feature set {own.meta.spec.chosen_set}",
                 remedy="compute both tables again: tickline nightly --refresh",
             )
     return lambda start, stop: gather(own.features_NF, ends[start:stop])

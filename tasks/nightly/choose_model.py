@@ -39,7 +39,7 @@ def choose_model(
 ) -> ChosenModel:
     """Compare the models on the test windows; choose by the validation windows."""
     rows, parts = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     predictors: dict[str, Predictor] = {

@@ -24,7 +24,7 @@ def export(
 ) -> ExportedNetwork:
     """Export TorchScript and ONNX; verify on test windows that both equal the network."""
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     example_BTF = gather(rows.features_NF, spread(windows.test_ends, PARITY_WINDOWS))

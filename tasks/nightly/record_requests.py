@@ -59,7 +59,7 @@ def record_requests(
     if registered is None:
         return None
     rows, parts = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     chosen = next(engine for engine in engines if engine.name == judged.engine)
@@ -74,7 +74,7 @@ def record_requests(
     champion_version = champion_x_RTF = champion_positive_x_PTF = None
     if measured.champion_table is not None and measured.champion_version is not None:
         champion_version = int(measured.champion_version)
-        own = FeatureTable.load(run.store.open(measured.champion_table))
+        own = FeatureTable.open(run.store, measured.champion_table)
         champion_x_RTF = gather(own.features_NF, parts.test_ends[taken_R])
         champion_positive_x_PTF = gather(own.features_NF, parts.test_ends[positive_P])
     predictor = ENGINES[judged.engine].load(folder)

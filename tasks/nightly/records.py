@@ -96,7 +96,7 @@ class Plan(Record):
 
 
 class Supplements(Record):
-    """What a feature set needs of a store beside ticks.
+    """What a feature set needs of a store beside one instrument-day's ticks.
 
     Attributes:
         market: the store.
@@ -107,11 +107,11 @@ class Supplements(Record):
     digests: dict[str, str]
 
     @classmethod
-    def of(cls, plan: Plan, spec: FeatureSpec) -> Self | None:
+    def of(cls, plan: Plan, spec: FeatureSpec, day: "CleanDay") -> Self | None:
         """None if the set needs ticks alone."""
         wanted = {f"{FOLDER}/{name.partition('.')[0]}" for name in spec.exogenous}
         if looks_at_depth(spec.chosen_set):
-            wanted |= {f"depth {day.name}" for day in plan.days}
+            wanted.add(f"depth {day.symbol} {day.date}")
         if not wanted:
             return None
         found = {name: plan.supplements[name] for name in sorted(wanted & plan.supplements.keys())}

@@ -15,7 +15,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from model_code.artifacts import ArtifactRef
-from model_code.features.dataset import FeatureTable
+from model_code.features.dataset import read_manifest
 from model_code.features.served import ServedFeatures
 from model_code.repository.terms import Terms
 from model_code.settings import (
@@ -83,14 +83,14 @@ def register(
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
         version = _log_model(run, exported, weights, params)
-    meta = FeatureTable.load(run.store.open(table)).meta
+    rows = read_manifest(run.store, table)
     start = StartingPoint(
         weights=weights,
         network=network_spec,
-        features=meta.spec.model_copy(update={"leaders": meta.leaders}),
+        features=rows.spec.model_copy(update={"leaders": rows.leaders}),
         trained_until=str(split.summary["train"]["last"]),
     )
-    tags = seen_tags(ServedFeatures.of(meta.spec, meta.leaders)) | {
+    tags = seen_tags(ServedFeatures.of(rows.spec, rows.leaders)) | {
         TERMS_TAG: terms.model_dump_json(),
         START_TAG: start.model_dump_json(exclude={"weights"}),
         "onnx_sha256": exported.onnx.sha256,

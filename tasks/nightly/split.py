@@ -3,7 +3,7 @@
 import datetime as dt
 
 from model_code.artifacts import ArtifactRef
-from model_code.features import dataset
+from model_code.features.dataset import FeatureTable
 from model_code.features.split import split as choose_windows
 from model_code.settings import SplitSpec
 from tasks.caching.stage import RunRef, stage
@@ -13,7 +13,7 @@ from tasks.nightly.records import SplitWindows
 @stage("split")
 def split(run: RunRef, table: ArtifactRef, spec: SplitSpec, test_date: dt.date) -> SplitWindows:
     """Choose training, validation and test windows in time order, purged and embargoed."""
-    chosen = choose_windows(dataset.FeatureTable.load(run.store.open(table)), spec, test_date)
+    chosen = choose_windows(FeatureTable.open(run.store, table), spec, test_date)
     with run.store.scratch() as scratch:
         folder = scratch / "split"
         folder.mkdir()

@@ -3,7 +3,7 @@
 from model_code.artifacts import ArtifactRef, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import GateError
-from model_code.features.dataset import FeatureTable
+from model_code.features.dataset import read_manifest
 from model_code.features.served import ServedFeatures
 from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
@@ -42,13 +42,13 @@ def stage_candidate(
     folder = run.store.open(chosen.folder)
     sidecar = EngineSidecar.load(folder)
     requests = run.store.open(recorded)
-    meta = FeatureTable.load(run.store.open(table)).meta
+    rows = read_manifest(run.store, table)
     manifest = Manifest.of(
         sidecar,
         version=int(registered.version),
         threshold=threshold,
         terms=terms,
-        features=ServedFeatures.of(meta.spec, meta.leaders),
+        features=ServedFeatures.of(rows.spec, rows.leaders),
         files={path.name: hash_path(path) for path in requests.iterdir()},
         data_sha256=plan.digest,
         code_commit=mlflow_runs.code_commit(),

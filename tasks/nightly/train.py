@@ -96,7 +96,7 @@ def train(
     history = tuple(asdict(epoch) for epoch in result.history)
     best = history[result.best_epoch - 1]
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     ends, weight_B = windows.validation_ends, windows.validation_weights

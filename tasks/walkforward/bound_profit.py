@@ -22,7 +22,7 @@ def bound_profit(
 ) -> ArtifactRef:
     """Best case (.npy, float64, basis points) of the test windows, traded `delay_ms` later."""
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     with run.store.scratch() as scratch:

@@ -36,7 +36,7 @@ def fit_model(
         DataError: the windows of the parts overlap in time, or cannot be trained on.
     """
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     require_apart(rows, windows)

@@ -45,7 +45,7 @@ def fit_rival(
         DataError: the windows of the parts overlap in time.
     """
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     require_apart(rows, windows)

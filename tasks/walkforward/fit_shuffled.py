@@ -27,7 +27,7 @@ def fit_shuffled(
 ) -> Shuffled:
     """AUC on the true test labels of fits to training and validation labels in random order."""
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     ends, aucs = windows.validation_ends, []

@@ -30,7 +30,7 @@ def pooled(
     walkers: tuple[Walker, ...],
 ) -> tuple[Pool, list[Rival]]:
     """The windows of all dates, and every rival's answers."""
-    rows = FeatureTable.load(store.open(table))
+    rows = FeatureTable.open(store, table)
     ends_N = np.concatenate(
         [Split.load(store.open(date.split.windows)).test_ends for date in dates]
     )

@@ -36,7 +36,7 @@ def measure_delay(
             remedy="name the delay of the profit bound instead: --delay-ms",
         )
     rows, windows = (
-        FeatureTable.load(run.store.open(table)),
+        FeatureTable.open(run.store, table),
         Split.load(run.store.open(split.windows)),
     )
     x_BTF = gather(rows.features_NF, spread(windows.test_ends, WINDOWS))

@@ -123,7 +123,8 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
     from tasks.nightly.benchmark import benchmark
     from tasks.nightly.build_engine import build_engine
     from tasks.nightly.export import export
-    from tasks.nightly.features import features
+    from tasks.nightly.feature_table import feature_table
+    from tasks.nightly.features import features, others_of
     from tasks.nightly.find_days import find_days
     from tasks.nightly.find_leaders import find_leaders
     from tasks.nightly.split import split
@@ -139,7 +140,12 @@ def library_seconds(spec: NightlySpec) -> dict[str, float]:
         ticks = require_passed(run.store, days)
         clock.lap("validate")
         leading = find_leaders.fn(run, ticks, spec.features, plan.test_date)
-        table = features.fn(run, ticks, spec.features, leading.leaders, plan.simulated)
+        shards = []
+        for day in ticks:
+            seen = leading.leaders.get(day.symbol, ())
+            others = others_of(day, ticks, spec.features, seen)
+            shards.append(features.fn(run, day, others, spec.features, seen))
+        table = feature_table.fn(run, tuple(shards), spec.features, leading.leaders, plan.simulated)
         clock.lap("features")
         windows = split.fn(run, table, spec.split, plan.test_date)
         clock.lap("split")

@@ -6,8 +6,8 @@ from tests.chaos.contents import result_of
 from tests.chaos.harness import EPOCHS, Home, Prepared, Row, cached_after, same_run
 
 STAGES = (
-    "find days", "validate", "publish_validation", "features", "split", "baseline", "train",
-    "export", "build engine", "find champion", "benchmark", "gate", "register",
+    "find days", "validate", "publish_validation", "features", "feature table", "split",
+    "baseline", "train", "export", "build engine", "find champion", "benchmark", "gate", "register",
     "record requests", "stage candidate", "publish_outcome", "announce",
 )  # fmt: skip
 

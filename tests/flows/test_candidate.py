@@ -15,6 +15,7 @@ from model_code.benchmark.goals import load_goals
 from model_code.engines.registry import ENGINES
 from model_code.errors import ConfigError, DataError, EngineError
 from model_code.features.served import SOLO, SeenFeatures
+from model_code.features.shard import Shard, ShardMeta
 from model_code.repository.terms import Terms
 from model_code.settings import (
     DESIGN,
@@ -96,6 +97,11 @@ def clean(day: SourceDay) -> CleanDay:
     return CleanDay(date=day.date, symbol=day.symbol, ticks=file(f"clean-{day.date}"))
 
 
+def shard(day: CleanDay) -> Shard:
+    meta = ShardMeta(date=day.date, symbol=day.symbol, rows=1, segments=1)
+    return Shard(meta=meta, folder=file(f"features-{day.date}"))
+
+
 def engine(name: str) -> BuiltEngine:
     return BuiltEngine(name=name, folder=file(name), unavailable=None, mlflow_run_id=name)
 
@@ -151,6 +157,7 @@ class Stages:
             "publish_validation": lambda _: None,
             "find_leaders": lambda _: LEADING,
             "features": self._features,
+            "feature_table": self._feature_table,
             "split": lambda _: SPLIT,
             "baseline": lambda _: BASELINE,
             "train": lambda _: NETWORK,
@@ -183,7 +190,10 @@ class Stages:
         failures = ("too few rows",) if inputs["source"] in self.faulty_days else ()
         return validated(inputs["source"], failures)
 
-    def _features(self, inputs: Inputs) -> ArtifactRef:
+    def _features(self, inputs: Inputs) -> Shard:
+        return shard(inputs["day"])
+
+    def _feature_table(self, inputs: Inputs) -> ArtifactRef:
         return TABLE if inputs["leaders"] == LEADING.leaders else CHAMPIONS_TABLE
 
     def _build_engine(self, inputs: Inputs) -> BuiltEngine:
@@ -218,11 +228,21 @@ def test_each_stage_gets_the_results_of_the_stages_before_it(stages: Stages) -> 
         "features": [
             {
                 "run": RUN,
-                "days": tuple(clean(day) for day in PLAN.days),
+                "day": clean(day),
+                "others": (),
+                "spec": wanted,
+                "leaders": ("B",),
+                "supplements": None,
+            }
+            for day in PLAN.days
+        ],
+        "feature_table": [
+            {
+                "run": RUN,
+                "shards": tuple(shard(clean(day)) for day in PLAN.days),
                 "spec": wanted,
                 "leaders": LEADING.leaders,
                 "simulated": True,
-                "supplements": None,
             }
         ],
         "split": [
@@ -421,14 +441,23 @@ def test_a_champion_of_other_features_is_measured_on_a_table_of_its_own(
     made = candidate.build_candidate(RUN, SPEC, plan)
     champion = Champion(version="4", onnx=file("champion"), engine=None, features=seen)
     candidate.judge_candidate(RUN, SPEC, plan, made, champion, load_goals())
-    first, second = stages.inputs["features"]
+    first, second = stages.inputs["feature_table"]
     wanted = {"feature_set": seen.feature_set, "exogenous": seen.exogenous}
+    spec = first["spec"].model_copy(update=wanted)
+    assert second == first | {"spec": spec, "leaders": seen.leaders}
     supplements = Supplements(market="simulated:", digests={name: digests[name] for name in needed})
-    assert second == first | {
-        "spec": first["spec"].model_copy(update=wanted),
-        "leaders": seen.leaders,
+    assert stages.inputs["features"][-1] == {
+        "run": RUN,
+        "day": clean(PLAN.days[-1]),
+        "others": (),
+        "spec": spec,
+        "leaders": seen.leaders.get("A", ()),
         "supplements": supplements if needed else None,
     }
+    assert stages.options[-2:] == [
+        {"task_run_name": "features {day.symbol} {day.date} of version 4"},
+        {"task_run_name": "feature table of version 4"},
+    ]
     (inputs,) = stages.inputs["benchmark"]
     assert (inputs["table"], inputs["champion_table"]) == (TABLE, CHAMPIONS_TABLE)
 
@@ -457,7 +486,7 @@ def test_an_anchor_without_features_is_left_out_with_the_reason(
 ) -> None:
     made = candidate.build_candidate(RUN, SPEC, PLAN)
 
-    def gone(*_: object) -> ArtifactRef:
+    def gone(*_: object, **__: object) -> ArtifactRef:
         raise DataError("the store has no series macro.vix")
 
     gone.with_options = lambda **_: gone  # type: ignore[attr-defined]

@@ -270,7 +270,7 @@ def test_rerun_resumes_at_the_failed_stage_in_the_same_runs(
     assert "tickline.error" not in parents(home)[0].data.tags
     states = stage_states(outcome.flow_run_id)
     cached = {name for name, state in states.items() if state == "Cached"}
-    assert {"features", "split", "train", "baseline"} <= cached
+    assert {"feature table", "split", "train", "baseline"} <= cached
 
 
 def test_a_worker_resumes_a_refreshing_nightly_instead_of_starting_over(
@@ -292,7 +292,7 @@ def test_a_worker_resumes_a_refreshing_nightly_instead_of_starting_over(
     run_flow(nightly, flow_run=run, parameters={"spec": spec, "refresh": True})  # as a worker would
     states = stage_states(str(run.id))
     cached = {name for name, state in states.items() if state == "Cached"}
-    assert {"features", "split", "train", "baseline"} <= cached
+    assert {"feature table", "split", "train", "baseline"} <= cached
     assert not {"export", "benchmark", "gate"} & cached  # it had not reached these
 
 

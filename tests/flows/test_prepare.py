@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows import candidate
+from model_code.artifacts import ArtifactRef
 from model_code.errors import DataError, MarketError
 from model_code.features.dataset import FeatureTable
 from model_code.features.definition import names
@@ -16,7 +17,7 @@ from model_code.settings import FeatureSpec, NightlySpec, Settings, SplitSpec, V
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.stage import RunRef
 from tasks.nightly.find_days import find_days
-from tasks.nightly.records import Plan, Prepared, Supplements
+from tasks.nightly.records import CleanDay, Plan, Prepared, Supplements
 from tasks.nightly.split import split
 from tests.support.frames import recording, write_series
 from tests.support.market import DATES, epoch_ns, hive
@@ -35,7 +36,7 @@ PARTS = SplitSpec(
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
     """A run without servers: the stages are plain functions."""
-    for name in ("validate", "find_leaders", "features"):
+    for name in ("validate", "find_leaders", "features", "feature_table"):
         monkeypatch.setattr(candidate, name, getattr(candidate, name).fn)
     monkeypatch.setattr(candidate, "publish_validation", lambda *_: None)
     settings = Settings(home=tmp_path / "home").resolved()
@@ -63,10 +64,10 @@ def test_a_nights_table_and_split(run: RunRef, tmp_path: Path, spec: FeatureSpec
     assert plan.warnings == ()
     assert made.features.chosen_set == spec.chosen_set
     assert made.leading.note == "leaders (the instruments' names): nobody looks at another"
-    table = FeatureTable.load(run.store.open(made.table))
+    table = FeatureTable.open(run.store, made.table)
     assert table.features_NF.shape == (1000, 16)
     own = [name.startswith(("depth_", "exogenous_1")) for name in names(spec.chosen_set)]
-    assert (table.features_NF[:, own].std(axis=0) > 0).all()
+    assert (np.asarray(table.features_NF)[:, own].std(axis=0) > 0).all()
     found = split.fn(run, made.table, PARTS, plan.test_date)
     parts = Split.load(run.store.open(found.windows))
     assert len(parts.train_ends) == 100
@@ -91,9 +92,13 @@ def test_a_changed_table_has_another_key(run: RunRef, tmp_path: Path) -> None:
         market = hive(tmp_path / "store", 500)
         series(market, scale)
         plan = find_days.fn(NightlySpec(market=market))
-        inputs: dict[str, Any] = {"run": run, "supplements": Supplements.of(plan, SERIES)}
+        day = plan.days[0]
+        clean = CleanDay(
+            date=day.date, symbol=day.symbol, ticks=ArtifactRef(name="clean", sha256="0" * 64)
+        )
+        inputs: dict[str, Any] = {"run": run, "supplements": Supplements.of(plan, SERIES, clean)}
         keys.append((plan.digest, stage_key("tasks.nightly.features", inputs)))
-        other = Supplements.of(plan, FeatureSpec())
+        other = Supplements.of(plan, FeatureSpec(), clean)
         assert other is None
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] != keys[1][1]

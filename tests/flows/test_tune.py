@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.cli.tune import tuned_tables
 from flows.tune import tune
 from model_code.errors import ConfigError
-from model_code.features import dataset
+from model_code.features import shard
 from model_code.settings import NightlySpec, Settings
 from model_code.settings.changes import from_yaml
 from model_code.settings.tuning import TuneSpec, search_space
@@ -32,13 +32,13 @@ def test_a_search_finds_a_specification_without_the_test_day_and_resumes(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[dt.date] = set()
-    real = dataset.build
+    real = shard.build
 
-    def build(paths, *rest, **more):
-        seen.update(day.date for day, _ in paths)
-        return real(paths, *rest, **more)
+    def build(day, *rest, **more):
+        seen.add(day.date)
+        return real(day, *rest, **more)
 
-    monkeypatch.setattr(dataset, "build", build)
+    monkeypatch.setattr(shard, "build", build)
     spec = tiny(MARKET)
     first = tune(spec, SEARCH)
     assert seen == {dt.date(2000, 1, 3), dt.date(2000, 1, 4)}

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from flows.walkforward import models_of, test_dates, walkforward
 from model_code.benchmark.reports.walkforward_report import last_line
 from model_code.errors import DataError
-from model_code.features import dataset
+from model_code.features import shard
 from model_code.features.dataset import FeatureTable
 from model_code.settings import MlpSpec, NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.walkforward import WalkforwardSpec
@@ -108,21 +108,21 @@ def small(**changes: object) -> WalkforwardSpec:
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, change) -> None:
-    """Change the columns of the feature table after it is built."""
-    real = dataset.build
+    """Change the columns of every instrument-day after they are built."""
+    real = shard.build
 
-    def build(paths, spec, out, **how):
-        meta = real(paths, spec, out, **how)
+    def build(day, path, spec, out, **how):
+        meta = real(day, path, spec, out, **how)
         change(out, meta)
         return meta
 
-    monkeypatch.setattr(dataset, "build", build)
+    monkeypatch.setattr(shard, "build", build)
 
 
 def test_a_feature_that_contains_the_label_shows_as_an_auc_near_1(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leak(out: Path, _: dataset.TableMeta) -> None:
+    def leak(out: Path, _: shard.ShardMeta) -> None:
         features_NF = np.load(out / "features.npy")
         features_NF[:, 7] = np.load(out / "label.npy")
         np.save(out / "features.npy", features_NF)
@@ -138,12 +138,9 @@ def test_a_date_of_one_class_is_skipped_with_a_note_and_none_left_is_an_error(
 ) -> None:
     lost: list[dt.date] = [dt.date(2000, 1, 5)]
 
-    def silence(out: Path, meta: dataset.TableMeta) -> None:
-        label_N = np.load(out / "label.npy")
-        for day in meta.days:
-            if day.date in lost:
-                label_N[day.first : day.first + day.rows] = 0
-        np.save(out / "label.npy", label_N)
+    def silence(out: Path, meta: shard.ShardMeta) -> None:
+        if meta.date in lost:
+            np.save(out / "label.npy", np.zeros(meta.rows, np.int8))
 
     planted(monkeypatch, silence)
     found = walkforward(small())
@@ -151,7 +148,7 @@ def test_a_date_of_one_class_is_skipped_with_a_note_and_none_left_is_an_error(
     (note,) = found.skipped
     assert note.startswith("2000-01-05 skipped: the test part has")
     lost.append(dt.date(2000, 1, 4))
-    # other ticks, so that the table is built again
+    # other ticks, so that the features are computed again
     other = tiny(MARKET.replace("seed=3", "seed=4"), **QUICK)
     with pytest.raises(DataError, match="none of 2 test dates can be judged; 2000-01-05 skipped"):
         walkforward(small(night=other))

@@ -15,7 +15,7 @@ from infra import torchrun
 from infra.torchrun import ProcessesFailedError, train_on
 from model_code.artifacts import ArtifactStore
 from model_code.errors import ConfigError
-from model_code.features import dataset
+from model_code.features.dataset import FeatureTable
 from model_code.features.split import split
 from model_code.market.schema import InstrumentDay
 from model_code.models.network import state_digest
@@ -23,6 +23,7 @@ from model_code.settings import FeatureSpec, NetworkSpec, SplitSpec, TrainingSpe
 from model_code.training.job import JOB, TrainingJob, read_result
 from model_code.training.run import EpochMetrics
 from tests.support.market import DATES, SYMBOLS, ticks
+from tests.support.tables import build_table
 
 pytestmark = pytest.mark.slow
 # without dropout and mirror images, which each process draws for itself
@@ -41,11 +42,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
     for seed, date in enumerate(DATES):
         days.append((InstrumentDay(date, SYMBOLS[0], 3000), home / f"{date}.parquet"))
         pq.write_table(ticks(3000, seed, date=date), days[-1][1])
+    table = build_table(store, days, FeatureSpec(), simulated=True)
     with store.scratch() as scratch:
-        dataset.build(days, FeatureSpec(), scratch / "table", simulated=True)
-        table = store.put(scratch / "table")
         (scratch / "split").mkdir()
-        chosen = split(dataset.FeatureTable.load(store.open(table)), SplitSpec(), DATES[-1])
+        chosen = split(FeatureTable.open(store, table), SplitSpec(), DATES[-1])
         chosen.save(scratch / "split")
         windows = store.put(scratch / "split")
     return TrainingJob(

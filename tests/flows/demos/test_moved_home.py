@@ -15,7 +15,7 @@ def test_a_night_in_a_copied_home_comes_back_cached(
     assert "Cached    train" in printed
     assert "Cached    stage candidate" in printed
     assert "Completed" not in printed
-    assert last.startswith("moved: 17 of 17 stages Cached")
+    assert last.startswith("moved: 19 of 19 stages Cached")
     assert (tmp_path / "first" / "mlflow.db").is_file()
 
 

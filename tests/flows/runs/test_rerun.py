@@ -71,4 +71,4 @@ def test_a_nightly_killed_in_training_is_resumed_by_the_printed_command(
     assert sorted(steps) == list(range(1, EPOCHS + 1))  # a killed epoch is logged last
     states = stage_states(printed[1])
     cached = {name for name, state in states.items() if state == "Cached"}
-    assert {"features", "split", "baseline"} <= cached
+    assert {"feature table", "split", "baseline"} <= cached

@@ -1,293 +1,319 @@
-"""The streamed feature table against the plain computation, and what it refuses."""
+"""The table of shards against the plain computation of the same days, bit by bit."""
 
 import datetime as dt
-import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
-from model_code.artifacts import hash_path
-from model_code.errors import DataError, SchemaError, StorageError
+from model_code.artifacts import ArtifactRef, ArtifactStore, hash_bytes
+from model_code.errors import DataError, IntegrityError
 from model_code.features import batch, dataset, labels
-from model_code.features.dataset import FeatureTable
-from model_code.features.definition import FEATURES_VERSION
+from model_code.features.dataset import FeatureTable, read_manifest
+from model_code.features.definition import FEATURES_VERSION, look_at, looks_at_depth
 from model_code.features.supplements import depth, exogenous
-from model_code.features.venues import Quotes, crossings
+from model_code.features.venues import Quotes, crossings, siblings
 from model_code.market.schema import TICKS, InstrumentDay
-from model_code.market.store import open_market
-from model_code.settings import FeatureSpec
+from model_code.market.store import MarketStore, open_market
+from model_code.settings import FeatureSpec, MlpSpec, TrainingSpec
+from model_code.training import loop
 from tests.support.frames import write_depth, write_series
 from tests.support.market import DATES, SYMBOLS, epoch_ns, hive, ticks
+from tests.support.tables import build_table, write_clean
 
-SPEC = FeatureSpec()
-Inputs = list[tuple[InstrumentDay, Path]]
-
-
-def write(folder: Path, tables: dict[tuple[dt.date, str], pa.Table]) -> Inputs:
-    inputs = []
-    for (date, symbol), table in tables.items():
-        path = folder / f"{symbol}_{date}.parquet"
-        pq.write_table(table, path, row_group_size=100)
-        inputs.append((InstrumentDay(date, symbol, len(table)), path))
-    return inputs
+Tables = dict[tuple[dt.date, str], pa.Table]
+LEADER, FOLLOWER = SYMBOLS
+LEADERS = {FOLLOWER: (LEADER,)}
+COLUMNS = [name for name in FeatureTable.__dataclass_fields__ if name != "meta"]
+NAMES = ("macro.vix", "macro.rate")
 
 
 @pytest.fixture
-def tables() -> dict[tuple[dt.date, str], pa.Table]:
-    return {
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def tables() -> Tables:
+    """Two instruments on two dates: own labels on one day, two segments on another."""
+    found = {
         (date, symbol): ticks(300, 1, symbol, date)
         for symbol in SYMBOLS
         for date in reversed(DATES)
     }
-
-
-def test_the_table_is_the_plain_computation_day_after_day(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    stamps = tables[DATES[0], SYMBOLS[0]]["timestamp"].to_numpy().astype(np.int64).copy()
-    stamps[200:] += 60_000_000_000  # a second segment
-    tables[DATES[0], SYMBOLS[0]] = tables[DATES[0], SYMBOLS[0]].set_column(
+    stamps = found[DATES[0], LEADER]["timestamp"].to_numpy().astype(np.int64).copy()
+    stamps[200:] += 60_000_000_000
+    found[DATES[0], LEADER] = found[DATES[0], LEADER].set_column(
         0, TICKS.field(0), pa.array(stamps, TICKS.field(0).type)
     )
-    meta = dataset.build(write(tmp_path, tables), SPEC, tmp_path / "out", simulated=True)
-    table = FeatureTable.load(tmp_path / "out")
-    assert table.meta == meta
-    assert meta.symbols == SYMBOLS
-    assert meta.dates == DATES
-    assert meta.simulated
-    assert meta.spec == SPEC
-    assert meta.features_version == FEATURES_VERSION
-    assert [(day.date, day.symbol) for day in meta.days] == sorted(tables)
-    assert np.unique(table.segment_N).tolist() == [0, 1, 2, 3, 4]
-    assert (np.diff(table.segment_N) >= 0).all()
-    for day in meta.days:
-        rows = slice(day.first, day.first + day.rows)
-        source = tables[day.date, day.symbol]
+    own = pa.array([1, 0, None] * 100, pa.int8())
+    found[DATES[1], FOLLOWER] = found[DATES[1], FOLLOWER].set_column(
+        TICKS.get_field_index("label"), TICKS.field("label"), own
+    )
+    return found
+
+
+@pytest.fixture
+def market(tmp_path: Path) -> MarketStore:
+    uri = hive(tmp_path / "store", n=300, seed=1)
+    write_depth(uri, n=300, seed=1)
+    stamps = [epoch_ns(date) + 10**9 * k for date in DATES for k in range(12)]
+    write_series(uri, "macro", stamps, vix=np.arange(24.0), rate=np.ones(24))
+    return open_market(uri)
+
+
+def whole_table(
+    tables: Tables,
+    spec: FeatureSpec,
+    leaders: Mapping[str, tuple[str, ...]],
+    market: MarketStore | None,
+) -> dict[str, NDArray[Any]]:
+    """All days in one pass, whole days in memory, into one array for each column."""
+    days: list[dict[str, NDArray[Any]]] = []
+    segments = 0
+    symbols = sorted({symbol for _, symbol in tables})
+    for date, symbol in sorted(tables):
+        source = tables[date, symbol]
+        present = {name: table for (day, name), table in tables.items() if day == date}
+        others = [
+            batch.compute(present[name], spec.with_set("solo")).states_N
+            if name in present
+            else batch.compute(source.slice(0, 0), spec).states_N
+            for name in leaders.get(symbol, ())[: look_at(spec.chosen_set)]
+        ]
+        book_S = depth.EMPTY
+        if looks_at_depth(spec.chosen_set):
+            book_S, _ = depth.read_depth(market, InstrumentDay(date, symbol))
+        series = exogenous.read_series(market, spec.exogenous)
+        rows = batch.compute(source, spec, others, book_S, series)
         bid, ask = source["bid_price"].to_numpy(), source["ask_price"].to_numpy()
-        plain = batch.compute(source, SPEC)
-        assert np.array_equal(table.features_NF[rows], plain.features_NF)
-        assert np.array_equal(table.timestamp_N[rows], plain.timestamp_N)
-        assert np.array_equal(
-            table.label_N[rows],
-            labels.round_trip(plain.timestamp_N, bid, ask, 100.0, 0.0, plain.segment_N),
+        if spec.chosen_label == "cross-venue":
+            venues = [symbol, *siblings(list(present))[symbol]]
+            begins_E = crossings({name: quotes(present[name]) for name in venues}, 0.0, 10**10)
+            label_N = labels.crossing_begins(
+                rows.timestamp_N, begins_E, spec.horizon_ms, rows.segment_N
+            )
+        else:
+            label_N = labels.round_trip(
+                rows.timestamp_N, bid, ask, spec.horizon_ms, 0.0, rows.segment_N
+            )
+        own = source["label"].fill_null(-9).to_numpy()
+        days.append(
+            {
+                "features_NF": rows.features_NF,
+                "timestamp_N": rows.timestamp_N,
+                "label_N": np.where(own == -9, label_N, own).astype(np.int8),
+                "segment_N": (rows.segment_N + segments).astype(np.int32),
+                "symbol_N": np.full(len(bid), symbols.index(symbol), np.int16),
+                "spread_bps_N": (2e4 * (ask - bid) / (ask + bid)).astype(np.float32),
+                "bid_N": bid,
+                "ask_N": ask,
+            }
         )
-        assert (table.symbol_N[rows] == SYMBOLS.index(day.symbol)).all()
-        assert table.spread_bps_N[rows] == pytest.approx(2e4 * (ask - bid) / (ask + bid))
-    assert isinstance(table.features_NF, np.memmap)
+        segments += int(rows.segment_N[-1]) + 1
+    return {name: np.concatenate([day[name] for day in days]) for name in COLUMNS}
 
 
-def test_chunk_size_does_not_change_the_table(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    inputs = write(tmp_path, tables)
-    hashes = set()
-    for chunk_rows in (7, 100, 10_000):
-        out = tmp_path / f"out{chunk_rows}"
-        dataset.build(inputs, SPEC, out, simulated=False, chunk_rows=chunk_rows)
-        hashes.add(hash_path(out))
-    assert len(hashes) == 1
+def quotes(table: pa.Table) -> Quotes:
+    return Quotes(
+        table["timestamp"].to_numpy().astype(np.int64),
+        table["bid_price"].to_numpy(),
+        table["ask_price"].to_numpy(),
+    )
 
 
-def test_the_sources_own_label_is_used_where_given(tmp_path: Path) -> None:
-    table = ticks(200)
-    own = pa.array([1, 0, None] * 66 + [None, None], pa.int8())
-    labelled = table.set_column(TICKS.get_field_index("label"), TICKS.field("label"), own)
-    for name, source in (("plain", table), ("own", labelled)):
-        inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): source})
-        dataset.build(inputs, SPEC, tmp_path / name, simulated=False)
-    plain, found = (FeatureTable.load(tmp_path / name).label_N for name in ("plain", "own"))
-    expected = own.fill_null(-9).to_numpy()
-    expected = np.where(expected == -9, plain, expected)
-    assert np.array_equal(found, expected)
-    assert not np.array_equal(found, plain)
+def digest(column: Any) -> str:
+    array = np.ascontiguousarray(np.asarray(column))
+    return hash_bytes(f"{array.dtype} {array.shape}".encode() + array.tobytes())
 
 
-def _missing(inputs: Inputs) -> Inputs:
-    return [*inputs, (InstrumentDay(DATES[0], "ZZZ"), Path("nowhere.parquet"))]
+def _absent_leader(tables: Tables) -> Tables:
+    return {key: table for key, table in tables.items() if key != (DATES[1], LEADER)}
 
 
-def _truncated(inputs: Inputs) -> Inputs:
-    inputs[0][1].write_bytes(inputs[0][1].read_bytes()[:-100])
-    return inputs
-
-
-def _spoiled(inputs: Inputs) -> Inputs:
-    data = bytearray(inputs[0][1].read_bytes())
-    data[4:3000] = bytes(2996)
-    inputs[0][1].write_bytes(data)
-    return inputs
-
-
-def _stranger(inputs: Inputs) -> Inputs:
-    return [(InstrumentDay(DATES[0], "ZZZ"), inputs[0][1])]
-
-
-def _emptied(inputs: Inputs) -> Inputs:
-    pq.write_table(ticks(5).slice(0, 0), inputs[0][1])
-    return inputs
+def _venues(_: Tables) -> Tables:
+    return {
+        (date, f"E.{venue}"): ticks(300, seed, f"E.{venue}", date)
+        for seed, venue in enumerate("xy")
+        for date in DATES
+    }
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spec", "leaders", "change"),
     [
-        (lambda _: [], "no rows to compute features from"),
-        (_emptied, "no rows to compute features from"),
-        (_missing, "unreadable Parquet"),
-        (_truncated, "unreadable Parquet"),
-        (_spoiled, "unreadable Parquet"),
-        (_stranger, f"expected ticks of ZZZ, found {SYMBOLS[0]}"),
-        (lambda inputs: inputs * 2, "is given twice"),
+        (FeatureSpec(), LEADERS, dict),
+        (FeatureSpec(), {FOLLOWER: ("absent", LEADER)}, dict),
+        (FeatureSpec(), LEADERS, _absent_leader),
+        (FeatureSpec(feature_set="solo"), LEADERS, dict),
+        (FeatureSpec(feature_set="depth"), {}, dict),
+        (FeatureSpec(feature_set="exogenous", exogenous=NAMES), {}, dict),
+        (
+            FeatureSpec(feature_set="venues", label="cross-venue", horizon_ms=500.0),
+            {"E.x": ("E.y",), "E.y": ("E.x",)},
+            _venues,
+        ),
     ],
-    ids=["nothing", "empty day", "missing", "truncated", "spoiled", "other symbol", "twice"],
+    ids=["leader", "second leader", "absent leader", "solo", "depth", "exogenous", "venues"],
 )
-def test_bad_inputs_are_refused(
-    tmp_path: Path, spoil: Callable[[Inputs], Inputs], message: str
+def test_every_column_has_the_bytes_of_one_pass_over_all_days(
+    tmp_path: Path,
+    store: ArtifactStore,
+    tables: Tables,
+    market: MarketStore,
+    spec: FeatureSpec,
+    leaders: dict[str, tuple[str, ...]],
+    change: Callable[[Tables], Tables],
 ) -> None:
-    inputs = spoil(write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(300)}))
+    tables = change(tables)
+    inputs = write_clean(tmp_path, tables)
+    built = build_table(store, inputs, spec, leaders=leaders, market=market, chunk_rows=70)
+    table = FeatureTable.open(store, built)
+    expected = whole_table(tables, spec, leaders, market)
+    assert {name: digest(getattr(table, name)) for name in COLUMNS} == {
+        name: digest(column) for name, column in expected.items()
+    }
+    assert [(day.date, day.symbol) for day in table.meta.days] == sorted(tables)
+    own = leaders.get(FOLLOWER, ())[: look_at(spec.chosen_set)]
+    if own:  # of an absent leader nothing is seen
+        last = table.meta.days[-1]
+        seen_N = table.features_NF[last.first : last.first + last.rows][:, 8:13]
+        assert seen_N.any() == (own[0] == LEADER and (DATES[1], LEADER) in tables)
+
+
+def test_the_manifest_says_what_the_table_holds(
+    tmp_path: Path, store: ArtifactStore, tables: Tables
+) -> None:
+    inputs = write_clean(tmp_path, tables)
+    built = build_table(store, inputs, FeatureSpec(), leaders=LEADERS, simulated=True)
+    meta = read_manifest(store, built).meta
+    assert FeatureTable.open(store, built).meta == meta
+    assert meta.symbols == SYMBOLS
+    assert meta.dates == DATES
+    assert [(day.date, day.symbol) for day in meta.days] == sorted(tables)
+    assert [(day.first, day.rows) for day in meta.days] == [(300 * k, 300) for k in range(4)]
+    assert meta.simulated
+    assert meta.spec == FeatureSpec()
+    assert meta.leaders == LEADERS
+    assert meta.features_version == FEATURES_VERSION
+    assert meta.given_labels == 200
+    assert meta.mirrored_spec is None
+    assert [path.name for path in store.path(built).iterdir()] == ["meta.json"]
+
+
+def test_tables_of_other_days_share_their_shards(
+    tmp_path: Path, store: ArtifactStore, tables: Tables
+) -> None:
+    newest = {key: table for key, table in tables.items() if key[0] == DATES[1]}
+    both, one = (
+        read_manifest(store, build_table(store, write_clean(tmp_path, days), FeatureSpec()))
+        for days in (tables, newest)
+    )
+    assert one.shards == both.shards[2:]
+
+
+def test_training_on_shards_gives_the_losses_of_training_on_arrays(
+    tmp_path: Path, store: ArtifactStore
+) -> None:
+    tables = {(date, symbol): ticks(900, 1, symbol, date) for date in DATES for symbol in SYMBOLS}
+    built = build_table(store, write_clean(tmp_path, tables), FeatureSpec(), leaders=LEADERS)
+    table = FeatureTable.open(store, built)
+    whole = whole_table(tables, FeatureSpec(), LEADERS, None)
+    ends = np.flatnonzero(table.label_N >= 0)
+    ends = ends[(ends % 900 >= 63)]
+    runs = [
+        loop.train(
+            features_NF,
+            label_N,
+            ends[: len(ends) // 2],
+            ends[len(ends) // 2 :],
+            network_spec=MlpSpec(hidden=16, layers=1),
+            training_spec=TrainingSpec(epochs=2, batch_size=64, windows_per_epoch=1024),
+            checkpoints=tmp_path / f"checkpoints-{number}",
+        )
+        for number, (features_NF, label_N) in enumerate(
+            [(table.features_NF, table.label_N), (whole["features_NF"], whole["label_N"])]
+        )
+    ]
+    losses = [[(e.train_loss, e.validation_auc) for e in run.history] for run in runs]
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
+
+
+def _without(inputs: Any) -> Any:
+    return []
+
+
+def _twice(inputs: Any) -> Any:
+    return [*inputs, inputs[0]]
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "message"),
+    [
+        (_without, 30, "no rows in the features of 0 instrument-days"),
+        (list, 0, "no rows in the features of 1 instrument-days"),
+        (_twice, 30, f"{LEADER} on 2024-08-08 is given twice"),
+    ],
+    ids=["nothing", "empty day", "twice"],
+)
+def test_a_table_without_rows_or_with_a_day_twice_is_refused(
+    tmp_path: Path, store: ArtifactStore, change: Callable[..., Any], rows: int, message: str
+) -> None:
+    inputs = write_clean(tmp_path, {(DATES[0], LEADER): ticks(30).slice(0, rows)})
     with pytest.raises(DataError, match=message):
-        dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
+        build_table(store, change(inputs), FeatureSpec())
 
 
-def test_a_missing_column_is_a_schema_fault(tmp_path: Path) -> None:
-    inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(30).drop_columns(["vwap"])})
-    with pytest.raises(SchemaError, match="'vwap' is missing"):
-        dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
-
-
-def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
-    inputs = write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(2000)})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(StorageError, match="cannot write out") as error:
-            dataset.build(inputs, SPEC, tmp_path / "out", simulated=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "free space" in error.value.remedy
-
-
-@pytest.mark.parametrize("name", ["meta.json", "features.npy"])
-def test_an_invalid_table_is_not_loaded(tmp_path: Path, name: str) -> None:
-    dataset.build(
-        write(tmp_path, {(DATES[0], SYMBOLS[0]): ticks(10)}), SPEC, tmp_path / "o", simulated=False
+def test_an_empty_day_among_others_has_no_rows(tmp_path: Path, store: ArtifactStore) -> None:
+    days = {(DATES[0], LEADER): ticks(30).slice(0, 0), (DATES[1], LEADER): ticks(30)}
+    table = FeatureTable.open(store, build_table(store, write_clean(tmp_path, days), FeatureSpec()))
+    assert [(day.first, day.rows) for day in table.meta.days] == [(0, 0), (0, 30)]
+    np.testing.assert_array_equal(
+        np.asarray(table.features_NF), batch.compute(ticks(30), FeatureSpec()).features_NF
     )
-    (tmp_path / "o" / name).write_text("{}")
+
+
+def test_a_changed_or_missing_shard_is_not_opened(
+    tmp_path: Path, store: ArtifactStore, tables: Tables
+) -> None:
+    built = build_table(store, write_clean(tmp_path, tables), FeatureSpec())
+    folder = store.path(read_manifest(store, built).shards[2].folder)
+    data = bytearray((folder / "features.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "features.npy").write_bytes(data)
+    with pytest.raises(IntegrityError, match=f"{folder.name} was changed after it was written"):
+        FeatureTable.open(store, built)
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(IntegrityError, match=f"{folder.name} is missing"):
+        FeatureTable.open(store, built)
+
+
+def test_another_artefact_is_no_table(tmp_path: Path, store: ArtifactStore) -> None:
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / dataset.META_FILE).write_text("{}")
+    other: ArtifactRef = store.put(tmp_path / "split")
     with pytest.raises(DataError, match="not a feature table"):
-        FeatureTable.load(tmp_path / "o")
+        FeatureTable.open(store, other)
 
 
-def test_a_follower_sees_its_leader_on_the_same_date_only(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
+def test_too_many_shards_for_the_process_say_what_to_allow(
+    tmp_path: Path, store: ArtifactStore, tables: Tables
 ) -> None:
-    leader, follower = SYMBOLS
-    del tables[DATES[1], leader]
-    meta = dataset.build(
-        write(tmp_path, tables),
-        SPEC,
-        tmp_path / "out",
-        simulated=False,
-        leaders={follower: (leader,)},
-        chunk_rows=100,
-    )
-    assert meta.leaders == {follower: (leader,)}
-    table = FeatureTable.load(tmp_path / "out")
-    there = batch.compute(tables[DATES[0], leader], SPEC).states_N
-    for day in meta.days:
-        others = [there] if (day.date, day.symbol) == (DATES[0], follower) else []
-        expected = batch.compute(tables[day.date, day.symbol], SPEC, others).features_NF
-        rows = slice(day.first, day.first + day.rows)
-        assert np.array_equal(table.features_NF[rows], expected)
+    built = build_table(store, write_clean(tmp_path, tables), FeatureSpec())
+    real = np.load
 
+    def refuse(path: Path, *rest: Any, **more: Any) -> Any:
+        if path.name == "label.npy":
+            raise OSError(24, "Too many open files")
+        return real(path, *rest, **more)
 
-def test_labels_of_two_venues(tmp_path: Path) -> None:
-    venues = {
-        (DATES[0], f"E.{venue}"): ticks(300, seed, f"E.{venue}") for seed, venue in enumerate("xy")
-    }
-    spec = FeatureSpec(feature_set="venues", label="cross-venue", horizon_ms=500.0)
-    meta = dataset.build(write(tmp_path, venues), spec, tmp_path / "out", simulated=False)
-    table = FeatureTable.load(tmp_path / "out")
-    quotes = {
-        symbol: Quotes(
-            part["timestamp"].to_numpy().astype(np.int64),
-            part["bid_price"].to_numpy(),
-            part["ask_price"].to_numpy(),
-        )
-        for (_, symbol), part in venues.items()
-    }
-    begins_E = crossings(quotes, 0.0, 10_000_000_000)
-    assert len(begins_E) > 0
-    for day in meta.days:
-        rows = slice(day.first, day.first + day.rows)
-        expected = labels.crossing_begins(
-            table.timestamp_N[rows], begins_E, 500.0, table.segment_N[rows]
-        )
-        assert np.array_equal(table.label_N[rows], expected)
-
-
-def test_the_label_of_venues_needs_two(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    spec = FeatureSpec(label="cross-venue")
-    one = {key: table for key, table in tables.items() if key[1] == SYMBOLS[0]}
-    with pytest.raises(DataError, match="two venues"):
-        dataset.build(write(tmp_path, one), spec, tmp_path / "out", simulated=False)
-
-
-def test_depth_rows_and_series_come_from_the_store(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    uri = hive(tmp_path / "store", n=300, seed=1)
-    write_depth(uri, n=300, seed=1)
-    stamps = [epoch_ns(DATES[0]) + 10**9 * k for k in range(12)]
-    write_series(uri, "macro", stamps, vix=np.arange(12.0), rate=np.ones(12))
-    market, inputs = open_market(uri), write(tmp_path, tables)
-    series = exogenous.read_series(market, ("macro.vix", "macro.rate"))
-    for spec in (
-        FeatureSpec(feature_set="depth"),
-        FeatureSpec(feature_set="exogenous", exogenous=("macro.vix", "macro.rate")),
-    ):
-        out = tmp_path / spec.chosen_set
-        meta = dataset.build(inputs, spec, out, simulated=False, market=market, chunk_rows=70)
-        assert meta.notes == ()
-        table = FeatureTable.load(out)
-        for day in meta.days:
-            rows_S, _ = depth.read_depth(market, InstrumentDay(day.date, day.symbol))
-            source = tables[day.date, day.symbol]
-            plain = batch.compute(
-                source, spec, book_S=rows_S, series=series if spec.exogenous else ()
-            )
-            rows = slice(day.first, day.first + day.rows)
-            assert np.array_equal(table.features_NF[rows], plain.features_NF)
-            assert plain.features_NF[:, 8:].any()
-
-
-def test_notes_name_what_was_left_out_of_depth_rows(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    uri = hive(tmp_path / "store", n=300, seed=1)
-    write_depth(uri, n=300, seed=1)
-    path = Path(uri) / "depth" / f"symbol={SYMBOLS[1]}" / f"date={DATES[0]}.parquet"
-    table = pq.read_table(path)
-    bid_N = table["bid_price_0"].to_numpy().copy()
-    bid_N[[4, 9]] = 1e9
-    pq.write_table(table.set_column(1, "bid_price_0", pa.array(bid_N)), path)
-    spec = FeatureSpec(feature_set="depth")
-    meta = dataset.build(
-        write(tmp_path, tables), spec, tmp_path / "out", simulated=False, market=open_market(uri)
-    )
-    assert meta.notes == (f"{SYMBOLS[1]} {DATES[0]}: depth rows left out, not a book: 2",)
-    assert FeatureTable.load(tmp_path / "out").meta == meta
-
-
-def test_a_store_without_depth_rows_is_refused(
-    tmp_path: Path, tables: dict[tuple[dt.date, str], pa.Table]
-) -> None:
-    inputs, spec = write(tmp_path, tables), FeatureSpec(feature_set="depth")
-    market = open_market(hive(tmp_path / "store", n=300, seed=1))
-    for store in (None, market):
-        with pytest.raises(DataError, match="the feature set depth needs depth rows"):
-            dataset.build(inputs, spec, tmp_path / "out", simulated=False, market=store)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(np, "load", refuse)
+        with pytest.raises(DataError, match="Too many open files") as error:
+            FeatureTable.open(store, built)
+    assert "ulimit -n" in error.value.remedy

@@ -58,7 +58,7 @@ def used(source: FeatureTable, ends: NDArray[np.int64]) -> tuple[set[int], list[
 
 def in_block(source: FeatureTable, fold: Fold) -> set[int]:
     """Every row of any instrument inside the block."""
-    time = source.timestamp_N
+    time = np.asarray(source.timestamp_N)
     return set(np.flatnonzero((time >= fold.start_ns) & (time < fold.stop_ns)).tolist())
 
 

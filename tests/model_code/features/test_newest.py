@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from model_code.artifacts import ArtifactStore
 from model_code.errors import ConfigError
-from model_code.features import dataset
 from model_code.features.dataset import FeatureTable
 from model_code.features.newest import NewestWindows
 from model_code.features.served import SOLO, SeenFeatures
@@ -18,6 +18,7 @@ from model_code.market.store import open_market
 from model_code.settings import FeatureSpec
 from tests.support.frames import write_depth, write_series
 from tests.support.market import DATES, SYMBOLS, epoch_ns, hive
+from tests.support.tables import build_table
 
 PAIRED = SeenFeatures(feature_set="paired", leaders={SYMBOLS[1]: (SYMBOLS[0],)})
 DEPTH = SeenFeatures(feature_set="depth")
@@ -41,11 +42,12 @@ def trained_on(store: str, folder: Path, seen: SeenFeatures) -> NDArray[np.float
         pq.write_table(open_market(store).read(day), path)
         inputs.append((day, path))
     spec = FeatureSpec(feature_set=seen.feature_set, exogenous=seen.exogenous)
-    out = folder / seen.feature_set
+    artifacts = ArtifactStore(folder / "artifacts")
     market = open_market(store)
-    meta = dataset.build(inputs, spec, out, simulated=False, leaders=seen.leaders, market=market)
-    last = meta.days[1].first + meta.days[1].rows - 1
-    return gather(FeatureTable.load(out).features_NF, np.arange(last - 2, last + 1))
+    built = build_table(artifacts, inputs, spec, leaders=seen.leaders, market=market)
+    table = FeatureTable.open(artifacts, built)
+    last = table.meta.days[1].first + table.meta.days[1].rows - 1
+    return gather(table.features_NF, np.arange(last - 2, last + 1))
 
 
 @pytest.mark.parametrize("seen", [SOLO, PAIRED, DEPTH, SERIES])

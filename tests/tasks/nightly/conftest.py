@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from model_code.artifacts import ArtifactRef, ArtifactStore
-from model_code.features import dataset
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.settings import FeatureSpec, Settings
 from tasks.caching.stage import RunRef
 from tests.support.market import DATES, SYMBOLS, ticks
+from tests.support.tables import build_table
 
 Build = Callable[..., ArtifactRef]
 
@@ -46,7 +46,6 @@ def build(tmp_path: Path, store: ArtifactStore) -> Build:
             inputs.append((InstrumentDay(DATES[0], symbol), path))
         spec = FeatureSpec.model_validate({"feature_set": feature_set})
         leaders = {SYMBOLS[1]: (SYMBOLS[0],)}
-        dataset.build(inputs, spec, tmp_path / name, simulated=True, leaders=leaders)
-        return store.put(tmp_path / name)
+        return build_table(store, inputs, spec, simulated=True, leaders=leaders)
 
     return make

@@ -1,5 +1,6 @@
 """A champion of other features is measured on its own windows of the same rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,12 @@ def test_a_champion_perfect_on_its_own_features_is_measured_as_perfect(
     monkeypatch.setattr(measure, "ceilings", lambda _: {})
     monkeypatch.setattr(timing, "SETTLE_S", 0.0)
     candidate, champions = (build(name, name, rows=2000) for name in ("paired", "solo"))
-    rows, own = (FeatureTable.load(store.open(table)) for table in (candidate, champions))
+    rows, own = (FeatureTable.open(store, table) for table in (candidate, champions))
     ends = valid_ends(rows.segment_N, rows.label_N)
     assert rows.label_N[ends].sum() > 100
 
     champion = Knows(own, ends)
-    own_windows = _own_windows(rows, ends, store.open(champions))
+    own_windows = _own_windows(rows, ends, own)
     assert measured(rows, ends, champion, {CHAMPION_ROW: own_windows}) == 1.0
     assert champion.unknown == 0, "it was also timed on its own windows only"
 
@@ -93,19 +94,18 @@ def test_a_champion_perfect_on_its_own_features_is_measured_as_perfect(
 def test_a_table_of_other_rows_is_refused(
     build: Build, store: ArtifactStore, change: dict[str, int], name: str
 ) -> None:
-    rows = FeatureTable.load(store.open(build("paired", "paired")))
+    rows = FeatureTable.open(store, build("paired", "paired"))
     ends = valid_ends(rows.segment_N, rows.label_N)
-    other = build("other", "solo", **change)
+    other = FeatureTable.open(store, build("other", "solo", **change))
     with pytest.raises(EngineError, match=f"other rows: {name} differs"):
-        _own_windows(rows, ends, store.open(other))
+        _own_windows(rows, ends, other)
 
 
 def test_a_table_of_other_labels_is_refused(build: Build, store: ArtifactStore) -> None:
-    rows = FeatureTable.load(store.open(build("paired", "paired")))
+    rows = FeatureTable.open(store, build("paired", "paired"))
     ends = valid_ends(rows.segment_N, rows.label_N)
-    other = store.open(build("other", "solo"))
-    path = other / "label.npy"
-    np.save(path, 1 - np.load(path))
+    other = FeatureTable.open(store, build("other", "solo"))
+    other = replace(other, label_N=1 - other.label_N)
     with pytest.raises(EngineError, match="other rows: label_N differs"):
         _own_windows(rows, ends, other)
 

@@ -29,7 +29,7 @@ def test_windows_of_a_champion_of_other_features_are_recorded_of_the_same_rows(
     build: Build, run: RunRef, tmp_path: Path, others: bool, weighted: bool
 ) -> None:
     table, champions = (build(name, name) for name in ("paired", "solo"))
-    rows, own = (FeatureTable.load(run.store.open(found)) for found in (table, champions))
+    rows, own = (FeatureTable.open(run.store, found) for found in (table, champions))
     ends = valid_ends(rows.segment_N, rows.label_N)
     part = PartReport(
         candidates=1, purged=0, embargoed=0, kept=1, windows=1, label_rate=0.5, first="", last=""

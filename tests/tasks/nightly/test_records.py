@@ -5,6 +5,7 @@ import datetime as dt
 from model_code.artifacts import ArtifactRef
 from model_code.settings import FeatureSpec
 from tasks.nightly.records import (
+    CleanDay,
     Plan,
     SourceDay,
     SplitWindows,
@@ -30,11 +31,13 @@ def test_the_nights_notes_say_which_windows_were_sampled_by_class() -> None:
 def test_a_stage_depends_on_what_its_set_needs_alone() -> None:
     names = ("depth A 2024-08-08", "depth A 2024-08-09", "exogenous/macro", "exogenous/other")
     plan = Plan(train=(DAY,), test=(NEXT,), warnings=(), supplements={name: name for name in names})
-    assert Supplements.of(plan, FeatureSpec()) is None
-    depth = Supplements.of(plan, FeatureSpec(feature_set="depth"))
-    assert depth == Supplements(market="m", digests={name: name for name in names[:2]})
+    day = CleanDay(date=DAY.date, symbol="A", ticks=ArtifactRef(name="clean", sha256="0"))
+    assert Supplements.of(plan, FeatureSpec(), day) is None
+    depth = Supplements.of(plan, FeatureSpec(feature_set="depth"), day)
+    assert depth == Supplements(market="m", digests={names[0]: names[0]})
     series = FeatureSpec(feature_set="exogenous", exogenous=("macro.vix", "missing.x"))
-    assert Supplements.of(plan, series) == Supplements(market="m", digests={names[2]: names[2]})
+    found = Supplements.of(plan, series, day)
+    assert found == Supplements(market="m", digests={names[2]: names[2]})
 
 
 def test_the_snapshots_digest_covers_depth_rows_and_tables() -> None:

@@ -8,8 +8,8 @@ import pytest
 from model_code.artifacts import ArtifactStore
 from model_code.market.schema import InstrumentDay
 from model_code.settings import ValidationSpec
+from tasks.monitoring.report import day_report, publish_attributions
 from tasks.nightly.records import Attributed, ValidatedDay
-from tasks.nightly.report import day_report, publish_attributions
 from tasks.validation.day import validate_day
 from tests.support.market import DATES, SYMBOLS, ticks
 
