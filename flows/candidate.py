@@ -173,7 +173,7 @@ def _shards(
         seen = leaders.get(day.symbol, ())[: look_at(each.chosen_set)]
         call = {"run": run, "day": day, "others": others_of(day, ticks, each, seen), "spec": each}
         calls.append(call | {"leaders": seen, "supplements": Supplements.of(plan, each, day)})
-    return tuple(compute(**call) for call in calls)
+    return fan_out(run.settings.cluster, compute, calls)
 
 
 def judge_candidate(

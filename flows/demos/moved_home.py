@@ -44,6 +44,8 @@ goals:
   - {name: like FP32, metric: max_abs_dp, kind: threshold, maximum: 0.02}
 """
 
+NEVER_CACHED = ("find champion",)  # it reads the registry
+
 
 def play(folder: Path) -> str:
     """Run the story in an empty folder, print every stage's state, and return the last line.
@@ -108,13 +110,14 @@ def _night(home: Path, spec: Path) -> None:
 
 
 def _stages(home: Path) -> list[tuple[str, str]]:
-    """Name and state of each stage that ended, in order, from the home's log."""
+    """Name and state of each cached stage that ended, in order, from the home's log."""
     lines = [
         json.loads(line)
         for log in sorted((home / "logs").glob("tickline-*.jsonl"))
         for line in log.read_text().splitlines()
     ]
-    return [(one["stage"], one["state"]) for one in lines if one["message"] == "stage ended"]
+    ended = [one for one in lines if one["message"] == "stage ended"]
+    return [(one["stage"], one["state"]) for one in ended if one["stage"] not in NEVER_CACHED]
 
 
 def main() -> None:

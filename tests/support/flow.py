@@ -103,7 +103,8 @@ def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
 
 
 def stage_states(flow_run: str) -> dict[str, str]:
-    """Final state by task run of a flow run that has ended, as the server has it."""
+    """Final state by stage of a flow run that has ended, as the server has it; of the last try."""
     with get_client(sync_client=True) as client:
         runs = settled_task_runs(client, find_run(flow_run).id)
-    return {run.name: str(run.state.name) for run in runs if run.state}
+    newest_last = reversed(runs)
+    return {run.name: str(run.state.name) for run in newest_last if run.state}
