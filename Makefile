@@ -9,10 +9,11 @@ DURATION ?= 300
 BURST ?= 4
 IMAGE ?= tickline:0.1.0
 TICKS ?= 1000000
+PICTURES ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults image ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults pages image ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -104,6 +105,9 @@ moved-home: setup ## demo: copy a home, hide the first, run a night in the copy 
 
 chaos: setup ## inject every fault; print the table of docs/reliability.md (TABLE=FILE writes it)
 	CHAOS=all CHAOS_TABLE=$(TABLE) $(BIN)/python -m pytest tests/chaos
+
+pages: setup ## open every page in Chromium, take the walks of docs/walks.md (PICTURES=docs/images writes pictures)
+	PICTURES=$(PICTURES) $(BIN)/python -m pytest -n 0 tests/pages
 
 image: ## build the image; it carries the commit (IMAGE=NAME:TAG)
 	docker build -f infra/compose/Dockerfile -t $(IMAGE) \
