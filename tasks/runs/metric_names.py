@@ -74,14 +74,15 @@ def plain(name: str) -> str:
     return name
 
 
-# in the page's own names of columns, with their widths in pixels
+# in the page's own names of columns, with their widths in pixels; all but the last two fit into a
+# window of 1280
 COLUMNS = {
-    f"params.`{TEST_DATE}`": 96,
-    f"tags.`{VERDICT_TAG}`": 116,
-    f"tags.`{ENGINE_TAG}`": 126,
-    **{f"metrics.`{logged_as(name)}`": 104 for name in ("auc", "baseline_auc")},
-    **{f"metrics.`{logged_as(name)}`": 118 for name in ("p50_ms", "p99_ms")},
-    "attributes.`Models`": 170,  # the registered version
+    f"params.`{TEST_DATE}`": 92,
+    f"tags.`{VERDICT_TAG}`": 100,
+    **{f"metrics.`{logged_as(name)}`": 92 for name in ("auc", "baseline_auc")},
+    **{f"metrics.`{logged_as(name)}`": 108 for name in ("p50_ms", "p99_ms")},
+    f"tags.`{ENGINE_TAG}`": 132,
+    "attributes.`Models`": 150,  # the registered version
 }
 
 

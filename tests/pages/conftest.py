@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from playwright.sync_api import Browser
@@ -22,10 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk() -> Iterator[Desk]:
     """Two nights, a promotion that waits, a failed night; made once."""
     chromium()  # first: without it nothing else is needed
-    with open_desk(tmp_path_factory.mktemp("desk")) as opened:
+    # a short path, because pages and their pictures show it
+    with TemporaryDirectory(prefix="tickline-") as folder, open_desk(Path(folder)) as opened:
         yield opened
 
 

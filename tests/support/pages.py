@@ -155,6 +155,13 @@ class Screen:
         """Go to a page, an address or a file."""
         self.page.goto(address.as_uri() if isinstance(address, Path) else address)
 
+    @property
+    def width(self) -> int:
+        """Of the window, in CSS pixels."""
+        size = self.page.viewport_size
+        assert size is not None
+        return size["width"]
+
     def text(self) -> str:
         """Every word that is seen without scrolling, in frames too."""
         size = self.page.viewport_size

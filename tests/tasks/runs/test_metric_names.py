@@ -70,11 +70,11 @@ def test_the_columns_are_what_a_night_writes() -> None:
     assert columns == [
         "params.`test_date`",
         "tags.`tickline.verdict`",
-        "tags.`tickline.engine`",
         "metrics.`quality/auc`",
         "metrics.`baseline/auc`",
         "metrics.`latency/p50_ms`",
         "metrics.`latency/p99_ms`",
+        "tags.`tickline.engine`",
         "attributes.`Models`",
     ]
     assert len(view_state()) < 5000  # as far as MLflow keeps a tag
