@@ -257,8 +257,8 @@ def _days_as_used(plan: Plan) -> dict[str, str]:
     """The days and instruments of a run as parameters, whatever its specification left open."""
     dates = sorted({str(day.date) for day in plan.train})
     span = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]} ({len(dates)} days)"
-    return {
-        TEST_DATE: str(plan.test_date),
+    tested = {TEST_DATE: str(plan.test_date)} if plan.test else {}  # a search sees no test day
+    return tested | {
         "train_dates": span,
         "instruments": ", ".join(sorted({day.symbol for day in plan.days})),
     }
