@@ -79,6 +79,14 @@ def worker(log: Path) -> Iterator[None]:
         process.wait(30)
 
 
+@pytest.fixture
+def _own_deployment(desk: Settings) -> Iterator[None]:
+    """Delete the deployment afterwards: other tests of this server want its parameters plain."""
+    yield
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(client.read_deployment_by_name(promotions.DEPLOYMENT).id)
+
+
 def night(market: str, goals: Path, learning_rate: float, features: FeatureSpec) -> Outcome:
     training = TrainingSpec(epochs=2, batch_size=32, learning_rate=learning_rate)
     outcome = nightly(tiny(market, goals=str(goals), training=training, features=features))
@@ -126,6 +134,7 @@ def serves(desk: Settings, outcome: Outcome) -> None:
     np.testing.assert_allclose(odds / (1 + odds), replay.probability_R[:32], atol=1e-5)
 
 
+@pytest.mark.usefixtures("_own_deployment")
 def test_night_promotion_night_against_what_serves_promotion_rollback(
     desk: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
