@@ -58,7 +58,7 @@ OnCluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="Validate instrument-days on processes:N, dask:N or a Dask scheduler's tcp://HOST:PORT.",
+        help="Run instrument-days' stages on processes:N, dask:N or a Dask scheduler's tcp://HOST:PORT.",
         show_default="TICKLINE_CLUSTER, else one by one in this process",
     ),
 ]

@@ -1,4 +1,4 @@
-"""A nightly whose instrument-days are validated on a cluster has the same artefacts."""
+"""A nightly whose instrument-days run on a cluster has the same artefacts."""
 
 import json
 import re
