@@ -75,10 +75,10 @@ def test_specification_code_days_and_features_that_differ(
 
     candidate = settings.staging_repository / MODEL_NAME / "2"
     page = render(gather(mlflow, candidate, "onnxruntime-fp32", 1, {}, tmp_path))
-    assert "Changed since champion" in page
+    assert "Changed since the champion" in page
     assert (
-        "<td>training.learning_rate</td><td><code>0.0005</code></td><td><code>0.0001</code></td>"
-        in page
+        '<th scope="row">training.learning_rate</th>'
+        "<td><code>0.0005</code></td><td><code>0.0001</code></td>" in page
     )
 
 
@@ -89,9 +89,9 @@ def test_equal_nights_and_a_first_version(settings: Settings, tmp_path: Path) ->
     assert changes_since(mlflow, run_id, 1) == ()
     candidate = settings.staging_repository / MODEL_NAME / "2"
     page = render(gather(mlflow, candidate, "onnxruntime-fp32", 1, {}, tmp_path))
-    assert "Nothing: the same specification, code, days and features." in page
+    assert "Specification, code and days are the same." in page
     first = render(gather(mlflow, candidate, "onnxruntime-fp32", None, {}, tmp_path))
-    assert "Changed since champion" not in first
+    assert "Changed since the champion" not in first
 
 
 def test_what_a_night_did_not_record_is_said(settings: Settings) -> None:
@@ -139,8 +139,7 @@ def test_what_the_model_looks_at_and_how_that_moved(settings: Settings, tmp_path
 
     old = profile(spread=1, time_gap=1)
     mlflow.log_text(runs[0], old.model_dump_json(), "attribution/profile.json")
-    page, form = pages()
-    assert '<td>spread</td><td class="n">50.0%</td><td class="n">75.0%</td>' in page
+    page, _ = pages()
+    assert '<th scope="row">spread</th><td class="n">50.0%</td><td class="n">75.0%</td>' in page
     assert "25.0% moved between features: 0% means the same shares" in page
     assert "Two halves of one night's windows differ by 5.0%." in page
-    assert "- 25% of the attribution moved between features since the champion (version 1)" in form
