@@ -24,8 +24,9 @@ from infra.servers import environment
 from model_code.errors import ConfigError, DataError
 from model_code.market.store import open_market
 from model_code.settings import NightlySpec, Settings
-from tasks.caching.stage import announced, console
+from tasks.caching.stage import announced
 from tasks.nightly.find_days import SIMULATED
+from tasks.runs.console import console
 from tasks.runs.lifecycle import exclusive, logged
 from tasks.runs.page import say
 

@@ -19,12 +19,12 @@ from model_code.benchmark.reports.report import verdicts as verdict_sheet
 from model_code.benchmark.reports.sheet import Sheet
 from model_code.benchmark.result import BenchmarkResult, BenchmarkRun
 from model_code.settings import NightlySpec, Settings
-from tasks.caching.stage import console
 from tasks.nightly.find_champion import find_champion
 from tasks.nightly.find_days import SIMULATED, find_days
 from tasks.nightly.gate import read_goals
 from tasks.nightly.records import Judged, Record
 from tasks.runs import mlflow_runs
+from tasks.runs.console import console
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.runs.names import rename, start_name
 

@@ -27,7 +27,7 @@ from model_code.settings import (
 )
 from model_code.training.start import StartingPoint, startable
 from tasks.caching.fan_out import fan_out
-from tasks.caching.stage import RunRef, console
+from tasks.caching.stage import RunRef
 from tasks.monitoring.report import publish_validation
 from tasks.nightly.attribute import attribute
 from tasks.nightly.baseline import baseline
@@ -56,6 +56,7 @@ from tasks.nightly.records import (
 from tasks.nightly.split import split
 from tasks.nightly.train import train
 from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
+from tasks.runs.console import console
 from tasks.runs.page import say
 
 

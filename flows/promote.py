@@ -24,7 +24,6 @@ from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
-from tasks.caching.stage import console
 from tasks.promotion.canary import canary
 from tasks.promotion.decide import Decision, deadline, decide, form_of, form_text, problem
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
@@ -37,6 +36,7 @@ from tasks.promotion.swap import swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
 from tasks.runs.aliases import Aliases
+from tasks.runs.console import console
 from tasks.runs.lifecycle import logged
 from tasks.runs.outbox import BY_NIGHT, is_opened
 from tasks.runs.page import say

@@ -14,10 +14,10 @@ from infra.triton.targets import serving_settings
 from model_code.errors import PromotionError, TicklineError
 from model_code.repository.policy import PolicyFile, policy_path
 from model_code.settings import PromotionSpec, Settings
-from tasks.caching.stage import console
 from tasks.promotion.decide import deadline
 from tasks.promotion.promotion_runs import open_runs
 from tasks.runs.aliases import Aliases
+from tasks.runs.console import console
 from tasks.runs.names import timed_name
 from tasks.runs.outbox import start_due
 

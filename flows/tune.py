@@ -19,9 +19,9 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.folds import folds
 from model_code.settings import NightlySpec, Settings
 from model_code.settings.tuning import TuneSpec, as_given, require_searchable
-from tasks.caching.stage import console
 from tasks.nightly.find_days import SIMULATED, find_days
 from tasks.nightly.records import Record
+from tasks.runs.console import console
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.runs.names import rename, start_name
 from tasks.tuning import study as studies

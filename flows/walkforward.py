@@ -32,12 +32,13 @@ from model_code.settings import (
     TrainingSpec,
 )
 from model_code.settings.walkforward import WalkforwardSpec
-from tasks.caching.stage import RunRef, console
+from tasks.caching.stage import RunRef
 from tasks.nightly.build_engine import build_engine
 from tasks.nightly.export import export
 from tasks.nightly.find_days import SIMULATED, find_days
 from tasks.nightly.records import Plan, SplitWindows
 from tasks.nightly.split import split
+from tasks.runs.console import console
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.runs.names import rename, start_name
 from tasks.walkforward.bound_profit import bound_profit

@@ -376,8 +376,8 @@ def _find_resumable(settings: Settings, version: int, policy: PolicyFile) -> "Fl
     new decision. So does a failed one whose stop is not in the audit file: nobody knows whether its
     approval is void. The caller owns the version, so a run that still reads RUNNING was killed.
     """
-    from tasks.caching.stage import console
     from tasks.promotion.promotion_runs import runs_of
+    from tasks.runs.console import console
 
     run = next((run for run in runs_of(version) if _records(settings, run)), None)
     if run is None or run.state is None or run.start_time is None:

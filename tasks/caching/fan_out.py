@@ -12,7 +12,7 @@ from prefect.utilities.callables import get_call_parameters
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from infra.cluster.runner import task_runner
-from tasks.caching.stage import console
+from tasks.runs.console import console
 
 R = TypeVar("R")
 

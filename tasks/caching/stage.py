@@ -18,11 +18,9 @@ from model_code.artifacts import ArtifactStore
 from model_code.settings import Settings
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.repair import drop_unusable_result
-from tasks.runs.console import console as run_console
 from tasks.runs.faults import retry_if_transient
 from tasks.runs.page import stage_ended
 
-console = run_console
 RETRIES: dict[str, Any] = {  # with back-off, only for transient faults
     "retries": 3,
     "retry_delay_seconds": [2.0, 8.0, 30.0],

@@ -8,9 +8,10 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.machine import physical_cores
 from model_code.settings import AttributionSpec
-from tasks.caching.stage import RunRef, console, stage
+from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import Attributed, ExportedNetwork, SplitWindows
 from tasks.runs.attributions import PROFILE_FILE
+from tasks.runs.console import console
 
 
 @stage("attribute")

@@ -21,9 +21,10 @@ from model_code.features.split import Split
 from model_code.features.windows import gather, spread
 from model_code.machine import physical_cores
 from model_code.settings import MAX_BATCH_SIZE
-from tasks.caching.stage import RunRef, console, stage
+from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import Baseline, ChosenModel, SplitWindows, TrainedModel
 from tasks.runs import mlflow_runs
+from tasks.runs.console import console
 
 ROUNDS, REQUESTS = 20, 20  # of single windows
 SINGLES = 64

@@ -20,9 +20,10 @@ from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
-from tasks.caching.stage import RunRef, announced, console
+from tasks.caching.stage import RunRef, announced
 from tasks.nightly.records import Champion
 from tasks.runs import mlflow_runs
+from tasks.runs.console import console
 from tasks.runs.serving_version import CHANGES, serving_version
 from tasks.runs.version_tags import (
     START_TAG,

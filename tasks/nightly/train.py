@@ -21,9 +21,10 @@ from model_code.training.start import StartingPoint
 from model_code.training.threshold import choose_threshold
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.refresh import is_stale
-from tasks.caching.stage import RunRef, console, stage
+from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import SplitWindows, TrainedNetwork
 from tasks.runs import mlflow_runs
+from tasks.runs.console import console
 from tasks.runs.metric_names import logged_as
 from tasks.runs.system_metrics import system_metrics
 

@@ -10,9 +10,9 @@ from model_code.serving.client import TritonClient
 from model_code.serving.routed import RoutedClient
 from model_code.settings import PromotionSpec
 from tasks.caching.once_per_run import once_per_run
-from tasks.caching.stage import console
 from tasks.promotion.records import Compared, Opened
 from tasks.promotion.shadow import NO_CHAMPION, recorded_windows, thresholds_of
+from tasks.runs.console import console
 
 
 @once_per_run("canary")

@@ -18,7 +18,6 @@ from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.caching.stage import console
 from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
 from tasks.promotion.records import Opened
@@ -26,6 +25,7 @@ from tasks.promotion.registered import require_registered
 from tasks.promotion.shadow import recorded_windows
 from tasks.runs import mlflow_runs
 from tasks.runs.aliases import Aliases, RegistryDownError
+from tasks.runs.console import console
 from tasks.runs.heartbeat import heartbeat_tags
 from tasks.runs.outbox import mark_opened
 from tasks.runs.serving_version import serving_version

@@ -14,11 +14,11 @@ from model_code.repository.serving import ServingRepository
 from model_code.serving.client import TritonClient
 from model_code.settings import Settings
 from tasks.caching.once_per_run import once_per_run
-from tasks.caching.stage import console
 from tasks.promotion.records import AUDIT_TAG, Compared, Decided, Opened, Shown, Validated
 from tasks.promotion.targets import target_facts
 from tasks.runs import mlflow_runs
 from tasks.runs.aliases import PREDECESSOR_TAG, Aliases
+from tasks.runs.console import console
 from tasks.runs.faults import Fault
 
 APPROVED_TAG = "approved_by"

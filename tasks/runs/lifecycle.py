@@ -20,9 +20,10 @@ from model_code import __version__
 from model_code.features.definition import FEATURES_VERSION
 from model_code.settings import NightlySpec, Settings
 from model_code.settings.changes import to_yaml
-from tasks.caching.stage import RunRef, console
+from tasks.caching.stage import RunRef
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up
+from tasks.runs.console import console
 from tasks.runs.faults import CANCELLED, Fault
 from tasks.runs.heartbeat import heartbeat, heartbeat_tags
 from tasks.runs.lock import hold_lock, record_owner

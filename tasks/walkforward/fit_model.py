@@ -11,9 +11,8 @@ from model_code.features.split import Split, require_apart
 from model_code.models import network
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, TrainingSpec
-from model_code.training import evaluation, loop
-from model_code.training.auxiliary import auxiliary_labels
-from model_code.training.distillation import Instants
+from model_code.training import evaluation
+from model_code.training.job import TrainingJob
 from model_code.training.threshold import choose_threshold
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import SplitWindows
@@ -42,21 +41,14 @@ def fit_model(
     require_apart(rows, windows)
     started = time.perf_counter()
     with run.store.scratch() as scratch:
-        result = loop.train(
-            rows.features_NF,
-            rows.label_N,
-            windows.train_ends,
-            windows.validation_ends,
-            validation_weight_B=windows.validation_weights,
-            network_spec=network_spec,
-            training_spec=training_spec,
+        result = TrainingJob(
+            store=run.store.root,
+            table=table,
+            windows=split.windows,
+            network=network_spec,
+            training=training_spec,
             checkpoints=scratch / "checkpoints",
-            feature_spec=rows.meta.mirrored_spec,
-            instants=Instants(rows.timestamp_N, rows.meta.spec.horizon_ms),
-            auxiliary_NA=auxiliary_labels(
-                rows, training_spec.auxiliary, windows.train_ends, windows.validation_ends
-            ),
-        )
+        ).run()
         validation_B, test_B = (
             probability(evaluation.predict(result.model, rows.features_NF, ends))
             for ends in (windows.validation_ends, windows.test_ends)

@@ -77,6 +77,18 @@ class Tables(NamedTuple):
     trades_where: str
     left_out: Counter[str]
 
+    def joined(self, symbol: str, trade_band_bps: float) -> Loaded:
+        """As TICKS, rows in source order, with notes; arguments and errors as `join.load`."""
+        return join.load(
+            self.quotes,
+            self.trades,
+            symbol,
+            self.notes,
+            where=self.where,
+            trades_where=self.trades_where,
+            trade_band_bps=trade_band_bps,
+        )
+
 
 class _Span(NamedTuple):
     """Rows of one kind and instrument-day in one file; first and last stamp in ns."""
@@ -153,16 +165,7 @@ class ChunkedStore(FileStore):
                 are absent on this day only.
             SchemaError, DataError: a file is not in its format.
         """
-        tables = self.tables(day)
-        return join.load(
-            tables.quotes,
-            tables.trades,
-            day.symbol,
-            tables.notes,
-            where=tables.where,
-            trades_where=tables.trades_where,
-            trade_band_bps=trade_band_bps,
-        )
+        return self.tables(day).joined(day.symbol, trade_band_bps)
 
     def tables(self, day: InstrumentDay) -> Tables:
         """One instrument-day's quotes and trades before they are joined.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file, hash_bytes
 from model_code.errors import ConfigError, MarketError, StorageError, TicklineError
-from model_code.market import join, quality
+from model_code.market import quality
 from model_code.market.profiles import limits, presumed
 from model_code.market.readers.chunked import KINDS, ChunkedStore, Kind, Tables
 from model_code.market.readers.files import STATEMENT
@@ -128,15 +128,7 @@ def _rows(path: Path) -> int:
 
 def _judged(store: ChunkedStore, day: InstrumentDay, tables: Tables) -> ImportedDay:
     spec = ValidationSpec()
-    loaded = join.load(
-        tables.quotes,
-        tables.trades,
-        day.symbol,
-        tables.notes,
-        where=tables.where,
-        trades_where=tables.trades_where,
-        trade_band_bps=spec.trade_band_bps,
-    )
+    loaded = tables.joined(day.symbol, spec.trade_band_bps)
     sized = loaded.ticks["bid_size"].null_count < loaded.ticks.num_rows
     profile = store.statement.profile or presumed(sized=sized, traded=tables.trades is not None)
     _, quarantined, faults = quality.quarantine(loaded.ticks, day, limits(spec, profile))
