@@ -62,6 +62,10 @@ class StorageError(TicklineError):
     """An artefact cannot be written (disk full, no permission)."""
 
 
+class SharedStoreError(TicklineError):
+    """The shared store refused or did not answer."""
+
+
 class EngineError(TicklineError):
     """An engine cannot be built, loaded or run."""
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_code.settings.address import OptionalGrpcAddress
@@ -18,7 +18,7 @@ from model_code.settings.credentials import (
     OptionalRedisPassword,
     Username,
 )
-from model_code.settings.folder import Folder, FolderUri, MarketUri, expanded
+from model_code.settings.folder import Folder, FolderUri, MarketUri, StoreUri, expanded
 from model_code.settings.targets import Targets, as_targets, check_targets
 
 DEFAULT_HOME = Path("~/.tickline")
@@ -80,6 +80,8 @@ class Settings(Home):
         quorum: targets that must have a version before the route turns to it; None: all of them.
         tune_storage: database URL of studies (`tickline tune`); None means SQLite under `home`.
         audit: the audit file of promotions; None means under `home`.
+        store: address of the store that the hosts of an installation share; None: `home` alone.
+        store_cache: with a shared store, how many bytes of artefacts `home` may keep.
         staged_days: staged versions that were not promoted expire after so many days.
         deadline: wall-clock time, in the nightly schedule's zone, by which a night must have ended.
         cluster: where stages of instrument-days run; None: in the flow's process, one by one.
@@ -103,6 +105,8 @@ class Settings(Home):
     quorum: int | None = None
     tune_storage: str | None = None
     audit: Folder | None = None
+    store: StoreUri | None = None
+    store_cache: ByteSize = ByteSize(50_000_000_000)
     staged_days: PositiveInt = 14
     deadline: dt.time = dt.time(5)
     cluster: OptionalCluster = None

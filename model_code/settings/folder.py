@@ -44,6 +44,13 @@ def without_password(uri: str) -> str:
     return uri
 
 
+def _store_uri(uri: str) -> str:
+    """The address of a shared store; a plain path becomes a `file:` address."""
+    uri = without_password(uri)
+    return uri if "://" in uri else expanded(Path(uri)).resolve().as_uri()
+
+
 Folder = Annotated[Path, AfterValidator(expanded)]
 FolderUri = Annotated[str, AfterValidator(expanded_uri)]
+StoreUri = Annotated[str, AfterValidator(_store_uri)]
 MarketUri = Annotated[str, AfterValidator(expanded_uri), AfterValidator(without_password)]

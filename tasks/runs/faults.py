@@ -39,6 +39,7 @@ MACHINE = {"StorageError", "IntegrityError", "MemoryError", "PermissionError", "
 SERVICE = {
     "ServerError",
     "ServingError",
+    "SharedStoreError",
     "RegistryDownError",
     "ConnectionError",
     "TimeoutError",

@@ -1,0 +1,1 @@
+"""Shared storage: objects by key below one address, and local copies of them."""
