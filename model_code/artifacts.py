@@ -1,8 +1,10 @@
 """Content-addressed artefacts: stages exchange references with a hash.
 
-Every write is atomic: the file is written to a temporary name beside the target, flushed, then
-renamed. Every read is checked: the bytes are hashed once in a process, and again when a file's
-size, modification time, change time or inode is another.
+A store is a folder, or a folder in front of what several hosts share: then every artefact is
+written to both, read from the folder, and fetched if it is not there. Every write is atomic: the
+file is written to a temporary name beside the target, flushed, then renamed. Every read is checked:
+the bytes are hashed once in a process, and again when a file's size, modification time, change time
+or inode is another.
 """
 
 import errno
@@ -15,31 +17,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from model_code.errors import IntegrityError, StorageError
 
+if TYPE_CHECKING:
+    from model_code.storage.objects import Objects
+
 RACY_NS = 2_000_000_000  # two writes within one step of a file's clock look the same: FAT's has 2 s
+SHARED = "artifacts"  # prefix in the shared store
+IN_USE_S = 12 * 3600  # a night's own artefacts stay in the cache
+MARK_EVERY_S = 600
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # SQLite reports a full disk only in its message, and MLflow passes that on
 DISK_FULL_MESSAGES = ("disk is full", "No space left on device")
 
 
 class ArtifactRef(BaseModel):
-    """Name of an artefact and the hash of its bytes; its `ArtifactStore` knows where it lies.
+    """Address of an artefact below its store, the hash of its bytes and their number.
 
-    It holds no path, so that what names it stays valid when the store moves.
+    The address is relative (RFC 3986), so that what names it stays valid when the store moves.
 
     Attributes:
-        name: file or folder name.
+        uri: `<sha[:2]>/<sha>/<name>`.
         sha256: of the file's bytes, or of the folder's sorted list of (relative name, sha256).
+        size: in bytes, of all files of a folder.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    name: str
+    uri: str
     sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, name: str, sha256: str, size: int = 0) -> Self:
+        """The reference of a file or folder of that name."""
+        return cls(uri=f"{sha256[:2]}/{sha256}/{name}", sha256=sha256, size=size)
+
+    @property
+    def name(self) -> str:
+        """File or folder name."""
+        return self.uri.rpartition("/")[2]
 
 
 def hash_bytes(data: bytes) -> str:
@@ -60,9 +81,16 @@ def hash_path(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of a folder's files."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 Generation = tuple[tuple[str, int, int, int, int], ...]
 _hashes: dict[Path, tuple[Generation, str]] = {}
 _hashes_lock = Lock()
+_added: dict[Path, int] = {}  # bytes since a store's folder was measured
 
 
 def hash_once(path: Path) -> str:
@@ -150,36 +178,55 @@ def storage_error(error: OSError, path: Path) -> StorageError:
 
 
 class ArtifactStore:
-    """Artefacts by hash: `<root>/<sha[:2]>/<sha>/<name>`; equal bytes are stored once."""
+    """Artefacts by hash: `<root>/<sha[:2]>/<sha>/<name>`; equal bytes are stored once.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: folder of the artefacts that are here.
+        shared: what other hosts see too, under `artifacts/`; None: nothing is shared.
+        cache_bytes: with `shared`, how much the folder may hold; None: no bound. What was used in
+            the last twelve hours stays.
+    """
+
+    def __init__(
+        self, root: Path, shared: "Objects | None" = None, cache_bytes: int | None = None
+    ) -> None:
+        self.root, self.shared, self._cache_bytes = root, shared, cache_bytes
 
     def path(self, ref: ArtifactRef) -> Path:
         """Where an artefact lies, if it is here; its bytes are not checked."""
-        return self.root / ref.sha256[:2] / ref.sha256 / ref.name
+        return self.root / ref.uri
+
+    def has(self, ref: ArtifactRef) -> bool:
+        """Whether the artefact is here or shared; its bytes are not checked.
+
+        Raises:
+            SharedStoreError: the shared store did not answer.
+        """
+        if self.path(ref).exists():
+            return True
+        return self.shared is not None and self.shared.has(_key(ref))
 
     def open(self, ref: ArtifactRef) -> Path:
-        """Return an artefact's path after checking its bytes.
+        """Return an artefact's path after checking its bytes; fetch it if it is not here.
 
         Raises:
             IntegrityError: missing, or its bytes differ from the recorded hash.
+            SharedStoreError: the shared store did not answer.
         """
         path = self.path(ref)
-        if not path.exists():
+        found = hash_once(path) if path.exists() else None
+        if found != ref.sha256 and self._fetch(ref):
+            found = ref.sha256
+        if found is None:
             raise IntegrityError(
                 f"artefact {ref.name} is missing",
                 where=str(path),
                 remedy="compute it again: tickline rerun --last-failed",
             )
-        found = hash_once(path)
         if found != ref.sha256:
-            raise IntegrityError(
-                f"artefact {ref.name} was changed after it was written: "
-                f"expected sha256 {ref.sha256[:12]}, found {found[:12]}",
-                where=str(path),
-                remedy="compute it again: tickline rerun --last-failed",
-            )
+            raise _changed(ref, found, str(path))
+        if self.shared:
+            _mark_used(path.parent)
         return path
 
     @contextmanager
@@ -200,25 +247,120 @@ class ArtifactStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, path: Path) -> ArtifactRef:
-        """Move a finished file or folder into the store and return its reference.
+        """Move a finished file or folder into the store, share it, and return its reference.
 
         A stored copy whose bytes were changed since is replaced.
 
         Raises:
             StorageError: the store cannot be written.
+            SharedStoreError: the shared store did not answer.
         """
-        sha256 = hash_path(path)
-        ref = ArtifactRef(name=path.name, sha256=sha256)
+        ref = ArtifactRef.of(path.name, hash_path(path), size_of(path))
+        self._place(path, ref)
+        self.share(ref)
+        return ref
+
+    def share(self, ref: ArtifactRef) -> None:
+        """Copy an artefact that is here to the shared store, unless it has it.
+
+        Raises:
+            SharedStoreError: the shared store did not answer.
+        """
+        if self.shared is not None and not self.shared.has(_key(ref)):
+            self.shared.upload(self.path(ref), _key(ref))
+            self._trim(ref.size)
+
+    def drop(self, ref: ArtifactRef) -> None:
+        """Delete an artefact, here and in the shared store.
+
+        Raises:
+            SharedStoreError: the shared store did not answer.
+        """
+        _delete(self.path(ref))
+        if self.shared is not None:
+            self.shared.delete(_key(ref))
+
+    def _fetch(self, ref: ArtifactRef) -> bool:
+        """Copy an artefact from the shared store, check it, and put it in its place.
+
+        Raises:
+            IntegrityError: the shared copy's bytes differ from the recorded hash.
+        """
+        if self.shared is None:
+            return False
+        with self.scratch() as scratch:
+            copy = scratch / ref.name
+            if not self.shared.download(_key(ref), copy):
+                return False
+            found = hash_path(copy)
+            if found != ref.sha256:
+                raise _changed(ref, found, f"{self.shared.uri}/{_key(ref)}")
+            self._place(copy, ref)
+        self._trim(ref.size)
+        return True
+
+    def _place(self, path: Path, ref: ArtifactRef) -> None:
         target = self.path(ref)
-        if target.exists() and hash_path(target) == sha256:
-            return ref
+        if target.exists() and hash_path(target) == ref.sha256:
+            return
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir():
                 shutil.rmtree(target)
             path.replace(target)
         except OSError as error:
-            if target.exists() and hash_path(target) == sha256:  # another process stored it first
-                return ref
+            # another process stored it first
+            if target.exists() and hash_path(target) == ref.sha256:
+                return
             raise storage_error(error, target) from error
-        return ref
+
+    def _trim(self, added: int) -> None:
+        """Delete the least recently used artefacts if the folder has outgrown its bound.
+
+        It is measured again after every fiftieth of the bound.
+        """
+        if self._cache_bytes is None or self.shared is None:
+            return
+        _added[self.root] = _added.get(self.root, self._cache_bytes) + added
+        if _added[self.root] < self._cache_bytes / 50:
+            return
+        _added[self.root] = 0
+        kept = sorted(
+            (folder.stat().st_mtime, folder) for folder in self.root.glob("[0-9a-f][0-9a-f]/*")
+        )
+        sizes = {folder: size_of(folder) for _, folder in kept}
+        over = sum(sizes.values()) - self._cache_bytes
+        for used, folder in kept:
+            if over <= 0 or time.time() - used < IN_USE_S:
+                return
+            # one that was never shared, from before the home had a shared store, is not a copy
+            names = [f"{folder.parent.name}/{folder.name}/{one.name}" for one in folder.iterdir()]
+            if all(self.shared.has(f"{SHARED}/{name}") for name in names):
+                shutil.rmtree(folder)
+                over -= sizes[folder]
+
+
+def _key(ref: ArtifactRef) -> str:
+    return f"{SHARED}/{ref.uri}"
+
+
+def _changed(ref: ArtifactRef, found: str, where: str) -> IntegrityError:
+    return IntegrityError(
+        f"artefact {ref.name} was changed after it was written: "
+        f"expected sha256 {ref.sha256[:12]}, found {found[:12]}",
+        where=where,
+        remedy="compute it again: tickline rerun --last-failed",
+    )
+
+
+def _mark_used(folder: Path) -> None:
+    """Note the use for `_trim`; once in a while is enough."""
+    if time.time() - folder.stat().st_mtime > MARK_EVERY_S:
+        os.utime(folder)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -55,9 +55,9 @@ def start(
     """
     from model_code.repository.lease import owned
     from model_code.repository.serving import ServingRepository
-    from model_code.repository.staging import staged_versions
+    from model_code.storage.staged import fetch_all_staged
 
-    known = staged_versions(settings.staging_repository)
+    known = fetch_all_staged(settings)
     if not known:
         raise PromotionError(
             "nothing is staged",

@@ -22,6 +22,7 @@ from model_code.features.dataset import FeatureTable
 from model_code.features.split import Split
 from model_code.models import network
 from model_code.settings import AnyNetworkSpec, TrainingSpec
+from model_code.storage.objects import Objects
 from model_code.training import loop
 from model_code.training.auxiliary import auxiliary_labels
 from model_code.training.distillation import Instants
@@ -42,6 +43,7 @@ class TrainingJob(BaseModel):
 
     Attributes:
         store: folder of the artefacts.
+        shared: address of the shared store that has them too; None: none is.
         table: the feature table.
         windows: the split's windows.
         network: kind and sizes.
@@ -53,6 +55,7 @@ class TrainingJob(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: Path
+    shared: str | None = None
     table: ArtifactRef
     windows: ArtifactRef
     network: AnyNetworkSpec
@@ -64,7 +67,7 @@ class TrainingJob(BaseModel):
         self, on_epoch: Callable[[EpochMetrics], None] | None = None, *, progress: bool = False
     ) -> TrainingResult:
         """Load the inputs and train here; arguments and errors are those of `loop.train`."""
-        store = ArtifactStore(self.store)
+        store = ArtifactStore(self.store, Objects(self.shared) if self.shared else None)
         rows, windows = (
             FeatureTable.open(store, self.table),
             Split.load(store.open(self.windows)),

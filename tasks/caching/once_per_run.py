@@ -12,6 +12,8 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 
+from model_code.settings import Settings
+from tasks.caching.shared_results import settle
 from tasks.caching.stage import announced
 
 P = ParamSpec("P")
@@ -22,7 +24,9 @@ def once_per_run(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Turn a function into a task that completes at most once in a flow run."""
 
     def key(_: TaskRunContext, __: dict[str, Any]) -> str:
-        return f"{name.replace(' ', '-')}-{flow_run.id}"
+        found = f"{name.replace(' ', '-')}-{flow_run.id}"
+        settle(Settings().resolved(), found)
+        return found
 
     return task(
         persist_result=True,

@@ -2,23 +2,22 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
-from pydantic import ValidationError
-
-from model_code.artifacts import ArtifactRef, ArtifactStore, hash_path
+from model_code.artifacts import ArtifactRef, hash_path
 from model_code.settings import Settings
+from model_code.storage.shared import artifact_store
+from model_code.storage.staged import fetch_staged
 from tasks.caching.refresh import is_stale
+from tasks.caching.shared_results import drop_result, references, result_file
 
 WHERE = re.compile(r"^\s*where:\s*(.+)$", re.MULTILINE)
 STORED = re.compile(r"/artifacts/[0-9a-f]{2}/([0-9a-f]{64})/([^/]+)$")
 
 
-def damaged_artefact(settings: Settings, message: str) -> Path | None:
+def damaged_artefact(settings: Settings, message: str) -> ArtifactRef | None:
     """Return the artefact named in an `IntegrityError`'s text if it is damaged or missing.
 
     The home may have moved since: what counts is the artefact's hash and name.
@@ -28,25 +27,26 @@ def damaged_artefact(settings: Settings, message: str) -> Path | None:
         if named is None:
             continue
         sha256, name = named.groups()
-        path = ArtifactStore(settings.artifacts).path(ArtifactRef(name=name, sha256=sha256))
+        ref = ArtifactRef.of(name, sha256)
+        path = artifact_store(settings).path(ref)
         if not path.exists() or hash_path(path) != sha256:
-            return path
+            return ref
     return None
 
 
-def drop_artefact(settings: Settings, artefact: Path) -> int:
+def drop_artefact(settings: Settings, artefact: ArtifactRef) -> int:
     """Delete a damaged artefact and every cached result that refers to it; return how many.
 
     The stages that made it run again: their inputs are still stored. Results of later stages are
     valid again as soon as the same bytes are back.
+
+    Raises:
+        SharedStoreError: the shared store did not answer.
     """
-    results = list(_referring_to(settings, artefact.parent.name))
+    results = list(_referring_to(settings, artefact.sha256))
     for result in results:
-        result.unlink()
-    if artefact.is_dir():
-        shutil.rmtree(artefact)
-    else:
-        artefact.unlink(missing_ok=True)
+        drop_result(settings, result)
+    artifact_store(settings).drop(artefact)
     return len(results)
 
 
@@ -56,7 +56,7 @@ def drop_results_of_version(settings: Settings, version: int) -> None:
     for stage in ("register", "stage-candidate"):
         for result in (settings.home / "results").glob(f"{stage}-*"):
             if named.search(result.read_bytes()):
-                result.unlink(missing_ok=True)
+                drop_result(settings, result)
 
 
 def drop_unusable_result(settings: Settings, key: str) -> None:
@@ -66,32 +66,26 @@ def drop_unusable_result(settings: Settings, key: str) -> None:
     a result that it cannot read. A home that was copied in part may lack an artefact or a staged
     version that a result names.
     """
-    path = Path(PREFECT_LOCAL_STORAGE_PATH.value()) / key
+    path = result_file(key)
+    if not path.exists():
+        return  # no result yet
     try:
         result = json.loads(json.loads(path.read_bytes()).get("result", "null"))
-    except OSError:
-        return  # no result yet
     except (ValueError, TypeError, AttributeError):
-        path.unlink(missing_ok=True)
+        drop_result(settings, path)
         return
-    if is_stale(path) or not all(found.exists() for found in _files(settings, result)):
-        path.unlink(missing_ok=True)
+    store = artifact_store(settings)
+    complete = all(store.has(ref) for ref in references(result)) and _is_staged(settings, result)
+    if is_stale(path) or not complete:
+        drop_result(settings, path)
 
 
-def _files(settings: Settings, result: Any) -> Iterator[Path]:
-    """What the result's artefacts and staged versions are stored in."""
-    if isinstance(result, list):
-        for item in result:
-            yield from _files(settings, item)
-    if not isinstance(result, dict):
-        return
-    try:
-        yield ArtifactStore(settings.artifacts).path(ArtifactRef.model_validate(result))
-    except ValidationError:
-        for item in result.values():
-            yield from _files(settings, item)
-    if str(result.get("__class__", "")).endswith(".Staged"):
-        yield settings.located(result["data"]["path"])
+def _is_staged(settings: Settings, result: Any) -> bool:
+    """Whether the version that a result names, if it names one, lies in the staging repository."""
+    if not (isinstance(result, dict) and str(result.get("__class__", "")).endswith(".Staged")):
+        return True
+    staged = result["data"]
+    return fetch_staged(settings, int(staged["version"]), settings.located(staged["path"]))
 
 
 def _referring_to(settings: Settings, sha256: str) -> Iterator[Path]:

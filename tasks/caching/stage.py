@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactStore
 from model_code.settings import Settings
+from model_code.storage.shared import artifact_store
 from tasks.caching.fingerprint import stage_key
 from tasks.caching.repair import drop_unusable_result
+from tasks.caching.shared_results import settle, share_result
 from tasks.runs.faults import retry_if_transient
 from tasks.runs.page import stage_ended
 
@@ -47,7 +49,7 @@ class RunRef(BaseModel):
     @property
     def store(self) -> ArtifactStore:
         """The content-addressed artefact store."""
-        return ArtifactStore(self.settings.artifacts)
+        return artifact_store(self.settings)
 
 
 def stage(
@@ -70,7 +72,9 @@ def stage(
     def wrap(function: Callable[P, R]) -> Task[P, R]:
         def key(_: TaskRunContext, inputs: dict[str, Any]) -> str:
             found = f"{name.replace(' ', '-')}-{stage_key(function.__module__, inputs)}"
-            drop_unusable_result(inputs["run"].settings, found)
+            settings = inputs["run"].settings
+            settle(settings, found)
+            drop_unusable_result(settings, found)
             return found
 
         def announce(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
@@ -82,7 +86,7 @@ def stage(
             persist_result=True,
             result_serializer=JSONSerializer(),
             cache_key_fn=key,
-            on_completion=[announce],
+            on_completion=[share_result, announce],
             on_failure=[announce],
             **RETRIES,
         )
@@ -97,5 +101,9 @@ def announced(name: str, *, nothing: str = "") -> dict[str, Any]:
     def announce(task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
         stage_ended(task, run, state, nothing=nothing)
 
-    hooks = [announce]
-    return {"name": name, "task_run_name": name, "on_completion": hooks, "on_failure": hooks}
+    return {
+        "name": name,
+        "task_run_name": name,
+        "on_completion": [share_result, announce],
+        "on_failure": [announce],
+    }

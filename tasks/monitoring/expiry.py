@@ -26,6 +26,7 @@ from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, Settings
+from model_code.storage.staged import drop_staged
 from tasks.caching.repair import drop_results_of_version
 from tasks.promotion.promotion_runs import open_runs
 from tasks.runs import mlflow_runs
@@ -127,6 +128,7 @@ def expire(settings: Settings, found: Iterable[Expiry], now: dt.datetime) -> int
             skipped.add(number)
         else:
             drop_results_of_version(settings, int(number))
+            drop_staged(settings, int(number))
     for leftover in (settings.staging_repository / MODEL_NAME).glob(f"{HIDDEN}*"):
         _remove(leftover)
     for one in expiring:

@@ -9,6 +9,7 @@ from model_code.repository.manifest import Manifest
 from model_code.repository.staging import stage as stage_version
 from model_code.repository.terms import Terms
 from model_code.settings import MODEL_NAME, ServingSpec
+from model_code.storage.staged import share_staged
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import BuiltEngine, Judged, Plan, Registered, Staged
 from tasks.runs import mlflow_runs
@@ -69,6 +70,7 @@ def stage_candidate(
         requests,
         serving,
     )
+    share_staged(run.settings, int(registered.version))
     registry = mlflow_runs.client(run.settings)
     for key, value in {STAGED_TAG: manifest.identity, STAGED_BY_TAG: run.mlflow_run_id}.items():
         registry.set_model_version_tag(MODEL_NAME, registered.version, key, value)

@@ -13,6 +13,7 @@ from model_code.models.blend import Blend
 from model_code.models.predictor import WindowModel
 from model_code.models.probability import probability
 from model_code.settings import AnyNetworkSpec, BoostingSpec, TrainingSpec
+from model_code.storage.shared import CHECKPOINTS, FolderCopy, shared_objects
 from model_code.training import checkpoint, evaluation
 from model_code.training.job import TrainingJob
 from model_code.training.metrics import classification
@@ -50,6 +51,7 @@ def train(
     )
 
     def log_epoch(epoch: EpochMetrics) -> None:
+        copy.push()  # the epoch's checkpoint, before anything says that the epoch is done
         values = asdict(epoch)
         step = values.pop("epoch")
         mlflow_runs.log_metrics(mlflow, run_id, values, step)
@@ -69,10 +71,14 @@ def train(
         },
     )
     checkpoints = run.settings.checkpoints / key
+    copy = FolderCopy(shared_objects(run.settings), f"{CHECKPOINTS}/{key}", checkpoints)
+    copy.pull()
     if any(is_stale(path) for path in checkpoints.glob("*")):
         checkpoint.discard(checkpoints)
+        copy.push()
     job = TrainingJob(
         store=run.store.root,
+        shared=run.settings.store,
         table=table,
         windows=split.windows,
         network=network_spec,

@@ -15,8 +15,8 @@ from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
 from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
-from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, PromotionSpec, Settings
+from model_code.storage.staged import fetch_all_staged
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.exceptions import require_none_lapsed
 from tasks.promotion.promotion_runs import open_runs
@@ -48,8 +48,9 @@ def open_promotion(
     policy.require_within(spec)
     _require_not_expired(settings, version)
     folder = _candidate(settings, version)
-    if version not in staged_versions(settings.staging_repository):
-        known = ", ".join(map(str, staged_versions(settings.staging_repository)))
+    staged = fetch_all_staged(settings)
+    if version not in staged:
+        known = ", ".join(map(str, staged))
         raise PromotionError(
             f"version {version} is not staged",
             where=str(settings.staging_repository),

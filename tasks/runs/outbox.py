@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 
 from model_code.repository.serving import ServingRepository
-from model_code.repository.staging import staged_versions
 from model_code.settings import MODEL_NAME, Settings
+from model_code.storage.staged import fetch_all_staged
 from tasks.promotion.promotion_runs import runs_of
 from tasks.runs import mlflow_runs
 from tasks.runs.version_tags import OPENED, PROMOTION_TAG, WANTED
@@ -111,7 +111,7 @@ def mark_opened(settings: Settings, version: int) -> None:
 
 
 def _not_ready(settings: Settings, version: int) -> list[str]:
-    if version not in staged_versions(settings.staging_repository):
+    if version not in fetch_all_staged(settings):
         return [f"it is not staged in {settings.staging_repository}"]
     with get_client(sync_client=True) as client:
         try:

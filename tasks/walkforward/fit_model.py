@@ -43,6 +43,7 @@ def fit_model(
     with run.store.scratch() as scratch:
         result = TrainingJob(
             store=run.store.root,
+            shared=run.settings.store,
             table=table,
             windows=split.windows,
             network=network_spec,

@@ -69,7 +69,7 @@ PLAN = Plan(train=(source(7), source(8)), test=(source(9),), warnings=())
 
 def file(name: str) -> ArtifactRef:
     """An artefact that equals no other stage's."""
-    return ArtifactRef(name=name, sha256="0" * 64)
+    return ArtifactRef.of(name=name, sha256="0" * 64)
 
 
 def validated(day: SourceDay, failures: tuple[str, ...] = ()) -> ValidatedDay:

@@ -94,7 +94,7 @@ def test_a_changed_table_has_another_key(run: RunRef, tmp_path: Path) -> None:
         plan = find_days.fn(NightlySpec(market=market))
         day = plan.days[0]
         clean = CleanDay(
-            date=day.date, symbol=day.symbol, ticks=ArtifactRef(name="clean", sha256="0" * 64)
+            date=day.date, symbol=day.symbol, ticks=ArtifactRef.of(name="clean", sha256="0" * 64)
         )
         inputs: dict[str, Any] = {"run": run, "supplements": Supplements.of(plan, SERIES, clean)}
         keys.append((plan.digest, stage_key("tasks.nightly.features", inputs)))

@@ -18,6 +18,7 @@ from model_code.artifacts import (
     hash_path,
 )
 from model_code.errors import DataError, IntegrityError, StorageError
+from model_code.storage.objects import Objects
 
 
 def names(folder: Path) -> list[str]:
@@ -229,3 +230,84 @@ def test_errors_survive_pickling_with_their_parts() -> None:
     error = pickle.loads(pickle.dumps(DataError("bad", where="file.csv", remedy="fix it")))
     assert isinstance(error, DataError)
     assert str(error) == "bad\n  where: file.csv\n  do:    fix it"
+
+
+def shared_store(home: Path, shared: Objects, cache_bytes: int | None = None) -> ArtifactStore:
+    return ArtifactStore(home, shared, cache_bytes)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Objects:
+    return Objects((tmp_path / "shared").as_uri())
+
+
+def put_text(store: ArtifactStore, name: str, text: str) -> ArtifactRef:
+    with store.scratch() as scratch:
+        (scratch / name).write_text(text)
+        return store.put(scratch / name)
+
+
+def test_another_home_fetches_what_it_lacks(tmp_path: Path, shared: Objects) -> None:
+    one, other = shared_store(tmp_path / "a", shared), shared_store(tmp_path / "b", shared)
+    file = put_text(one, "x", "hello")
+    with one.scratch() as scratch:
+        (scratch / "day" / "inner").mkdir(parents=True)
+        (scratch / "day" / "inner" / "a").write_text("a")
+        folder = one.put(scratch / "day")
+    assert (file.size, folder.size) == (5, 1)
+    assert not other.path(file).exists()
+    assert other.has(file)
+    assert other.open(file).read_text() == "hello"
+    assert (other.open(folder) / "inner" / "a").read_text() == "a"
+    assert not ArtifactStore(tmp_path / "c").has(file)
+
+
+def test_a_damaged_copy_is_fetched_again(tmp_path: Path, shared: Objects) -> None:
+    one = shared_store(tmp_path / "a", shared)
+    ref = put_text(one, "x", "hello")
+    one.path(ref).write_text("other")
+    assert one.open(ref).read_text() == "hello"
+
+
+def test_damaged_shared_bytes_are_refused_and_not_kept(tmp_path: Path, shared: Objects) -> None:
+    ref = put_text(shared_store(tmp_path / "a", shared), "x", "hello")
+    shared.write(f"artifacts/{ref.uri}", b"evil!")
+    other = shared_store(tmp_path / "b", shared)
+    with pytest.raises(IntegrityError, match="was changed") as found:
+        other.open(ref)
+    assert found.value.where == f"{shared.uri}/artifacts/{ref.uri}"
+    assert not other.path(ref).exists()
+
+
+def test_a_dropped_artefact_is_gone_everywhere(tmp_path: Path, shared: Objects) -> None:
+    one = shared_store(tmp_path / "a", shared)
+    ref = put_text(one, "x", "hello")
+    one.drop(ref)
+    assert not one.has(ref)
+    with pytest.raises(IntegrityError, match="is missing"):
+        shared_store(tmp_path / "b", shared).open(ref)
+
+
+def test_the_cache_keeps_its_bound(tmp_path: Path, shared: Objects) -> None:
+    store = shared_store(tmp_path / "a", shared, cache_bytes=250)
+    refs = [put_text(store, f"{n}", f"{n}" * 100) for n in range(4)]
+    assert all(store.path(ref).exists() for ref in refs)  # a night's own stay
+    for age, ref in zip((40, 30, 20, 15), refs, strict=True):
+        aged = time.time() - age * 3600
+        os.utime(store.path(ref).parent, (aged, aged))
+    store.open(refs[0])  # used now: it is not the first to go any more
+    newest = put_text(store, "new", "x" * 100)
+    here = [store.path(ref).exists() for ref in (*refs, newest)]
+    assert here == [True, False, False, False, True]
+    assert store.open(refs[1]).read_text() == "1" * 100
+
+
+def test_what_was_never_shared_is_not_trimmed(tmp_path: Path, shared: Objects) -> None:
+    before = put_text(ArtifactStore(tmp_path / "a"), "old", "o" * 300)
+    store = shared_store(tmp_path / "a", shared, cache_bytes=100)
+    aged = time.time() - 40 * 3600
+    os.utime(store.path(before).parent, (aged, aged))
+    put_text(store, "new", "x" * 100)
+    assert store.path(before).exists()
+    store.share(before)
+    assert shared_store(tmp_path / "b", shared).open(before).read_text() == "o" * 300

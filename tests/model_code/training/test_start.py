@@ -41,7 +41,7 @@ FEATURES = FeatureSpec(
     feature_set="paired", label="executable-roundtrip", leaders={"B": ("A",)}, horizon_ms=100.0
 )
 POINT = StartingPoint(
-    weights=ArtifactRef(name="model.pt", sha256="0" * 64),
+    weights=ArtifactRef.of(name="model.pt", sha256="0" * 64),
     network=BLEND,
     features=FEATURES,
     trained_until="2024-08-07T20:00:00.000000000Z",

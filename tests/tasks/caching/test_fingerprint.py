@@ -26,7 +26,7 @@ LABELS = "model_code.features.labels"
 
 
 def ref(name: str = "a", sha256: str = "ab") -> ArtifactRef:
-    return ArtifactRef(name=name, sha256=sha256)
+    return ArtifactRef.of(name=name, sha256=sha256)
 
 
 @pytest.fixture

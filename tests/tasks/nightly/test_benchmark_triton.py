@@ -55,7 +55,7 @@ def through_triton(
     engines = tuple(
         BuiltEngine(
             name=row.engine,
-            folder=ArtifactRef(name=row.engine, sha256=""),
+            folder=ArtifactRef.of(name=row.engine, sha256=""),
             unavailable=None,
             mlflow_run_id=None,
         )

@@ -19,7 +19,7 @@ SPEC = FeatureSpec()
 
 
 def day(symbol: str, date: dt.date) -> CleanDay:
-    ticks = ArtifactRef(name=f"{symbol}-{date}", sha256="0" * 64)
+    ticks = ArtifactRef.of(name=f"{symbol}-{date}", sha256="0" * 64)
     return CleanDay(date=date, symbol=symbol, ticks=ticks)
 
 

@@ -65,7 +65,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
     serves(settings, 3)
 
     def fetch(_: RunRef, version: ModelVersion) -> Champion:
-        graph = ArtifactRef(name="model.onnx", sha256=str(version.version))
+        graph = ArtifactRef.of(name="model.onnx", sha256=str(version.version))
         return Champion(
             version=str(version.version), onnx=graph, engine=None, terms=terms_of(version.tags)
         )

@@ -20,7 +20,7 @@ DAY, NEXT = (
 
 def test_the_nights_notes_say_which_windows_were_sampled_by_class() -> None:
     sampling = "2,000 of 2,000 with an opportunity, 30,768 of 498,000 without, weighted"
-    windows = ArtifactRef(name="split", sha256="0")
+    windows = ArtifactRef.of(name="split", sha256="0")
     found = SplitWindows(
         windows=windows, summary={"train": {"kept": 5}, "test": {"sampling": sampling}}
     )
@@ -31,7 +31,7 @@ def test_the_nights_notes_say_which_windows_were_sampled_by_class() -> None:
 def test_a_stage_depends_on_what_its_set_needs_alone() -> None:
     names = ("depth A 2024-08-08", "depth A 2024-08-09", "exogenous/macro", "exogenous/other")
     plan = Plan(train=(DAY,), test=(NEXT,), warnings=(), supplements={name: name for name in names})
-    day = CleanDay(date=DAY.date, symbol="A", ticks=ArtifactRef(name="clean", sha256="0"))
+    day = CleanDay(date=DAY.date, symbol="A", ticks=ArtifactRef.of(name="clean", sha256="0"))
     assert Supplements.of(plan, FeatureSpec(), day) is None
     depth = Supplements.of(plan, FeatureSpec(feature_set="depth"), day)
     assert depth == Supplements(market="m", digests={names[0]: names[0]})

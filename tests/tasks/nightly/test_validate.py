@@ -16,7 +16,7 @@ from tasks.nightly.validate import day_notes, judge_coverage, require_passed, va
 from tests.support.market import DATES, equities, hive
 
 MONDAY = dt.date(2024, 8, 5)
-NOWHERE = ArtifactRef(name="x", sha256="0" * 64)
+NOWHERE = ArtifactRef.of(name="x", sha256="0" * 64)
 
 
 def day(place: int, rows: int = 1000, symbol: str = "A", **changes: Any) -> ValidatedDay:

@@ -89,7 +89,7 @@ def full_disk() -> None:
 
 
 def changed_bytes() -> None:
-    ArtifactStore(Path("/nowhere")).open(ArtifactRef(name="x", sha256="0"))
+    ArtifactStore(Path("/nowhere")).open(ArtifactRef.of(name="x", sha256="0"))
 
 
 def too_much_memory() -> None:
