@@ -196,18 +196,28 @@ def audit(
             help="Compare chain, signatures, MLflow's tags and the folders that served.",
         ),
     ] = False,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share", help="Copy this home's records that the shared store lacks to the store."
+        ),
+    ] = False,
 ) -> None:
     """Show who approved which version, when, and why; verify that no record was changed.
 
     Use it to see what is serving and which versions a rollback can go to. With
     --verify every difference is a line of the table, a missing file too; exit
-    status 1: there are some. It needs MLflow.
+    status 1: there are some. It needs MLflow. --share is for a home with an
+    audit file whose TICKLINE_STORE is set for the first time.
     """
     settings = settings_from_environment()
     if verify:
         _verify(settings)
         return
-    log = AuditLog(settings.audit_file)
+    log = AuditLog.of(settings)
+    if share:
+        out.print(f"{log.share()} records copied to {settings.store}")
+        return
     records = log.read()
     if as_json:
         for record in records:

@@ -193,7 +193,7 @@ def play(settings: Settings, data: str | None, small: bool, goals: Path | None) 
     with Clients(str(settings.triton_url), serving.route_file, staged) as clients:
         emergency(settings, second, say)
     clients.report()
-    for record in AuditLog(settings.audit_file).read():
+    for record in AuditLog.of(settings).read():
         signed = ", signed" if record.facts.get("signature") else ""
         say(f"audit {record.number}: {record.event} version {record.facts.get('version')}{signed}")
     from tasks.promotion.verify_audit import verify_audit

@@ -406,7 +406,7 @@ def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":
     """Return the run's records in this home's audit file; none if it was started elsewhere."""
     from model_code.repository.audit import AuditLog
 
-    found = AuditLog(settings.audit_file).read()
+    found = AuditLog.of(settings).read()
     return [record for record in found if record.facts.get("flow_run_id") == str(run.id)]
 
 

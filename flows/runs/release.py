@@ -68,7 +68,7 @@ class Release(NamedTuple):
 
 def _records(settings: Settings, run: FlowRun) -> list[AuditRecord]:
     try:
-        found = AuditLog(settings.audit_file).read()
+        found = AuditLog.of(settings).read()
     except TicklineError:  # a broken audit file has its own message: tickline audit
         return []
     return [record for record in found if record.facts.get("flow_run_id") == str(run.id)]

@@ -49,7 +49,7 @@ def require_approved(
         )
     record = approval_of(manifest, records)
     if manifest.approval is None or record is None:
-        missing = "the audit file is missing" if not audit.path.exists() else "it has no record"
+        missing = "the audit file is missing" if not audit.exists() else "it has no record"
         raise PromotionError(
             f"version {version} was never approved, so it must not serve"
             if manifest.approval is None

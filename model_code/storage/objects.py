@@ -52,14 +52,15 @@ class Objects:
 
     Args:
         uri: `file:`, `s3:`, or another that obstore knows.
+        wait_s: for an answer, with all retries; None: about a minute.
 
     Raises:
         ConfigError: no such kind of address.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, wait_s: float | None = None) -> None:
         self.uri = uri.rstrip("/")
-        self._store = _open(self.uri)
+        self._store = _open(self.uri, wait_s)
 
     def read(self, key: str) -> bytes | None:
         """An object's bytes; None if there is none.
@@ -107,14 +108,18 @@ class Objects:
             except FileNotFoundError:
                 return None
 
-    def keys(self, prefix: str) -> list[str]:
+    def keys(self, prefix: str, after: str | None = None) -> list[str]:
         """Keys below a prefix, sorted.
+
+        Args:
+            prefix: a folder.
+            after: only greater keys than this one.
 
         Raises:
             SharedStoreError: the store did not answer.
         """
         with self._answering(prefix):
-            pages = obstore.list(self._store, prefix.rstrip("/") + "/")
+            pages = obstore.list(self._store, prefix.rstrip("/") + "/", offset=after)
             return sorted(found["path"] for page in pages for found in page)
 
     def delete(self, key: str) -> None:
@@ -205,12 +210,19 @@ class Objects:
 
 
 @functools.cache
-def _open(uri: str) -> ObjectStore:
+def _open(uri: str, wait_s: float | None) -> ObjectStore:
     """The store of an address; one for each process, because it keeps its connections."""
     try:
         if uri.startswith("file:"):
             return from_url(uri, mkdir=True)
-        return from_url(uri, retry_config=RETRY)
+        if wait_s is None:
+            return from_url(uri, retry_config=RETRY)
+        wait = dt.timedelta(seconds=wait_s)
+        return from_url(
+            uri,
+            retry_config=RETRY | {"retry_timeout": wait / 2},
+            client_options={"timeout": wait / 2},
+        )
     except (BaseError, ValueError) as error:
         raise ConfigError(
             f"the shared store's address is not one: {_first_line(error)}",

@@ -10,13 +10,17 @@ CHECKPOINTS = "checkpoints"  # prefixes
 STAGING = "staging"
 
 
-def shared_objects(settings: Settings) -> Objects | None:
+def shared_objects(settings: Settings, wait_s: float | None = None) -> Objects | None:
     """The shared store; None: this home shares nothing.
+
+    Args:
+        settings: of this home.
+        wait_s: as `Objects`.
 
     Raises:
         ConfigError: as `Objects`.
     """
-    return Objects(settings.store) if settings.store else None
+    return Objects(settings.store, wait_s) if settings.store else None
 
 
 def artifact_store(settings: Settings) -> ArtifactStore:

@@ -166,7 +166,7 @@ def _reasons(
         aliases = {int(number): alias for alias, number in named.items()}
     served = set(ServingRepository(settings.serving_repository).known())
     touched = dict[int, dt.datetime]()
-    for record in AuditLog(settings.audit_file).read():
+    for record in AuditLog.of(settings).read():
         number = record.facts.get("version")
         if isinstance(number, int):
             touched[number] = dt.datetime.fromisoformat(record.at)

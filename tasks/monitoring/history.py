@@ -169,7 +169,7 @@ def _champion(mlflow: MlflowClient, settings: Settings) -> tuple[Serving | None,
 def _exception(settings: Settings) -> tuple[ApprovedException | None, bool]:
     """The serving version's exception, and whether the audit file can be read."""
     try:
-        return serving_exception(AuditLog(settings.audit_file).read()), True
+        return serving_exception(AuditLog.of(settings).read()), True
     except (IntegrityError, OSError):
         return None, False
 

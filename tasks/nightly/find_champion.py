@@ -111,7 +111,7 @@ def _anchor(
     """The version that served so many nights ago, or why there is none."""
     try:
         number = served_at(
-            AuditLog(run.settings.audit_file), dt.datetime.now(dt.UTC) - dt.timedelta(days=nights)
+            AuditLog.of(run.settings), dt.datetime.now(dt.UTC) - dt.timedelta(days=nights)
         )
     except IntegrityError as error:
         return None, error.what

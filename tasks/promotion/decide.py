@@ -209,7 +209,7 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
         "signed": decided.signed,
         "signature": decided.signature,
     }
-    record = AuditLog(settings.audit_file).append(
+    record = AuditLog.of(settings).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",
         facts | (excepted.facts() if excepted else {}),

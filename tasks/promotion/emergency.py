@@ -19,6 +19,7 @@ from model_code.errors import (
     IntegrityError,
     PromotionError,
     ServingError,
+    SharedStoreError,
     TicklineError,
 )
 from model_code.repository.approved import require_approved
@@ -35,7 +36,7 @@ from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.targets import note_targets
 
-WAIT_S = 5.0  # for a write of the route, or of the audit file
+WAIT_S = 5.0  # for a write of the route or of the audit file, and for the shared store
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,12 @@ def emergency_rollback(settings: Settings, to: int | None, by: str, reason: str)
     policy = PolicyFile.find(settings.serving_repository)
     settings = settings if policy is None else of_policy(settings, policy)
     repository = ServingRepository(settings.serving_repository)
-    records, broken = _records(settings)
-    notes += broken
+    audit, records = _audit(settings, notes)
     route, journal = _route(repository, records, notes), _journal(repository, notes)
     choice = choose(repository.known(), route, journal, records, to)
     notes.append(choice.why)
     if choice.version != choice.before:
-        require_approved(repository, choice.version, AuditLog(settings.audit_file), policy)
+        require_approved(repository, choice.version, audit, policy)
     with ExitStack() as stack:
         servers = stack.enter_context(serving_servers(settings, repository))
         servers.quorum = 1
@@ -213,7 +213,7 @@ def record_emergency(
         if settings.targets:
             facts |= {"behind": emergency.behind}
         key = f"emergency-{emergency.number}-{emergency.at}"
-        return AuditLog(settings.audit_file, wait_s).append("rolled back", key, facts)
+        return AuditLog.of(settings, wait_s).append("rolled back", key, facts)
     except TicklineError as error:
         return error
 
@@ -231,11 +231,19 @@ class _Names:
         pass
 
 
-def _records(settings: Settings) -> tuple[list[AuditRecord], list[str]]:
+def _audit(settings: Settings, notes: list[str]) -> tuple[AuditLog, list[AuditRecord]]:
+    """The audit chain and its records: this home's copy if the shared store does not answer."""
+    audit = AuditLog.of(settings, WAIT_S)
     try:
-        return AuditLog(settings.audit_file).read(), []
+        try:
+            return audit, audit.read()
+        except SharedStoreError as error:
+            notes.append(f"{error.what}: it used {settings.audit_file}")
+            audit = AuditLog(settings.audit_file)
+            return audit, audit.read()
     except IntegrityError as error:
-        return [], [f"{error.what} ({error.where})"]
+        notes.append(f"{error.what} ({error.where})")
+        return audit, []
 
 
 def _route(

@@ -26,7 +26,7 @@ def serving(settings: Settings) -> ApprovedException | None:
     Raises:
         IntegrityError: the audit file is broken.
     """
-    return serving_exception(AuditLog(settings.audit_file).read())
+    return serving_exception(AuditLog.of(settings).read())
 
 
 def exception_line(settings: Settings) -> str:
@@ -157,4 +157,4 @@ def _append(
             remedy="the same command with --key and your SSH key; nothing was changed",
         )
     key = f"{event.replace(' ', '-')}-{exception.version}-{time.time_ns()}"
-    return AuditLog(settings.audit_file).append(event, key, facts | exception.facts())
+    return AuditLog.of(settings).append(event, key, facts | exception.facts())

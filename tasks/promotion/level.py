@@ -50,7 +50,7 @@ def level_audit(settings: Settings, emergencies: Sequence[Emergency]) -> list[st
     Raises:
         TicklineError: the file cannot be written, or its chain is broken.
     """
-    known = {record.key for record in AuditLog(settings.audit_file).read()}
+    known = {record.key for record in AuditLog.of(settings).read()}
     done = []
     for one in emergencies:
         record = record_emergency(settings, one)

@@ -82,7 +82,7 @@ def open_promotion(
     excused = {}
     if manifest.verdict == "not comparable" and spec.not_comparable is not None:
         excused = {"not_comparable": spec.not_comparable}
-    AuditLog(settings.audit_file).append(
+    AuditLog.of(settings).append(
         "started",
         f"started-{flow_run.id}",
         {
@@ -110,7 +110,7 @@ def open_promotion(
 
 def is_own(settings: Settings) -> bool:
     """Whether this flow run has opened its promotion before."""
-    records = AuditLog(settings.audit_file).read()
+    records = AuditLog.of(settings).read()
     return any(record.key == f"started-{flow_run.id}" for record in records)
 
 

@@ -60,9 +60,7 @@ def record(
         "mlflow_run_id": opened.mlflow_run_id,
     }
     targets = target_facts(settings)
-    written = AuditLog(settings.audit_file).append(
-        "promoted", f"promoted-{flow_run.id}", facts | targets
-    )
+    written = AuditLog.of(settings).append("promoted", f"promoted-{flow_run.id}", facts | targets)
     tags = {
         APPROVED_TAG: decided.reviewer,
         "approved_at": decided.at.isoformat(timespec="seconds"),
@@ -113,7 +111,7 @@ def require_owner(settings: Settings, opened: Opened) -> None:
     """
     ServingRepository(settings.serving_repository, opened.epoch).fence.require()
     own = str(flow_run.id)
-    for record in reversed(AuditLog(settings.audit_file).read()):
+    for record in reversed(AuditLog.of(settings).read()):
         if record.event not in {"approved", "promoted"}:
             continue
         if record.facts.get("flow_run_id") == own:
@@ -156,7 +154,7 @@ def record_stop(
     }
     key = f"stopped-{flow_run.id}-{flow_run.run_count}-{hash_bytes(reason.encode())[:12]}"
     try:
-        AuditLog(settings.audit_file).append("stopped", key, facts)
+        AuditLog.of(settings).append("stopped", key, facts)
     except Exception as failed:  # of the disk, or a broken chain
         note = f"the stop is not in the audit file, so an approval is void: {failed}"
         error.add_note(note)

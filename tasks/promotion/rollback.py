@@ -49,7 +49,7 @@ def choose_version(settings: Settings, to: int | None) -> tuple[int, int, int | 
             remedy="choose a version from tickline audit: tickline rollback --to N",
         )
     policy = PolicyFile.find(settings.serving_repository)
-    require_approved(repository, target, AuditLog(settings.audit_file), policy)
+    require_approved(repository, target, AuditLog.of(settings), policy)
     before = aliases.predecessor(target)
     return target, champion, before if before in repository.known() else None
 
@@ -108,7 +108,7 @@ def record_rollback(
         "engine_sha256": manifest.engine_sha256,
         "flow_run_id": str(flow_run.id),
     }
-    record = AuditLog(settings.audit_file).append(
+    record = AuditLog.of(settings).append(
         "rolled back", f"rolled-back-{flow_run.id}", facts | target_facts(settings)
     )
     aliases = Aliases(settings)

@@ -91,7 +91,5 @@ def reconcile_targets(settings: Settings, by: str) -> tuple[Level, ...]:
                 "targets": changed,
                 "behind": servers.behind,
             }
-            AuditLog(settings.audit_file).append(
-                "reconciled", f"reconciled-{time.time_ns()}", facts
-            )
+            AuditLog.of(settings).append("reconciled", f"reconciled-{time.time_ns()}", facts)
     return found

@@ -53,7 +53,7 @@ def verify_audit(settings: Settings) -> Verified:
         RegistryDownError: MLflow does not answer.
         ConfigError: the policy is wrong, or ssh-keygen is not installed.
     """
-    aliases, audit = Aliases(settings), AuditLog(settings.audit_file)
+    aliases, audit = Aliases(settings), AuditLog.of(settings)
     aliases.require_answer()
     policy = PolicyFile.find(settings.serving_repository)
     records, broken = audit.read_until_broken()
@@ -68,7 +68,7 @@ def verify_audit(settings: Settings) -> Verified:
     tags = _registered(settings)
     served = ServingRepository(settings.serving_repository).known()
     marked = {version for version, its in tags.items() if its.keys() & {AUDIT_TAG, APPROVED_TAG}}
-    if not audit.path.exists() and (served or marked):
+    if not audit.exists() and (served or marked):
         found.append(Difference("audit file", f"missing: {audit.path}"))
     if policy is None and any("policy_sha256" in record.facts for record in records):
         path = policy_path(settings.serving_repository)
@@ -148,7 +148,7 @@ def _folders(
     """Each folder that served must have its approval; each promoted version its folder."""
     repository, audit = (
         ServingRepository(settings.serving_repository),
-        AuditLog(settings.audit_file),
+        AuditLog.of(settings),
     )
     for version in served:
         try:

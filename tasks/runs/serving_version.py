@@ -73,7 +73,7 @@ def last_recorded(settings: Settings) -> int | None:
     Raises:
         IntegrityError: the audit file was changed.
     """
-    records = AuditLog(settings.audit_file).read()
+    records = AuditLog.of(settings).read()
     found = [record.facts["version"] for record in records if record.event in CHANGES]
     return int(str(found[-1])) if found else None
 

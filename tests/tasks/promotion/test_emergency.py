@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion import emergency
 from tasks.promotion.emergency import choose, emergency_rollback
+from tests.support.s3 import s3_environment
 from tests.support.serving import weights
 from tests.support.targets import TwoTargets
 
@@ -221,6 +223,30 @@ def test_an_audit_file_that_cannot_be_written_leaves_a_local_record(
     emergency.record_emergency(settings(desk), done.emergency)
     emergency.record_emergency(settings(desk), done.emergency)
     assert [one.event for one in AuditLog(audit).read()][before:] == ["rolled back"], "once"
+
+
+def test_without_an_answer_of_the_shared_store_it_uses_this_home_s_copy(
+    desk: TwoTargets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emergency, "WAIT_S", 1.0)
+    local = settings(desk)
+    known = AuditLog(local.audit_file).read()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts and never answers
+        port = silent.getsockname()[1]
+        for name, value in s3_environment(f"http://127.0.0.1:{port}").items():
+            monkeypatch.setenv(name, value)
+        began = time.monotonic()
+        done = emergency_rollback(local.resolved(store="s3://away"), None, "ada", "wrong answers")
+        assert time.monotonic() - began < 10
+    assert desk.place.route() == ONE
+    assert any("store refused or did not answer" in note for note in done.notes)
+    assert done.record == desk.place.fence.file(1)
+    assert AuditLog(local.audit_file).read() == known
+    shared = local.resolved(store=f"file://{local.home / 'store'}")
+    AuditLog.of(shared).share()
+    emergency.record_emergency(shared, done.emergency)
+    events = [one.event for one in AuditLog.of(shared).read()][len(known) :]
+    assert events == ["rolled back"]
 
 
 def test_malformed_files_do_not_stop_it(desk: TwoTargets) -> None:
