@@ -58,7 +58,8 @@ OnCluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="Run instrument-days' stages on processes:N, dask:N or a Dask scheduler's tcp://HOST:PORT.",
+        help="Run instrument-days' stages on processes:N, dask:N, ray:N, a Dask scheduler's "
+        "tcp://HOST:PORT or Ray's ray://HOST:PORT.",
         show_default="TICKLINE_CLUSTER, else one by one in this process",
     ),
 ]

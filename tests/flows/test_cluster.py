@@ -27,8 +27,9 @@ def artefacts(home: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_a_nightly_on_dask_gives_the_same_artefacts(
-    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cluster", ["dask:2", "ray:2"])
+def test_a_nightly_on_a_cluster_gives_the_same_artefacts(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
     goals = tmp_path / "goals.yaml"
     goals.write_text(EASY)
@@ -36,7 +37,7 @@ def test_a_nightly_on_dask_gives_the_same_artefacts(
     first = nightly(spec)
     alone = artefacts(home.home)
     assert all(alone.values())
-    monkeypatch.setenv("TICKLINE_CLUSTER", "dask:2")
+    monkeypatch.setenv("TICKLINE_CLUSTER", cluster)
     # everything is computed again: the workers, too, must not use older results
     second = nightly(spec, refresh=True)
     assert isinstance(first, Outcome)
