@@ -1,6 +1,11 @@
 """Errors with what was wrong, where, and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of another library's message; the rest is often a dump of its state."""
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
 class TicklineError(Exception):
     """Base of every error Tickline raises on purpose.
 

@@ -1,5 +1,6 @@
 """The protocol of market stores, and the choice of the reader by the content at the URI."""
 
+import functools
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import ClassVar, Protocol
 
 import fsspec
 import pyarrow as pa
+from obstore.fsspec import register
 
-from model_code.errors import MarketChoiceError, MarketError
+from model_code.errors import MarketChoiceError, MarketError, first_line
 from model_code.market.notes import Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.binance_archive import BinanceArchiveStore
@@ -136,6 +138,8 @@ def _open_files(uri: str) -> MarketStore:
 def _at(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system and the path of a URI at which there is something."""
     try:
+        if uri.startswith("s3:"):
+            _register_s3()
         fs, root = fsspec.core.url_to_fs(str(Path(uri).expanduser()) if "://" not in uri else uri)
         fs.invalidate_cache()  # it may hold what an earlier run of this process saw
         if not fs.isfile(root):
@@ -156,11 +160,17 @@ def _at(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
     except Exception as error:  # cloud file systems raise their SDK's own types
         raise MarketError(
-            f"cannot open the market store: {type(error).__name__}: {error}",
+            f"cannot open the market store: {type(error).__name__}: {first_line(error)}",
             where=uri,
             remedy="check the URI and the credentials of that file system",
         ) from error
     return fs, str(root)
+
+
+@functools.cache
+def _register_s3() -> None:
+    """Let fsspec read `s3:` by obstore: s3fs does not resolve beside the other packages."""
+    register("s3")
 
 
 def _without_layout(uri: str, fs: fsspec.AbstractFileSystem, root: str) -> MarketChoiceError:

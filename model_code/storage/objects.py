@@ -22,7 +22,7 @@ from obstore.store import ObjectStore, from_url
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file, atomic_folder
-from model_code.errors import ConfigError, SharedStoreError
+from model_code.errors import ConfigError, SharedStoreError, first_line
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -202,7 +202,7 @@ class Objects:
             yield
         except (BaseError, FileNotFoundError, PermissionError) as error:
             raise SharedStoreError(
-                f"the shared store refused or did not answer: {_first_line(error)}",
+                f"the shared store refused or did not answer: {first_line(error)}",
                 where=f"{self.uri}/{key}",
                 remedy="check TICKLINE_STORE, the credentials (AWS_ACCESS_KEY_ID, ...) and the "
                 "network, then run the same command again; finished stages are kept",
@@ -225,11 +225,7 @@ def _open(uri: str, wait_s: float | None) -> ObjectStore:
         )
     except (BaseError, ValueError) as error:
         raise ConfigError(
-            f"the shared store's address is not one: {_first_line(error)}",
+            f"the shared store's address is not one: {first_line(error)}",
             where=f"TICKLINE_STORE={uri}",
             remedy="write file:///FOLDER or s3://BUCKET/PREFIX",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

@@ -117,7 +117,7 @@ def _state(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, bool]:
         state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
         return state, now - max(found.st_mtime_ns, found.st_ctime_ns) >= RACY_NS
     info = fs.info(path)
-    tag = info.get("ETag") or info.get("etag")
+    tag = info.get("ETag") or info.get("etag") or info.get("e_tag")
     if not tag or str(tag).startswith("W/"):  # a weak tag may stay while bytes change
         return "", False
     return f"{info['size']} {tag}", True

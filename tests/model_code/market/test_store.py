@@ -46,7 +46,7 @@ def test_relative_and_home_paths(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "uri", ["/no/such/folder", "nosuchprotocol://x", "memory://nothing-here", "s3://bucket/x"]
+    "uri", ["/no/such/folder", "nosuchprotocol://x", "memory://nothing-here", "gs://bucket/x"]
 )
 def test_an_uri_with_nothing_behind_it_is_a_wrong_choice(uri):
     with pytest.raises(MarketChoiceError, match="cannot open the market store") as caught:
