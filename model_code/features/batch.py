@@ -23,7 +23,7 @@ from model_code.features.definition import (
 from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT, FeatureSpec
 
-CHUNK_ROWS = 1 << 17
+CHUNK_ROWS = 1 << 14  # a chunk's arrays stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class FeatureStream:
         self._book_S = book_S if looks_at_depth(spec.chosen_set) else None
         self._series = series[: len(spec.exogenous)]
         seen = SEEN_AT + len(self._others) * pairs.WIDTH
-        self._width = max(seen, int(self._columns_F.max()) + 1)
+        width = max(seen, int(self._columns_F.max()) + 1)
+        self._all_NK = np.zeros((0, width), np.float32)  # reused: what is not seen stays 0
         self._state_1 = kernel.new_state()
         self._done = 0
         self.symbol: str | None = None
@@ -105,7 +106,9 @@ class FeatureStream:
         self, own_NK: npt.NDArray[np.float32], states_N: npt.NDArray[np.void]
     ) -> npt.NDArray[np.float32]:
         """The set's columns of the instrument's own and of what else it sees."""
-        all_NK = np.zeros((len(own_NK), self._width), np.float32)
+        if len(own_NK) > len(self._all_NK):
+            self._all_NK = np.zeros((len(own_NK), self._all_NK.shape[1]), np.float32)
+        all_NK = self._all_NK[: len(own_NK)]
         all_NK[:, : len(OWN)] = own_NK
         for place, (other_M, basis_1) in enumerate(self._others):
             first = SEEN_AT + place * pairs.WIDTH
@@ -119,7 +122,7 @@ class FeatureStream:
             first = EXOGENOUS_AT + place * exogenous.WIDTH
             seen_N2 = all_NK[:, first : first + exogenous.WIDTH]
             exogenous.look_all(states_N["timestamp"], rows_M, seen_N2)
-        return np.ascontiguousarray(all_NK[:, self._columns_F])
+        return all_NK.take(self._columns_F, axis=1)
 
 
 def compute(

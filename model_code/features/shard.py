@@ -15,8 +15,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import ArtifactRef, storage_error
@@ -26,10 +24,18 @@ from model_code.features.definition import looks_at_depth
 from model_code.features.labels import UNOBSERVED, LabelStream
 from model_code.features.supplements import depth
 from model_code.features.supplements.exogenous import read_series
-from model_code.features.supplements.others import crossings_of, leader_states, read, unreadable
+from model_code.features.supplements.others import (
+    batches,
+    crossings_of,
+    leader_states,
+    read,
+    unreadable,
+)
 from model_code.market.schema import InstrumentDay
 from model_code.market.supplements import SupplementStore
 from model_code.settings import FEATURE_COUNT, FeatureSpec
+
+LABEL_ROWS = 1 << 20  # in memory at a time while labels are counted: one byte each
 
 # name: (type, shape of one row)
 COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -143,12 +149,14 @@ def build(
 
 def _counted(path: Path) -> tuple[int, int]:
     """Rows of a Parquet file, and those that have a label of the source's own."""
+    rows = nulls = 0
     try:
-        rows = int(pq.read_metadata(path).num_rows)
-        label = pq.read_table(path, columns=["label"]).column("label")
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        for batch in batches(path, LABEL_ROWS, ["label"]):
+            rows += batch.num_rows
+            nulls += batch.column("label").null_count
+    except KeyError as error:
         raise unreadable(path, error) from error
-    return rows, len(label) - int(label.null_count)
+    return rows, rows - nulls
 
 
 def _write_header(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:

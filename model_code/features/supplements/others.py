@@ -19,6 +19,8 @@ from model_code.features.venues import Quotes, crossings, siblings
 from model_code.market.schema import conform
 from model_code.settings import FeatureSpec
 
+BUFFER_BYTES = 1 << 20  # read ahead of each column
+
 
 def needed(
     symbol: str, present: Collection[str], spec: FeatureSpec, leaders: Sequence[str]
@@ -89,10 +91,27 @@ def read(path: Path, chunk_rows: int) -> Iterator[pa.RecordBatch]:
     Raises:
         DataError: it cannot be read.
     """
+    for batch in batches(path, chunk_rows):
+        yield from conform(pa.Table.from_batches([batch]), str(path)).to_batches()
+
+
+def batches(
+    path: Path, chunk_rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches of `path`, read in this thread; in memory are one batch and a MiB a column.
+
+    Args:
+        path: a Parquet file.
+        chunk_rows: rows of a batch.
+        columns: to read; None: all.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=chunk_rows):
-                yield from conform(pa.Table.from_batches([batch]), str(path)).to_batches()
+        # pre_buffer would keep the bytes of the whole file
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
+            yield from file.iter_batches(chunk_rows, columns=columns, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise unreadable(path, error) from error
 

@@ -3,11 +3,14 @@
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_code.artifacts import hash_path
 from model_code.errors import DataError, SchemaError, StorageError
@@ -15,7 +18,7 @@ from model_code.features import shard
 from model_code.features.shard import ShardMeta
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
-from model_code.settings import FeatureSpec
+from model_code.settings import FeatureSpec, LabelName
 from tests.support.frames import write_depth
 from tests.support.market import DATES, SYMBOLS, hive, ticks
 
@@ -29,14 +32,52 @@ def clean(folder: Path, table: pa.Table) -> Path:
     return path
 
 
-def test_chunk_size_does_not_change_the_columns(tmp_path: Path) -> None:
-    path, hashes = clean(tmp_path, ticks(300, 1)), set()
-    for chunk_rows in (7, 100, 10_000):
-        out = tmp_path / f"out{chunk_rows}"
-        meta = shard.build(DAY, path, SPEC, out, chunk_rows=chunk_rows)
-        hashes.add(hash_path(out))
-        assert meta == ShardMeta(date=DATES[0], symbol=SYMBOLS[0], rows=300, segments=1)
-    assert len(hashes) == 1
+@pytest.fixture(scope="module")
+def day_with_leader(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A day of three segments with labels of its own on some rows, and its leader's."""
+    folder, table = tmp_path_factory.mktemp("day"), ticks(300, 1)
+    stamps = table["timestamp"].cast(pa.int64()).to_numpy().copy()
+    stamps[100:] += 60 * 10**9
+    stamps[217:] += 60 * 10**9
+    table = table.set_column(0, TICKS.field(0), pa.array(stamps, TICKS.field(0).type))
+    own = pa.array([1, None, None, 0, None] * 60, pa.int8())
+    table = table.set_column(TICKS.get_field_index("label"), TICKS.field("label"), own)
+    return clean(folder, table), clean(folder, ticks(400, 2, SYMBOLS[1]))
+
+
+def built(spec: FeatureSpec, paths: tuple[Path, Path], out: Path, chunk_rows: int) -> str:
+    """Build the day's shard; its hash."""
+    own, leader = paths
+    shard.build(
+        DAY, own, spec, out,
+        leaders=SYMBOLS[1:], others={SYMBOLS[1]: leader}, chunk_rows=chunk_rows,
+    )  # fmt: skip
+    return hash_path(out)
+
+
+@given(
+    chunk_rows=st.one_of(st.integers(1, 8), st.integers(9, 301)),
+    label=st.sampled_from(["executable-roundtrip", "mid-move"]),
+    horizon_ms=st.sampled_from([10.0, 100.0, 3000.0]),
+)
+@settings(deadline=None, max_examples=25)
+def test_chunk_size_does_not_change_a_byte(
+    day_with_leader: tuple[Path, Path], chunk_rows: int, label: LabelName, horizon_ms: float
+) -> None:
+    spec = FeatureSpec(label=label, horizon_ms=horizon_ms)
+    with TemporaryDirectory() as folder:
+        found, whole = (
+            built(spec, day_with_leader, Path(folder) / str(rows), rows)
+            for rows in (chunk_rows, 10_000)
+        )
+    assert found == whole
+
+
+def test_rows_and_segments_are_counted(day_with_leader: tuple[Path, Path], tmp_path: Path) -> None:
+    meta = shard.build(DAY, day_with_leader[0], SPEC, tmp_path / "out", chunk_rows=7)
+    assert meta == ShardMeta(
+        date=DATES[0], symbol=SYMBOLS[0], rows=300, segments=3, given_labels=120
+    )
 
 
 def test_a_shard_does_not_depend_on_what_it_does_not_look_at(tmp_path: Path) -> None:
