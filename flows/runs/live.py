@@ -25,6 +25,7 @@ from infra.live.outputs import Sink
 from infra.live.redis.sink import RedisSink
 from infra.live.redis.state import RedisState
 from infra.live.service import Service
+from infra.live.snapshots import SharedSnapshots
 from infra.live.spec import ServiceSpec
 from infra.triton.targets import serving_urls
 from model_code.errors import ConfigError
@@ -36,8 +37,10 @@ from model_code.market.store import open_market
 from model_code.repository.manifest import Manifest
 from model_code.repository.serving import ServingRepository
 from model_code.settings import FEATURE_COUNT, SEQUENCE_LENGTH, Settings, ValidationSpec
+from model_code.storage.shared import shared_objects
 
 Say = Callable[[str], None]
+STORE_WAIT_S = 2.0  # a partition that is taken over waits so long for its shared snapshot
 # a decision waits this long for a thread that holds the interpreter
 SWITCH_S = 0.0002
 
@@ -165,6 +168,7 @@ async def serve(
             say,
             sinks,
             alive_file,
+            _shared_snapshots(settings, spec.kafka.group_id, say),
         )
         watching = asyncio.create_task(observer.watch(lambda: service.status))
         loop = asyncio.get_running_loop()
@@ -178,6 +182,11 @@ async def serve(
             for part in (service, model, *sinks):
                 if isinstance(line := getattr(part, "state", None), str):
                     say(line)
+
+
+def _shared_snapshots(settings: Settings, group: str, say: Say) -> SharedSnapshots | None:
+    objects = shared_objects(settings, STORE_WAIT_S)
+    return None if objects is None else SharedSnapshots(objects, f"live/{group}", say)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from infra.live import snapshots
 from infra.live.kafka.clients import Partition
 from infra.live.kafka.consumer import Received
-from infra.live.snapshots import Saved
+from infra.live.snapshots import Saved, SharedSnapshots
 from model_code.errors import IntegrityError
 from model_code.live.ledger import Ledger
 from model_code.live.messages import DeadLetter
@@ -23,6 +23,7 @@ class Partitions:
         make_path: a fresh path of these instruments.
         folder: of the snapshots.
         say: called with each line for the log.
+        shared: copies of the snapshots; None: there are none.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Partitions:
         make_path: Callable[[tuple[str, ...]], LivePath],
         folder: Path,
         say: Callable[[str], None],
+        shared: SharedSnapshots | None = None,
     ) -> None:
         self._groups = {key.encode(): symbols for key, symbols in groups.items()}
         self._make_path, self._folder, self._say = make_path, folder, say
+        self._shared = shared
         self._paths: dict[Partition, dict[bytes, LivePath]] = {}
         self._next: dict[Partition, int] = {}
         self._ended = Ledger()  # of partitions given up, and of messages of no group
@@ -61,11 +64,7 @@ class Partitions:
         """Own a partition from now on; where its snapshot continues, None without one."""
         self._paths[partition] = {}
         self._writer.submit(lambda: None).result()  # a write of an earlier time is over
-        try:
-            saved = snapshots.read(self._folder, partition)
-        except (IntegrityError, OSError) as error:
-            self._say(f"{partition} warms up again: {error}")
-            return None
+        saved = self._newest(partition)
         restored = (
             [] if saved is None else [key for key in saved.groups if self._restore(saved, key)]
         )
@@ -129,12 +128,27 @@ class Partitions:
             self._writer.submit(self._write, one)
 
     def close(self) -> None:
-        """Wait for the disk."""
+        """Wait for the disk, and for the shared store if there is one."""
         self._writer.shutdown()
+        if self._shared is not None:
+            self._shared.close()
+
+    def _newest(self, partition: Partition) -> Saved | None:
+        """The snapshot that is furthest on: another host may have had the partition since."""
+        try:
+            here = snapshots.read(self._folder, partition)
+        except (IntegrityError, OSError) as error:
+            self._say(f"{partition} warms up again: {error}")
+            here = None
+        there = None if self._shared is None else self._shared.read(partition)
+        found = [one for one in (here, there) if one is not None]
+        return max(found, key=lambda one: one.offset, default=None)
 
     def _write(self, saved: Saved) -> None:
         try:
             snapshots.write(self._folder, saved)
+            if self._shared is not None:
+                self._shared.copy(saved)
         except Exception as error:  # a restart then begins at an older snapshot
             self._say(f"no snapshot of {saved.partition}: {error}")
 

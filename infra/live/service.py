@@ -20,6 +20,7 @@ from infra.live.outputs import Output, Sink, decide, decision
 from infra.live.partitions import Partitions
 from infra.live.positions import Positions, Round
 from infra.live.rounds import Rounds, Taken
+from infra.live.snapshots import SharedSnapshots
 from infra.live.spec import ServiceSpec
 from infra.live.status import Status
 from model_code.errors import StreamError
@@ -43,6 +44,7 @@ class Service:
         say: called with each line for the log.
         sinks: also take the decisions.
         alive: touched every second while the service works; for a probe.
+        shared: copies of the snapshots, for another host; None: there are none.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Service:
         say: Callable[[str], None],
         sinks: Sequence[Sink] = (),
         alive: Path | None = None,
+        shared: SharedSnapshots | None = None,
     ) -> None:
         self._spec, self._say, self._model, self._sinks = spec, say, model, sinks
-        self.partitions = Partitions(groups, make_path, folder, say)
+        self.partitions = Partitions(groups, make_path, folder, say, shared)
         self._outbox = Outbox(spec.kafka, say)
         self._inbox = Inbox(spec.kafka, self, say)
         self._queue: asyncio.Queue[Sequence[Received]] = asyncio.Queue()

@@ -16,6 +16,7 @@ from infra.live.kafka.feed import publish
 from infra.live.kafka.producer import Outbox
 from infra.live.model import Answered, InProcess
 from infra.live.service import Service
+from infra.live.snapshots import SharedSnapshots
 from infra.live.spec import ServiceSpec
 from model_code.errors import StreamError
 from model_code.features.served import SOLO, SeenFeatures
@@ -31,6 +32,7 @@ from model_code.live.state import Group
 from model_code.market.profiles import limits
 from model_code.market.store import open_market
 from model_code.settings import ValidationSpec
+from model_code.storage.objects import Objects
 from tests.support.broker import headers, kafka_spec, read_all
 from tests.support.live import StepPredictor, model
 from tests.support.market import DATES, SYMBOLS, hive
@@ -112,7 +114,7 @@ def service(
     spec: KafkaSpec, folder: Path, seen: SeenFeatures = SOLO, **options: Any
 ) -> tuple[Service, list[str]]:
     lines: list[str] = []
-    sinks = options.pop("sinks", ())
+    sinks, shared = options.pop("sinks", ()), options.pop("shared", None)
     predictor = options.pop("model", InProcess(StepPredictor()))
     chosen = ServiceSpec(kafka=spec, **({"every_window": True, "snapshot_s": 0.05} | options))
     bounds = limits(ValidationSpec())
@@ -121,7 +123,10 @@ def service(
         return LivePath(Group(seen, symbols, 10.0, bounds), threshold=0.5, model_version=7)
 
     members = groups(seen.leaders, SYMBOLS)
-    return Service(chosen, members, make_path, predictor, folder, lines.append, sinks), lines
+    made = Service(
+        chosen, members, make_path, predictor, folder, lines.append, sinks, shared=shared
+    )
+    return made, lines
 
 
 def run(one: Service, until: Callable[[Ledger], bool]) -> Ledger:
@@ -280,6 +285,23 @@ def test_a_refused_snapshot_warms_up_again_and_says_why(
     ledger = run(one, lambda found: found.taken >= len(ticks) - part)
     assert any("warms up again: the file is truncated or changed" in line for line in lines)
     assert ledger.reasons[Reason.WARMING] > 0
+    assert ledger.balanced()
+
+
+def test_a_service_on_another_host_continues_from_the_shared_snapshot(
+    spec: KafkaSpec, store: str, tmp_path: Path
+) -> None:
+    ticks = messages(store)
+    part, objects = len(ticks) * 2 // 3, Objects((tmp_path / "shared").as_uri())
+    send(spec, PAIRED, ticks[:part])
+    copies = SharedSnapshots(objects, "live/desk", print)
+    run(service(spec, tmp_path / "a", PAIRED, shared=copies)[0], lambda found: found.taken >= part)
+    send(spec, PAIRED, ticks[part:])
+    copies = SharedSnapshots(objects, "live/desk", print)
+    one, lines = service(spec, tmp_path / "b", PAIRED, shared=copies)
+    ledger = run(one, lambda found: found.taken >= len(ticks) - part)
+    assert any("continues at" in line for line in lines)
+    assert ledger.reasons == {}  # no window had to fill again
     assert ledger.balanced()
 
 
