@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -144,9 +145,16 @@ def count_faults(faults: pl.DataFrame) -> dict[str, int]:
 
 
 def divide(
-    ticks: pa.Table, faults: pl.DataFrame, repeat: pl.Series | None = None
+    ticks: pa.Table, faults: pl.DataFrame, repeat: pl.Series | None = None, start: int = 0
 ) -> tuple[pa.Table, pa.Table]:
-    """Split `ticks` by `find_faults` of the same rows, without repeats; see `quarantine`."""
+    """Split `ticks` by `find_faults` of the same rows, without repeats; see `quarantine`.
+
+    Args:
+        ticks: N rows.
+        faults: (N, rules), see `find_faults`.
+        repeat: (N,) rows to leave out; None: none.
+        start: of the first row in its day.
+    """
     keep = ~repeat.cast(pl.Boolean) if repeat is not None else None
     faulty = faults.select(pl.any_horizontal(pl.all())).to_series()
     reasons = faults.filter(faulty).select(
@@ -156,8 +164,8 @@ def divide(
             ignore_nulls=True,
         )
     )
-    rows = pa.array(faulty.arg_true().to_numpy(), pa.int64())
-    quarantined = ticks.take(rows).append_column("row", rows)
+    places = faulty.arg_true().to_numpy().astype(np.int64)
+    quarantined = ticks.take(pa.array(places)).append_column("row", pa.array(places + start))
     quarantined = quarantined.append_column("reason", pa.array(reasons.to_series(), pa.string()))
     good = ~faulty if keep is None else ~faulty & keep
     clean = ticks if good.all() else ticks.filter(good.to_arrow())

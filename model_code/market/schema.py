@@ -81,6 +81,15 @@ def stamps(table: pa.Table, where: str = "") -> npt.NDArray[np.int64]:
     return found
 
 
+def floats(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    """A numeric or boolean column as float64, NaN where null."""
+    column = table[name].cast(pa.float64())
+    if column.null_count:
+        column = column.fill_null(np.nan)
+    found: npt.NDArray[np.float64] = column.to_numpy().astype(np.float64, copy=False)
+    return found
+
+
 def moment(time_ns: int) -> dt.datetime:
     """A stamp in ns since the epoch as a UTC time, to the microsecond."""
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=int(time_ns) // 1000)

@@ -28,6 +28,7 @@ from model_code.market.readers.files import PassedOver
 from model_code.market.readers.statement import Statement
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated_book import Book, run_book
+from model_code.market.stream.ticks import TableTicks, TickStream
 from model_code.market.supplements import Series
 
 FIRST_DATE = dt.date(2000, 1, 3)
@@ -116,6 +117,10 @@ class SimulatedStore:
             trades_where=self.uri,
             trade_band_bps=trade_band_bps,
         )
+
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> TickStream:
+        """One instrument-day for validation; see `load`."""
+        return TableTicks.of(self.load(day, trade_band_bps=trade_band_bps))
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 of the parameters and of the simulator's source code."""

@@ -33,6 +33,7 @@ from model_code.market.readers.statement import Statement
 from model_code.market.readers.tardis import TardisStore
 from model_code.market.schema import InstrumentDay
 from model_code.market.simulated import SimulatedStore
+from model_code.market.stream.ticks import TickStream
 from model_code.market.supplements import SupplementStore
 
 LAYOUTS = """supported layouts (docs/market-formats.md):
@@ -88,6 +89,10 @@ class MarketStore(SupplementStore, Protocol):
 
     def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
         """One instrument-day as TICKS, rows in source order, with notes on how it was read."""
+        ...
+
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> TickStream:
+        """One instrument-day for validation, read in chunks where the layout can be."""
         ...
 
     def read(self, day: InstrumentDay) -> pa.Table:

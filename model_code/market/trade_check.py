@@ -55,12 +55,16 @@ def classify(price, mid, previous, change):  # type: ignore[no-untyped-def]
     return off < 0, change
 
 
-@compiled
-def classify_all(price_M, mid_M):  # type: ignore[no-untyped-def]
+def classify_all(price_M: Any, mid_M: Any) -> Any:
     """`classify` for trades in time order: (M,) whether the aggressor sold."""
+    return classify_on(price_M, mid_M, np.nan, 1.0)[0]
+
+
+@compiled
+def classify_on(price_M, mid_M, previous, change):  # type: ignore[no-untyped-def]
+    """`classify_all` after other trades: (M,), and price and change for the trades that follow."""
     sold_M = np.empty(price_M.shape[0], np.bool_)
-    previous, change = np.nan, 1.0
     for i in range(price_M.shape[0]):
         sold_M[i], change = classify(price_M[i], mid_M[i], previous, change)
         previous = price_M[i]
-    return sold_M
+    return sold_M, previous, change

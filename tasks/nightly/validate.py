@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import pyarrow.parquet as pq
-
 from model_code.artifacts import ArtifactStore
 from model_code.errors import DataError
 from model_code.market.calendar import early_close
@@ -17,6 +15,7 @@ from model_code.settings import ValidationSpec
 from tasks.caching.opened_market import opened
 from tasks.caching.stage import RunRef, stage
 from tasks.nightly.records import CleanDay, SourceDay, ValidatedDay
+from tasks.validation.day_files import day_file
 
 SHOWN_DAYS = 5  # failed days in the message; the report has all
 
@@ -27,49 +26,44 @@ SHOWN_DAYS = 5  # failed days in the message; the report has all
 )
 def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedDay:
     """Read one instrument-day, quarantine faulty rows, judge the day."""
-    from tasks.validation.day import validate_day  # Great Expectations takes seconds to import
+    from tasks.validation.day import validate_ticks  # Great Expectations takes seconds to import
 
     day = InstrumentDay(source.date, source.symbol)
-    loaded = opened(source.market).load(day, trade_band_bps=spec.trade_band_bps)
-    found = validate_day(
-        loaded.ticks,
-        day,
-        spec,
-        stated=source.profile,
-        notes=loaded.notes,
-        silences=source.silences,
-    )
     name = f"{quote(source.symbol, safe='')}-{source.date}"  # a symbol may hold "/"
     with run.store.scratch() as scratch:
-        clean = scratch / f"{name}.parquet"
-        pq.write_table(found.clean, clean, compression="zstd")
-        quarantine = None
-        if found.quarantined.num_rows:
-            rejected = scratch / f"{name}-quarantine.parquet"
-            pq.write_table(found.quarantined, rejected, compression="zstd")
-            quarantine = run.store.put(rejected)
+        clean, rejected = scratch / f"{name}.parquet", scratch / f"{name}-quarantine.parquet"
+        with day_file(clean) as kept, day_file(rejected) as set_aside:
+            found = validate_ticks(
+                opened(source.market).stream(day, trade_band_bps=spec.trade_band_bps),
+                day,
+                spec,
+                clean=kept.write,
+                quarantined=set_aside.write,
+                stated=source.profile,
+                silences=source.silences,
+            )
         report = scratch / f"{name}.json"
-        report.write_text(found.report.model_dump_json(indent=2))
-        trades = loaded.notes.trades
+        report.write_text(found.model_dump_json(indent=2))
+        trades = found.notes.trades
         return ValidatedDay(
             date=source.date,
             symbol=source.symbol,
-            rows=found.report.rows,
-            quarantined=found.report.quarantined,
-            repeated=found.report.repeated,
-            profile=found.report.profile,
-            first=found.report.first,
-            last=found.report.last,
+            rows=found.rows,
+            quarantined=found.quarantined,
+            repeated=found.repeated,
+            profile=found.profile,
+            first=found.first,
+            last=found.last,
             trades=trades.rows - trades.repeated if trades else None,
             notes=(
-                *_presumption(found.report, spec.profile or source.profile),
-                *_sentences(found.report, loaded.notes),
+                *_presumption(found, spec.profile or source.profile),
+                *_sentences(found, found.notes),
             ),
-            faults=found.report.faults,
-            failures=found.report.failures,
-            remedies=found.report.remedies,
+            faults=found.faults,
+            failures=found.failures,
+            remedies=found.remedies,
             clean=run.store.put(clean),
-            quarantine=quarantine,
+            quarantine=run.store.put(rejected) if set_aside.rows else None,
             report=run.store.put(report),
         )
 

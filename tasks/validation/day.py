@@ -7,42 +7,33 @@ bad or outside the quotes' hours.
 """
 
 import datetime as dt
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-import polars as pl
 import pyarrow as pa
 
 from model_code.errors import DataError
-from model_code.market.measures import derive
+from model_code.market.measures import Measures
 from model_code.market.notes import DayNotes
 from model_code.market.profiles import Limits, limits, presumed
 from model_code.market.quality import (
     DayReport,
     ExpectationResult,
-    FaultSample,
-    RowRule,
-    count_faults,
     divide,
     find_faults,
     row_rules,
 )
 from model_code.market.schema import TICKS, InstrumentDay, conform, moment
+from model_code.market.stream.ticks import TableTicks, TickStream
 from model_code.settings import ProfileName, ValidationSpec
 from tasks.validation import expectations
 from tasks.validation.expectations import Outcome
-from tasks.validation.figures import counted, remedy, row_figures, rows_at_fault, trade_figures
+from tasks.validation.figures import LongestGap, counted, remedy, row_figures, trade_figures
+from tasks.validation.totals import RowTotals, Samples
 
-SAMPLES_PER_REASON = 20
 NO_NOTES = DayNotes()
-_DAY_NS = 86_400 * 10**9
-_MINUTE_NS = 60 * 10**9
-
-
-def _presumed(ticks: pa.Table, notes: DayNotes) -> ProfileName:
-    sized = any(ticks.column(name).null_count < ticks.num_rows for name in ("bid_size", "ask_size"))
-    return presumed(sized=sized, traded=notes.trades is not None)
+Write = Callable[[pa.Table], None]
+Silences = tuple[tuple[dt.datetime, dt.datetime], ...]
 
 
 @dataclass(frozen=True)
@@ -61,64 +52,98 @@ def validate_day(
     *,
     stated: ProfileName | None = None,
     notes: DayNotes = NO_NOTES,
-    silences: tuple[tuple[dt.datetime, dt.datetime], ...] = (),
+    silences: Silences = (),
 ) -> DayValidation:
-    """Validate one instrument-day. A failed day is reported, not raised.
+    """Validate one instrument-day in memory; arguments and errors as `validate_ticks`."""
+    clean: list[pa.Table] = []
+    quarantined: list[pa.Table] = []
+    ticks = conform(ticks, f"{day.symbol} {day.date}")
+    report = validate_ticks(
+        TableTicks(ticks, notes),
+        day,
+        spec,
+        clean=clean.append,
+        quarantined=quarantined.append,
+        stated=stated,
+        silences=silences,
+    )
+    return DayValidation(pa.concat_tables(clean), pa.concat_tables(quarantined), report)
+
+
+def validate_ticks(
+    ticks: TickStream,
+    day: InstrumentDay,
+    spec: ValidationSpec,
+    *,
+    clean: Write,
+    quarantined: Write,
+    stated: ProfileName | None = None,
+    silences: Silences = (),
+) -> DayReport:
+    """Validate one instrument-day chunk by chunk. A failed day is reported, not raised.
 
     Store the report, then call `report.require_passed()`, which raises.
 
     Args:
-        ticks: rows of the day in source order.
+        ticks: rows of the day in source order, and the reader's notes; counts of trades are judged
+            too.
         day: their expected instrument and session date.
         spec: thresholds.
+        clean: called with the clean rows, chunk by chunk.
+        quarantined: called with the quarantined rows (with `row` and `reason`), chunk by chunk.
         stated: the profile that the store states; None: presumed from sizes and trades.
-        notes: of the reader; counts of trades are judged too.
         silences: breaks of the session, start and end in UTC, which are no gaps.
+
+    Returns:
+        The report, the same for every size of chunk.
 
     Raises:
         SchemaError: a column is missing or has the wrong type.
         DataError: there are no rows.
     """
-    where = f"{day.symbol} {day.date}"
-    ticks = conform(ticks, where)
-    if not ticks.num_rows:
+    count, facts = ticks.measure(day)
+    if not count:
+        where = f"{day.symbol} {day.date}"
         raise DataError(
             f"{where} is empty: 0 rows, expected at least {spec.minimum_rows:,}",
-            where=", ".join(notes.files) or where,
+            where=", ".join(ticks.notes.files) or where,
             remedy="fetch the day again, or remove it from the store",
         )
-    bounds = limits(spec, stated or _presumed(ticks, notes))
+    bounds = limits(spec, stated or _presumed(ticks, spec))
     rules = row_rules(bounds)
-    schema = _schema_results(expectations.schema_outcomes(ticks.schema))
-    measures = derive(ticks, day)
-    by_rule = find_faults(measures, rules)
-    minutes = _minutes(measures, by_rule)
-    repeat = measures["repeat"]
-    if repeat.sum():
-        measures = measures.filter(pl.col("repeat") == 0)
-    found = expectations.row_outcomes(measures, rules)
-    spread_bps = cast("float | None", measures["spread_bps"].median())
-    rows = [_row_result(rule, found[rule.name], measures[rule.column]) for rule in rules]
-    del measures  # as large as the ticks: free it before the clean rows are copied
-    clean, quarantined = divide(ticks, by_rule, repeat)
-    faults = count_faults(by_rule)
-    wrong = rows_at_fault(by_rule, bounds)
-    fraction = wrong / ticks.num_rows
-    days = _day_results(clean, ticks.num_rows, wrong, faults, bounds, notes, silences)
-    results = (*schema, *rows, *days)
+    schema: list[ExpectationResult] = []
+    measures, rows, samples, kept = (
+        Measures(facts, day),
+        RowTotals(rules, bounds),
+        Samples(),
+        (_Kept(silences)),
+    )
+    for chunk in ticks.chunks():
+        schema = schema or _schema_results(expectations.schema_outcomes(chunk.schema))
+        measured = measures.derive(chunk)
+        by_rule = find_faults(measured, rules)
+        good, bad = divide(chunk, by_rule, measured["repeat"], start=rows.rows)
+        rows.add(measured, by_rule)
+        samples.add(bad)
+        kept.add(good)
+        clean(good)
+        quarantined(bad)
+    notes, faults, fraction = ticks.notes, rows.faults, rows.at_fault / rows.rows
+    days = _day_results(kept, rows, bounds, notes)
+    results = (*schema, *rows.results(), *days)
     failed = [item for item in results if item.level != "row" and not item.success]
-    report = DayReport(
+    return DayReport(
         date=day.date,
         symbol=day.symbol,
-        rows=ticks.num_rows,
-        clean=clean.num_rows,
-        quarantined=quarantined.num_rows,
-        repeated=int(repeat.sum()),
+        rows=rows.rows,
+        clean=kept.rows,
+        quarantined=rows.rows - rows.repeated - kept.rows,
+        repeated=rows.repeated,
         profile=bounds.profile,
-        first=_end(clean, 0),
-        last=_end(clean, -1),
+        first=kept.first,
+        last=kept.last,
         notes=notes,
-        spread_bps=spread_bps if spread_bps is not None and math.isfinite(spread_bps) else None,
+        spread_bps=rows.spread_bps,
         faults=faults,
         expectations=results,
         passed=not failed,
@@ -126,12 +151,36 @@ def validate_day(
         remedies=tuple(
             remedy(item.name, counted(faults, bounds), rules, fraction)
             for item in failed
-            if item.name != "minimum_rows" or clean.num_rows
+            if item.name != "minimum_rows" or kept.rows
         ),
-        minutes=minutes,
-        samples=_samples(quarantined, faults),
+        minutes=rows.minutes,
+        samples=samples.found,
     )
-    return DayValidation(clean, quarantined, report)
+
+
+def _presumed(ticks: TickStream, spec: ValidationSpec) -> ProfileName | None:
+    if spec.profile:
+        return None  # sizes are read to presume one
+    return presumed(sized=ticks.traded or ticks.sized, traded=ticks.traded)
+
+
+class _Kept:
+    """The clean rows so far: how many, the first and the last stamp, the longest gap."""
+
+    def __init__(self, silences: Silences) -> None:
+        self.rows = 0
+        self.gap = LongestGap(silences)
+        self.first: dt.datetime | None = None
+        self.last: dt.datetime | None = None
+
+    def add(self, clean: pa.Table) -> None:
+        if not clean.num_rows:
+            return
+        time = clean["timestamp"].cast(pa.int64()).to_numpy()
+        self.rows += len(time)
+        self.gap.add(time)
+        self.first = self.first or moment(time[0])
+        self.last = moment(time[-1])
 
 
 def _schema_results(found: dict[str, Outcome]) -> list[ExpectationResult]:
@@ -154,39 +203,13 @@ def _schema_results(found: dict[str, Outcome]) -> list[ExpectationResult]:
     ]
 
 
-def _row_result(rule: RowRule, found: Outcome, values: pl.Series) -> ExpectationResult:
-    numbers = values.cast(pl.Float64)
-    low, high = cast("float | None", numbers.min()), cast("float | None", numbers.max())
-    if rule.required:
-        observed = f"{values.null_count():,} absent"
-    elif low is None or high is None:
-        observed = "no values"
-    else:
-        ends = [low] * (rule.minimum is not None) + [high] * (rule.maximum is not None)
-        observed = " to ".join(f"{end:.6g}" for end in ends)
-    return ExpectationResult(
-        name=rule.name,
-        meaning=rule.meaning,
-        level="row",
-        columns=rule.source,
-        success=found.success,
-        unexpected=found.unexpected,
-        observed=observed,
-        limit=rule.limit,
-    )
-
-
 def _day_results(
-    clean: pa.Table,
-    rows: int,
-    at_fault: int,
-    faults: dict[str, int],
-    bounds: Limits,
-    notes: DayNotes,
-    silences: tuple[tuple[dt.datetime, dt.datetime], ...],
+    kept: _Kept, rows: RowTotals, bounds: Limits, notes: DayNotes
 ) -> list[ExpectationResult]:
-    figures = [*row_figures(clean, rows, at_fault, faults, bounds, silences)]
-    figures += [*trade_figures(notes, bounds)]
+    figures = [
+        *row_figures(kept.rows, kept.gap, rows.rows, rows.at_fault, rows.faults, bounds),
+        *trade_figures(notes, bounds),
+    ]
     found = expectations.day_outcomes(
         {figure.name: (figure.value, figure.minimum, figure.maximum) for figure in figures}
     )
@@ -203,49 +226,3 @@ def _day_results(
         )
         for figure in figures
     ]
-
-
-def _end(clean: pa.Table, place: int) -> dt.datetime | None:
-    if not clean.num_rows:
-        return None
-    return moment(int(clean["timestamp"].cast(pa.int64())[place].as_py()))
-
-
-def _minutes(measures: pl.DataFrame, by_rule: pl.DataFrame) -> tuple[tuple[int, int, int], ...]:
-    """(minute of the UTC day, rows, rows at fault) of rows inside the session, by minute."""
-    inside = pl.col("session_hour").is_between(0.0, 24.0, closed="left")
-    at_fault = by_rule.select(pl.any_horizontal(pl.all())).to_series()
-    minute = (pl.col("timestamp") % _DAY_NS // _MINUTE_NS).cast(pl.Int64)
-    table = (
-        measures.lazy()
-        .select("timestamp", "session_hour", fault=at_fault)
-        .filter(inside)
-        .group_by(minute.alias("minute"))
-        .agg(pl.len().cast(pl.Int64), pl.col("fault").cast(pl.Int64).sum())
-        .sort("minute")
-        .collect()
-    )
-    return tuple(table.rows())
-
-
-def _samples(quarantined: pa.Table, faults: dict[str, int]) -> tuple[FaultSample, ...]:
-    """The first SAMPLES_PER_REASON quarantined rows of each reason, each row once, in row order."""
-    reasons = pl.Series(quarantined["reason"]).str.split(";")
-    chosen = sorted(
-        {
-            place
-            for name in faults
-            for place in reasons.list.contains(name).arg_true().head(SAMPLES_PER_REASON)
-        }
-    )
-    picked = quarantined.take(pa.array(chosen, pa.int64()))
-    texts = [
-        ["" if value is None else value for value in picked[name].cast(pa.string()).to_pylist()]
-        for name in TICKS.names
-    ]
-    return tuple(
-        FaultSample(row=row, reason=reason, values=dict(zip(TICKS.names, values, strict=True)))
-        for row, reason, *values in zip(
-            picked["row"].to_pylist(), picked["reason"].to_pylist(), *texts, strict=True
-        )
-    )

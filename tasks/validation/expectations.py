@@ -31,6 +31,10 @@ class Outcome:
     success: bool
     unexpected: int
 
+    def __add__(self, other: "Outcome") -> "Outcome":
+        """The outcome for the rows of both."""
+        return Outcome(self.success and other.success, self.unexpected + other.unexpected)
+
 
 @functools.cache
 def _great_expectations() -> Any:
@@ -94,10 +98,7 @@ def row_outcomes(measures: pl.DataFrame, rules: Sequence[RowRule]) -> dict[str, 
         numbers = chunk.cast({cs.signed_integer() - cs.by_dtype(pl.Int64): pl.Float64})
         frame = numbers.to_arrow().to_pandas(split_blocks=True)
         for name, found in evaluate(frame, suite).items():
-            total = totals[name]
-            totals[name] = Outcome(
-                total.success and found.success, total.unexpected + found.unexpected
-            )
+            totals[name] = totals[name] + found
     return totals
 
 

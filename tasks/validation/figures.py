@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from model_code.market.measures import FLOW
 from model_code.market.notes import DayNotes
@@ -34,23 +34,65 @@ class DayFigure:
     maximum: float | None = None
 
 
+class LongestGap:
+    """The longest gap between clean rows that are read in chunks.
+
+    Args:
+        silences: breaks of the session, start and end in UTC; they are no gaps.
+    """
+
+    def __init__(self, silences: tuple[tuple[dt.datetime, dt.datetime], ...]) -> None:
+        self._silences = [
+            (int(start.timestamp()) * 10**9, int(end.timestamp()) * 10**9)
+            for start, end in silences
+        ]
+        self._newest = np.empty(0, np.int64)
+        self._gap_ns: int | None = None
+        self._since = 0
+
+    def add(self, time_ns: npt.NDArray[np.int64]) -> None:
+        """Take the stamps of the next clean rows."""
+        time = np.concatenate([self._newest, time_ns])
+        self._newest = time[-1:]
+        gaps = np.diff(time)
+        for start, end in self._silences:
+            gaps -= np.maximum(np.minimum(time[1:], end) - np.maximum(time[:-1], start), 0)
+        if not len(gaps):
+            return
+        at = int(np.argmax(gaps))
+        if self._gap_ns is None or self._gap_ns < int(gaps[at]):
+            self._gap_ns, self._since = int(gaps[at]), int(time[at])
+
+    @property
+    def seconds(self) -> float | None:
+        """None with fewer than 2 rows."""
+        return None if self._gap_ns is None else self._gap_ns / 1e9
+
+    @property
+    def text(self) -> str:
+        """`silent for 73.2 s from ...`."""
+        if self.seconds is None:
+            return "fewer than 2 clean rows"
+        return f"silent for {duration(self.seconds)} from {moment(self._since):%H:%M:%S} UTC"
+
+
 def row_figures(
-    clean: pa.Table,
+    clean: int,
+    gap: LongestGap,
     rows: int,
     at_fault: int,
     faults: dict[str, int],
     bounds: Limits,
-    silences: tuple[tuple[dt.datetime, dt.datetime], ...],
 ) -> Iterator[DayFigure]:
     """Faulty rows by tolerance, clean rows left, longest silence.
 
     Args:
-        clean: rows without repeats and quarantined ones.
+        clean: how many rows are left without repeats and quarantined ones.
+        gap: between them.
         rows: read.
         at_fault: of `rows_at_fault`.
         faults: rows by broken rule.
         bounds: thresholds.
-        silences: breaks of the session, start and end in UTC.
     """
     counts = ", ".join(f"{name} {count:,}" for name, count in counted(faults, bounds).items())
     yield DayFigure(
@@ -78,18 +120,17 @@ def row_figures(
         "minimum_rows",
         "enough clean rows",
         ("timestamp",),
-        clean.num_rows,
-        f"{clean.num_rows:,} clean rows",
+        clean,
+        f"{clean:,} clean rows",
         f"at least {bounds.minimum_rows:,}",
         minimum=bounds.minimum_rows,
     )
-    gap_s, silence = _longest_gap(pl.Series(clean["timestamp"].cast(pa.int64())), silences)
     yield DayFigure(
         "maximum_gap",
         "no long silence between clean rows",
         ("timestamp",),
-        gap_s,
-        silence,
+        gap.seconds,
+        gap.text,
         f"at most {duration(bounds.maximum_gap_s)}",
         maximum=bounds.maximum_gap_s,
     )
@@ -134,23 +175,6 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _longest_gap(
-    clean_ns: pl.Series, silences: tuple[tuple[dt.datetime, dt.datetime], ...]
-) -> tuple[float | None, str]:
-    """The longest gap in seconds, breaks left out, and a text: `silent for 73.2 s from ...`."""
-    time = clean_ns.to_numpy()
-    gaps = np.diff(time)
-    for start, end in silences:
-        begin, finish = (int(at.timestamp()) * 10**9 for at in (start, end))
-        gaps -= np.maximum(np.minimum(time[1:], finish) - np.maximum(time[:-1], begin), 0)
-    if not len(gaps):
-        return None, "fewer than 2 clean rows"
-    at = int(np.argmax(gaps))
-    gap_s = float(gaps[at] / 1e9)
-    since = moment(int(time[at]))
-    return gap_s, f"silent for {duration(gap_s)} from {since:%H:%M:%S} UTC"
 
 
 def remedy(name: str, faults: dict[str, int], rules: tuple[RowRule, ...], fraction: float) -> str:

@@ -16,6 +16,7 @@ from model_code.market.notes import Loaded
 from model_code.market.readers.files import HashFile, digest_files, hash_file, relative, walk
 from model_code.market.readers.statement import Statement, read_statement
 from model_code.market.schema import InstrumentDay
+from model_code.market.stream.ticks import TableTicks, TickStream
 
 
 class FileStore(ABC):
@@ -59,6 +60,10 @@ class FileStore(ABC):
     @abstractmethod
     def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
         """One instrument-day as TICKS, with notes on how it was read."""
+
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> TickStream:
+        """One instrument-day for validation; in memory, unless the layout is read in chunks."""
+        return TableTicks.of(self.load(day, trade_band_bps=trade_band_bps))
 
     def read(self, day: InstrumentDay) -> pa.Table:
         """The ticks of `load` alone."""

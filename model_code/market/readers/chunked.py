@@ -29,8 +29,10 @@ from model_code.market.readers.files import (
     spell_dates,
     summarize,
 )
-from model_code.market.schema import InstrumentDay
-from model_code.market.trades import AGGRESSOR, SEQUENCE, Book, floats, lee_ready
+from model_code.market.schema import InstrumentDay, floats
+from model_code.market.stream.quotes import books, scan_quotes
+from model_code.market.stream.rows import TableRows
+from model_code.market.trades import AGGRESSOR, SEQUENCE, lee_ready
 
 Kind = Literal["quotes", "trades"]
 KINDS: tuple[Kind, ...] = ("quotes", "trades")
@@ -327,7 +329,9 @@ def _sides(quotes: pa.Table, trades: pa.Table) -> tuple[pa.Table, list[str]]:
     time = trades["timestamp"].cast(pa.int64()).to_numpy()
     order = np.argsort(time, kind="stable")
     sold = np.empty(len(time), np.bool_)
-    sold[order] = lee_ready(time[order], floats(trades, "price")[order], Book.of(quotes))
+    rows = TableRows(quotes)
+    (book,) = books(rows, scan_quotes(rows).unusable)
+    sold[order] = lee_ready(time[order], floats(trades, "price")[order], book)
     flag = trades[AGGRESSOR].combine_chunks()
     filled = pa.array(np.where(flag.is_null(), sold, flag.fill_null(False)))
     place = trades.column_names.index(AGGRESSOR)

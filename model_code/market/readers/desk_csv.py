@@ -31,7 +31,7 @@ import polars as pl
 
 from model_code.errors import MarketError
 from model_code.market.day_parts import DayParts
-from model_code.market.join import OWN, resolution
+from model_code.market.join import OWN
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.readers.base import FileStore
 from model_code.market.readers.desk_cells import HEADER, header, parse, stamps_of
@@ -47,6 +47,7 @@ from model_code.market.readers.files import (
     walk,
 )
 from model_code.market.schema import InstrumentDay, conform
+from model_code.market.stream.quotes import resolution
 
 LAYOUT = "<SYMBOL>.csv or <SYMBOL>_<YYYY-MM-DD>.csv (also .csv.gz, .csv.zst)"
 

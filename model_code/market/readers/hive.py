@@ -12,6 +12,8 @@ depth: timestamp, bid_price_0 to _9, bid_size_0 to _9, ask_price_0 to _9, ask_si
 
 import datetime as dt
 import re
+from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from typing import ClassVar
 
@@ -19,7 +21,6 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from model_code.errors import DataError, MarketError, SchemaError
 from model_code.market import join, trades
@@ -36,6 +37,8 @@ from model_code.market.readers.files import (
     spell_dates,
 )
 from model_code.market.schema import InstrumentDay, require, stamps
+from model_code.market.stream.parquet import ParquetRows, read_chunks, read_schema
+from model_code.market.stream.rows import Rows, whole
 
 LAYOUT = "<root>/quotes/symbol=<S>/date=<YYYY-MM-DD>.parquet (or date=<D>/*.parquet)"
 SIZES = ("bid_size", "ask_size")
@@ -49,8 +52,6 @@ KNOWN_COLUMNS = {
 }
 _CODEC = r"\.(?:snappy|zstd|zst|gzip|gz|lz4|brotli|br)"
 _SUFFIX = re.compile(rf"\.(parquet|pq)({_CODEC})?$|\.\w+\.parquet$")
-# of a damaged footer: pyarrow raises UnicodeDecodeError (a ValueError) for names
-_UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 Key = tuple[dt.date, str]
 
@@ -79,6 +80,47 @@ class HiveStore(FileStore):
         """Files that are not read."""
         return tuple(self._passed)
 
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> join.FoldedDay:
+        """One instrument-day, read in chunks; see `load`."""
+        where, quotes, warnings = self._rows("quotes", day)
+        missing = [name for name in SIZES if name not in quotes.present]
+        if len(missing) == 1:
+            raise SchemaError(
+                f"column {missing[0]!r} is missing, the other size is there: "
+                f"found columns {quotes.present}",
+                where=where,
+                remedy="export both sizes, or neither",
+            )
+        table: Rows | None = None
+        trades_where = ""
+        if self._has_trades(day):
+            trades_where, table, more = self._rows("trades", day)
+            warnings += more
+            if not any(map(self._count, self._of("trades", day))) and any(
+                map(self._count, self._trade_files(day.symbol))
+            ):
+                raise DataError(
+                    f"the trades of {day.symbol} on {day.date} have no rows, other days have",
+                    where=trades_where,
+                    remedy="fetch the day's trades again, or exclude the day",
+                )
+            unused = [name for name in join.FROM_TRADES if name in quotes.schema.names]
+            warnings += [f"columns not used, trades give them: {', '.join(unused)}"] * bool(unused)
+        kinds = ("quotes", "trades") if table is not None else ("quotes",)
+        files = [path for kind in kinds for path in self._files[kind][day.date, day.symbol]]
+        notes = DayNotes(
+            files=tuple(relative(path, self._root) for path in files), warnings=tuple(warnings)
+        )
+        return join.FoldedDay(
+            quotes,
+            table,
+            day.symbol,
+            notes,
+            where=where,
+            trades_where=trades_where,
+            trade_band_bps=trade_band_bps,
+        )
+
     def load(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> Loaded:
         """One instrument-day as TICKS, rows in source order, with notes.
 
@@ -88,43 +130,7 @@ class HiveStore(FileStore):
             SchemaError: a column is missing, there twice or of the wrong type.
             DataError: the file contains another symbol than its folder's name.
         """
-        where, quotes, warnings = self._table("quotes", day)
-        missing = [name for name in SIZES if name not in quotes.column_names]
-        if len(missing) == 1:
-            raise SchemaError(
-                f"column {missing[0]!r} is missing, the other size is there: "
-                f"found columns {quotes.column_names}",
-                where=where,
-                remedy="export both sizes, or neither",
-            )
-        for name in missing:
-            quotes = quotes.append_column(name, pa.nulls(quotes.num_rows, pa.float64()))
-        table, trades_where = None, ""
-        if self._has_trades(day):
-            trades_where, table, more = self._table("trades", day)
-            warnings += more
-            if not table.num_rows and any(map(self._rows, self._trade_files(day.symbol))):
-                raise DataError(
-                    f"the trades of {day.symbol} on {day.date} have no rows, other days have",
-                    where=trades_where,
-                    remedy="fetch the day's trades again, or exclude the day",
-                )
-            unused = [name for name in join.FROM_TRADES if name in quotes.column_names]
-            warnings += [f"columns not used, trades give them: {', '.join(unused)}"] * bool(unused)
-        kinds = ("quotes", "trades") if table is not None else ("quotes",)
-        files = [path for kind in kinds for path in self._files[kind][day.date, day.symbol]]
-        notes = DayNotes(
-            files=tuple(relative(path, self._root) for path in files), warnings=tuple(warnings)
-        )
-        return join.load(
-            quotes,
-            table,
-            day.symbol,
-            notes,
-            where=where,
-            trades_where=trades_where,
-            trade_band_bps=trade_band_bps,
-        )
+        return self.stream(day, trade_band_bps=trade_band_bps).loaded()
 
     def digest(self, day: InstrumentDay) -> str:
         """sha256 over the bytes of the day's files and what the store states."""
@@ -141,8 +147,8 @@ class HiveStore(FileStore):
         """
         if not self._depth_paths(day):
             return None
-        where, table, warnings = self._table("depth", day)
-        found = depth_rows.read_rows(table, where)
+        where, rows, warnings = self._rows("depth", day)
+        found = depth_rows.read_rows(whole(rows), where)
         return found._replace(notes=(*warnings, *found.notes))
 
     def _depth_paths(self, day: InstrumentDay) -> list[str]:
@@ -213,50 +219,34 @@ class HiveStore(FileStore):
             )
         return False
 
-    def _rows(self, path: str) -> int | None:
+    def _count(self, path: str) -> int | None:
         try:
-            with self._fs.open(path, "rb") as file:
-                return int(pq.ParquetFile(file).metadata.num_rows)
-        except _UNREADABLE:
+            return read_schema(self._fs, path)[1]
+        except MarketError:
             return None  # load() reports the reason
 
-    def _table(self, kind: str, day: InstrumentDay) -> tuple[str, pa.Table, list[str]]:
-        """Where (the files as text), the rows of all parts, and warnings."""
+    def _rows(self, kind: str, day: InstrumentDay) -> tuple[str, ParquetRows, list[str]]:
+        """Where (the files as text), the rows of all parts in the order of time, and warnings."""
         paths = self._of(kind, day)
-        parts = {path: self._part(path, kind, day) for path in paths}
         where = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more parts"
+        warnings = {path: self._checked(path, kind, day) for path in paths}
+        known = [name for name in KNOWN_COLUMNS[kind] if name not in KEYS]
         if len(paths) > 1:
-            spans = []
-            for path, (table, _) in parts.items():
-                stamped = require(table, {"timestamp": join.QUOTES["timestamp"]}, path)
-                if len(time := stamps(stamped, path)):
-                    spans.append((path, int(time.min()), int(time.max())))
+            spans = [span for path in paths if (span := self._span(path, known))]
             ordered = refuse_overlap(spans, f"{day.symbol} {day.date}", self._root)
             paths = [path for path, _, _ in ordered] or paths[:1]
-        warnings = list(dict.fromkeys(text for path in paths for text in parts[path][1]))
-        try:
-            whole = pa.concat_tables(
-                [parts[path][0] for path in paths], promote_options="permissive"
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise SchemaError(
-                f"the day's parts have different columns: {error}",
-                where=where,
-                remedy="write all parts of a day with the same columns and types",
-            ) from error
-        return where, whole, warnings
+        absent = pa.schema([(name, join.QUOTES[name]) for name in SIZES if kind == "quotes"])
+        rows = ParquetRows(self._fs, paths, known, self.statement.with_stamps, where, absent=absent)
+        return where, rows, list(dict.fromkeys(text for path in paths for text in warnings[path]))
 
-    def _part(self, path: str, kind: str, day: InstrumentDay) -> tuple[pa.Table, list[str]]:
-        try:
-            with self._fs.open(path, "rb") as file:
-                table = pq.ParquetFile(file).read()
-        except _UNREADABLE as error:
-            raise MarketError(
-                f"not readable as Parquet, truncated or corrupt: {error}",
-                where=path,
-                remedy="copy or download this file again; it is incomplete",
-            ) from error
-        names = table.column_names
+    def _checked(self, path: str, kind: str, day: InstrumentDay) -> list[str]:
+        """Warnings about one part.
+
+        Raises:
+            MarketError, SchemaError, DataError: see `load`.
+        """
+        schema, _ = read_schema(self._fs, path)
+        names = schema.names
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise SchemaError(
@@ -264,14 +254,32 @@ class HiveStore(FileStore):
                 where=path,
                 remedy="write each column once",
             )
-        _require_symbol(table, path, day)
+        if "symbol" in names:
+            text = [name for name in ("symbol",) if pa.types.is_string(schema.field(name).type)]
+            for chunk in read_chunks(self._fs, path, ["symbol"], dictionaries=text):
+                _require_symbol(chunk, path, day)
         known = KNOWN_COLUMNS[kind]
         unknown = [name for name in names if name not in known]
         warnings = [f"columns not used ({kind}): {', '.join(unknown)}"] * bool(unknown)
         if kind == "quotes":
-            warnings += _coarse(table)
-        table = table.select([name for name in names if name in known and name not in KEYS])
-        return self.statement.with_stamps(table, path), warnings
+            coarse = [
+                name
+                for name in ("bid_price", "ask_price")
+                if name in names and pa.types.is_float32(schema.field(name).type)
+            ]
+            if coarse:
+                warnings += _coarse(coarse, read_chunks(self._fs, path, coarse[:1]))
+        return warnings
+
+    def _span(self, path: str, known: list[str]) -> tuple[str, int, int] | None:
+        """First and last stamp of a part; None without rows."""
+        kinds = {"timestamp": join.QUOTES["timestamp"]}
+        ends: list[int] = []
+        rows = ParquetRows(self._fs, [path], known, self.statement.with_stamps, path)
+        for chunk in rows.chunks(("timestamp",)):
+            if len(time := stamps(require(chunk, kinds, path), path)):
+                ends = [min([*ends, int(time.min())]), max([*ends, int(time.max())])]
+        return (path, ends[0], ends[1]) if ends else None
 
 
 def _key(inner: str) -> Key | str:
@@ -304,24 +312,29 @@ def _require_symbol(table: pa.Table, path: str, day: InstrumentDay) -> None:
         )
 
 
-def _coarse(table: pa.Table) -> list[str]:
-    """A warning where float32 prices are so large that their spacing hides ticks."""
-    names = [
-        name
-        for name in ("bid_price", "ask_price")
-        if name in table.column_names and pa.types.is_float32(table[name].type)
-    ]
-    if not names or not table.num_rows:
+def _coarse(names: list[str], chunks: Iterable[pa.Table]) -> list[str]:
+    """A warning where float32 prices are so large that their spacing hides ticks.
+
+    Args:
+        names: of the columns of prices.
+        chunks: the first of them.
+    """
+    counts: Counter[float] = Counter()
+    for chunk in chunks:
+        price = np.abs(np.asarray(chunk[names[0]].drop_null().to_numpy(), np.float32))
+        values, times = np.unique(price[np.isfinite(price)], return_counts=True)
+        counts.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+    if not counts:
         return []
-    price = np.abs(np.asarray(table[names[0]].drop_null().to_numpy(), np.float32))
-    price = price[np.isfinite(price)]
-    if not len(price):
-        return []
-    steps = np.diff(np.unique(price))
-    spacing = float(np.spacing(np.float32(np.median(price))))
+    price = np.array(sorted(counts), np.float32)
+    below = np.cumsum([counts[value] for value in sorted(counts)])
+    middle = np.searchsorted(below, [(below[-1] - 1) // 2, below[-1] // 2], side="right")
+    median = price[middle].mean()
+    steps = np.diff(price)
+    spacing = float(np.spacing(median))
     if len(steps) and float(np.median(steps)) > 8 * spacing:
         return []
     return [
-        f"{' and '.join(names)} are float32: near {np.median(price):,.2f} their spacing is "
+        f"{' and '.join(names)} are float32: near {median:,.2f} their spacing is "
         f"{spacing:.4f}, most of a tick; write them as float64"
     ]

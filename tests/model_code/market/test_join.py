@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from model_code.errors import DataError, SchemaError
 from model_code.market import join
-from model_code.market.join import decayed_average, fold, resolution
+from model_code.market.join import decayed_average, fold
 from model_code.market.notes import DayNotes, Loaded
 from model_code.market.schema import TICKS, InstrumentDay
 from model_code.market.store import open_market
+from model_code.market.stream.quotes import resolution
 from model_code.market.trades import prepare
 from tests.support.market import quotes as quote_columns
 from tests.support.market import ticks, write_hive

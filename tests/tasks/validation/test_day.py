@@ -15,8 +15,9 @@ from model_code.market.readers.hive import HiveStore
 from model_code.market.schema import TICKS, InstrumentDay, moment
 from model_code.settings import ValidationSpec
 from tasks.validation import expectations
-from tasks.validation.day import SAMPLES_PER_REASON, DayValidation, validate_day
+from tasks.validation.day import DayValidation, validate_day
 from tasks.validation.figures import duration
+from tasks.validation.totals import SAMPLES_PER_REASON
 from tests.support.faults import PLANTED, ROWS, edit, put, repeat, scale
 from tests.support.market import DATES, SYMBOLS, epoch_ns, ticks
 

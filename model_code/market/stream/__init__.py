@@ -1,0 +1,1 @@
+"""One instrument-day in chunks: what is carried from one chunk to the next."""
