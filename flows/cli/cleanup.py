@@ -47,7 +47,8 @@ def gc(
     runs that are running, suspended or younger than --keep-days, and the last
     30 nights. It keeps everything younger than a day. It never touches MLflow's
     and Prefect's databases or the serving repository. A version that expired
-    cannot be promoted any more.
+    cannot be promoted any more. With TICKLINE_STORE it looks in the shared
+    store too: one host's gc is enough for all.
     """
     settings = settings_from_environment()
     if staged_days is not None:
@@ -56,9 +57,8 @@ def gc(
 
     out.print("reading runs and versions from Prefect and MLflow...")
     with connected(settings):
-        from model_code.monitoring.retention import delete
         from tasks.monitoring.expiry import expire, find_expiring
-        from tasks.monitoring.retention import find
+        from tasks.monitoring.retention import delete, find
         from tasks.runs.lifecycle import exclusive
 
         keep, now = dt.timedelta(days=keep_days), dt.datetime.now(dt.UTC)
@@ -77,12 +77,13 @@ def gc(
             out.print(_table(items, versions, details))
             freed = expire(settings, versions, now)
             # a promotion that was opened meanwhile keeps its version: look again
-            freed += delete(find(settings, keep=keep, now=now))
+            freed += delete(settings, find(settings, keep=keep, now=now))
             out.print(f"freed [bold]{decimal(freed)}")
 
 
 def _table(items: "list[Item]", versions: "list[Expiry]", details: bool) -> Table:
-    table = Table(title="Home folder")
+    shared = any(item.kind.startswith("shared ") for item in items)
+    table = Table(title="Home folder and shared store" if shared else "Home folder")
     found = [(item.kind, str(item.path), item.size, item.needed) for item in items]
     found += [(one.kind, one.name, one.size, one.needed) for one in versions]
     if details:

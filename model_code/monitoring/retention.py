@@ -9,7 +9,7 @@ import datetime as dt
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import BaseModel, ConfigDict
 
@@ -63,7 +63,7 @@ class Item(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kind: str
-    path: Path
+    path: PurePath
     size: int
     needed: str | None
 
@@ -125,11 +125,12 @@ def delete(items: Iterable[Item]) -> int:
     for item in sorted(items, key=lambda item: order.get(item.kind, 1)):
         if item.needed:
             continue
+        path = Path(item.path)
         try:
-            if item.path.is_dir() and not item.path.is_symlink():
-                shutil.rmtree(item.path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             else:
-                item.path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
                 f"cannot delete {item.path.name}: {error.strerror or error}",

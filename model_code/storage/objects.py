@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -45,6 +45,20 @@ class Index(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     files: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """An object in a listing.
+
+    Attributes:
+        key: of the object.
+        size: in bytes.
+        modified: when it was written.
+    """
+
+    key: str
+    size: int
+    modified: dt.datetime
 
 
 class Objects:
@@ -118,9 +132,17 @@ class Objects:
         Raises:
             SharedStoreError: the store did not answer.
         """
+        return [entry.key for entry in self.entries(prefix, after)]
+
+    def entries(self, prefix: str, after: str | None = None) -> list[Entry]:
+        """As `keys`, with sizes and times."""
         with self._answering(prefix):
             pages = obstore.list(self._store, prefix.rstrip("/") + "/", offset=after)
-            return sorted(found["path"] for page in pages for found in page)
+            return sorted(
+                Entry(found["path"], found["size"], found["last_modified"])
+                for page in pages
+                for found in page
+            )
 
     def delete(self, key: str) -> None:
         """Delete an object or a folder, if it exists.

@@ -1,7 +1,7 @@
 """Find which files of a home folder are still needed. Prefect and MLflow must answer."""
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -12,9 +12,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import ValidationError
 
+from model_code.monitoring import retention, shared_retention
 from model_code.monitoring.retention import Folders, Item, Needed, plan
 from model_code.repository.manifest import MANIFEST_FILE, Manifest
 from model_code.settings import MODEL_NAME, Settings
+from model_code.storage.shared import shared_objects
+from model_code.storage.staged import fetch_all_staged
 from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import PAGE, task_runs
 
@@ -26,7 +29,7 @@ def find(
     now: dt.datetime,
     expiring: Collection[Path] = (),
 ) -> list[Item]:
-    """List everything in the home folder, with what needs it.
+    """List everything in the home folder and in the shared store, with what needs it.
 
     An item is needed by a flow run that ended within `keep`; by a flow run that has not ended
     (running, scheduled, suspended); by the run behind a model version that has an alias (champion,
@@ -37,7 +40,11 @@ def find(
         keep: how long to keep what ended runs need.
         now: with a time zone.
         expiring: folders of staged versions that need nothing any more.
+
+    Raises:
+        SharedStoreError: the shared store did not answer.
     """
+    fetch_all_staged(settings)
     folders = Folders(
         artifacts=settings.artifacts,
         results=settings.home / "results",
@@ -60,7 +67,22 @@ def find(
             if started and not (run.state and run.state.is_completed()):
                 open_since = min(open_since or started, started)
     needed = Needed(results=results, hashes=hashes, open_since=open_since)
-    return plan(folders, needed, now=now, keep_logs=keep)
+    items = plan(folders, needed, now=now, keep_logs=keep)
+    objects = shared_objects(settings)
+    return items if objects is None else items + shared_retention.plan(objects, needed, now=now)
+
+
+def delete(settings: Settings, items: Sequence[Item]) -> int:
+    """Delete what is not needed, here and in the shared store; return the bytes freed.
+
+    Raises:
+        StorageError: a file cannot be deleted; the others are still consistent.
+        SharedStoreError: the shared store did not answer; what is left is still consistent.
+    """
+    shared = [item for item in items if item.kind.startswith("shared ")]
+    objects = shared_objects(settings)
+    freed = 0 if objects is None else shared_retention.delete(objects, shared)
+    return freed + retention.delete(item for item in items if item not in shared)
 
 
 def _needed_by_run(run: FlowRun, since: dt.datetime) -> str | None:
@@ -94,6 +116,11 @@ def _needed_by_models(
     """Return flow runs and hashes of versions that have an alias, are staged or serve."""
     runs: dict[str, str] = {}
     hashes: dict[str, str] = {}
+    objects = shared_objects(settings)
+    for key in [] if objects is None else objects.keys("serving"):
+        if objects and key.endswith(f"/{MANIFEST_FILE}"):
+            served = Manifest.model_validate_json(objects.read(key) or b"")
+            runs[served.flow_run_id] = f"shared serving version {served.version}"
     for root in (settings.staging_repository, settings.serving_repository):
         for path in root.rglob(MANIFEST_FILE):
             if path.parent in expiring:

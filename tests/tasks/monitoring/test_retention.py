@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -13,9 +14,11 @@ from prefect.serializers import JSONSerializer
 from prefect.states import Completed, Running, Suspended
 
 from model_code.artifacts import ArtifactRef, ArtifactStore
-from model_code.monitoring.retention import delete
 from model_code.settings import MODEL_NAME, Settings
-from tasks.monitoring.retention import find
+from model_code.storage.objects import Objects
+from model_code.storage.shared import artifact_store
+from tasks.caching.shared_results import share_result
+from tasks.monitoring.retention import delete, find
 from tasks.runs import mlflow_runs
 from tasks.runs.task_runs import settled_task_runs
 
@@ -27,9 +30,10 @@ KEEP = dt.timedelta(days=30)
     persist_result=True,
     result_serializer=JSONSerializer(),
     cache_key_fn=lambda _, inputs: f"make-{inputs['name']}",
+    on_completion=[share_result],
 )
 def make(name: str) -> ArtifactRef:
-    store = ArtifactStore(Settings().resolved().artifacts)
+    store = artifact_store(Settings().resolved())
     with store.scratch() as scratch:
         (scratch / name).write_text(name)
         return store.put(scratch / name)
@@ -93,7 +97,7 @@ def test_needed_items_are_kept_and_the_rest_is_deleted(home: Settings) -> None:
     assert items["make-done"].needed is None
     assert items["make-champion"].needed == "champion (version 1)"
 
-    delete(items.values())
+    delete(home, list(items.values()))
     store = ArtifactStore(home.artifacts)
     assert not store.path(refs["done"][0]).exists()
     for name in set(refs) - {"done"}:
@@ -128,3 +132,24 @@ def test_an_unreachable_registry_is_an_error(
             keep=KEEP,
             now=in_a_year(),
         )
+
+
+def test_the_shared_store_keeps_what_the_runs_of_all_hosts_need(
+    home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKLINE_STORE", str(tmp_path / "shared"))
+    done, running = night("done"), night("running")
+    settle(running[1])
+    set_state(running[1], Running())
+    elsewhere = Settings().resolved(
+        home=tmp_path / "elsewhere", mlflow_tracking_uri=home.tracking_uri
+    )
+    items = find(elsewhere, keep=KEEP, now=in_a_year())  # a home that has none of the files
+    needed = {item.path.name: item.needed for item in items if item.kind.startswith("shared ")}
+    assert needed["make-done"] is needed[done[0].sha256] is None
+    assert "(Running)" in str(needed["make-running"])
+    assert "(Running)" in str(needed[running[0].sha256])
+    assert delete(elsewhere, items) > 0
+    shared = Objects((tmp_path / "shared").as_uri())
+    assert [key.rpartition("/")[2] for key in shared.keys("artifacts")] == ["running"]
+    set_state(running[1], Completed())
