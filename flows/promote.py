@@ -16,10 +16,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import ValidationError
 
+from infra.leases.promotion import own_promotion
 from infra.triton.daemon import live_server
 from infra.triton.targets import of_policy
 from model_code.repository.audit import account
-from model_code.repository.lease import PromotionRunningError, owned
+from model_code.repository.lease import PromotionRunningError
 from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
@@ -67,11 +68,10 @@ def promote(
         The outcome, or the state Skipped if a nightly started it and another run had opened it.
     """
     settings = Settings().resolved()
-    serving = ServingRepository(settings.serving_repository)
     # the event and the outbox may both have started one; only one of them is opened
     automatic = started_by == BY_NIGHT and not is_own(settings)
     try:
-        with owned(serving.state, version, str(flow_run.name), str(flow_run.id)):
+        with own_promotion(settings, version, str(flow_run.name), str(flow_run.id)):
             if automatic and is_opened(settings, version):
                 return _skipped(f"version {version} has had its promotion")
             return _promote(settings, version, started_by or account(), spec)

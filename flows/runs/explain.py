@@ -149,6 +149,7 @@ def _not_ended(
         return known._replace(cause="it waits for a decision", remedy=release.waits)
     owner = read_owner(settings) if known.flow not in {"promote", "rollback"} else None
     pid = f", pid {owner.process.pid}" if owner else ""
+    pid += f" on {owner.process.host}" if owner and not owner.process.here else ""
     cause = f"it has not ended: {known.state}{pid}"
     if mlflow_runs.ERROR_TAG in tags and not owner:
         cause = "its process is still shutting down: try again in a few seconds"

@@ -53,7 +53,7 @@ def start(
         PromotionRunningError: another process runs a promotion of this version.
         TicklineError: the promotion was refused, or it stopped.
     """
-    from model_code.repository.lease import owned
+    from infra.leases.promotion import own_promotion
     from model_code.repository.serving import ServingRepository
     from model_code.storage.staged import fetch_all_staged
 
@@ -69,7 +69,7 @@ def start(
     policy.require_within(policy.policy.asked(spec))
     named = of_policy(settings, policy)
     serving = ServingRepository(settings.serving_repository)
-    with connected(settings), owned(serving.state, version):
+    with connected(settings), own_promotion(settings, version):
         from prefect import get_client
         from prefect.states import Pending
 
@@ -145,9 +145,8 @@ def decide(
         from prefect import get_client
         from prefect.states import Pending
 
+        from infra.leases.promotion import own_promotion
         from infra.triton.daemon import live_server
-        from model_code.repository.lease import owned
-        from model_code.repository.serving import ServingRepository
         from tasks.promotion.decide import Decision, problem, text_of
         from tasks.runs.aliases import Aliases
 
@@ -181,9 +180,8 @@ def decide(
             )
         Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
         live_server(named)
-        state_folder = ServingRepository(settings.serving_repository).state
         with (
-            owned(state_folder, int(run.parameters["version"]), run.name, str(run.id)),
+            own_promotion(settings, int(run.parameters["version"]), run.name, str(run.id)),
             get_client(sync_client=True) as client,
         ):
             result = client.resume_flow_run(run.id, run_input=decision.model_dump())

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from filelock import Timeout
 from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.flow_engine import run_flow
@@ -25,7 +24,7 @@ from tasks.caching.repair import damaged_artefact, drop_artefact
 from tasks.runs import mlflow_runs
 from tasks.runs.cleanup import clean_up, process_lives
 from tasks.runs.heartbeat import SILENT_S
-from tasks.runs.lock import run_lock
+from tasks.runs.lock import BusyError, require_idle
 from tasks.runs.names import RERUNNABLE, next_command, title
 from tasks.runs.task_runs import plain_name, settled_task_runs, task_runs
 
@@ -99,13 +98,14 @@ def follow(flow_run_id: UUID, *, say: Say) -> State[Any]:
 def _require_idle(settings: Settings) -> None:
     # a killed run still reads Running in Prefect; the lock tells whether it is alive
     try:
-        with run_lock(settings):
-            return
-    except Timeout as error:
+        require_idle(settings)
+    except BusyError as error:
         raise ConfigError(
-            "a nightly is already running",
-            where=str(settings.home),
-            remedy="wait for it; only a run that has ended can be rerun",
+            error.what,
+            where=error.where,
+            remedy="wait for it; only a run that has ended can be rerun"
+            if settings.store is None
+            else error.remedy,
         ) from error
 
 

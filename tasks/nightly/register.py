@@ -14,6 +14,7 @@ import onnx
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from infra.leases.lease import require_held
 from model_code.artifacts import ArtifactRef
 from model_code.features.dataset import read_manifest
 from model_code.features.served import ServedFeatures
@@ -79,6 +80,7 @@ def register(
     alias = CHALLENGER_SIMULATED_ALIAS if plan.simulated else CHALLENGER_ALIAS
     registry = mlflow_runs.client(run.settings)
     version = _find_version(registry, run, exported.onnx)
+    require_held()
     if version is None:
         params = mlflow_runs.flatten(network_spec) | mlflow_runs.flatten(training_spec)
         params |= {"network": network_spec.KIND, "engine": judged.engine}
@@ -103,6 +105,7 @@ def register(
         "tickline.run": run.mlflow_run_id,
         mlflow_runs.FLOW_RUN_TAG: run.flow_run_id,
     }
+    require_held()
     for key, value in tags.items():
         registry.set_model_version_tag(MODEL_NAME, version, key, value)
     if registry.get_registered_model(MODEL_NAME).description != DESCRIPTION:

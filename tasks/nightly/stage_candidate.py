@@ -1,5 +1,6 @@
 """Stage `stage candidate`: write the chosen engine to the staging model repository."""
 
+from infra.leases.lease import require_held
 from model_code.artifacts import ArtifactRef, hash_path
 from model_code.engines.sidecar import EngineSidecar
 from model_code.errors import GateError
@@ -61,6 +62,7 @@ def stage_candidate(
         started_by=run.started_by or None,
         serving=serving,
     )
+    require_held()
     path = stage_version(
         run.settings.located(repository),
         int(registered.version),
@@ -72,6 +74,7 @@ def stage_candidate(
     )
     share_staged(run.settings, int(registered.version))
     registry = mlflow_runs.client(run.settings)
+    require_held()
     for key, value in {STAGED_TAG: manifest.identity, STAGED_BY_TAG: run.mlflow_run_id}.items():
         registry.set_model_version_tag(MODEL_NAME, registered.version, key, value)
     return Staged(

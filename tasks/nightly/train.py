@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from time import perf_counter
 
+from infra.leases.lease import require_held
 from infra.torchrun import train_on
 from model_code.artifacts import ArtifactRef
 from model_code.benchmark.reports import plots
@@ -51,6 +52,7 @@ def train(
     )
 
     def log_epoch(epoch: EpochMetrics) -> None:
+        require_held()
         copy.push()  # the epoch's checkpoint, before anything says that the epoch is done
         values = asdict(epoch)
         step = values.pop("epoch")

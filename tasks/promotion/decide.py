@@ -11,6 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from infra.leases.lease import require_held
 from model_code.repository import exceptions
 from model_code.repository.approved import other_line
 from model_code.repository.audit import AuditLog
@@ -209,6 +210,7 @@ def decide(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -
         "signed": decided.signed,
         "signature": decided.signature,
     }
+    require_held()
     record = AuditLog.of(settings).append(
         "approved" if decided.verdict == "approve" else "rejected",
         f"decided-{flow_run.id}",

@@ -6,6 +6,7 @@ from pathlib import Path
 from prefect.runtime import flow_run
 from rich.markup import escape
 
+from infra.leases.lease import require_held
 from infra.logs import identify
 from infra.triton.image import require_compatible
 from model_code.benchmark.verdict import ACCEPTED
@@ -82,6 +83,7 @@ def open_promotion(
     excused = {}
     if manifest.verdict == "not comparable" and spec.not_comparable is not None:
         excused = {"not_comparable": spec.not_comparable}
+    require_held()
     AuditLog.of(settings).append(
         "started",
         f"started-{flow_run.id}",

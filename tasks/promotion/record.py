@@ -7,6 +7,7 @@ from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 from rich.markup import escape
 
+from infra.leases.lease import LeaseLostError, require_held
 from model_code.artifacts import hash_bytes
 from model_code.errors import PromotionError
 from model_code.repository.audit import AuditLog, AuditRecord
@@ -60,6 +61,7 @@ def record(
         "mlflow_run_id": opened.mlflow_run_id,
     }
     targets = target_facts(settings)
+    require_held()
     written = AuditLog.of(settings).append("promoted", f"promoted-{flow_run.id}", facts | targets)
     tags = {
         APPROVED_TAG: decided.reviewer,
@@ -141,9 +143,13 @@ def record_stop(
 ) -> None:
     """Record that a promotion stopped, and why. Never raises, to keep the original error.
 
+    A process that has lost its lease records nothing.
+
     If the audit file cannot be written, the error gets a note. The approval is void then too:
     `was_recorded` finds no record of the stop.
     """
+    if isinstance(error, LeaseLostError):  # another host may have resumed this promotion
+        return
     reason = str(error)[:500] or type(error).__name__
     facts = {
         "version": version,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from infra.leases.lease import require_held
 from infra.triton.targets import serving_servers
 from model_code.errors import PromotionError
 from model_code.repository.fence import FencedError
@@ -42,9 +43,11 @@ def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> 
     with serving_servers(settings, repository) as servers:
         transaction = Swap(repository, servers, aliases)
         is_new = opened.version not in repository.known()
+        require_held()
         repository.publish(Path(opened.candidate), approval)
         try:
             _require_approved(repository, opened.version, shown)
+            require_held()
             transaction.run("promote", opened.version, shown.champion, str(flow_run.id))
         except FencedError:
             raise

@@ -152,7 +152,7 @@ def _mark_ended(
     """Mark the flow runs of dead processes Crashed, or Cancelled; yield each and whether it is."""
     owner = read_owner(settings)
     # the caller holds the lock, so the recorded owner is gone, even one of another machine
-    if owner and (own or (owner.process.here and not owner.process.lives)):
+    if owner and (own or owner.has_ended):
         dead = dead | {owner.flow_run_id}
     active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
     runs = client.read_flow_runs(

@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import TerminationSignal
 from pydantic import BaseModel, ConfigDict
 
+from infra.leases.lease import LeaseLostError
 from model_code.artifacts import DISK_FAULTS, DISK_FULL_MESSAGES
 from model_code.errors import TicklineError
 
@@ -40,6 +41,7 @@ SERVICE = {
     "ServerError",
     "ServingError",
     "SharedStoreError",
+    "LeaseLostError",
     "RegistryDownError",
     "ConnectionError",
     "TimeoutError",
@@ -164,8 +166,8 @@ def rerun_helps(kind: str) -> bool:
 
 
 def transient(error: BaseException) -> bool:
-    """Whether a retry may succeed: a service did not answer."""
-    return cause_of(error) == "service"
+    """Whether a retry may succeed: a service did not answer, and no lease was lost meanwhile."""
+    return cause_of(error) == "service" and not isinstance(error, LeaseLostError)
 
 
 def retry_if_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:

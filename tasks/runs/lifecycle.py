@@ -14,6 +14,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.exceptions import Pause
 from prefect.runtime import flow_run
 
+from infra.leases.lease import LeaseLostError
 from infra.logs import json_log, log
 from infra.stack_state import prefect_page
 from model_code import __version__
@@ -149,6 +150,8 @@ def tracked(settings: Settings, spec: NightlySpec, *, simulated: bool) -> Iterat
             say(f"MLflow run: {link}")
             say(f"reports: {mlflow_runs.run_link(mlflow, settings, run_id, 'artifacts')}")
     except Pause:
+        raise
+    except LeaseLostError:  # another host may have resumed the run: its MLflow run is that one's
         raise
     except BaseException as error:
         _close(mlflow, run_id, error)

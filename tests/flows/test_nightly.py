@@ -16,12 +16,15 @@ from flows.nightly import nightly
 from flows.runs.find import find_run
 from flows.runs.outcome import Outcome
 from flows.runs.rerun import rerun
+from infra.leases import lease
+from infra.leases.lease import LeaseLostError
 from model_code.errors import DataError, GateError, MarketError
 from model_code.export import graph
 from model_code.repository.audit import account
 from model_code.repository.triton_config import parse
 from model_code.settings import MODEL_NAME, AttributionSpec, NightlySpec, Settings, TrainingSpec
 from tasks.promotion.registered import require_registered
+from tasks.runs import mlflow_runs
 from tasks.runs.lifecycle import exclusive
 from tasks.runs.lock import BusyError
 from tasks.runs.stored import specification
@@ -36,6 +39,7 @@ from tests.support.flow import (
     stage_states,
     tiny,
 )
+from tests.support.leases import revoke_leases
 from tests.support.market import desk_csv
 from tests.support.serving import serves
 
@@ -313,6 +317,32 @@ def test_unknown_instrument_and_unreadable_market(home: Settings, tmp_path: Path
 def test_a_second_nightly_at_once_is_refused(home: Settings, easy: str) -> None:
     with exclusive(home), pytest.raises(BusyError, match="another nightly is running"):
         nightly(tiny(SIMULATED, goals=easy))
+
+
+def test_a_nightly_that_loses_its_lease_stops_before_its_next_write(
+    home: Settings, easy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TICKLINE_STORE", f"file://{tmp_path / 'store'}")
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    epochs = []
+    log_metrics = mlflow_runs.log_metrics
+
+    def after_the_first_epoch(*arguments: Any, **options: Any) -> None:
+        log_metrics(*arguments, **options)
+        if "train_loss" in arguments[2]:
+            epochs.append(arguments[2])
+            revoke_leases()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_runs, "log_metrics", after_the_first_epoch)
+        with pytest.raises(LeaseLostError, match="the Prefect server has ended it"):
+            nightly(tiny(SIMULATED, goals=easy))
+    assert len(epochs) == 1
+    assert MlflowClient(home.tracking_uri).search_model_versions() == []
+    (run,) = parents(home)
+    assert run.info.status == "RUNNING", "another host may have resumed it"
+    again = nightly_outcome(tiny(SIMULATED, goals=easy))
+    assert again.staged is not None
 
 
 def test_market_comes_from_the_environment(

@@ -15,6 +15,8 @@ from prefect.states import Pending
 
 from flows.promotions_due import promotions_due
 from flows.runs import promotions
+from infra.leases import lease
+from infra.leases.lease import LeaseLostError
 from infra.servers import ServerError
 from infra.triton.key import control_key
 from infra.triton.server import Ports, running
@@ -39,6 +41,7 @@ from tasks.promotion.records import Opened, Promoted, Shown
 from tasks.promotion.show_evidence import require_unchanged
 from tasks.runs.aliases import Aliases, RegistryDownError
 from tests.support.desk import EXCEPTION, Killed, approve, champion, die, events, start
+from tests.support.leases import revoke_leases
 from tests.support.policy import write_policy
 from tests.support.promotion import PATIENT, registered
 from tests.support.serving import weights
@@ -311,6 +314,30 @@ def test_a_stop_that_cannot_be_recorded_makes_the_approval_void(
     assert again.state is not None
     assert again.state.is_paused()
     assert champion(desk) == 1
+
+
+def test_a_promotion_that_lost_its_lease_publishes_and_records_nothing(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TICKLINE_STORE", f"file://{tmp_path / 'store'}")
+    monkeypatch.setattr(lease, "RENEW_S", 0.2)
+    shared = Settings().resolved()
+    start(shared, 1)
+
+    def lost(*arguments: Any) -> None:
+        require_unchanged(*arguments)
+        revoke_leases()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.promote.require_unchanged", lost)
+        with pytest.raises(LeaseLostError, match="the Prefect server has ended it"):
+            approve(shared, 1)
+    assert events(shared) == ["started", "approved"]
+    assert AuditLog.of(shared).read() == AuditLog(shared.audit_file).read()
+    assert ServingRepository(shared.serving_repository).known() == ()
+    assert champion(shared) is None
+    resumed = promotions.start(shared, 1, "bob", PATIENT)
+    assert isinstance(resumed, FlowRun), "its stop is not recorded, so it needs a new decision"
 
 
 def test_a_leftover_does_not_write_over_what_serves(
