@@ -55,14 +55,14 @@ QUIET = {
 }
 
 
-def prefect_command(port: int) -> list[str]:
-    """Command line of a Prefect server on loopback."""
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+def prefect_command(port: int, host: str = HOST) -> list[str]:
+    """Command line of a Prefect server on this address."""
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
 
 
-def mlflow_command(settings: Settings, port: int) -> list[str]:
-    """Command line of an MLflow server on loopback, over this home's tracking store."""
-    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+def mlflow_command(settings: Settings, port: int, host: str = HOST) -> list[str]:
+    """Command line of an MLflow server on this address, over this home's tracking store."""
+    server = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     store = ["--workers", "1", "--backend-store-uri", settings.tracking_uri]
     return [*server, *store, *auth.mlflow_options(settings)]
 

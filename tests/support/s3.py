@@ -8,7 +8,10 @@ from unittest.mock import patch
 import boto3
 from moto.server import ThreadedMotoServer
 
+from flows.demos.shared_servers import s3_environment
 from infra.servers import HOST
+
+__all__ = ["s3_bucket", "s3_environment"]
 
 
 @contextmanager
@@ -24,16 +27,3 @@ def s3_bucket(name: str, host: str = HOST) -> Iterator[str]:
             yield f"s3://{name}"
         finally:
             server.stop()
-
-
-def s3_environment(url: str) -> dict[str, str]:
-    """Variables that name an S3-compatible server: path-style addresses, plain HTTP."""
-    return {
-        "MLFLOW_S3_ENDPOINT_URL": url,
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
-    }
