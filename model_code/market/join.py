@@ -346,11 +346,11 @@ def _trade_columns(traded: Traded | None, rows: int) -> dict[str, Any]:
             "sell_volume": np.zeros(rows),
             "trade_count": np.zeros(rows, np.int32),
         }
-    with np.errstate(invalid="ignore", divide="ignore"):
-        vwap = (traded.value / traded.total).astype(np.float64)
+    none = traded.before == 0
+    mask = none if none.any() else None
     return {
-        "last_trade": pa.array(traded.price, mask=traded.before == 0),
-        "vwap": pa.array(vwap, mask=~(traded.total > 0)),
+        "last_trade": pa.array(traded.price, mask=mask),
+        "vwap": pa.array(traded.vwap, mask=mask),
         "buy_volume": traded.bought,
         "sell_volume": traded.sold,
         "trade_count": traded.count,
@@ -372,7 +372,8 @@ class _Average:
         averages, self._average, self._newest = decay_on(
             time, share, EMA_TAU_S * 1e9, self._average, self._newest or 0
         )
-        return pa.array(averages, mask=np.isnan(averages))
+        absent = np.isnan(averages)
+        return pa.array(averages, mask=absent if absent.any() else None)
 
 
 @compiled

@@ -4,8 +4,9 @@ A null measure means "does not apply": FX quotes have no sizes, a missing bid ha
 """
 
 import datetime as dt
+import functools
 import math
-from collections.abc import Iterable
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,79 +138,62 @@ class Measures:
         Args:
             ticks: the next rows, conforming to `TICKS`, in source order.
         """
-        frame = pl.from_arrow(ticks)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
-        number = {name: pl.col(name).fill_nan(None) for name in FLOATS}
-        bid, ask = number["bid_price"], number["ask_price"]
-        sane = (bid > 0) & (ask > 0) & bid.is_finite() & ask.is_finite()
-        offset_ns = pl.col("timestamp").cast(pl.Int64) - _midnight_ns(self._day.date)
-        tightest = self._facts.tightest_bps
-        mid = _quotes(ticks)[2]
-        anchor = self._anchors.of(mid)
-        anchor[np.isnan(anchor)] = self._facts.first_anchor
-        return (
-            frame.lazy()
-            .select(
-                timestamp=pl.col("timestamp").cast(pl.Int64),
-                session_hour=offset_ns / 3_600e9,
-                clock_back_s=self._clock_back_s(ticks),
-                wrong_symbol=pl.col("symbol").ne_missing(pl.lit(self._day.symbol)).cast(pl.Int8),
-                bid_price=bid,
-                ask_price=ask,
-                missing_flow=_count(number.get(name, pl.col(name)).is_null() for name in FLOW),
-                not_finite=_count(_not_finite(name) for name in FLOATS),
-                lowest_price=pl.min_horizontal(bid, ask, number["last_trade"], number["vwap"]),
-                lowest_size=pl.min_horizontal(number["bid_size"], number["ask_size"]),
-                lowest_flow=pl.min_horizontal(number.get(name, pl.col(name)) for name in FLOW),
-                spread=(ask - bid).fill_nan(None),
-                locked=(ask == bid).cast(pl.Int8),
-                mid=pl.when(sane).then(bid / 2 + ask / 2),
-                last_trade=number["last_trade"],
-                vwap=number["vwap"],
-                label=pl.col("label"),
-            )
-            .with_columns(
-                spread_bps=pl.col("spread") / pl.col("mid") * 1e4,
-                trade_off_bps=_outside_bps("last_trade", pl.col("bid_price"), pl.col("ask_price")),
-                vwap_off_bps=_outside_bps(
-                    "vwap", _known(self._facts.lowest_anchor), _known(self._facts.highest_anchor)
-                ),
-                jump_sigma=self._jump_sigma(mid, anchor),
-            )
-            .with_columns(
-                pl.when(pl.col(name) > BAND_IN_SPREADS * tightest)
-                .then(pl.col(name))
-                .when(pl.col(name).is_not_null())
-                .then(pl.min_horizontal(name, pl.lit(0.0)))
-                .alias(name)
-                for name in ("trade_off_bps", "vwap_off_bps")
-            )
-            .with_columns(
-                wide_spread_bps=pl.when(pl.col("spread_bps") > BAND_IN_SPREADS * tightest).then(
-                    "spread_bps"
-                )
-            )
-            .drop("mid", "last_trade", "vwap")
-            .with_columns(self._repeats(ticks))
-            .collect()
+        midnight = _midnight_ns(self._day.date)
+        column = {name: floats(ticks, name) for name in (*FLOATS, "trade_count")}
+        measured, count_K = self._measured(column)
+        known = {
+            name: pl.Series(name, values, nan_to_null=bool(nulls))
+            for name, values, nulls in zip(_MEASURED, measured, count_K, strict=True)
+        }
+        time = pl.Series("timestamp", ticks["timestamp"].cast(pa.int64()))
+        symbol = pl.Series("symbol", ticks["symbol"])
+        return pl.DataFrame(
+            [
+                time,
+                ((time - midnight) / 3_600e9).alias("session_hour"),
+                self._clock_back_s(ticks),
+                symbol.ne_missing(self._day.symbol).cast(pl.Int8).alias("wrong_symbol"),
+                *known.values(),
+                _not_finite(ticks, column),
+                pl.Series("label", ticks["label"]),
+                self._repeats(ticks),
+            ]
         )
+
+    def _measured(self, column: dict[str, Floats]) -> tuple[Floats, Stamps]:
+        """Values of `_MEASURED`, NaN where one does not apply, and how often that is."""
+        bid, ask = column["bid_price"], column["ask_price"]
+        mid = _mid(bid, ask)
+        anchor = self._anchors.of(mid)
+        if np.isnan(anchor[:1]).any():
+            anchor[np.isnan(anchor)] = self._facts.first_anchor
+        facts = self._facts
+        found: tuple[Floats, Stamps] = _measure(
+            bid, ask, column["bid_size"], column["ask_size"], column["last_trade"], column["vwap"],
+            column["buy_volume"], column["sell_volume"], column["trade_count"], mid,
+            self._jump_sigma(mid, anchor), facts.lowest_anchor, facts.highest_anchor,
+            BAND_IN_SPREADS * facts.tightest_bps,
+        )  # fmt: skip
+        return found
 
     def _clock_back_s(self, ticks: pa.Table) -> pl.Series:
         """Seconds outside the neighbours' stamps; null where the stamp is outside the session."""
         known, places = _inside(ticks, _midnight_ns(self._day.date))
         late = self._facts.late.within(self._inside, len(known))
         self._inside += len(known)
-        back = np.full(ticks.num_rows, np.nan)
-        back[places] = 0.0
+        every = len(known) == ticks.num_rows
+        back = np.zeros(ticks.num_rows) if every else np.full(ticks.num_rows, np.nan)
+        if not every:
+            back[places] = 0.0
         back[places[late.row_K]] = late.outside_ns_K / 1e9
-        return pl.Series("clock_back_s", back).fill_nan(None)
+        return pl.Series("clock_back_s", back, nan_to_null=not every)
 
-    def _jump_sigma(self, mid: Floats, anchor: Floats) -> pl.Series:
+    def _jump_sigma(self, mid: Floats, anchor: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             distance_bps = np.abs(np.log(mid / anchor)) * 1e4
             floor = max(VOLATILITY_FLOOR_BPS, self._facts.tightest_bps)
-            sigma = distance_bps / np.fmax(self._volatility.bps(distance_bps), floor)
-        return pl.Series("jump_sigma", sigma, nan_to_null=True)
+            found: Floats = distance_bps / np.fmax(self._volatility.bps(distance_bps), floor)
+        return found
 
     def _repeats(self, ticks: pa.Table) -> pl.Series:
         above = self._above
@@ -229,12 +213,74 @@ def _inside(chunk: pa.Table, midnight_ns: int) -> tuple[Stamps, Stamps]:
 def _quotes(chunk: pa.Table) -> tuple[Floats, Floats, Floats]:
     """Bid, ask, and the mid where both are positive and finite, else NaN."""
     bid, ask = floats(chunk, "bid_price"), floats(chunk, "ask_price")
-    sane = (bid > 0) & (ask > 0) & np.isfinite(bid) & np.isfinite(ask)
-    return bid, ask, np.where(sane, bid / 2 + ask / 2, np.nan)
+    return bid, ask, _mid(bid, ask)
 
 
-def _known(value: float) -> pl.Expr:
-    return pl.lit(None if math.isnan(value) else value, pl.Float64)
+@compiled
+def _mid(bid_N, ask_N):  # type: ignore[no-untyped-def]
+    mid_N = np.empty(len(bid_N))
+    for i in range(len(bid_N)):
+        bid, ask = bid_N[i], ask_N[i]
+        sane = 0 < bid < np.inf and 0 < ask < np.inf
+        mid_N[i] = bid / 2 + ask / 2 if sane else np.nan
+    return mid_N
+
+
+@compiled
+def _lower(one, other):  # type: ignore[no-untyped-def]
+    """The lower of two values, either of which may be missing."""
+    return other if np.isnan(one) or other < one else one
+
+
+@compiled
+def _outside_bps(value, low, high, usual_bps):  # type: ignore[no-untyped-def]
+    """Distance of a value outside [low, high], in bps of the bound; 0 up to the usual distance."""
+    if low == 0 or high == 0:
+        return np.nan
+    below, above = (low - value) / low, (value - high) / high
+    if not (np.isfinite(below) and np.isfinite(above)):
+        return np.nan
+    outside = max(below, above, 0.0) * 1e4
+    return outside if outside > usual_bps else 0.0
+
+
+# in the order in which `_measure` computes them
+_MEASURED = (
+    "bid_price", "ask_price", "missing_flow", "lowest_price", "lowest_size", "lowest_flow",
+    "spread", "locked", "spread_bps", "trade_off_bps", "vwap_off_bps", "jump_sigma",
+    "wide_spread_bps",
+)  # fmt: skip
+
+
+@compiled
+def _measure(  # type: ignore[no-untyped-def]
+    bid_N, ask_N, bid_size_N, ask_size_N, last_trade_N, vwap_N, bought_N, sold_N, count_N, mid_N,
+    jump_N, lowest, highest, usual_bps,
+):  # fmt: skip
+    n = len(bid_N)
+    found = np.empty((13, n))
+    for i in range(n):
+        bid, ask, last, vwap = bid_N[i], ask_N[i], last_trade_N[i], vwap_N[i]
+        bought, sold, count = bought_N[i], sold_N[i], count_N[i]
+        spread = ask - bid
+        spread_bps = spread / mid_N[i] * 1e4
+        found[0, i], found[1, i] = bid, ask
+        found[2, i] = np.isnan(bought) + np.isnan(sold) + np.isnan(count)
+        found[3, i] = _lower(_lower(bid, ask), _lower(last, vwap))
+        found[4, i] = _lower(bid_size_N[i], ask_size_N[i])
+        found[5, i] = _lower(_lower(bought, sold), count)
+        found[6, i] = spread
+        found[7, i] = np.nan if np.isnan(bid) or np.isnan(ask) else 1.0 * (ask == bid)
+        found[8, i] = spread_bps
+        found[9, i] = _outside_bps(last, bid, ask, usual_bps)
+        found[10, i] = _outside_bps(vwap, lowest, highest, usual_bps)
+        found[11, i] = jump_N[i]
+        found[12, i] = spread_bps if spread_bps > usual_bps else np.nan
+    null_K = np.zeros(13, np.int64)
+    for k in range(13):
+        for i in range(n):
+            null_K[k] += np.isnan(found[k, i])
+    return found, null_K
 
 
 class _Anchors:
@@ -330,33 +376,31 @@ def _midnight_ns(date: dt.date) -> int:
     return (date - dt.date(1970, 1, 1)).days * 86_400 * 10**9
 
 
-def _not_finite(name: str) -> pl.Expr:
-    # a NaN where a value is required counts as missing, not twice
-    value = pl.col(name)
-    return ~value.is_finite() if TICKS.field(name).nullable else value.is_infinite()
-
-
-def _count(conditions: Iterable[pl.Expr]) -> pl.Expr:
-    return pl.sum_horizontal(
-        condition.fill_null(value=False).cast(pl.Int8) for condition in conditions
-    ).cast(pl.Int8)
-
-
-def _outside_bps(name: str, low: pl.Expr, high: pl.Expr) -> pl.Expr:
-    """Distance of a value outside [low, high], in bps of the bound; null if any is absent."""
-    value = pl.col(name)
-    below, above = (low - value) / low, (value - high) / high
-    outside = pl.max_horizontal(below, above, pl.lit(0.0)) * 1e4
-    return pl.when(below.is_finite() & above.is_finite()).then(outside)
+def _not_finite(ticks: pa.Table, column: dict[str, Floats]) -> pl.Series:
+    """How many values of each row are infinite, or NaN where a value is optional."""
+    found = np.zeros(ticks.num_rows, np.int8)
+    for name in FLOATS:
+        finite = np.isfinite(column[name])
+        if finite.all():
+            continue
+        wrong = np.isinf(column[name])
+        if TICKS.field(name).nullable:
+            # a NaN where a value is required counts as missing, not twice
+            wrong = ~finite & ~np.asarray(ticks[name].is_null().to_numpy())
+        found += wrong
+    return pl.Series("not_finite", found)
 
 
 def repeats(ticks: pa.Table) -> pl.Series:
     """1 where the row equals the row directly above (null equals null) and traded nothing; int8."""
-    frame = pl.from_arrow(ticks)
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
-    same = [
-        pl.col(name).eq_missing(pl.col(name).shift(1)) for name in TICKS.names if name not in FLOW
-    ]
-    idle = [pl.col(name) == 0 for name in FLOW]
-    repeat = pl.all_horizontal(*same, *idle).fill_null(value=False).cast(pl.Int8)
-    return frame.select(repeat.alias("repeat")).to_series()
+    time = ticks["timestamp"].cast(pa.int64()).fill_null(np.iinfo(np.int64).min).to_numpy()
+    places = np.flatnonzero(time[1:] == time[:-1]) + 1
+    found = np.zeros(len(time), np.int8)
+    if len(places):
+        rows, above = (pl.from_arrow(ticks.take(pa.array(at))) for at in (places, places - 1))
+        assert isinstance(rows, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
+        assert isinstance(above, pl.DataFrame)  # noqa: S101
+        same = [rows[name].eq_missing(above[name]) for name in TICKS.names if name not in FLOW]
+        idle = [(rows[name] == 0).fill_null(value=False) for name in FLOW]
+        found[places] = functools.reduce(operator.and_, [*same, *idle]).to_numpy()
+    return pl.Series("repeat", found)

@@ -15,7 +15,6 @@ from model_code.market.order import Stamps
 from model_code.market.trades import NO_TRADES, Trades
 
 Floats = npt.NDArray[np.float64]
-# sums of a day in long double, so that a long day stays accurate
 Sums = npt.NDArray[np.longdouble]
 
 
@@ -26,15 +25,14 @@ class Traded:
     Attributes:
         before: trades known to be earlier than the row.
         price: of the newest of them.
-        total, value: size, and price times size, of all of them.
+        vwap: of all of them; NaN without any.
         bought, sold: size since the previous row, by aggressor.
         count: trades since the previous row.
     """
 
     before: Stamps
     price: Floats
-    total: Sums
-    value: Sums
+    vwap: Floats
     bought: Floats
     sold: Floats
     count: npt.NDArray[np.int32]
@@ -42,6 +40,8 @@ class Traded:
     @classmethod
     def joined(cls, parts: "list[Traded]") -> "Traded":
         """The rows of all parts, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -53,9 +53,8 @@ class Traded:
     @classmethod
     def empty(cls, rows: int) -> "Traded":
         """Rows before which nothing was traded."""
-        long = np.zeros(rows, np.longdouble)
         return cls(
-            np.zeros(rows, np.int64), np.full(rows, np.nan), long, long.copy(),
+            np.zeros(rows, np.int64), np.full(rows, np.nan), np.full(rows, np.nan),
             np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int32),
         )  # fmt: skip
 
@@ -76,8 +75,10 @@ class TradeMerge:
     def __init__(self, pieces: Iterator[Trades], *, volumes: bool = True) -> None:
         self._pieces, self._volumes = pieces, volumes
         self._trades, self._complete = NO_TRADES, False
-        self._total = self._value = np.zeros(1, np.longdouble)  # before the first kept, and on
-        self._dropped, self._price = 0, np.nan  # trades before the kept, and the newest price
+        self._sums = np.longdouble(0), np.longdouble(0)  # of size, and of price times size
+        # of the trades before the first kept, and on
+        self._price, self._vwap = np.full(1, np.nan), np.full(1, np.nan)
+        self._dropped = 0
         self._counted: int | None = None  # trades before the newest row
 
     def traded(self, time_ns: Stamps, sequence: Stamps) -> Traded:
@@ -87,7 +88,8 @@ class TradeMerge:
             time_ns: (N,) stamps that never go back, nor behind those of earlier calls.
             sequence: (N,) their places in the source's order of quotes and trades.
         """
-        parts, done = [Traded.empty(0)], 0
+        parts: list[Traded] = []
+        done = 0
         while done < len(time_ns):
             settled = len(time_ns)
             if not self._complete:
@@ -98,7 +100,7 @@ class TradeMerge:
                 done = settled
             if done < len(time_ns):
                 self._pull(int(time_ns[done]))
-        return Traded.joined(parts)
+        return Traded.joined(parts or [Traded.empty(0)])
 
     def finish(self) -> None:
         """Read the trades after the last row."""
@@ -106,22 +108,16 @@ class TradeMerge:
             pass
 
     def _settle(self, time_ns: Stamps, sequence: Stamps) -> Traded:
-        trades, n = self._trades, len(time_ns)
-        numbers = trades.sequence
-        known = _earlier(trades.time_ns, numbers, time_ns, sequence)
-        before = known + self._dropped
-        if self._counted is None:
-            self._counted = int(before[0])
-        highest = np.maximum.accumulate(np.append(self._counted, before))
-        price = np.append(self._price, trades.price)[known]
-        bought, sold, count = np.zeros(n), np.zeros(n), np.zeros(n, np.int32)
-        if self._volumes:
-            # a row's trades are [low, before) of the sorted trades; none is counted by two rows
-            low = np.minimum(highest[:-1], before)
-            bought, sold = _volumes(low - self._dropped, known, trades.size, trades.sell)
-            count = (before - low).astype(np.int32)
-        self._counted = int(highest[-1])
-        return Traded(before, price, self._total[known], self._value[known], bought, sold, count)
+        trades = self._trades
+        counted = -1 if self._counted is None else self._counted - self._dropped
+        known, bought, sold, count, counted = _before(
+            trades.time_ns, trades.sequence, trades.size, trades.sell, time_ns, sequence, counted
+        )
+        self._counted = counted + self._dropped
+        price, vwap = self._price[known], self._vwap[known]
+        if not self._volumes:
+            bought, sold, count = np.zeros_like(bought), np.zeros_like(sold), np.zeros_like(count)
+        return Traded(known + self._dropped, price, vwap, bought, sold, count)
 
     def _pull(self, time_ns: int) -> None:
         """Drop the trades that no later row needs, and read the next piece."""
@@ -130,51 +126,57 @@ class TradeMerge:
         if self._volumes and self._counted is not None:
             drop = min(drop, max(self._counted - self._dropped, 0))
         if drop:
-            self._price = float(trades.price[drop - 1])
             self._dropped += drop
             trades = trades.take(slice(drop, None))
-            self._total, self._value = self._total[drop:], self._value[drop:]
+            self._price, self._vwap = self._price[drop:], self._vwap[drop:]
         piece = next(self._pieces, None)
         if piece is None:
             self._trades, self._complete = trades, True
             return
         self._trades = Trades.joined([trades, piece])
-        self._total = _further(self._total, piece.size)
-        self._value = _further(self._value, piece.price * piece.size)
+        total = _further(self._sums[0], piece.size)
+        value = _further(self._sums[1], piece.price * piece.size)
+        if len(total):
+            self._sums = total[-1], value[-1]
+        self._price = np.concatenate([self._price, piece.price])
+        self._vwap = np.concatenate([self._vwap, (value / total).astype(np.float64)])
 
 
-def _further(sums: Sums, values: Floats) -> Sums:
-    """The running sums, and those of the values that follow."""
-    more = np.cumsum(np.append(sums[-1], values), dtype=np.longdouble)
-    return np.concatenate([sums, more[1:]])
+def _further(before: np.longdouble, values: Floats) -> Sums:
+    """Running sums in long double, so that a long day stays accurate."""
+    sums: Sums = np.cumsum(np.append(before, values), dtype=np.longdouble)[1:]
+    return sums
 
 
 @compiled
-def _earlier(time_M, number_M, time_N, number_N):  # type: ignore[no-untyped-def]
-    """How many trades are known to be earlier than each row: by stamp, then by number."""
-    found_N = np.empty(len(time_N), np.int64)
+def _before(  # type: ignore[no-untyped-def]
+    time_M, number_M, size_M, sell_M, time_N, number_N, counted
+):
+    """How many trades are known to be earlier than each row, and those since the row above.
+
+    Earlier is by stamp, then by number. A row's trades are [low, known) of the sorted trades; none
+    is counted by two rows, and the first row (`counted` is negative) counts none.
+    """
+    n, m = len(time_N), len(time_M)
+    known_N, count_N = np.empty(n, np.int64), np.zeros(n, np.int32)
+    bought_N, sold_N = np.zeros(n), np.zeros(n)
     numbered = len(number_M) > 0 and len(number_N) > 0
     k = 0
-    for i in range(len(time_N)):
-        while k < len(time_M) and time_M[k] < time_N[i]:
+    for i in range(n):
+        while k < m and time_M[k] < time_N[i]:
             k += 1
-        found_N[i] = k
+        known = k
         if numbered:
-            j = k
-            while j < len(time_M) and time_M[j] == time_N[i] and number_M[j] < number_N[i]:
-                j += 1
-            found_N[i] = j
-    return found_N
-
-
-@compiled
-def _volumes(low_N, high_N, size_M, sell_M):  # type: ignore[no-untyped-def]
-    """Bought and sold size of the trades [low, high) of each row."""
-    bought_N, sold_N = np.zeros(len(low_N)), np.zeros(len(low_N))
-    for i in range(len(low_N)):
-        for k in range(low_N[i], high_N[i]):
-            if sell_M[k]:
-                sold_N[i] += size_M[k]
+            while known < m and time_M[known] == time_N[i] and number_M[known] < number_N[i]:
+                known += 1
+        known_N[i] = known
+        if counted < 0:
+            counted = known
+        for j in range(max(counted, 0), known):
+            if sell_M[j]:
+                sold_N[i] += size_M[j]
             else:
-                bought_N[i] += size_M[k]
-    return bought_N, sold_N
+                bought_N[i] += size_M[j]
+        count_N[i] = max(known - counted, 0)
+        counted = max(counted, known)
+    return known_N, bought_N, sold_N, count_N, counted

@@ -66,7 +66,7 @@ def assert_same(found: Found, expected: Found) -> None:
 def test_every_size_of_chunk_gives_the_same_report_and_the_same_bytes(
     kind: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(day_files, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(day_files, "GROUP_ROWS", 100)
     quotes, trades = faulty_day(kind, 400, kind=kind)
     whole = validated(quotes, trades, None, tmp_path)
     assert whole[0].quarantined > 20

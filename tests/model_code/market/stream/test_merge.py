@@ -28,8 +28,7 @@ def test_rows_count_the_trades_since_the_row_above(size: int, rows: int) -> None
     assert found.before.tolist() == [1, 3, 3, 6, 6]
     assert found.count.tolist() == [0, 2, 0, 3, 0]  # the first row counts none
     assert found.price.tolist() == [1, 3, 3, 6, 6]
-    assert found.total.tolist() == [2, 12, 12, 42, 42]
-    assert found.value.tolist() == [2, 28, 28, 182, 182]
+    assert found.vwap.tolist() == [1, 28 / 12, 28 / 12, 182 / 42, 182 / 42]
     assert found.sold.tolist() == [0, 6, 0, 10, 0]
     assert found.bought.tolist() == [0, 4, 0, 20, 0]
 
