@@ -5,6 +5,7 @@ Shapes: N rows, F features (16), K columns before the set's are chosen.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,20 @@ from model_code.features.supplements import depth, exogenous
 from model_code.settings import FEATURE_COUNT, FeatureSpec
 
 CHUNK_ROWS = 1 << 14  # a chunk's arrays stay in a core's cache
+
+
+class Leader(Protocol):
+    """Another instrument that is looked at, read along with the receiver's rows."""
+
+    def look_all(
+        self,
+        own_N: npt.NDArray[np.void],
+        basis_1: npt.NDArray[np.float64],
+        reset_gap_ns: int,
+        seen_NP: npt.NDArray[np.float32],
+    ) -> None:
+        """Write what the receiver's next rows see, as `pairs.look_all`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,8 @@ class FeatureStream:
 
     Args:
         spec: names the feature set.
-        others: states of the instruments it looks at, whole days, the first leader first; fewer
-            than the set names, or none, leaves their features 0.
+        others: the instruments it looks at, the first leader first: states of whole days, or
+            `Leader`s; fewer than the set names, or none, leaves their features 0.
         book_S: summaries of its depth rows of the whole day (`depth.summaries`).
         series: rows of the exogenous series that the set names (`exogenous.read_series`).
     """
@@ -59,13 +74,13 @@ class FeatureStream:
     def __init__(
         self,
         spec: FeatureSpec,
-        others: Sequence[npt.NDArray[np.void]] = (),
+        others: Sequence[npt.NDArray[np.void] | Leader] = (),
         book_S: npt.NDArray[np.void] = depth.EMPTY,
         series: Sequence[npt.NDArray[np.void]] = (),
     ) -> None:
         self._reset_gap_ns = reset_gap_ns(spec)
         self._columns_F = columns(spec.chosen_set)
-        self._others = [(states_M, pairs.new_pair()) for states_M in others]
+        self._others = [(other, pairs.new_pair()) for other in others]
         self._book_S = book_S if looks_at_depth(spec.chosen_set) else None
         self._series = series[: len(spec.exogenous)]
         seen = SEEN_AT + len(self._others) * pairs.WIDTH
@@ -110,10 +125,13 @@ class FeatureStream:
             self._all_NK = np.zeros((len(own_NK), self._all_NK.shape[1]), np.float32)
         all_NK = self._all_NK[: len(own_NK)]
         all_NK[:, : len(OWN)] = own_NK
-        for place, (other_M, basis_1) in enumerate(self._others):
+        for place, (other, basis_1) in enumerate(self._others):
             first = SEEN_AT + place * pairs.WIDTH
             seen_NP = np.empty((len(own_NK), pairs.WIDTH), np.float32)
-            pairs.look_all(states_N, basis_1, other_M, len(other_M), self._reset_gap_ns, seen_NP)
+            if isinstance(other, np.ndarray):
+                pairs.look_all(states_N, basis_1, other, len(other), self._reset_gap_ns, seen_NP)
+            else:
+                other.look_all(states_N, basis_1, self._reset_gap_ns, seen_NP)
             all_NK[:, first : first + pairs.WIDTH] = seen_NP
         if self._book_S is not None:
             seen_ND = all_NK[:, DEPTH_AT : DEPTH_AT + depth.WIDTH]

@@ -2,7 +2,8 @@
 
 A shard is a folder of plain `.npy` columns. It depends on the ticks of its own date alone, so a new
 day leaves the shards of earlier days as they are. Building needs memory for one chunk of rows and
-one label horizon, not for a whole file; of leaders also for the states of the date.
+one label horizon, not for a whole file; the label `cross-venue` needs the date's quotes, 24 bytes
+a row and venue.
 
 Shapes: N rows of the instrument-day, F features (16).
 """
@@ -27,7 +28,7 @@ from model_code.features.supplements.exogenous import read_series
 from model_code.features.supplements.others import (
     batches,
     crossings_of,
-    leader_states,
+    leaders_of,
     read,
     unreadable,
 )
@@ -116,7 +117,7 @@ def build(
         book_S, notes = depth.read_depth(market, day)
     features = FeatureStream(
         spec,
-        leader_states(paths, leaders, spec, chunk_rows),
+        leaders_of(paths, leaders, spec, chunk_rows),
         book_S,
         read_series(market, spec.exogenous),
     )

@@ -39,15 +39,71 @@ def needed(
     return tuple(sorted(wanted & set(present) - {symbol}))
 
 
-def leader_states(
+class LeaderStates:
+    """A leader's states, computed along with the receiver's rows; no more is kept than they see.
+
+    In memory are one chunk and the last `pairs.FAR_NS`, 104 bytes a row.
+
+    Args:
+        path: its clean TICKS.
+        spec: feature set.
+        chunk_rows: rows read at a time.
+    """
+
+    def __init__(self, path: Path, spec: FeatureSpec, chunk_rows: int = CHUNK_ROWS) -> None:
+        stream = FeatureStream(spec.with_set("solo"))
+        self._chunks = (stream.update(batch).states_N for batch in read(path, chunk_rows))
+        self._kept_M = pairs.EMPTY
+        self._over = False
+
+    def look_all(
+        self,
+        own_N: npt.NDArray[np.void],
+        basis_1: npt.NDArray[np.float64],
+        reset_gap_ns: int,
+        seen_NP: npt.NDArray[np.float32],
+    ) -> None:
+        """Write what the receiver's next rows see, bit for bit as `pairs.look_all` on all states.
+
+        Raises:
+            DataError: the leader's file cannot be read.
+        """
+        time_N, start = own_N["timestamp"], 0
+        while start < len(own_N):
+            stop = self._complete_for(time_N)
+            if stop > start:
+                rows, kept_M = slice(start, stop), self._kept_M
+                pairs.look_all(
+                    own_N[rows], basis_1, kept_M, len(kept_M), reset_gap_ns, seen_NP[rows]
+                )
+                start = stop
+            if start < len(own_N):
+                self._read(time_N[start])
+
+    def _complete_for(self, time_N: npt.NDArray[np.int64]) -> int:
+        """How many of the rows see nothing that has not been read: only earlier rows are seen."""
+        if self._over:
+            return len(time_N)
+        if not len(self._kept_M):
+            return 0
+        return int(np.searchsorted(time_N, self._kept_M["timestamp"][-1], "right"))
+
+    def _read(self, time_ns: np.int64) -> None:
+        """Add a chunk; drop what rows from `time_ns` on do not see, but for one row before."""
+        old = int(np.searchsorted(self._kept_M["timestamp"], time_ns - pairs.FAR_NS))
+        chunk_M = next(self._chunks, None)
+        self._over = chunk_M is None
+        parts = [self._kept_M[max(0, old - 1) :], *([] if chunk_M is None else [chunk_M])]
+        self._kept_M = np.concatenate(parts)
+
+
+def leaders_of(
     paths: Mapping[str, Path],
     leaders: Sequence[str],
     spec: FeatureSpec,
     chunk_rows: int = CHUNK_ROWS,
-) -> list[npt.NDArray[np.void]]:
-    """States (N,) of the leaders that the set looks at; empty for an absent one.
-
-    They need 104 bytes a row, in memory.
+) -> list[LeaderStates | npt.NDArray[np.void]]:
+    """The leaders that the set looks at; no states for an absent one.
 
     Args:
         paths: clean TICKS by instrument.
@@ -55,13 +111,10 @@ def leader_states(
         spec: feature set.
         chunk_rows: rows read at a time.
     """
-    stated = []
-    for name in leaders[: look_at(spec.chosen_set)]:
-        stream = FeatureStream(spec.with_set("solo"))
-        batches = read(paths[name], chunk_rows) if name in paths else ()
-        parts = [stream.update(batch).states_N for batch in batches]
-        stated.append(np.concatenate([pairs.EMPTY, *parts]))
-    return stated
+    return [
+        LeaderStates(paths[name], spec, chunk_rows) if name in paths else pairs.EMPTY
+        for name in leaders[: look_at(spec.chosen_set)]
+    ]
 
 
 def crossings_of(

@@ -1,0 +1,346 @@
+"""How a night grows with its ticks: `python -m tests.bench.bench_scale [--data URI]`.
+
+Validation and features of instrument-days of 1, 10 and 100 million ticks, on one worker and on two:
+seconds and peak memory, and a line fitted through the sizes. Then planning of 250,000
+instrument-days, and what one new day of 20 costs. Days are blocks of ticks repeated
+(`tests/support/long_days.py`); two workers have one each, with the same ticks.
+"""
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.runs.local import connected
+from model_code.machine import facts
+from model_code.market.store import open_market
+from model_code.settings import FeatureSpec, NightlySpec, Settings, ValidationSpec
+from tests.support.long_days import copy_day, write_long_day
+
+if TYPE_CHECKING:
+    from tasks.caching.stage import RunRef
+    from tasks.nightly.records import SourceDay
+    from tests.bench.scale_stage import Inputs
+
+out = Console(width=80)
+SIMULATED = "simulated:?instruments=1&days=1&minutes=60"
+SMALL = 50_000  # ticks of the day that warms a worker
+FEW = 5_000_000  # ticks below which a measurement is the median of three
+MILLION = 1_000_000
+# aims
+DEVIATION, PEAK_GIB, ROWS_S, SPEED_UP, PLANNING_S, NEW_DAY = 0.15, 2.0, 1e6, 1.7, 30.0, 0.08
+
+
+class Measured(NamedTuple):
+    """One stage of one size.
+
+    Attributes:
+        ticks: which: simulated, or the reference.
+        stage: its name.
+        workers: instrument-days at once, each in a process of its own.
+        rows: of each instrument-day.
+        seconds: of the slowest worker.
+        peak_gib: of the largest worker.
+    """
+
+    ticks: str
+    stage: str
+    workers: int
+    rows: int
+    seconds: float
+    peak_gib: float
+
+
+class Fit(NamedTuple):
+    """A line through a stage's sizes: seconds = fixed_s + per_million_s * rows / 1e6.
+
+    Attributes:
+        deviation: largest relative difference of a measurement from the line; NaN if there is one size.
+    """
+
+    fixed_s: float
+    per_million_s: float
+    deviation: float
+
+
+class Aim(NamedTuple):
+    """A figure beside its aim."""
+
+    name: str
+    found: str
+    aim: str
+    met: bool
+
+
+def main(
+    data: Annotated[str, typer.Option(help="Market store of the reference ticks.")] = "",
+    millions: Annotated[str, typer.Option(help="Simulated ticks a day.")] = "1,10,100",
+    reference: Annotated[str, typer.Option(help="Reference ticks a day.")] = "1,10",
+    workers: Annotated[str, typer.Option(help="Instrument-days at once.")] = "1,2",
+    instruments: Annotated[int, typer.Option(help="Of 250 days to plan; 0: none.")] = 1000,
+    minutes: Annotated[float, typer.Option(help="Of each of the 20 days; 0: none.")] = 20.0,
+    folder: Annotated[Path | None, typer.Option(help="For temporary files.")] = None,
+) -> None:
+    """Measure and print."""
+    started = time.perf_counter()
+    plan = {"simulated": (SIMULATED, _sizes(millions))}
+    if data:  # the reference's sizes are fewer, so that all takes minutes
+        plan["reference"] = (data, _sizes(reference))
+    counts = [int(part) for part in workers.split(",")]
+    steps = sum(len(sizes) for _, sizes in plan.values()) * len(counts) * 2
+    found: list[Measured] = []
+    aims: list[Aim] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="tickline-scale-", dir=folder) as name,
+        _bar(steps + bool(instruments) + bool(minutes)) as step,
+    ):
+        root = Path(name)
+        # what imports Prefect is imported from here on: it reads its server's address once
+        with connected(Settings().resolved(home=root / "home")):
+            if instruments:
+                step(f"planning {instruments * 250:,} days")
+                aims.append(planning(root / "planning", instruments))
+            if minutes:
+                step("a new day of 20")
+                aims.append(new_day(root / "new day", minutes))
+            for ticks, (uri, sizes) in plan.items():
+                found += scale(ticks, uri, sizes, counts, root / ticks, step)
+    fits = fitted(found)
+    for part in report(found, fits, [*scale_aims(found, fits), *aims]):
+        out.print(part, highlight=False)
+    out.print(f"[dim]{time.perf_counter() - started:.0f} s in all", highlight=False)
+    out.print(headline(found, fits), highlight=False)
+
+
+def scale(
+    ticks: str,
+    uri: str,
+    sizes: Sequence[int],
+    workers: Sequence[int],
+    root: Path,
+    step: Callable[[str], None],
+) -> list[Measured]:
+    """Measure both stages at each size and number of workers.
+
+    Args:
+        ticks: their name.
+        uri: market store; the first instrument-day of its catalogue is repeated.
+        sizes: rows of an instrument-day.
+        workers: instrument-days at once.
+        root: new folder; what is written there is deleted size by size.
+        step: told before each measurement.
+    """
+    from tasks.caching.stage import RunRef
+    from tasks.nightly.records import SourceDay
+    from tests.bench.scale_stage import at_once
+
+    store = open_market(uri)
+    date = store.catalog()[0].date
+    block = store.read(store.catalog()[0])
+    symbols = [f"S{number}.{ticks}" for number in range(max(workers))]
+
+    def written(rows: int) -> "tuple[RunRef, list[SourceDay]]":
+        """A market of days of this length, and a run with a home of its own."""
+        market = root / f"{rows}"
+        write_long_day(market, block, rows, symbols[0], date)
+        for symbol in symbols[1:]:
+            copy_day(market, symbols[0], symbol, date)
+        settings = Settings().resolved(home=market / "home")
+        days = [
+            SourceDay(market=str(market), date=date, symbol=symbol, digest="", simulated=True)
+            for symbol in symbols
+        ]
+        return RunRef(settings=settings, mlflow_run_id="", flow_run_id=""), days
+
+    run, days = written(SMALL)
+    validation: Inputs = (run, days[0], ValidationSpec())
+    (warm,) = at_once("validation", [validation], None, 1)
+    small = {
+        "validation": validation,
+        "features": (run, warm.result.day, (), FeatureSpec(), ()),
+    }
+    found = []
+    for rows in sizes:
+        run, days = written(rows)
+        for count in workers:
+            inputs: list[Inputs] = [(run, day, ValidationSpec()) for day in days[:count]]
+            for stage, little in small.items():
+                step(f"{rows / MILLION:g}M {ticks}, {stage}, {count} workers")
+                ended = at_once(stage, inputs, little, 3 if rows < FEW else 1)
+                seconds, peak = (
+                    max(getattr(one, name) for one in ended) for name in ("seconds", "peak_gib")
+                )
+                found.append(Measured(ticks, stage, count, rows, seconds, peak))
+                if stage == "validation":
+                    inputs = [(run, one.result.day, (), FeatureSpec(), ()) for one in ended]
+            shutil.rmtree(run.store.root)
+        shutil.rmtree(root / f"{rows}")
+    return found
+
+
+def planning(root: Path, instruments: int) -> Aim:
+    """Plan 250 days of the instruments from a home folder that knows their hashes."""
+    from tests.bench import bench_planning
+
+    days = 250
+    root.mkdir()
+    market = root / "market"
+    bench_planning.linked(
+        market, "quotes/symbol={symbol}/date={date}.parquet", bench_planning.quotes,
+        instruments, days,
+    )  # fmt: skip
+    time.sleep(2.5)  # younger files are not remembered
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        chosen = bench_planning.planned(str(market), root / "home", days)
+        seconds.append(time.perf_counter() - started)
+    shutil.rmtree(root)
+    return Aim(
+        f"planning {chosen:,} days",
+        f"{seconds[1]:.1f} s, the first time {seconds[0]:.1f} s",
+        f"under {PLANNING_S:g} s",
+        seconds[1] < PLANNING_S,
+    )
+
+
+def new_day(root: Path, minutes: float) -> Aim:
+    """Features of a new day beside those of 20 days."""
+    from tests.bench import bench_new_day
+
+    days = bench_new_day.DAYS
+    uri = f"simulated:?instruments=1&days={days + 2}&minutes={minutes}"
+    spec = NightlySpec(market=uri, train_days=days - 1)
+    _, full, new = bench_new_day.nights(Settings().resolved(home=root), spec)
+    shutil.rmtree(root)
+    return Aim(
+        f"a new day of {days}", f"{new / full:.1%} of {full:.1f} s",
+        f"at most {NEW_DAY:.0%}", new / full <= NEW_DAY,
+    )  # fmt: skip
+
+
+def fitted(found: Sequence[Measured]) -> dict[tuple[str, str, int], Fit]:
+    """A line for each (ticks, stage, workers); through zero if there are fewer than three sizes.
+
+    Relative differences are minimised, so that each size counts the same.
+    """
+    groups: dict[tuple[str, str, int], list[Measured]] = {}
+    for one in found:
+        groups.setdefault((one.ticks, one.stage, one.workers), []).append(one)
+    return {key: line(group) for key, group in groups.items()}
+
+
+def line(group: Sequence[Measured]) -> Fit:
+    """The line through one stage's sizes; it never begins below zero."""
+    seconds = np.array([one.seconds for one in group])
+    millions = np.array([one.rows for one in group]) / MILLION
+    both = np.stack([1 / seconds, millions / seconds], axis=1)
+    ones = np.ones(len(group))
+    fixed, slope = np.linalg.lstsq(both, ones)[0] if len(group) > 2 else (-1.0, 0.0)
+    if fixed < 0:
+        fixed, slope = 0.0, np.linalg.lstsq(both[:, 1:], ones)[0][0]
+    deviation = np.abs(seconds / (fixed + slope * millions) - 1).max()
+    return Fit(float(fixed), float(slope), float(deviation) if len(group) > 1 else math.nan)
+
+
+def night_seconds(found: Sequence[Measured], workers: int) -> dict[str, tuple[int, float]]:
+    """Rows of a day and seconds of both stages together at the largest size, by ticks."""
+    return {
+        ticks: (rows, sum(one.seconds for one in own if one.rows == rows))
+        for ticks in dict.fromkeys(one.ticks for one in found)
+        if (own := [one for one in found if (one.ticks, one.workers) == (ticks, workers)])
+        for rows in [max(one.rows for one in own)]
+    }
+
+
+def speed_up(found: Sequence[Measured]) -> float:
+    """Instrument-days an hour of two workers over those of one, at the largest size: the least."""
+    one, two = night_seconds(found, 1), night_seconds(found, 2)
+    return min((2 * one[ticks][1] / two[ticks][1] for ticks in two if ticks in one), default=0.0)
+
+
+def rows_a_second(found: Sequence[Measured]) -> float:
+    """Rows of both days over the seconds of both stages, on two workers: the least."""
+    return min((2 * rows / s for rows, s in night_seconds(found, 2).values()), default=0.0)
+
+
+def scale_aims(found: Sequence[Measured], fits: Mapping[Any, Fit]) -> list[Aim]:
+    """The figures of the two stages beside their aims."""
+    deviation = max(fit.deviation for fit in fits.values())
+    peak, rate, faster = max(o.peak_gib for o in found), rows_a_second(found), speed_up(found)
+    return [
+        Aim("linear", f"within {deviation:.0%}", f"within {DEVIATION:.0%}", deviation <= DEVIATION),
+        Aim("peak memory", f"{peak:.2f} GiB", f"under {PEAK_GIB:g} GiB a worker", peak < PEAK_GIB),
+        Aim(
+            "both stages, two cores", f"{rate / MILLION:.2f}M rows/s",
+            f"at least {ROWS_S / MILLION:g}M rows/s", rate >= ROWS_S,
+        ),
+        Aim("2 workers", f"{faster:.2f}x of 1", f"at least {SPEED_UP:g}x", faster >= SPEED_UP),
+    ]  # fmt: skip
+
+
+def headline(found: Sequence[Measured], fits: Mapping[Any, Fit]) -> str:
+    """The last line."""
+    deviation = max(fit.deviation for fit in fits.values())
+    peak = max(one.peak_gib for one in found)
+    return (
+        f"linear within {deviation:.0%}, peak {peak:.2f} GiB per worker, "
+        f"speed-up of 2 workers {speed_up(found):.2f}x"
+    )
+
+
+def report(
+    found: Sequence[Measured], fits: Mapping[tuple[str, str, int], Fit], aims: Sequence[Aim]
+) -> Iterator[RenderableType]:
+    """The tables and the machine."""
+    stages = Table("ticks a day", "stage", "workers", "s", "s per million", "peak GiB")
+    for one in found:
+        stages.add_row(
+            f"{one.rows / MILLION:g}M {one.ticks}", one.stage, str(one.workers),
+            f"{one.seconds:.1f}", f"{one.seconds / one.rows * MILLION:.3f}", f"{one.peak_gib:.2f}",
+        )  # fmt: skip
+    yield stages
+    lines = Table("ticks", "stage", "workers", "fixed s", "s per million", "within")
+    for (ticks, stage, workers), fit in fits.items():
+        lines.add_row(
+            ticks, stage, str(workers),
+            f"{fit.fixed_s:.2f}", f"{fit.per_million_s:.3f}", f"{fit.deviation:.0%}",
+        )  # fmt: skip
+    yield lines
+    judged = Table("figure", "measured", "aim", "")
+    for aim in aims:
+        judged.add_row(aim.name, aim.found, aim.aim, "pass" if aim.met else "miss")
+    yield judged
+    yield ", ".join(f"{name} {value}" for name, value in facts().items())
+
+
+def _sizes(millions: str) -> list[int]:
+    return sorted(round(float(part) * MILLION) for part in millions.split(",") if part)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar; call it with what is measured next."""
+    columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        bar.add_task("", total=total, completed=-1)
+
+        def step(text: str) -> None:
+            bar.update(bar.task_ids[0], description=text, advance=1)
+
+        yield step
+        step("done")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,132 @@
+"""The scale benchmark: a tiny run of the real stages, the fit, the aims and the last line."""
+
+import io
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from tests.bench import bench_scale
+from tests.bench.bench_scale import MILLION, Aim, Measured, fitted, headline, report, scale_aims
+from tests.support.long_days import SPACING_NS, copy_day, write_long_day
+from tests.support.market import DATES, SYMBOLS, ticks
+
+SIZES = (1, 10, 100)
+
+
+def measured(
+    fixed: float = 0.5, slope: float = 1.0, two: float = 1.0, peak: float = 1.0
+) -> list[Measured]:
+    """Both stages on a line; on two workers `two` times as long."""
+    return [
+        Measured(
+            "simulated",
+            stage,
+            workers,
+            millions * MILLION,
+            (fixed + slope * millions) * (two if workers > 1 else 1.0),
+            peak,
+        )
+        for millions in SIZES
+        for workers in (1, 2)
+        for stage in ("validation", "features")
+    ]
+
+
+def judged(found: list[Measured]) -> dict[str, Aim]:
+    return {aim.name: aim for aim in scale_aims(found, fitted(found))}
+
+
+def test_a_line_is_found_with_its_fixed_part() -> None:
+    for fit in fitted(measured(fixed=2.0, slope=0.25)).values():
+        assert fit == pytest.approx((2.0, 0.25, 0.0))
+
+
+def test_the_last_line_has_deviation_peak_and_speed_up() -> None:
+    found = measured(two=1.25, peak=1.375)
+    assert headline(found, fitted(found)) == (
+        "linear within 0%, peak 1.38 GiB per worker, speed-up of 2 workers 1.60x"
+    )
+
+
+def test_growth_faster_than_the_rows_misses_the_aim() -> None:
+    found = [one._replace(seconds=(one.rows / MILLION) ** 1.5) for one in measured()]
+    assert judged(measured())["linear"].met
+    assert not judged(found)["linear"].met
+
+
+def test_two_sizes_are_compared_with_one_slope() -> None:
+    found = [one for one in measured(fixed=1.0) if one.rows < 50 * MILLION]
+    fits = fitted(found)
+    assert all(fit.fixed_s == 0.0 and fit.deviation > 0.2 for fit in fits.values())
+
+
+def test_one_size_shows_nothing_of_the_growth() -> None:
+    found = [one for one in measured() if one.rows == MILLION]
+    assert not judged(found)["linear"].met
+    assert headline(found, fitted(found)).startswith("linear within nan%")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"peak": 2.0}, "peak memory"),
+        ({"slope": 1.01}, "both stages, two cores"),
+        ({"two": 1.2}, "2 workers"),
+    ],
+)
+def test_each_aim_can_be_missed(change: dict[str, float], name: str) -> None:
+    met = {"fixed": 0.0, "slope": 0.9} | {"peak": 1.9, "two": 1.1}
+    assert judged(measured(**met))[name].met
+    assert not judged(measured(**met | change))[name].met
+
+
+def test_tables_fit_80_columns_and_say_pass_or_miss() -> None:
+    found = measured(peak=2.5)
+    aims = [*scale_aims(found, fitted(found)), Aim("planning 250,000 days", "9 s", "", True)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in report(found, fitted(found), aims):
+        console.print(part, highlight=False)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert re.search(r"peak memory\s+│\s+2\.50 GiB\s+│\s+under 2 GiB a worker\s+│\s+miss", text)
+    assert re.search(r"planning 250,000 days.*pass", text)
+
+
+@pytest.mark.parametrize("rows", [1, 700, 1000, 3210])
+def test_a_long_day_repeats_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("tests.support.long_days.CHUNK_ROWS", 2000)
+    block = ticks(1000)
+    write_long_day(tmp_path, block, rows, SYMBOLS[0], DATES[0])
+    copy_day(tmp_path, SYMBOLS[0], SYMBOLS[1], DATES[0])
+    for symbol in SYMBOLS:
+        name = f"symbol={symbol}/date={DATES[0]}.parquet"
+        found = pq.ParquetFile(tmp_path / "quotes" / name).read()
+        copies = -(-rows // 1000)
+        assert found["bid_price"].to_pylist() == (block["bid_price"].to_pylist() * copies)[:rows]
+        stamps = found["timestamp"].cast("int64").to_numpy()
+        assert (stamps[1:] >= stamps[:-1]).all()
+        assert stamps[-1] - stamps[0] <= rows * SPACING_NS * 1.1 + 1000 * SPACING_NS
+        assert stamps[-1] < stamps[0] + 86_400 * 10**9
+
+
+@pytest.mark.slow
+def test_the_real_stages_are_measured_in_processes_of_their_own(
+    tmp_path: Path, prefect_url: str
+) -> None:
+    steps: list[str] = []
+    found = bench_scale.scale(
+        "tiny", "simulated:?instruments=1&days=1&minutes=2", [20_000], [1], tmp_path, steps.append
+    )
+    assert [(one.stage, one.workers, one.rows) for one in found] == [
+        ("validation", 1, 20_000),
+        ("features", 1, 20_000),
+    ]
+    assert all(0.0 < one.seconds < 600.0 and 0.1 < one.peak_gib < 4.0 for one in found)
+    assert steps == ["0.02M tiny, validation, 1 workers", "0.02M tiny, features, 1 workers"]
+    assert not list(tmp_path.glob("20000"))
