@@ -9,11 +9,13 @@ DURATION ?= 300
 BURST ?= 4
 IMAGE ?= tickline:0.1.0
 TICKS ?= 1000000
+MILLIONS ?= 1,10,100
+REFERENCE ?= 1,10
 PICTURES ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults pages image ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-scale bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults pages image ui audit clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
@@ -63,6 +65,9 @@ bench-repeat: setup ## run bench five times and report how well they agree
 bench-data: setup ## measure the speed of features and validation
 	$(BIN)/python -m tests.bench.bench_features $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m tests.bench.bench_validation
+
+bench-scale: setup ## time and memory of validation and features, 1 to 100 million ticks (DATA, MILLIONS, REFERENCE)
+	$(BIN)/python -m tests.bench.bench_scale --millions $(MILLIONS) --reference $(REFERENCE) $(if $(DATA),--data $(DATA))
 
 bench-triton: setup ## measure the server's overhead at batch 1, part by part
 	$(BIN)/python -m tests.bench.bench_triton

@@ -65,7 +65,7 @@ class Fit(NamedTuple):
     """A line through a stage's sizes: seconds = fixed_s + per_million_s * rows / 1e6.
 
     Attributes:
-        deviation: largest relative difference of a measurement from the line; NaN if there is one size.
+        deviation: largest relative difference of a measurement from the line; NaN of one size.
     """
 
     fixed_s: float
