@@ -25,6 +25,7 @@ from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import PromotionSpec, Settings
 from model_code.settings.targets import below_majority
+from model_code.storage.serving import refuse_elsewhere, require_here
 from tasks.promotion.canary import canary
 from tasks.promotion.decide import Decision, deadline, decide, form_of, form_text, problem
 from tasks.promotion.infra_validation import candidate_loaded, infra_validation
@@ -68,6 +69,7 @@ def promote(
         The outcome, or the state Skipped if a nightly started it and another run had opened it.
     """
     settings = Settings().resolved()
+    refuse_elsewhere(settings)
     # the event and the outbox may both have started one; only one of them is opened
     automatic = started_by == BY_NIGHT and not is_own(settings)
     try:
@@ -94,6 +96,7 @@ def _promote(settings: Settings, version: int, started_by: str, spec: PromotionS
         settings, spec = of_policy(settings, policy), policy.policy.asked(spec)
         Aliases(settings).require_answer()
         url = live_server(settings)
+        require_here(settings)
         if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
             console.print(f"  [yellow]warning[/]: {risk}")
         opened = open_promotion(settings, version, started_by, spec, policy)

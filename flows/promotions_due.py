@@ -16,6 +16,7 @@ from model_code.repository.policy import PolicyFile, policy_path
 from model_code.settings import PromotionSpec, Settings
 from tasks.promotion.decide import deadline
 from tasks.promotion.promotion_runs import open_runs
+from tasks.promotion.swap import share
 from tasks.runs.aliases import Aliases
 from tasks.runs.console import console
 from tasks.runs.names import timed_name
@@ -34,6 +35,7 @@ def promotions_due() -> list[str]:
         RegistryDownError: MLflow does not answer; what timed out was rejected.
     """
     settings = Settings().resolved()
+    share(settings)
     done, failed = _reject_late()
     try:
         Aliases(settings).require_answer()

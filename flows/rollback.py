@@ -13,6 +13,7 @@ from model_code.repository.audit import account
 from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
+from model_code.storage.serving import refuse_elsewhere, require_here
 from tasks.caching.stage import announced
 from tasks.promotion.record import stop_recorded
 from tasks.promotion.records import RolledBack
@@ -38,11 +39,13 @@ def rollback(to: int | None = None, by: str = "", reason: str = "") -> RolledBac
         reason: why.
     """
     settings, began = Settings().resolved(), time.monotonic()
+    refuse_elsewhere(settings)
     policy = PolicyFile.find(settings.serving_repository)
     if policy is not None:
         settings = of_policy(settings, policy)
     Aliases(settings).require_answer()
     live_server(settings)
+    require_here(settings)
     repository = ServingRepository(settings.serving_repository)
     with repository.exclusive():
         repository.fence.require_level()

@@ -19,7 +19,7 @@ import yaml
 
 from infra.redact import redact
 from infra.servers import ServerError, environment, healthy, running_server
-from infra.services import POOL
+from infra.services import OTHER_QUEUES, POOL, SERVING_QUEUE
 from model_code.errors import ConfigError, TicklineError
 from model_code.settings import Settings
 
@@ -31,7 +31,8 @@ WAIT_S = 300.0
 ROOT = Path(__file__).resolve().parents[1]
 PREFECT_FILE = ROOT / "prefect.yaml"
 RETIRED = ("promotion-timeouts/promotion-timeouts",)  # of an earlier Tickline; they would fail
-QUEUES = {"serving": 1, "nightly": 2, "background": 3}  # a lower number has priority
+# a lower number has priority
+QUEUES = {SERVING_QUEUE: 1} | {name: 2 + n for n, name in enumerate(OTHER_QUEUES)}
 
 
 def make_pool(client: "SyncPrefectClient") -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -67,10 +67,11 @@ def mlflow_command(settings: Settings, port: int, host: str = HOST) -> list[str]
     return [*server, *store, *auth.mlflow_options(settings)]
 
 
-def worker_command(pool: str) -> list[str]:
-    """Command line of a Prefect process worker."""
+def worker_command(pool: str, queues: Sequence[str] = ()) -> list[str]:
+    """Command line of a Prefect process worker of a pool's queues; without any: of all."""
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
-    return [*worker, "--pool", pool]
+    polled = [part for name in queues for part in ("--work-queue", name)]
+    return [*worker, "--pool", pool, *polled]
 
 
 class _Record(BaseModel):

@@ -29,8 +29,11 @@ from infra.servers import (
 )
 from model_code.repository.serving import ServingRepository
 from model_code.settings import Settings
+from model_code.storage.serving import is_elsewhere
 
 POOL = "local"
+SERVING_QUEUE = "serving"  # of promotions and rollbacks
+OTHER_QUEUES = ("nightly", "background")
 PORTS = {
     "prefect": 4200,
     "mlflow": 5000,
@@ -242,6 +245,15 @@ def _prefect(settings: Settings, plan: Plan) -> Service:
     )
 
 
+def other_queues(settings: Settings) -> tuple[str, ...]:
+    """Queues that a worker of a host without the serving repository polls; empty: all.
+
+    Raises:
+        SharedStoreError: the shared store did not answer.
+    """
+    return OTHER_QUEUES if is_elsewhere(settings) else ()
+
+
 def _worker(settings: Settings, plan: Plan) -> Service:
     health = f"http://{HOST}:{plan.ports['worker']}/health"
     api = prefect_url(settings, plan)
@@ -259,7 +271,7 @@ def _worker(settings: Settings, plan: Plan) -> Service:
     listen["PREFECT_WORKER_WEBSERVER_PORT"] = str(plan.ports["worker"])
     return Service(
         name="worker",
-        command=[*worker_command(POOL), "--with-healthcheck"],
+        command=[*worker_command(POOL, other_queues(settings)), "--with-healthcheck"],
         address=f"pool {POOL}",
         healthy=alive,
         problem=problem,

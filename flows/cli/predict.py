@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,13 +16,16 @@ from rich.table import Table
 
 from flows.cli.options import PANELS, expanded, local, settings_from_environment
 from model_code.artifacts import atomic_file
+from model_code.errors import SharedStoreError
 from model_code.repository.route import Target
 from model_code.settings import MAX_BATCH_SIZE, MODEL_NAME, Settings
+from model_code.storage.serving import follow_serving
 from model_code.training.threshold import DEFAULT_THRESHOLD, decide
 
 if TYPE_CHECKING:
     from model_code.repository.manifest import Manifest
 
+STORE_WAIT_S = 5.0
 app = typer.Typer()
 out = Console()
 
@@ -74,7 +78,8 @@ def predict(
 
     Version: the champion, from the route file of the serving repository
     (TICKLINE_SERVING). Before the first promotion, and for another model: the
-    newest loaded version.
+    newest loaded version. On a host without the serving repository the route
+    comes from the shared store.
 
     Decision: yes from the version's own threshold, which its training chose; 0.5
     for a version that is not in the serving or staging repository.
@@ -84,6 +89,8 @@ def predict(
     from model_code.repository.serving import ServingRepository
 
     settings = settings_from_environment()
+    with suppress(SharedStoreError):  # then by the copy of the last time
+        follow_serving(settings, STORE_WAIT_S)
     windows = _windows(settings, source, instrument, last)
     urls = serving_urls(settings)
     route_file = ServingRepository(settings.serving_repository).route_file

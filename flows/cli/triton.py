@@ -1,4 +1,4 @@
-"""`tickline triton up|down|status|logs|ensemble`: the model server on this machine."""
+"""`tickline triton up|down|status|restore|logs|ensemble`: the model server on this machine."""
 
 import os
 from pathlib import Path
@@ -20,6 +20,7 @@ from flows.cli.options import (
 from flows.cli.targets import show_targets
 from model_code.errors import ServingError
 from model_code.settings import Settings
+from model_code.storage.serving import restore_serving
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -176,6 +177,27 @@ def ensemble(
         f"{found.error:.1g})"
     )
     out.print(f"model repository: {to}", soft_wrap=True)
+
+
+@app.command()
+def restore(
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Make this the serving host in place of another, which is lost."
+        ),
+    ] = False,
+) -> None:
+    """Fill the serving repository from the shared store: on a new host, or after a lost disk.
+
+    Use it once no process of the old host writes any more: stop its Triton and its
+    worker. Afterwards [bold]tickline triton up[/] serves the champion again; restart
+    this host's worker, so that it takes promotions.
+    """
+    settings = settings_from_environment()
+    found = restore_serving(settings, take_over=take_over)
+    versions = ", ".join(map(str, found)) or "none has served yet"
+    out.print(f"versions here: {versions}. To serve: tickline triton up")
 
 
 @app.command()

@@ -5,20 +5,23 @@ runs. It runs in this process until it suspends or ends. A decision resumes it h
 is online to take it.
 """
 
+import datetime as dt
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.local import connected
-from infra.services import POOL
+from infra.services import POOL, SERVING_QUEUE
 from infra.triton.targets import of_policy, serving_settings
 from model_code.errors import ConfigError, PromotionError, TicklineError
 from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import sign
 from model_code.settings import PromotionSpec, Settings
+from model_code.storage.serving import follow_serving, require_here, share_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENT = "promote/promote"
+HAND_OVER_S = 3600.0
+POLLED = dt.timedelta(seconds=60)  # a worker asks for runs every 15 s
 # a promotion that ended with one of these is not resumed
 VOID = {"PromotionError", "CanaryStoppedError", "IntegrityError", "FencedError"}
 EMERGENCY = "without MLflow, Prefect and the lock: tickline rollback --emergency --reason TEXT"
@@ -57,6 +62,7 @@ def start(
     from model_code.repository.serving import ServingRepository
     from model_code.storage.staged import fetch_all_staged
 
+    elsewhere = follow_serving(settings)
     known = fetch_all_staged(settings)
     if not known:
         raise PromotionError(
@@ -69,6 +75,8 @@ def start(
     policy.require_within(policy.policy.asked(spec))
     named = of_policy(settings, policy)
     serving = ServingRepository(settings.serving_repository)
+    if elsewhere:
+        return _hand_over(settings, DEPLOYMENT, _parameters(version, started_by, spec))
     with connected(settings), own_promotion(settings, version):
         from prefect import get_client
         from prefect.states import Pending
@@ -98,13 +106,10 @@ def start(
                 state: State[Any] = Pending(message="tickline promote")
                 client.set_flow_run_state(unfinished.id, state, force=True)
                 return _run_here(client.read_flow_run(unfinished.id))
-            parameters = {
-                "version": version,
-                "started_by": started_by,
-                "spec": spec.model_dump(mode="json", exclude_unset=True),
-            }
             run = client.create_flow_run_from_deployment(
-                deployment, parameters=parameters, state=Pending(message="tickline promote")
+                deployment,
+                parameters=_parameters(version, started_by, spec),
+                state=Pending(message="tickline promote"),
             )
         return _run_here(run)
 
@@ -139,6 +144,7 @@ def decide(
         PromotionRunningError: another process runs a promotion of this version.
         TicklineError: the promotion stopped.
     """
+    elsewhere = follow_serving(settings)
     policy = PolicyFile.load(settings.serving_repository)
     named = of_policy(settings, policy)
     with connected(settings):
@@ -171,7 +177,7 @@ def decide(
                 where=f"{run.name}",
                 remedy="nothing was resumed; decide again (docs/promotion.md says who may)",
             )
-        worker = _worker_online()
+        worker = _worker_takes(settings) if elsewhere else _worker_online()
         if not worker and not _records(settings, run):
             raise PromotionError(
                 f"{run.name} was started in another home folder, and no worker is online",
@@ -179,7 +185,8 @@ def decide(
                 remedy="decide in that home folder, or start its worker: tickline worker",
             )
         Aliases(settings).require_answer()  # otherwise the resumed run would fail at once
-        live_server(named)
+        if not elsewhere:
+            live_server(named)
         with (
             own_promotion(settings, int(run.parameters["version"]), run.name, str(run.id)),
             get_client(sync_client=True) as client,
@@ -228,7 +235,7 @@ def subject_of(run: "FlowRun") -> "Subject":
 
 
 def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "RolledBack":
-    """Run the rollback flow here.
+    """Run the rollback flow here, or let the serving host's worker run it.
 
     Raises:
         TicklineError: the rollback failed. Where an emergency rollback would not need what is
@@ -236,6 +243,8 @@ def roll_back(settings: Settings, to: int | None, by: str, reason: str) -> "Roll
     """
     from infra.triton.daemon import live_server
 
+    if follow_serving(settings):
+        return _roll_back_elsewhere(settings, {"to": to, "by": by, "reason": reason})
     live_server(serving_settings(settings))  # an emergency rollback needs it too
     with naming_emergency(), connected(settings):
         from flows.rollback import rollback
@@ -270,6 +279,8 @@ def level_emergencies(settings: Settings, say: Callable[[str], None]) -> None:
             for line in level.level_runs(found):
                 say(line)
         level.finish(repository, found)
+        if problem := share_serving(settings):
+            say(f"{problem}; promotions-due copies the serving repository within 15 minutes")
     say(f"level: version {found[-1].version} serves, and MLflow, Prefect and audit file say so")
 
 
@@ -406,6 +417,78 @@ def _records(settings: Settings, run: "FlowRun") -> "list[AuditRecord]":
 
     found = AuditLog.of(settings).read()
     return [record for record in found if record.facts.get("flow_run_id") == str(run.id)]
+
+
+def _parameters(version: int, started_by: str, spec: PromotionSpec) -> dict[str, Any]:
+    given = spec.model_dump(mode="json", exclude_unset=True)
+    return {"version": version, "started_by": started_by, "spec": given}
+
+
+def _hand_over(settings: Settings, deployment: str, parameters: dict[str, Any]) -> "FlowRun":
+    """Let the serving host's worker run a deployment; return once it waits or has ended.
+
+    Raises:
+        OtherHostError: no such worker is online.
+        PromotionError: the run failed, or it has not ended for an hour.
+    """
+    with connected(settings):
+        from prefect import get_client
+
+        _worker_takes(settings)
+        with get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name(deployment).id
+            run = client.create_flow_run_from_deployment(found, parameters=parameters)
+            last = time.monotonic() + HAND_OVER_S
+            while time.monotonic() < last:
+                run = client.read_flow_run(run.id)
+                state = run.state
+                if state is not None and (state.is_paused() or state.is_completed()):
+                    return run
+                if state is not None and state.is_final():
+                    break
+                time.sleep(1.0)
+    raise PromotionError(
+        f"{run.name} did not complete on the serving host: {run.state_name}",
+        where=str(run.state.message if run.state else ""),
+        remedy=f"see why: tickline why {run.name}",
+    )
+
+
+def _roll_back_elsewhere(settings: Settings, parameters: dict[str, Any]) -> "RolledBack":
+    from tasks.promotion.records import RolledBack
+    from tasks.runs.serving_version import serving_version
+
+    began = time.monotonic()
+    run = _hand_over(settings, "rollback/rollback", parameters)
+    follow_serving(settings)
+    with connected(settings):
+        facts = _records(settings, run)[-1].facts
+        return RolledBack.model_validate(
+            {
+                "version": facts["version"],
+                "from_version": facts["from"],
+                "previous": serving_version(settings).previous,
+                "seconds": time.monotonic() - began,
+                "behind": facts.get("behind", {}),
+            }
+        )
+
+
+def _worker_takes(settings: Settings) -> bool:
+    """Check that a worker polls the queue that only the serving host's workers poll.
+
+    Raises:
+        OtherHostError: none does.
+    """
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    polled = None
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        polled = client.read_work_queue_by_name(SERVING_QUEUE, POOL).last_polled
+    if polled is None or dt.datetime.now(dt.UTC) - polled > POLLED:
+        require_here(settings)
+    return True
 
 
 def _worker_online() -> bool:

@@ -34,6 +34,7 @@ from model_code.serving.candidate import CANDIDATE_NAME
 from model_code.serving.servers import Server
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
+from model_code.storage.serving import refuse_elsewhere
 from tasks.promotion.targets import note_targets
 
 WAIT_S = 5.0  # for a write of the route or of the audit file, and for the shared store
@@ -96,6 +97,9 @@ def emergency_rollback(settings: Settings, to: int | None, by: str, reason: str)
     policy = PolicyFile.find(settings.serving_repository)
     settings = settings if policy is None else of_policy(settings, policy)
     repository = ServingRepository(settings.serving_repository)
+    if not repository.known():
+        with suppress(SharedStoreError):
+            refuse_elsewhere(settings, WAIT_S)
     audit, records = _audit(settings, notes)
     route, journal = _route(repository, records, notes), _journal(repository, notes)
     choice = choose(repository.known(), route, journal, records, to)

@@ -16,6 +16,7 @@ from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
 from model_code.settings import MODEL_NAME, Settings
 from tasks.promotion.records import AUDIT_TAG
+from tasks.promotion.swap import share
 from tasks.promotion.targets import note_targets, target_facts
 from tasks.runs.aliases import Aliases
 from tasks.runs.serving_version import last_recorded, serving_version
@@ -89,10 +90,12 @@ def roll_back(settings: Settings, version: int, previous: int | None, epoch: int
     with serving_servers(settings, repository) as servers:
         transaction = Swap(repository, servers, Aliases(settings))
         try:
-            return transaction.run("rollback", version, previous, str(flow_run.id))
+            changed = transaction.run("rollback", version, previous, str(flow_run.id))
         finally:
             if repository.fence.is_current:
                 note_targets(settings, repository, servers)
+    share(settings)
+    return changed
 
 
 def record_rollback(

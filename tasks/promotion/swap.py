@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from prefect.runtime import flow_run
+from rich.markup import escape
 
 from infra.leases.lease import require_held
 from infra.triton.targets import serving_servers
@@ -12,10 +13,12 @@ from model_code.repository.manifest import Approval, Manifest
 from model_code.repository.serving import ServingRepository
 from model_code.serving.swap import Swap
 from model_code.settings import Settings
+from model_code.storage.serving import share_serving
 from tasks.caching.once_per_run import once_per_run
 from tasks.promotion.records import Decided, Opened, Shown
 from tasks.promotion.targets import note_targets
 from tasks.runs.aliases import Aliases
+from tasks.runs.console import console
 
 
 @once_per_run("swap")
@@ -59,7 +62,18 @@ def swap(settings: Settings, opened: Opened, shown: Shown, decided: Decided) -> 
         finally:
             if repository.fence.is_current:
                 note_targets(settings, repository, servers)
+    share(settings)
     return opened.version
+
+
+def share(settings: Settings) -> None:
+    """Copy what has changed to the shared store; warn if it does not answer."""
+    problem = share_serving(settings)
+    if problem:
+        console.print(
+            f"  [yellow]warning[/]: {escape(problem)}; the flow promotions-due copies the serving "
+            "repository within 15 minutes"
+        )
 
 
 def _require_approved(repository: ServingRepository, version: int, shown: Shown) -> None:

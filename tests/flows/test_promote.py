@@ -19,11 +19,14 @@ from model_code.errors import (
     PromotionError,
 )
 from model_code.features.served import ServedFeatures
+from model_code.repository.approved import require_approved
 from model_code.repository.audit import AuditLog
 from model_code.repository.manifest import Manifest
+from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
+from model_code.storage.serving import restore_serving
 from tasks.promotion.promotion_runs import runs_of
 from tasks.promotion.records import Promoted
 from tasks.runs.aliases import Aliases
@@ -287,3 +290,22 @@ def test_a_night_whose_event_was_lost_gets_its_promotion(desk: Settings) -> None
     assert Aliases(desk).tags(1)["promotion"] == "opened"
     assert promotions_due() == []
     assert events(desk) == ["started"]
+
+
+def test_with_a_shared_store_another_host_takes_over_what_was_promoted(
+    desk: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TICKLINE_STORE", f"file://{tmp_path / 'store'}")
+    shared = Settings().resolved()
+    start(shared, 1)
+    approve(shared, 1)
+    other = shared.resolved(home=tmp_path / "other", serving=tmp_path / "other" / "serving")
+    assert [record.event for record in AuditLog.of(other).read()] == events(shared)
+    assert restore_serving(other, take_over=True) == (1,)
+    here, there = (ServingRepository(one.serving_repository) for one in (shared, other))
+    assert there.route() == here.route()
+    policy = PolicyFile.find(other.serving_repository)
+    require_approved(there, 1, AuditLog.of(other), policy)
+    assert champion(shared) == 1
+    with pytest.raises(ConfigError, match="the shared store has another host's"):
+        promotions.roll_back(shared, 1, "bob", "it was taken over")

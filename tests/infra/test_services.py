@@ -1,14 +1,17 @@
 """Command lines, order and health checks of the stack's services."""
 
 import http.server
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.deploy import QUEUES
 from infra.servers import HOST, free_port
-from infra.services import POOL, Plan, build, prefect_url
+from infra.services import POOL, SERVING_QUEUE, Plan, build, other_queues, prefect_url
 from model_code.settings import Settings
+from model_code.storage.serving import require_here
 
 
 def plan(*names: str) -> Plan:
@@ -38,6 +41,19 @@ def test_services_know_their_ports_each_other_and_that_they_are_down(
     assert worker.environment["PREFECT_API_URL"] == prefect_url(settings, wanted)
     assert services["prefect"].environment["PREFECT_UI_URL"] == services["prefect"].address
     assert not any(service.healthy() for service in services.values())
+
+
+def test_a_worker_leaves_promotions_to_the_serving_host(tmp_path: Path, triton_home: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    one, other = (
+        Settings(home=tmp_path / name, triton=triton_home, store=store).resolved() for name in "ab"
+    )
+    assert other_queues(one) == other_queues(other) == (), "nobody has promoted yet"
+    require_here(one)
+    assert other_queues(one) == ()
+    (worker,) = build(other, plan("worker"))
+    polled = [b for a, b in itertools.pairwise(worker.command) if a == "--work-queue"]
+    assert sorted([*polled, SERVING_QUEUE]) == sorted(QUEUES)
 
 
 class _Answer(http.server.BaseHTTPRequestHandler):

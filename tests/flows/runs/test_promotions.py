@@ -1,17 +1,27 @@
-"""Which promotion is resumed."""
+"""Which promotion is resumed, and on which host promotions run."""
 
 import datetime as dt
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Crashed, Failed, Scheduled
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.states import Completed, Crashed, Failed, Scheduled
 
+from flows.promote import promote
+from flows.rollback import rollback
 from flows.runs import promotions
+from infra.services import POOL, SERVING_QUEUE
 from model_code.repository.audit import AuditLog
-from model_code.settings import Settings
+from model_code.settings import PromotionSpec, Settings
+from model_code.storage.serving import OtherHostError, require_here, share_serving
+from tasks.promotion.emergency import emergency_rollback
 from tests.support.policy import write_policy
+from tests.support.promotion import registered
 
 NOW = dt.datetime.now(dt.UTC)
 
@@ -44,3 +54,55 @@ def test_a_newer_run_of_another_home_does_not_hide_one_to_resume(
         "stopped", "stopped-1", {"flow_run_id": str(own.id), "kind": next(iter(promotions.VOID))}
     )
     assert promotions._find_resumable(settings, 1, policy) is None, "its approval is void"
+
+
+@pytest.fixture
+def elsewhere(home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A host without the serving repository, which is in another home with the same store."""
+    store = f"file://{tmp_path / 'store'}"
+    monkeypatch.setenv("TICKLINE_STORE", store)
+    owner = home.resolved(store=store, serving=tmp_path / "owner" / "serving")
+    require_here(owner)
+    write_policy(owner)
+    assert share_serving(owner) == ""
+    return Settings().resolved()
+
+
+def test_a_host_without_the_serving_repository_hands_a_promotion_over(
+    elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(elsewhere, 1)
+    with pytest.raises(OtherHostError, match="the serving repository is on host"):
+        promotions.start(elsewhere, 1, "bob", PromotionSpec())
+    with pytest.raises(OtherHostError, match="the serving repository is on host"):
+        promotions.roll_back(elsewhere, 1, "bob", "wrong answers")
+    with get_client(sync_client=True) as client:
+        made = promotions.deployment_id()
+        assert client.read_flow_runs(deployment_filter=one(made)) == []
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue(SERVING_QUEUE, work_pool_name=POOL)
+        client.get_scheduled_flow_runs_for_work_pool(POOL, [SERVING_QUEUE])  # as a worker does
+
+        def taken(*_: object) -> None:
+            (run,) = client.read_flow_runs(deployment_filter=one(made))
+            client.set_flow_run_state(run.id, Completed(), force=True)
+
+        monkeypatch.setattr("flows.runs.promotions.time.sleep", taken)
+        run = promotions.start(elsewhere, 1, "bob", PromotionSpec())
+        assert isinstance(run, FlowRun)
+        assert run.parameters["version"] == 1
+        client.delete_flow_run(run.id)
+
+
+def one(deployment: uuid.UUID) -> DeploymentFilter:
+    return DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+
+
+def test_flows_refuse_another_host_s_repository(elsewhere: Settings) -> None:
+    with pytest.raises(OtherHostError):
+        promote.fn(1)
+    with pytest.raises(OtherHostError):
+        rollback.fn(1, "bob", "wrong answers")
+    with pytest.raises(OtherHostError):
+        emergency_rollback(elsewhere, None, "bob", "wrong answers")
+    assert not elsewhere.audit_file.exists()
