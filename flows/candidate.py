@@ -58,10 +58,15 @@ from tasks.nightly.train import train
 from tasks.nightly.validate import day_notes, judge_coverage, require_passed, validate
 from tasks.runs.console import console
 from tasks.runs.page import say
+from tasks.validation.as_of import SeenTicks, recall, require_supplements
 
 
 def build_candidate(
-    run: RunRef, spec: NightlySpec, plan: Plan, champion: Champion | None = None
+    run: RunRef,
+    spec: NightlySpec,
+    plan: Plan,
+    champion: Champion | None = None,
+    earlier: SeenTicks | None = None,
 ) -> Candidate:
     """Validate, compute features, split, train, export, build; each stage cached by content.
 
@@ -71,13 +76,14 @@ def build_candidate(
         plan: the instrument-days.
         champion: with the weights that a model with `training.start` champion starts from. Another
             model than the first is left out with a note if it cannot.
+        earlier: ticks of an earlier run, as `prepare`.
 
     Raises:
         DataError: a day failed validation.
         ConfigError: the first model cannot start from the champion's weights.
         EngineError: the reference engine cannot be built.
     """
-    made = prepare(run, spec, plan, plan.test_date)
+    made = prepare(run, spec, plan, plan.test_date, earlier)
     windows = split(run, made.table, spec.split, plan.test_date)
     boosting = baseline(run, made.table, windows, spec.training.seed)
     start = champion.start if champion else None
@@ -128,7 +134,13 @@ def explain_candidate(run: RunRef, spec: NightlySpec, candidate: Candidate) -> A
         return Attributed(failure=what)
 
 
-def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | None) -> Prepared:
+def prepare(
+    run: RunRef,
+    spec: NightlySpec,
+    plan: Plan,
+    test_date: dt.date | None,
+    earlier: SeenTicks | None = None,
+) -> Prepared:
     """Validate the plan's days, find leaders, compute features.
 
     Args:
@@ -136,17 +148,24 @@ def prepare(run: RunRef, spec: NightlySpec, plan: Plan, test_date: dt.date | Non
         spec: what to compute.
         plan: the instrument-days.
         test_date: leaders are measured before it; None: all days are for training.
+        earlier: ticks of a run, used instead of the market's; None: validate the market's.
 
     Raises:
+        ConfigError: what the earlier run saw is not stored any more.
         DataError: a day failed validation.
     """
-    calls = [{"run": run, "source": day, "spec": spec.validation} for day in plan.days]
-    days = fan_out(run.settings.cluster, validate, calls)
-    days = judge_coverage(days, spec.validation, spec.calendar)
+    if earlier:
+        days = tuple(recall(run, earlier.run, day) for day in earlier.days)
+    else:
+        calls = [{"run": run, "source": day, "spec": spec.validation} for day in plan.days]
+        days = fan_out(run.settings.cluster, validate, calls)
+        days = judge_coverage(days, spec.validation, spec.calendar)
     publish_validation(run, plan, days)
     ticks = require_passed(run.store, days)
     profiles, symbols = {day.profile for day in days}, {day.symbol for day in days}
     wanted, why = settled(spec.features, profiles, symbols)
+    if earlier:
+        require_supplements(plan, wanted, days)
     leading = find_leaders(run, ticks, wanted, test_date)
     shards = _shards(run, features, plan, ticks, wanted, leading.leaders)
     left_out = (note for shard in shards for note in shard.meta.notes)

@@ -33,18 +33,24 @@ from tasks.nightly.record_requests import record_requests
 from tasks.nightly.records import NightResult
 from tasks.nightly.register import register
 from tasks.nightly.stage_candidate import stage_candidate
+from tasks.runs.console import console
 from tasks.runs.lifecycle import exclusive, tracked
 from tasks.runs.names import rename, start_name
 from tasks.runs.page import say
+from tasks.validation.as_of import seen_by
 
 
 @flow(name="nightly", flow_run_name=start_name, description=__doc__, persist_result=False)
-def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
+def nightly(
+    spec: NightlySpec, refresh: bool = False, as_of: str | None = None
+) -> Outcome | State[None]:
     """Retrain on the store's newest days and judge on the newest.
 
     Args:
         spec: what to compute; the store defaults to TICKLINE_MARKET, else the simulated market.
         refresh: ignore results from before this run; a rerun of it uses its own.
+        as_of: name or id of an earlier night: use the ticks that it saw, whatever the market's
+            files hold now.
 
     Returns:
         The outcome, or the state Skipped if the schedule started a run that is not due.
@@ -55,15 +61,19 @@ def nightly(spec: NightlySpec, refresh: bool = False) -> Outcome | State[None]:
     settings, started = Settings().resolved(), time.monotonic()
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     goals = read_goals(spec.goals)  # first: a typo must fail before any computation
-    require_market(str(spec.market))
+    seen = seen_by(settings, as_of, spec) if as_of else None
+    if seen is None:
+        require_market(str(spec.market))
     with exclusive(settings), refreshing(refresh):
         print_start("nightly", spec)
-        plan = find_days(spec, settings.home)
+        if seen:
+            console.print(f"ticks: as MLflow run {seen.run} saw them")
+        plan = seen.plan if seen else find_days(spec, settings.home)
         rename(f"nightly {plan.test_date}")
         print_resume(str(flow_run.name))
         with tracked(settings, spec, simulated=plan.simulated) as run:
             start = find_champion(run, weights=True) if spec.starts_from_champion else None
-            candidate = build_candidate(run, spec, plan, start)
+            candidate = build_candidate(run, spec, plan, start, seen)
             attributed = explain_candidate(run, spec, candidate)
             champion = find_champion(run, anchor_nights=spec.benchmark.anchor_nights)
             measured, judged = judge_candidate(run, spec, plan, candidate, champion, goals)

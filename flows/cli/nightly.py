@@ -24,6 +24,7 @@ from flows.cli.options import (
     settings_from_environment,
 )
 from flows.cli.start import night_spec
+from model_code.errors import ConfigError
 from model_code.settings import NightlySpec
 
 app = typer.Typer()
@@ -149,6 +150,12 @@ def nightly(
     ] = None,
     spec: SpecFile = None,
     from_run: FromRun = None,
+    as_of: Annotated[
+        bool,
+        typer.Option(
+            "--as-of", help="With --from-run: use the ticks that run saw, not the files of today."
+        ),
+    ] = False,
     set_: Set = None,
     cluster: OnCluster = None,
     refresh: Annotated[
@@ -168,7 +175,13 @@ def nightly(
     One change to an earlier night, all else as it was:
 
         tickline nightly --from-run RUN --set training.learning_rate=3e-4
+
+    The same on the ticks that it saw, if the market's files were corrected since:
+
+        tickline nightly --from-run RUN --as-of
     """
+    if as_of and from_run is None:
+        raise ConfigError("--as-of needs a run", remedy="name it: --from-run RUN --as-of")
     settings = settings_from_environment(cluster=cluster)
     changes: dict[str, Any] = {
         "market": market_uri(data, settings, from_run),
@@ -194,7 +207,7 @@ def nightly(
     )
     from flows.runs.local import run_nightly
 
-    outcome = run_nightly(wanted, settings, refresh=refresh)
+    outcome = run_nightly(wanted, settings, refresh=refresh, as_of=from_run if as_of else None)
     from flows.cli.tables import outcome_tables  # imports Prefect: after its environment is set
 
     out.print(outcome_tables(outcome))

@@ -86,7 +86,9 @@ def _send_rest() -> None:
     APILogWorker.drain_all(timeout=SEND_TIMEOUT_S)
 
 
-def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False) -> "Outcome":
+def run_nightly(
+    spec: NightlySpec, settings: Settings, *, refresh: bool = False, as_of: str | None = None
+) -> "Outcome":
     """Run the nightly flow here and return its outcome.
 
     Raises:
@@ -97,7 +99,7 @@ def run_nightly(spec: NightlySpec, settings: Settings, *, refresh: bool = False)
         from flows.nightly import nightly
         from flows.runs.outcome import Outcome
 
-        outcome = nightly(spec, refresh=refresh)
+        outcome = nightly(spec, refresh=refresh, as_of=as_of)
         assert isinstance(outcome, Outcome)  # noqa: S101  only scheduled runs are skipped
         return outcome
 

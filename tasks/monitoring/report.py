@@ -27,6 +27,7 @@ from tasks.runs.attributions import FOLDER, PROFILE_FILE, drift_of
 from tasks.runs.metric_names import ENGINE_TAG, TEST_DATE, VERDICT_TAG
 from tasks.runs.stored import model_of
 from tasks.runs.tick_source import TickDay, TickSource
+from tasks.validation.as_of import publish_seen
 
 TABLES = "benchmark/benchmark.html"
 NOTES = "notes.md"
@@ -66,6 +67,7 @@ def publish_validation(run: RunRef, plan: Plan, days: tuple[ValidatedDay, ...]) 
     )
     mlflow.log_text(run.mlflow_run_id, html, "validation/report.html")
     mlflow.log_table(run.mlflow_run_id, _columns(table), "validation/days.json")
+    publish_seen(run, plan, days)
     notes = {"notes": [*plan.warnings, *day_notes(days)]}
     mlflow.log_dict(run.mlflow_run_id, notes, "validation/notes.json")
     mlflow_runs.log_metrics(

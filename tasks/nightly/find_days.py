@@ -74,12 +74,12 @@ def _plan(spec: NightlySpec, hash_one: HashFile) -> Plan:
         train=tuple(_source(store, day, spec.calendar) for day in chosen.train),
         test=tuple(_source(store, day, spec.calendar) for day in chosen.test),
         warnings=(*chosen.warnings, *summarize(store.passed_over())),
-        supplements=dict(entry for day in days for entry in _supplements(store, day)),
+        supplements=dict(entry for day in days for entry in supplements_of(store, day)),
     )
 
 
-def _supplements(store: MarketStore, day: InstrumentDay) -> Iterator[tuple[str, str]]:
-    """Digests of what the store has beside ticks; depth rows are of one instrument-day."""
+def supplements_of(store: MarketStore, day: InstrumentDay) -> Iterator[tuple[str, str]]:
+    """What the store has beside ticks, with digests; depth rows are of one instrument-day."""
     for name, digest in store.supplements(day).items():
         yield f"depth {day.symbol} {day.date}" if name == "depth" else name, digest
 

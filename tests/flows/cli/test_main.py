@@ -42,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Nightly
     calls: list[tuple[NightlySpec, bool]] = []
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
 
-    def record(spec: NightlySpec, settings: Settings, *, refresh: bool) -> None:
+    def record(spec: NightlySpec, settings: Settings, *, refresh: bool, as_of: None) -> None:
         calls.append((spec, refresh))
 
     monkeypatch.setattr(local, "run_nightly", record)

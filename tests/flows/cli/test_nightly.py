@@ -66,3 +66,9 @@ def test_backfill_without_a_date_in_the_store_runs_nothing(orders: Path) -> None
     with pytest.raises(ConfigError, match="1999-01-01"):
         tickline("backfill", "1999-01-01", "1999-01-02", "--data", MARKET)
     assert not orders.exists()
+
+
+def test_as_of_needs_a_run() -> None:
+    with pytest.raises(ConfigError, match="--as-of needs a run") as caught:
+        tickline("nightly", "--as-of")
+    assert "--from-run RUN --as-of" in caught.value.remedy
