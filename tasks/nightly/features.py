@@ -46,7 +46,7 @@ def features(
             out,
             leaders=leaders,
             others={other.symbol: run.store.open(other.ticks) for other in others},
-            market=opened(supplements.market) if supplements else None,
+            market=opened(supplements.market, run.flow_run_id) if supplements else None,
         )
         return Shard(meta=meta, folder=run.store.put(out))
 

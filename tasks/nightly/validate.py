@@ -34,7 +34,9 @@ def validate(run: RunRef, source: SourceDay, spec: ValidationSpec) -> ValidatedD
         clean, rejected = scratch / f"{name}.parquet", scratch / f"{name}-quarantine.parquet"
         with day_file(clean) as kept, day_file(rejected) as set_aside:
             found = validate_ticks(
-                opened(source.market).stream(day, trade_band_bps=spec.trade_band_bps),
+                opened(source.market, run.flow_run_id).stream(
+                    day, trade_band_bps=spec.trade_band_bps
+                ),
                 day,
                 spec,
                 clean=kept.write,
