@@ -10,6 +10,8 @@ and Sprott, 'Foundations of Statistical Inference').
 Shapes: B windows.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,11 +24,32 @@ Labels = npt.NDArray[np.number]
 Weights = npt.NDArray[np.float64]
 
 
+def stride(count: int, limit: int) -> Ends:
+    """Places of at most `limit` of `count` windows, at an even stride."""
+    if count <= limit:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
 def strided(ends_B: Ends, limit: int) -> Ends:
     """At most `limit` of the ends, at an even stride."""
-    if len(ends_B) <= limit:
-        return ends_B
-    return ends_B[np.linspace(0, len(ends_B) - 1, limit).round().astype(np.int64)]
+    return ends_B[stride(len(ends_B), limit)]
+
+
+def shares(count_2: Sequence[int], left: int, limit: int) -> tuple[int, int] | None:
+    """How many windows to take of class 0 and of class 1; None: an even stride leaves enough.
+
+    Args:
+        count_2: windows of each class.
+        left: windows of the rarer class that an even stride over all leaves.
+        limit: at least 1.
+    """
+    rare = int(count_2[1] < count_2[0])
+    if limit < LEAST or left >= min(FEW, int(FEW_SHARE * limit), count_2[rare]):
+        return None
+    few = min(count_2[rare], limit // 2)
+    many = min(count_2[1 - rare], limit - few)
+    return (many, few) if rare else (few, many)
 
 
 def thin(ends_B: Ends, label_B: Labels, limit: int) -> tuple[Ends, Weights | None]:
@@ -44,16 +67,15 @@ def thin(ends_B: Ends, label_B: Labels, limit: int) -> tuple[Ends, Weights | Non
     Returns:
         The chosen ends, ascending, and their weights, at least 1; None: all weigh the same.
     """
-    places = strided(np.arange(len(ends_B)), limit)
+    places = stride(len(ends_B), limit)
     by_class = [np.flatnonzero(label_B == value) for value in (0, 1)]
-    rare, common = sorted(by_class, key=len)
     left = min(int((label_B[places] == value).sum()) for value in (0, 1))
-    if limit < LEAST or left >= min(FEW, int(FEW_SHARE * limit), len(rare)):
+    share_2 = shares([len(own) for own in by_class], left, limit)
+    if share_2 is None:
         return ends_B[places], None
-    first = strided(rare, limit // 2)
-    second = strided(common, limit - len(first))
     weight_B = np.zeros(len(ends_B))
-    weight_B[first], weight_B[second] = len(rare) / len(first), len(common) / len(second)
+    for own, share in zip(by_class, share_2, strict=True):
+        weight_B[strided(own, share)] = len(own) / share
     chosen = np.flatnonzero(weight_B)
     return ends_B[chosen], weight_B[chosen]
 

@@ -79,7 +79,7 @@ class WindowModel(nn.Module, ABC):
     ) -> None:
         """Fit what gradient descent does not, after the best epoch is chosen; mostly nothing."""
 
-    def fit_standardisation(self, features_NF: Column, rows_N: np.ndarray | None = None) -> None:
+    def fit_standardisation(self, features_NF: Column, rows_N: Column | None = None) -> None:
         """Set the graph's mean and standard deviation from training rows only.
 
         A constant feature gets deviation 1, so that it cannot explode later.

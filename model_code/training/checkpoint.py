@@ -32,7 +32,7 @@ def array_digest(array: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def rows_digest(table_NF: Column, rows_N: np.ndarray) -> str:
+def rows_digest(table_NF: Column, rows_N: Column) -> str:
     """sha256 over the chosen rows of a table, in hex; read in chunks, the table may be mapped.
 
     Args:
@@ -40,7 +40,9 @@ def rows_digest(table_NF: Column, rows_N: np.ndarray) -> str:
         rows_N: boolean, the rows that count.
     """
     found = hashlib.sha256(f"{table_NF.dtype}\0{table_NF.shape[1:]}\0".encode())
-    found.update(np.packbits(rows_N).tobytes())
+    step = max(8, ROWS_PER_CHUNK // 8 * 8)  # whole bytes
+    for start in range(0, len(rows_N), step):
+        found.update(np.packbits(rows_N[start : start + step]).tobytes())
     for start in range(0, len(table_NF), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)
         found.update(np.ascontiguousarray(table_NF[rows][rows_N[rows]]).data)

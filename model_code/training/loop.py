@@ -100,7 +100,7 @@ def train(
     ):
         torch.manual_seed(spec.seed)
         model = network.build(network_spec)
-        model.fit_standardisation(features_NF, sampling.covered(train_ends, len(features_NF)))
+        model.fit_standardisation(features_NF, sampling.Covered(train_ends, len(features_NF)))
         model.fit_windows(features_NF, train_ends)
         inputs = _inputs(model, start)
         if start is not None:
@@ -285,7 +285,7 @@ def _key(
     optional: Sequence[np.ndarray | None],
 ) -> str:
     """Key of all inputs; of the features only the rows of the windows, whose ends come first."""
-    used_N = sampling.covered(np.concatenate(data[:2]), len(features_NF))
+    used_N = sampling.Covered(np.concatenate(data[:2]), len(features_NF))
     return checkpoint.key(
         **inputs,
         features=checkpoint.rows_digest(features_NF, used_N),

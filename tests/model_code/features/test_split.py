@@ -1,6 +1,7 @@
 """The time-ordered split: boundaries, purge, embargo, strides, refusals."""
 
 import datetime as dt
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,6 +239,43 @@ def test_rare_opportunities_are_sampled_by_class_on_validation_and_test_only(
     assert again.report == found.report
     np.testing.assert_array_equal(again.validation_weights, found.validation_weights)
     np.testing.assert_array_equal(again.test_weights, found.test_weights)
+
+
+def rare(rows: int) -> FeatureTable:
+    """Two dates of two instruments, a hundredth of the rows opportunities, some not observed."""
+    source, random = table(rows=rows), np.random.default_rng(3)
+    source.label_N[:] = random.uniform(size=len(source.label_N)) < 0.01
+    source.label_N[random.uniform(size=len(source.label_N)) < 0.05] = -1
+    return source
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 1000])
+@pytest.mark.parametrize("limit", [300, 1000, 10**6])
+def test_blocks_of_any_size_choose_the_same_windows(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int, limit: int
+) -> None:
+    source = rare(2000)
+    spec = SplitSpec(train_windows=limit, validation_windows=limit, test_windows=limit)
+    whole = split(source, spec)
+    monkeypatch.setattr("model_code.features.split.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("model_code.features.split.BIN_BITS", 5)
+    found = split(source, spec)
+    assert found.report == whole.report
+    assert (found.test_weights is None) == (limit != 1000)
+    for name in ("train_ends", "validation_ends", "test_ends", "validation_weights"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+
+
+def test_memory_grows_with_the_windows_and_not_with_the_rows() -> None:
+    spec = SplitSpec(train_windows=2000, validation_windows=1000, test_windows=1000)
+    peaks = []
+    for rows in (100_000, 1_000_000):
+        source = rare(rows)
+        tracemalloc.start()
+        split(source, spec)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 def test_an_even_stride_leaves_nothing_about_weights(tmp_path: Path) -> None:

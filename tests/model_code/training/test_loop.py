@@ -164,7 +164,7 @@ def test_checkpoints_of_other_inputs_are_not_resumed_from(tmp_path):
 
 def test_the_digest_of_rows_is_of_the_chosen_ones_whatever_the_chunks(monkeypatch):
     features_NF, _, train_ends, _ = table()
-    used_N = sampling.covered(train_ends, len(features_NF))
+    used_N = sampling.Covered(train_ends, len(features_NF))
     whole = checkpoint.rows_digest(features_NF, used_N)
     monkeypatch.setattr(checkpoint, "ROWS_PER_CHUNK", 100)
     assert checkpoint.rows_digest(features_NF, used_N) == whole
@@ -324,8 +324,11 @@ def test_every_window_is_seen_once_before_any_twice():
 
 
 def test_standardisation_covers_exactly_the_training_windows():
-    covered = sampling.covered(np.array([63, 64, 200]), 300)
-    assert np.flatnonzero(covered).tolist() == [*range(65), *range(137, 201)]
+    covered = sampling.Covered(np.array([200, 63, 64]), 300)
+    assert len(covered) == 300
+    assert np.flatnonzero(covered[:]).tolist() == [*range(65), *range(137, 201)]
+    parts = [covered[start : start + 7] for start in range(0, 300, 7)]
+    np.testing.assert_array_equal(np.concatenate(parts), covered[:])
 
 
 def test_a_small_table_makes_one_small_batch(tmp_path):
