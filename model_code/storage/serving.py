@@ -166,6 +166,17 @@ def follow_serving(settings: Settings, wait_s: float | None = None) -> bool:
     return True
 
 
+def fetch_served(settings: Settings, version: int, folder: Path) -> bool:
+    """Copy a version that served from the shared store to a new folder; False: it has none.
+
+    Raises:
+        SharedStoreError: the store did not answer.
+        StorageError: the disk is full.
+    """
+    objects = shared_objects(settings)
+    return objects is not None and objects.download(f"{ARCHIVE}/{version}", folder)
+
+
 def restore_serving(settings: Settings, *, take_over: bool) -> tuple[int, ...]:
     """Fill this host's repository from the shared store; return the versions it has then.
 

@@ -18,6 +18,7 @@ from model_code.errors import IntegrityError, PromotionError
 from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.settings import MODEL_NAME
+from model_code.storage.serving import fetch_served
 from model_code.training.start import StartingPoint
 from model_code.training.threshold import DEFAULT_THRESHOLD
 from tasks.caching.stage import RunRef, announced
@@ -158,9 +159,11 @@ def _start(run: RunRef, version: ModelVersion, scratch: Path) -> StartingPoint |
 
 def _served_engine(run: RunRef, version: int, scratch: Path) -> ArtifactRef | None:
     repository = ServingRepository(run.settings.serving_repository)
-    if version not in repository.known():
+    folder = scratch.with_name("served")
+    if version in repository.known():
+        folder = repository.folder(version)
+    elif not fetch_served(run.settings, version, folder):
         return None
-    folder = repository.folder(version)
     scratch.mkdir()
     for name in (EngineSidecar.load(folder).file, SIDECAR_FILE):
         shutil.copyfile(folder / name, scratch / name)

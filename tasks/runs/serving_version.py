@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from model_code.repository.audit import AuditLog
 from model_code.repository.serving import ServingRepository
 from model_code.settings import CHAMPION_ALIAS, Settings
+from model_code.storage.serving import follow_serving
 from tasks.promotion.records import AUDIT_TAG
 from tasks.runs.aliases import Aliases
 
@@ -46,8 +47,12 @@ def serving_version(settings: Settings) -> ServingVersion:
     Raises:
         IntegrityError: the route or the journal of a change is malformed.
         MlflowException: the registry does not answer.
+        SharedStoreError: nothing has served on this host, and the store that says what serves on
+            another did not answer.
     """
     repository, aliases = ServingRepository(settings.serving_repository), Aliases(settings)
+    if not repository.known():
+        follow_serving(settings)
     route, (alias, previous) = repository.route(), aliases.aliases()
     if serves_here(settings):
         version = None if route.champion is None else route.champion.version

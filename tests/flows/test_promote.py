@@ -31,6 +31,7 @@ from tasks.promotion.promotion_runs import runs_of
 from tasks.promotion.records import Promoted
 from tasks.runs.aliases import Aliases
 from tasks.runs.cleanup import clean_up
+from tasks.runs.serving_version import serving_version
 from tasks.runs.version_tags import want_promotion
 from tests.support.desk import EXCEPTION, answer, approve, champion, events, evidence, start
 from tests.support.promotion import PATIENT, registered
@@ -301,6 +302,7 @@ def test_with_a_shared_store_another_host_takes_over_what_was_promoted(
     approve(shared, 1)
     other = shared.resolved(home=tmp_path / "other", serving=tmp_path / "other" / "serving")
     assert [record.event for record in AuditLog.of(other).read()] == events(shared)
+    assert serving_version(other).version == 1
     assert restore_serving(other, take_over=True) == (1,)
     here, there = (ServingRepository(one.serving_repository) for one in (shared, other))
     assert there.route() == here.route()

@@ -15,6 +15,7 @@ from model_code.storage.objects import Objects
 from model_code.storage.serving import (
     HOST,
     OtherHostError,
+    fetch_served,
     follow_serving,
     is_elsewhere,
     refuse_elsewhere,
@@ -87,6 +88,16 @@ def test_another_host_reads_policy_route_and_emergencies(hosts: tuple[Settings, 
     assert repository(other).fence.read(1) == repository(one).fence.read(1)
     share_serving(other)  # it must not write
     assert serving_host(one) == serving_host(other)
+
+
+def test_another_host_fetches_a_version_that_served(
+    hosts: tuple[Settings, Settings], tmp_path: Path
+) -> None:
+    one, other = hosts
+    assert fetch_served(other, 1, tmp_path / "served")
+    assert contents(tmp_path / "served") == contents(repository(one).folder(1))
+    assert not fetch_served(other, 3, tmp_path / "none")
+    assert not fetch_served(other.resolved(store=None), 1, tmp_path / "none")
 
 
 def test_a_new_host_takes_over_with_every_version(hosts: tuple[Settings, Settings]) -> None:

@@ -189,6 +189,7 @@ RERUN_HELPS = {
     "SchemaError": True,
     "IntegrityError": True,
     "StorageError": True,
+    "SharedStoreError": True,
     "EngineError": True,
     "EngineUnavailableError": True,
     "ExportError": True,
