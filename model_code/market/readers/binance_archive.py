@@ -50,6 +50,8 @@ from model_code.market.readers.files import (
     walk,
 )
 from model_code.market.schema import InstrumentDay
+from model_code.market.stream.rows import CHUNK_ROWS, Rows, TableRows, whole
+from model_code.market.stream.spill import SpilledRows
 
 VENUE = "binance"
 LAYOUT = "<SYMBOL>-bookTicker-<YYYY-MM-DD>.zip (and -trades- or -aggTrades-)"
@@ -138,28 +140,43 @@ class BinanceArchiveStore(FileStore):
             SchemaError: the CSV inside has other columns or types.
             DataError: the day's trades have no rows.
         """
+        return self.stream(day, trade_band_bps=trade_band_bps).loaded()
+
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> join.FoldedDay:
+        """One instrument-day, read in chunks; see `load`.
+
+        The day's rows wait in a temporary file. Rows that must be put in order are held in memory.
+        """
         path = self._path("bookTicker", day)
-        quotes, moved, repeated = _ordered(self._frame(path, "bookTicker", day))
-        table, trades_where = None, ""
+        quotes, is_ordered = self._spilled(path, "bookTicker", day, "update_id")
+        rows: Rows = quotes
+        moved = repeated = 0
+        if not is_ordered:
+            frame, moved, repeated = _ordered(_whole(quotes))
+            rows = TableRows(frame.drop("time", "update_id").to_arrow(), CHUNK_ROWS)
+        trades: Rows | None = None
+        trades_where = ""
         kind = self._trades_kind(day)
         if kind:
             trades_where = self._path(kind, day)
-            frame = self._frame(trades_where, kind, day)
-            if frame.is_empty():
+            trades, is_ordered = self._spilled(trades_where, kind, day, "id")
+            if not trades.rows:
                 raise DataError(
                     f"the trades of {day.symbol} on {day.date} have no rows",
                     where=trades_where,
                     remedy="download them again, or exclude the day",
                 )
-            table = frame.sort("timestamp", "id").to_arrow()
+            if not is_ordered:
+                frame = _whole(trades).sort("timestamp", "id")
+                trades = TableRows(frame.to_arrow(), CHUNK_ROWS)
         notes = DayNotes(
             files=tuple(relative(name, self._root) for name in (path, trades_where) if name),
             moved=moved,
             repeated=repeated,
         )
-        return join.load(
-            quotes.drop("time", "update_id").to_arrow(),
-            table,
+        return join.FoldedDay(
+            rows,
+            trades,
             day.symbol,
             notes,
             where=path,
@@ -276,12 +293,30 @@ class BinanceArchiveStore(FileStore):
             dates.setdefault(symbol, []).append(date)
         return dates
 
-    def _frame(self, path: str, kind: str, day: InstrumentDay) -> pl.DataFrame:
+    def _spilled(
+        self, path: str, kind: str, day: InstrumentDay, number: str
+    ) -> tuple[SpilledRows, bool]:
+        """The day's rows, and whether their times never go back and their numbers always grow."""
+        found, newest, is_ordered = SpilledRows(), None, True
+        for frame in self._frames(path, kind, day):
+            found.add(frame)
+            if frame.is_empty():
+                continue
+            first, last = frame.select("timestamp", number)[[0, -1]].rows()
+            is_ordered &= frame["timestamp"].is_sorted()
+            is_ordered &= bool((frame[number].diff().drop_nulls() > 0).all())
+            if newest is not None:
+                is_ordered &= first[0] >= newest[0] and first[1] > newest[1]
+            newest = last
+        return found, is_ordered
+
+    def _frames(self, path: str, kind: str, day: InstrumentDay) -> Iterator[pl.DataFrame]:
         if str(day.date) in path.rsplit("/", 1)[-1]:
-            return pl.concat(self._parsed(path, kind))
+            yield from self._parsed(path, kind)
+            return
         # of a monthly file, which is parsed once for all its days
         parts = self._split.rows(path, day.date, lambda: self._parsed(path, kind))
-        return pl.concat(parts) if parts else next(self._parsed(path, kind)).clear()
+        yield from parts or [next(self._parsed(path, kind)).clear()]
 
     def _dates_in(self, path: str, kind: str) -> set[dt.date]:
         if path not in self._found_dates:
@@ -328,6 +363,12 @@ def _is_csv(name: str) -> bool:
     return name.endswith(".csv") and not any(
         part.startswith((".", "__")) for part in name.split("/")
     )
+
+
+def _whole(rows: SpilledRows) -> pl.DataFrame:
+    found = pl.from_arrow(whole(rows))
+    assert isinstance(found, pl.DataFrame)  # noqa: S101 (a table never becomes a Series)
+    return found
 
 
 def _ordered(quotes: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:

@@ -7,7 +7,7 @@ holds one chunk and one instrument-day. Dates are UTC.
 import datetime as dt
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,7 +31,8 @@ from model_code.market.readers.files import (
 )
 from model_code.market.schema import InstrumentDay, floats
 from model_code.market.stream.quotes import books, scan_quotes
-from model_code.market.stream.rows import TableRows
+from model_code.market.stream.rows import CHUNK_ROWS, Rows, TableRows
+from model_code.market.stream.spill import SpilledRows
 from model_code.market.trades import AGGRESSOR, SEQUENCE, lee_ready
 
 Kind = Literal["quotes", "trades"]
@@ -81,9 +82,22 @@ class Tables(NamedTuple):
 
     def joined(self, symbol: str, trade_band_bps: float) -> Loaded:
         """As TICKS, rows in source order, with notes; arguments and errors as `join.load`."""
-        return join.load(
-            self.quotes,
-            self.trades,
+        return self.folded(symbol, trade_band_bps).loaded()
+
+    def folded(
+        self,
+        symbol: str,
+        trade_band_bps: float,
+        quotes: Rows | None = None,
+        trades: Rows | None = None,
+    ) -> join.FoldedDay:
+        """As TICKS in chunks; other rows may take the tables' place."""
+        if quotes is None:
+            quotes = TableRows(self.quotes, CHUNK_ROWS)
+            trades = None if self.trades is None else TableRows(self.trades, CHUNK_ROWS)
+        return join.FoldedDay(
+            quotes,
+            trades,
             symbol,
             self.notes,
             where=self.where,
@@ -176,9 +190,45 @@ class ChunkedStore(FileStore):
             MarketError: see `load`.
             SchemaError, DataError: see `load`.
         """
+        parts: dict[Kind, list[pl.DataFrame]] = {kind: [] for kind in KINDS}
+        read = self._gather(day, lambda kind, rows: parts[kind].append(rows))
+        quotes = pl.concat(parts["quotes"], how="vertical_relaxed").to_arrow()
+        if not read.trades_where:
+            return read._replace(quotes=quotes)
+        trades = pl.concat(parts["trades"], how="vertical_relaxed").to_arrow()
+        trades, more = _sides(quotes, trades)
+        warnings = (*read.notes.warnings, *more)
+        notes = read.notes.model_copy(update={"warnings": warnings})
+        return read._replace(quotes=quotes, trades=trades, notes=notes)
+
+    def stream(self, day: InstrumentDay, *, trade_band_bps: float = 200.0) -> join.FoldedDay:
+        """One instrument-day, read in chunks; see `load`.
+
+        The day's rows wait in a temporary file. A day on which some trades name a side and others
+        do not is held in memory.
+        """
+        parts = {kind: SpilledRows() for kind in KINDS}
+        unknown = 0
+
+        def add(kind: Kind, rows: pl.DataFrame) -> None:
+            nonlocal unknown
+            parts[kind].add(rows)
+            if AGGRESSOR in rows.columns:
+                unknown += rows[AGGRESSOR].null_count()
+
+        read = self._gather(day, add)
+        if not read.trades_where:
+            return read.folded(day.symbol, trade_band_bps, parts["quotes"])
+        if 0 < unknown < parts["trades"].rows:
+            return self.tables(day).folded(day.symbol, trade_band_bps)
+        if unknown:
+            parts["trades"].leave_out(AGGRESSOR)
+        return read.folded(day.symbol, trade_band_bps, parts["quotes"], parts["trades"])
+
+    def _gather(self, day: InstrumentDay, add: Callable[[Kind, pl.DataFrame], None]) -> Tables:
+        """Read the day's rows, each part given to `add`; the tables of the result are empty."""
         paths = {kind: self._paths_of(kind, day) for kind in KINDS}
         self._require_trades(day, paths["trades"])
-        parts: dict[Kind, list[pl.DataFrame]] = {kind: [] for kind in KINDS}
         left_out: Counter[str] = Counter()
         together = paths["quotes"] == paths["trades"]
         start, end = day_bounds(day.date)
@@ -191,13 +241,8 @@ class ChunkedStore(FileStore):
                 if chunk.reason:
                     left_out[f"{chunk.kind} left out, {chunk.reason}"] += len(rows)
                 elif path in paths[chunk.kind] and chunk.rank == self._rank(chunk.kind, day):
-                    parts[chunk.kind].append(_placed(rows, number, together=together))
-        quotes = _arrow(parts["quotes"])
-        trades = _arrow(parts["trades"]) if paths["trades"] else None
+                    add(chunk.kind, _timed(_placed(rows, number, together=together)))
         warnings = [f"{reason}: {count:,}" for reason, count in left_out.items() if count]
-        if trades is not None:
-            trades, more = _sides(quotes, trades)
-            warnings += more
         used = dict.fromkeys([*paths["quotes"], *paths["trades"]])
         files = dict.fromkeys(source for path in used for source in self._sources(path))
         notes = DayNotes(
@@ -205,7 +250,7 @@ class ChunkedStore(FileStore):
             warnings=(*warnings, *self._remarks(day, paths["quotes"])),
         )
         return Tables(
-            quotes, trades, notes, _where(paths["quotes"]), _where(paths["trades"]), left_out
+            pa.table({}), None, notes, _where(paths["quotes"]), _where(paths["trades"]), left_out
         )
 
     def digest(self, day: InstrumentDay) -> str:
@@ -307,9 +352,8 @@ def _placed(rows: pl.DataFrame, number: int, *, together: bool) -> pl.DataFrame:
     return rows.with_columns(place.alias(SEQUENCE)).drop(POSITION)
 
 
-def _arrow(parts: list[pl.DataFrame]) -> pa.Table:
-    whole = pl.concat(parts, how="vertical_relaxed").drop("symbol")
-    return whole.with_columns(pl.col("timestamp").cast(pl.Datetime("ns", "UTC"))).to_arrow()
+def _timed(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.drop("symbol").with_columns(pl.col("timestamp").cast(pl.Datetime("ns", "UTC")))
 
 
 def _where(paths: list[str]) -> str:

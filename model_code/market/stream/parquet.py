@@ -52,8 +52,11 @@ def read_chunks(
     """
     try:
         with fs.open(path, "rb") as file:
-            found = pq.ParquetFile(file, buffer_size=_BUFFER, read_dictionary=list(dictionaries))
-            for batch in found.iter_batches(size, columns=list(names)):
+            # pre_buffer would keep the bytes of the whole file
+            found = pq.ParquetFile(
+                file, pre_buffer=False, buffer_size=_BUFFER, read_dictionary=list(dictionaries)
+            )
+            for batch in found.iter_batches(size, columns=list(names), use_threads=False):
                 yield pa.Table.from_batches([batch])
     except UNREADABLE as error:
         raise _unreadable(path, error) from error

@@ -6,12 +6,16 @@ from typing import Any, ClassVar
 
 import fsspec
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from model_code.errors import MarketError
 from model_code.market.readers.chunked import Chunk, ChunkedStore
 from model_code.market.readers.files import PassedOver
 from model_code.market.schema import InstrumentDay
+from model_code.market.store import open_market
+from model_code.market.stream import spill
+from tests.support import formats
 from tests.support.market import DATES, epoch_ns
 
 T0 = epoch_ns(DATES[0], 14.0)
@@ -146,3 +150,17 @@ def test_the_store_contains_its_root_and_what_is_below(tmp_path: Path) -> None:
     assert not made.contains(tmp_path.parent)
     elsewhere = HandMade(tmp_path, {}, "memory")
     assert not elsewhere.contains(tmp_path)
+
+
+@pytest.mark.parametrize("write", [formats.databento, formats.tardis, formats.lobster, formats.taq])
+def test_a_day_in_chunks_is_the_day_in_memory(
+    tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "CHUNK_ROWS", 70)
+    store = open_market(write(tmp_path / "source", [formats.sample(date=date) for date in DATES]))
+    for day in store.catalog():
+        stream, loaded = store.stream(day), store.load(day)
+        parts = list(stream.chunks())
+        assert len(parts) > 1
+        assert pa.concat_tables(parts).equals(loaded.ticks)
+        assert stream.notes == loaded.notes
