@@ -34,7 +34,7 @@ from tasks.promotion.record import record, require_owner, stop_recorded
 from tasks.promotion.records import Decided, Opened, Promoted, Shown
 from tasks.promotion.shadow import shadow
 from tasks.promotion.show_evidence import require_unchanged, show_evidence
-from tasks.promotion.swap import swap
+from tasks.promotion.swap import share, swap
 from tasks.promotion.targets import behind_now
 from tasks.runs import mlflow_runs
 from tasks.runs.aliases import Aliases
@@ -97,6 +97,7 @@ def _promote(settings: Settings, version: int, started_by: str, spec: PromotionS
         Aliases(settings).require_answer()
         url = live_server(settings)
         require_here(settings)
+        share(settings)  # who decides on another host reads the policy from the store
         if risk := below_majority(settings.needed_targets, max(1, len(settings.targets))):
             console.print(f"  [yellow]warning[/]: {risk}")
         opened = open_promotion(settings, version, started_by, spec, policy)

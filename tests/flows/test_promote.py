@@ -26,7 +26,7 @@ from model_code.repository.policy import PolicyFile
 from model_code.repository.serving import RepositoryBusyError, ServingRepository
 from model_code.serving.canary import CanaryStoppedError
 from model_code.settings import MODEL_NAME, FeatureSpec, Settings
-from model_code.storage.serving import restore_serving
+from model_code.storage.serving import follow_serving, restore_serving
 from tasks.promotion.promotion_runs import runs_of
 from tasks.promotion.records import Promoted
 from tasks.runs.aliases import Aliases
@@ -298,9 +298,12 @@ def test_with_a_shared_store_another_host_takes_over_what_was_promoted(
 ) -> None:
     monkeypatch.setenv("TICKLINE_STORE", f"file://{tmp_path / 'store'}")
     shared = Settings().resolved()
-    start(shared, 1)
-    approve(shared, 1)
     other = shared.resolved(home=tmp_path / "other", serving=tmp_path / "other" / "serving")
+    start(shared, 1)
+    assert follow_serving(other)  # before the decision, which may be made there
+    policies = [PolicyFile.load(one.serving_repository) for one in (shared, other)]
+    assert policies[0].sha256 == policies[1].sha256
+    approve(shared, 1)
     assert [record.event for record in AuditLog.of(other).read()] == events(shared)
     assert serving_version(other).version == 1
     assert restore_serving(other, take_over=True) == (1,)
