@@ -157,6 +157,17 @@ def home(
         yield settings
 
 
+@pytest.fixture
+def pools_know_the_server(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that sets PREFECT_API_URL before it imports Prefect.
+
+    A process pool's own thread does not see `temporary_settings` and would start a server.
+    """
+    from prefect import context
+
+    monkeypatch.setattr(context, "GLOBAL_SETTINGS_CONTEXT", context.SettingsContext.get())
+
+
 @pytest.fixture(scope="session")
 def _live_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator["TritonServer"]:
     from infra.triton.server import running

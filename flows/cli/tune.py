@@ -15,6 +15,7 @@ from flows.cli.options import (
     Data,
     FromRun,
     Network,
+    OnCluster,
     Set,
     SpecFile,
     default_of,
@@ -79,6 +80,15 @@ def tune(
     spec: SpecFile = None,
     from_run: FromRun = None,
     set_: Set = None,
+    cluster: OnCluster = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials at a time on the cluster.",
+            show_default="its workers; 1 without a cluster",
+        ),
+    ] = None,
 ) -> None:
     """Search for better network and training values, on the training days alone.
 
@@ -92,7 +102,7 @@ def tune(
     Run the same command again to continue after an interruption, or with more
     trials. At the end: the best trials, and a file for [bold]tickline nightly --spec[/].
     """
-    settings = settings_from_environment()
+    settings = settings_from_environment(cluster=cluster)
     wanted = night_spec(
         settings,
         path=spec,
@@ -107,7 +117,7 @@ def tune(
     require_searchable(wanted, asked)
     from flows.runs.local import run_tune
 
-    out.print(tuned_tables(run_tune(wanted, asked, settings)))
+    out.print(tuned_tables(run_tune(wanted, asked, settings, parallel=parallel)))
 
 
 def _written(space: Path | None, search: list[str]) -> dict[str, Any]:

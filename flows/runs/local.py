@@ -117,7 +117,9 @@ def run_bench(spec: NightlySpec, settings: Settings, repeat: int) -> "tuple[Benc
         return bench(spec, repeat=repeat)
 
 
-def run_tune(spec: NightlySpec, search: TuneSpec, settings: Settings) -> "Tuned":
+def run_tune(
+    spec: NightlySpec, search: TuneSpec, settings: Settings, *, parallel: int | None = None
+) -> "Tuned":
     """Run the search here and return what its study has found so far.
 
     Raises:
@@ -126,7 +128,7 @@ def run_tune(spec: NightlySpec, search: TuneSpec, settings: Settings) -> "Tuned"
     with connected(settings):
         from flows.tune import tune
 
-        return tune(spec, search)
+        return tune(spec, search, parallel)
 
 
 def run_walkforward(spec: WalkforwardSpec, settings: Settings) -> "Walk":

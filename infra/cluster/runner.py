@@ -51,7 +51,7 @@ def _dask(cluster: str) -> "TaskRunner[Any]":
             cluster_kwargs={
                 "n_workers": int(count),
                 "threads_per_worker": 1,  # Great Expectations keeps its context in the process
-                "dashboard_address": None,
+                "dashboard_address": "127.0.0.1:0",  # any free port
             }
         )
     return DaskTaskRunner(address=cluster)

@@ -1,13 +1,16 @@
-"""Run a cached stage once for each instrument-day: here one after another, or on a cluster.
+"""Run a task once for each call: here one after another, or on a cluster.
 
 A stage that is repeated comes back Cached, because its key is of its content: a worker that dies
 costs only what it had in hand.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prefect import Task
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner
 from prefect.utilities.callables import get_call_parameters
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +28,7 @@ def fan_out(
     Args:
         cluster: as `task_runner`; None: in this process.
         stage: with content keys.
-        calls: arguments by name, those of one instrument-day each.
+        calls: arguments by name.
 
     Raises:
         ConfigError: as `task_runner`.
@@ -42,6 +45,26 @@ def fan_out(
             found.append(future.result())
             bar.advance(bar.task_ids[0])
         return tuple(found)
+
+
+def in_turn(
+    runner: TaskRunner[Any], task: Task[..., R], calls: Iterable[Mapping[str, Any]], at_a_time: int
+) -> Iterator[R]:
+    """Results in the order of the calls, each of which is drawn when there is room for it.
+
+    Args:
+        runner: started.
+        task: to run.
+        calls: arguments by name.
+        at_a_time: calls in hand.
+    """
+    waiting: deque[PrefectFuture[R]] = deque()
+    for call in calls:
+        waiting.append(runner.submit(task, dict(call)))
+        if len(waiting) == at_a_time:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _drop_unusable(stage: Task[..., Any], call: Mapping[str, Any]) -> None:

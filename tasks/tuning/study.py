@@ -32,9 +32,16 @@ def identity(spec: NightlySpec, tune: TuneSpec, data_sha256: str) -> str:
 
 
 def open_study(
-    settings: Settings, spec: NightlySpec, tune: TuneSpec, data_sha256: str
+    settings: Settings, spec: NightlySpec, tune: TuneSpec, data_sha256: str, at_a_time: int = 1
 ) -> optuna.Study:
     """Create the study, or resume it: what a dead process left open is tried again.
+
+    Args:
+        settings: where its database is.
+        spec: where every trial starts from.
+        tune: what to draw.
+        data_sha256: of the ticks.
+        at_a_time: trials in hand.
 
     Raises:
         ConfigError: a study of this name searches something else.
@@ -42,13 +49,12 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     purpose = identity(spec, tune, data_sha256)
     name = tune.study or f"tune-{purpose[:8]}"
-    storage = optuna.storages.RDBStorage(settings.tune_storage_url)
     study = optuna.create_study(
-        storage=storage,
+        storage=optuna.storages.RDBStorage(settings.tune_storage_url),
         study_name=name,
         direction="maximize",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
+        pruner=_pruner(),
     )
     held = study.user_attrs.get(PURPOSE)
     if held is None:
@@ -68,8 +74,19 @@ def open_study(
             study.enqueue_trial(trial.params)
     # another seed each time: the same one would draw the values of the first trials again
     seed = (spec.training.seed + len(study.trials)) % 2**32
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    # those in hand count as poor, or trials drawn meanwhile would be their like
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=at_a_time > 1)
     return study
+
+
+def join_study(settings: Settings, name: str) -> optuna.Study:
+    """The study as a worker opens it: to report to, not to draw from."""
+    storage = optuna.storages.RDBStorage(settings.tune_storage_url)
+    return optuna.load_study(study_name=name, storage=storage, pruner=_pruner())
+
+
+def _pruner() -> optuna.pruners.BasePruner:
+    return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
 
 
 def owner(settings: Settings) -> str:

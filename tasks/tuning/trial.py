@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import optuna
 from optuna.trial import TrialState
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from model_code.artifacts import ArtifactRef
 from model_code.errors import TicklineError
 from model_code.features.dataset import FeatureTable
-from model_code.features.folds import Fold
+from model_code.features.folds import Fold, folds
 from model_code.settings import NightlySpec
 from model_code.settings.changes import changed
 from model_code.training import loop
@@ -19,7 +21,7 @@ from model_code.training.distillation import Instants
 from model_code.training.evaluation import evaluate
 from tasks.caching.stage import RunRef
 from tasks.runs import mlflow_runs
-from tasks.tuning.study import ENDED, ERROR, OWNER, owner
+from tasks.tuning.study import ENDED, ERROR, join_study
 
 STATE_TAG = "tickline.trial_state"
 STUDY_TAG = "tickline.study"
@@ -33,6 +35,43 @@ class Bench:
     spec: NightlySpec
     table: FeatureTable
     folds: tuple[Fold, ...]
+
+    @classmethod
+    def opened(cls, run: RunRef, spec: NightlySpec, table: ArtifactRef, count: int) -> Self:
+        """Of a stored feature table, cut into so many folds.
+
+        Raises:
+            DataError: the days are too few for the folds.
+        """
+        rows = FeatureTable.open(run.store, table)
+        return cls(run, spec, rows, folds(rows, spec.split, count))
+
+
+@task(
+    name="trial",
+    task_run_name="trial {number}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def run_trial_in_worker(
+    run: RunRef,
+    spec: NightlySpec,
+    table: ArtifactRef,
+    folds: int,
+    study: str,
+    trial_id: int,
+    number: int,
+) -> str:
+    """`run_trial` in a process that opens table and study itself.
+
+    A trial of a worker that was killed is repeated; one that has ended is not.
+    """
+    joined = join_study(run.settings, study)
+    state = joined.trials[number].state
+    if state.is_finished():
+        return state.name
+    bench = Bench.opened(run, spec, table, folds)
+    return run_trial.fn(bench, joined, optuna.Trial(joined, trial_id), number, lambda: None)
 
 
 @task(name="trial", task_run_name="trial {number}", cache_policy=NO_CACHE, persist_result=False)
@@ -55,12 +94,12 @@ def run_trial(
     Returns:
         COMPLETE, PRUNED or FAIL, as the study and MLflow's nested run have it.
     """
-    trial.set_user_attr(OWNER, owner(bench.run.settings))
     mlflow = mlflow_runs.client(bench.run.settings)
     run_id = mlflow_runs.nested(
         mlflow, bench.run.settings, bench.run.mlflow_run_id, f"trial {number}"
     )
     mlflow_runs.log_params(mlflow, run_id, trial.params)
+    reported = study.trials[number].intermediate_values  # by a worker that was killed
     scores: list[float] = []
     state = TrialState.COMPLETE
     try:
@@ -71,7 +110,8 @@ def run_trial(
             mlflow_runs.log_metrics(
                 mlflow, run_id, {"fold_auc": scores[-1], "mean_auc": mean}, step=len(scores)
             )
-            trial.report(mean, len(scores))
+            if len(scores) not in reported:
+                trial.report(mean, len(scores))
             on_fold()
             if len(scores) < len(bench.folds) and trial.should_prune():
                 state = TrialState.PRUNED

@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from flows.cli.tune import tuned_tables
-from flows.tune import tune
+from flows.tune import trials_at_a_time, tune
 from model_code.errors import ConfigError
 from model_code.features import shard
 from model_code.settings import NightlySpec, Settings
@@ -86,6 +86,41 @@ def test_a_search_finds_a_specification_without_the_test_day_and_resumes(
         "tickline nightly --spec",
     ):
         assert piece in flat
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pools_know_the_server")
+@pytest.mark.parametrize("cluster", ["processes:2", "dask:2"])
+def test_trials_run_in_workers_and_the_first_scores_as_it_does_here(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
+    search = SEARCH.model_copy(update={"trials": 3})
+    monkeypatch.setenv("TICKLINE_CLUSTER", cluster)
+    found = tune(tiny(MARKET), search.model_copy(update={"study": "workers"}))
+    assert sum(found.states.values()) == 3
+    monkeypatch.delenv("TICKLINE_CLUSTER")
+    here = tune(tiny(MARKET), search.model_copy(update={"trials": 1, "study": "here"}))
+    given = next(row for row in found.best if row.number == 0)
+    assert given.params == here.best[0].params
+    assert given.folds == pytest.approx(here.best[0].folds, abs=1e-6)
+    settings = home.model_copy(update={"mlflow_experiment": "tune"})
+    nested = children(settings, parents(settings)[0].info.run_id)
+    assert set(nested) == {"trial 0", "trial 1", "trial 2"}
+    assert all("mean_auc" in run.data.metrics for run in nested.values())
+
+
+def test_how_many_trials_run_at_a_time(home: Settings) -> None:
+    def on(cluster: str | None) -> Settings:
+        return home.model_copy(update={"cluster": cluster})
+
+    assert trials_at_a_time(on(None), None) == 1
+    assert trials_at_a_time(on("ray:3"), None) == 3
+    assert trials_at_a_time(on("ray:3"), 2) == 2
+    assert trials_at_a_time(on("tcp://h:8786"), 8) == 8
+    with pytest.raises(ConfigError, match="how many trials to run at a time is not known"):
+        trials_at_a_time(on("tcp://h:8786"), None)
+    with pytest.raises(ConfigError, match="2 trials at a time need workers"):
+        trials_at_a_time(on(None), 2)
 
 
 def test_a_wrong_key_is_refused_before_any_computation(home: Settings) -> None:

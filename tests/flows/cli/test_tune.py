@@ -35,7 +35,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Nightly
     monkeypatch.setenv("TICKLINE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tune.out, "width", 80)
 
-    def record(spec: NightlySpec, search: TuneSpec, _: Settings) -> Tuned:
+    def record(spec: NightlySpec, search: TuneSpec, _: Settings, *, parallel: int | None) -> Tuned:
+        assert parallel is None
         calls.append((spec, search))
         return FOUND
 

@@ -23,18 +23,7 @@ from tasks.caching.fan_out import fan_out
 from tasks.caching.stage import RunRef
 from tests.support.counted import square, traces
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _threads_know_the_server(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that sets PREFECT_API_URL before it imports Prefect.
-
-    The pool's own thread does not see `temporary_settings` and would start a server.
-    """
-    from prefect import context
-
-    monkeypatch.setattr(context, "GLOBAL_SETTINGS_CONTEXT", context.SettingsContext.get())
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("pools_know_the_server")]
 
 
 def mapped(
@@ -55,7 +44,9 @@ def dask_address() -> Iterator[str]:
     """A Dask cluster of somebody else; its address."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
         yield cluster.scheduler_address
 
 

@@ -8,6 +8,7 @@ import pytest
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
+from model_code.artifacts import ArtifactRef
 from model_code.errors import ConfigError, DataError
 from model_code.features.dataset import FeatureTable
 from model_code.features.folds import Fold
@@ -145,6 +146,25 @@ def test_what_a_killed_process_left_open_is_tried_again(
     scores(monkeypatch, 0.6, 0.7)
     one(bench, again)
     assert again.trials[2].params == own.params
+
+
+def test_a_trial_of_a_killed_worker_is_repeated_in_another(
+    bench: trials.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = opened(bench)
+    trial = study.ask(studies.distributions(SEARCH))
+    trial.report(0.6, 1)  # then its worker was killed
+    monkeypatch.setattr(trials.Bench, "opened", lambda *_: bench)
+    scores(monkeypatch, 0.6, 0.7)
+
+    def work() -> str:
+        arguments = (bench.run, SPEC, cast(ArtifactRef, None), 2, study.study_name)
+        return trials.run_trial_in_worker.fn(*arguments, trial._trial_id, trial.number)
+
+    assert work() == "COMPLETE"
+    assert study.trials[0].intermediate_values == {1: 0.6, 2: pytest.approx(0.65)}
+    assert work() == "COMPLETE"  # nothing is left to score: it has ended
+    assert len(studies.ended(study)) == 1
 
 
 def test_a_resumed_study_draws_other_values(
