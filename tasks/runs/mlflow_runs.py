@@ -48,6 +48,7 @@ from tasks.runs.console import console
 from tasks.runs.metric_names import logged_as, view_state
 from tasks.runs.tick_source import TickSource
 
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")  # a driver may follow
 FLOW_RUN_TAG = "prefect.flow_run_id"
 STAGE_TAG = "tickline.stage"
 COMMIT_VARIABLE = "TICKLINE_COMMIT"
@@ -79,7 +80,9 @@ def client(settings: Settings) -> MlflowClient:
 
 
 def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
-    """Return the experiment's id; create it on first use, artefacts under the home folder.
+    """Return the experiment's id; create it on first use.
+
+    Where no MLflow server decides, its artefacts are in the shared store, else in the home folder.
 
     An experiment that was deleted in MLflow's page is restored with its runs: MLflow takes no run
     for it otherwise, and no other experiment of its name.
@@ -95,9 +98,10 @@ def experiment_id(mlflow: MlflowClient, settings: Settings) -> str:
         if found.tags.get(VIEW_TAG) != view_state():
             mlflow.set_experiment_tag(found.experiment_id, VIEW_TAG, view_state())
         return str(found.experiment_id)
-    location = None
-    if settings.mlflow_tracking_uri is None:
-        location = (settings.mlflow_artifacts / settings.mlflow_experiment).as_uri()
+    location = None  # an MLflow server decides; for a database MLflow takes the working directory
+    if settings.tracking_uri.startswith(DATABASES):
+        root = f"{settings.store}/mlflow" if settings.store else settings.mlflow_artifacts.as_uri()
+        location = f"{root}/{settings.mlflow_experiment}"
     try:
         made = mlflow.create_experiment(
             settings.mlflow_experiment,

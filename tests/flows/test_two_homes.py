@@ -58,6 +58,8 @@ def test_a_night_goes_on_in_another_home_at_the_next_epoch(
             training.info.run_id, logged_as("train_loss")
         )
         assert [point.step for point in history] == [1, 2, 3, 4]  # none was trained twice
+        # MLflow's files, which no server places, are in the store
+        assert training.info.artifact_uri.startswith(f"{uri}/mlflow/")
         # what the other home staged is found by the first
         monkeypatch.setenv("TICKLINE_HOME", str(home.home))
         first = Settings().resolved()
