@@ -2,18 +2,20 @@
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from tests.bench import bench_scale
 from tests.bench.bench_scale import MILLION, Aim, Measured, fitted, headline, report, scale_aims
 from tests.support.long_days import SPACING_NS, copy_day, write_long_day
 from tests.support.market import DATES, SYMBOLS, ticks
 
 SIZES = (1, 10, 100)
+ROOT = Path(__file__).parents[2]
 
 
 def measured(
@@ -116,17 +118,21 @@ def test_a_long_day_repeats_its_block(
 
 
 @pytest.mark.slow
-def test_the_real_stages_are_measured_in_processes_of_their_own(
-    tmp_path: Path, prefect_url: str
-) -> None:
-    steps: list[str] = []
-    found = bench_scale.scale(
-        "tiny", "simulated:?instruments=1&days=1&minutes=2", [20_000], [1], tmp_path, steps.append
+@pytest.mark.timeout(1200)  # four processes import everything
+def test_the_command_measures_the_real_stages(tmp_path: Path) -> None:
+    options = ["--millions", "0.02", "--workers", "1", "--instruments", "0", "--minutes", "0"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.bench.bench_scale", *options, "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
     )
-    assert [(one.stage, one.workers, one.rows) for one in found] == [
-        ("validation", 1, 20_000),
-        ("features", 1, 20_000),
-    ]
-    assert all(0.0 < one.seconds < 600.0 and 0.1 < one.peak_gib < 4.0 for one in found)
-    assert steps == ["0.02M tiny, validation, 1 workers", "0.02M tiny, features, 1 workers"]
-    assert not list(tmp_path.glob("20000"))
+    for stage in ("validation", "features"):
+        found = re.search(rf"0.02M simulated\W+{stage}\W+1\W+([\d.]+)\W+", ended.stdout)
+        assert found is not None, ended.stdout
+    assert re.fullmatch(
+        r"linear within nan%, peak [0-3]\.\d\d GiB per worker, speed-up of 2 workers 0\.00x",
+        ended.stdout.splitlines()[-1],
+    )
+    assert list(tmp_path.iterdir()) == []
