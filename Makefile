@@ -15,9 +15,9 @@ PICTURES ?=
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-scale bench-triton bench-overhead swap-load story story-oncall story-live moved-home up down chaos live-load live-soak live-faults serving-faults pages image ui audit clean
+.PHONY: help setup nightly walkforward test check lint types imports docs unit library bench bench-repeat bench-data bench-scale bench-triton bench-overhead swap-load story story-oncall story-two-hosts story-live moved-home up down chaos live-load live-soak live-faults serving-faults pages image ui audit clean
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## create .venv from requirements.lock
 $(VENV)/.ready: requirements.lock pyproject.toml infra/setup.sh
@@ -101,6 +101,9 @@ down: setup ## stop the stack
 
 story-oncall: setup ## demo: kill a nightly's worker during training, recover (DATA=URI for real ticks)
 	$(BIN)/python -m flows.demos.oncall $(if $(DATA),--data $(DATA))
+
+story-two-hosts: setup ## demo: kill a nightly's worker on one host, recover and promote on another (DATA=URI for real ticks)
+	$(BIN)/python -m flows.demos.two_hosts $(if $(DATA),--data $(DATA))
 
 story-live: setup ## demo: live decisions, a version swapped in under the stream, drift, retraining (DATA=PATH)
 	$(BIN)/python -m flows.demos.live --data $(DATA)

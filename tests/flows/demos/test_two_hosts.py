@@ -1,0 +1,63 @@
+import os
+import re
+import socket
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flows.demos import postgres
+from flows.demos.two_hosts import Story, host_of, play
+from model_code.errors import ConfigError
+from model_code.settings import Settings
+from tasks.runs import mlflow_runs
+from tasks.runs.heartbeat import heartbeat_tags
+
+TICKS = "simulated:?seed=3&instruments=1&days=2&minutes=4"
+LAST = re.compile(
+    r"recovered on the other host: stages cached (\d+), epochs redone 0, "
+    r"audit entries (\d+) in one chain"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.timeout(1800)
+def test_the_story_on_loopback_with_simulated_ticks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        postgres.binaries()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    before = dict(os.environ)
+    status = play(tmp_path, TICKS, loopback=True)
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    assert "two homes on loopback, and no link is cut" in printed
+    found = LAST.fullmatch(printed.splitlines()[-1])
+    assert found, printed
+    assert int(found[1]) >= 5  # days, features, table, split, baseline
+    assert int(found[2]) >= 3  # started, approved, promoted
+    assert dict(os.environ) == before
+
+
+def test_a_figure_that_differs_is_shown_and_fails_the_story() -> None:
+    story = Story()
+    assert not story.sound  # nothing was read back
+    story.check("epochs redone", 0, 0)
+    assert story.sound
+    story.check("attempts", 2, 1)
+    assert not story.sound
+    _, figures = story.tables()
+    assert list(figures.columns[3].cells) == ["ok", "[red]differs"]
+
+
+def test_the_host_of_a_run_is_read_from_mlflow(tmp_path: Path) -> None:
+    settings, run, tag = Settings(home=tmp_path).resolved(), uuid4(), mlflow_runs.FLOW_RUN_TAG
+    mlflow = mlflow_runs.client(settings)
+    experiment = mlflow.create_experiment("nights")
+    mlflow.create_run(experiment, tags={tag: str(run), **heartbeat_tags()})
+    mlflow.create_run(experiment, tags={tag: str(run)})  # nested: no process of its own
+    assert host_of(settings, tag, run) == socket.gethostname()
+    assert host_of(settings, tag, uuid4()) == ""
