@@ -1,7 +1,9 @@
 """Run the nightly of each past date in a range, oldest first, optionally in parallel.
 
-find dates ─┬─ nightly ─ nightly ─ ...  (one process per date; finished stages come back Cached)
-            └─ table
+find dates ─ night ─ night ─ ... ─ table   (one process per date; finished stages come back Cached)
+
+Dates run on this machine or on the workers of a cluster. On each machine a date measures its
+engines while no other date of the backfill computes.
 
 Resumable: stages are cached by content, so a second run continues at the first missing stage.
 """
@@ -11,19 +13,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.runs.backfill_night import BackfillNight, BackfillOrder
+from infra.cluster.runner import task_runner
 from infra.servers import environment
 from model_code.errors import ConfigError, DataError
 from model_code.market.store import open_market
 from model_code.settings import NightlySpec, Settings
+from tasks.caching.fan_out import in_turn
 from tasks.caching.stage import announced
 from tasks.nightly.find_days import SIMULATED
 from tasks.runs.console import console
@@ -39,7 +45,7 @@ from tasks.runs.page import say
 )
 @logged
 def backfill(
-    spec: NightlySpec, start: dt.date, end: dt.date, parallel: int = 1
+    spec: NightlySpec, start: dt.date, end: dt.date, parallel: int | None = None
 ) -> tuple[BackfillNight, ...]:
     """Train and judge on each date of the range that the store holds; register nothing.
 
@@ -47,8 +53,7 @@ def backfill(
         spec: as for the nightly; the store defaults to TICKLINE_MARKET.
         start: first date to judge on.
         end: last date, included.
-        parallel: dates at a time. Parallel runs distort each other's latencies: use 1 if latency
-            matters.
+        parallel: dates at a time; None: one, or as many as the cluster has workers.
 
     Raises:
         ConfigError: the store has no such dates.
@@ -57,14 +62,16 @@ def backfill(
     settings = Settings().resolved()
     spec = spec.model_copy(update={"market": spec.market or settings.market or SIMULATED})
     dates = dates_to_judge(spec, start, end)
-    server = str(PREFECT_API_URL.value())  # the pool's threads do not see this flow's settings
     name = str(flow_run.name)
-    tags = (name, str(flow_run.id))
-    with exclusive(settings), ThreadPoolExecutor(max_workers=parallel) as pool:
-        console.print(f"[bold]{name}[/]: {len(dates)} dates, {parallel} at a time")
-        nights = pool.map(lambda date: _run_date(settings, spec, date, tags, server), dates)
+    order = {"settings": settings, "spec": spec, "tags": (name, str(flow_run.id))}
+    calls = [order | {"date": date} for date in dates]
+    with exclusive(settings), _runner(settings.cluster, parallel) as runner:
+        at_a_time = parallel or (len(dates) if settings.cluster else 1)
+        where = f"on {settings.cluster}" if settings.cluster else "here"
+        console.print(f"[bold]{name}[/]: {len(dates)} dates {where}")
         results = []
-        for night in nights:
+        for night in in_turn(runner, run_date, calls, at_a_time):
+            console.print(f"  {night.date}  {night.verdict or night.failure}")
             say(night.line)
             results.append(night)
     create_table_artifact(
@@ -96,9 +103,15 @@ def dates_to_judge(spec: NightlySpec, start: dt.date, end: dt.date) -> tuple[dt.
     return chosen
 
 
-def _run_date(
-    settings: Settings, spec: NightlySpec, date: dt.date, tags: tuple[str, str], server: str
+def _runner(cluster: str | None, parallel: int | None) -> TaskRunner[Any]:
+    return task_runner(cluster) if cluster else ThreadPoolTaskRunner(max_workers=parallel or 1)
+
+
+@task(name="night", task_run_name="night {date}", cache_policy=NO_CACHE, persist_result=False)
+def run_date(
+    settings: Settings, spec: NightlySpec, date: dt.date, tags: tuple[str, str]
 ) -> BackfillNight:
+    """Run one date's nightly in a process of its own, on the machine where this task runs."""
     folder = settings.home / "backfill"
     folder.mkdir(parents=True, exist_ok=True)
     order_path, result_path = folder / f"{date}.order.json", folder / f"{date}.json"
@@ -106,14 +119,13 @@ def _run_date(
     order_path.write_text(order.model_dump_json())
     result_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.runs.backfill_night", str(order_path), str(result_path)]
-    code = _run_child(command, environment(settings) | {"PREFECT_API_URL": server})
+    server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    code = _run_child(command, environment(settings) | server)
     if not result_path.exists():
         return BackfillNight(
             date=date.isoformat(), failure=f"its process exited with status {code}"
         )
-    result = BackfillNight.model_validate_json(result_path.read_bytes())
-    console.print(f"  {result.date}  {result.verdict or result.failure}")
-    return result
+    return BackfillNight.model_validate_json(result_path.read_bytes())
 
 
 def _run_child(command: Sequence[str], variables: Mapping[str, str]) -> int:

@@ -2,7 +2,7 @@
 
 find days ─ validate ─ find leaders ─ features ─ feature table ─┐
 ┌───────────────────────────────────────────────────────────────┘
-├─ for each date: split ─ fit model, fit rival ...
+├─ for each date: split ─ fit model, fit rival ...  (fits on the cluster, if one is named)
 └─ measure delay ─ bound profit ─ judge
 
 The same command continues after an interruption: finished fits are kept.
@@ -10,6 +10,7 @@ The same command continues after an interruption: finished fits are kept.
 
 import datetime as dt
 import math
+from typing import Any
 
 import numpy as np
 from prefect import flow
@@ -32,6 +33,7 @@ from model_code.settings import (
     TrainingSpec,
 )
 from model_code.settings.walkforward import WalkforwardSpec
+from tasks.caching.fan_out import fan_out
 from tasks.caching.stage import RunRef
 from tasks.nightly.build_engine import build_engine
 from tasks.nightly.export import export
@@ -184,11 +186,12 @@ def _model(
     suffix: str = "",
 ) -> Walker:
     name, network, training = model
-    fits = [
-        fit_model(run, table, part, name + suffix, date, network, training)
+    calls = [
+        _fit(run, table, part, name + suffix, date, network, training)
         for date, part in windows.items()
     ]
-    return Walker(name=name + suffix, inputs=inputs, against=BOOSTING + suffix, fits=tuple(fits))
+    fits = fan_out(run.settings.cluster, fit_model, calls)
+    return Walker(name=name + suffix, inputs=inputs, against=BOOSTING + suffix, fits=fits)
 
 
 def _rival(
@@ -200,12 +203,21 @@ def _rival(
     inputs: str,
     suffix: str = "",
 ) -> Walker:
-    trials, seed = spec.tuning_trials, spec.night.training.seed
-    fits = [
-        fit_rival(run, table, part, name, name + suffix, date, trials, seed)
+    calls = [
+        {
+            "run": run,
+            "table": table,
+            "split": part,
+            "name": name,
+            "label": name + suffix,
+            "date": date,
+            "trials": spec.tuning_trials,
+            "seed": spec.night.training.seed,
+        }
         for date, part in windows.items()
     ]
-    return Walker(name=name + suffix, inputs=inputs, against=BOOSTING + suffix, fits=tuple(fits))
+    fits = fan_out(run.settings.cluster, fit_rival, calls)
+    return Walker(name=name + suffix, inputs=inputs, against=BOOSTING + suffix, fits=fits)
 
 
 def _solo(run: RunRef, spec: WalkforwardSpec, plan: Plan, first: dt.date) -> ArtifactRef:
@@ -238,13 +250,35 @@ def _seeds(
 ) -> list[Fitted]:
     name, network, training = model
     seeds = [(training.seed + more) % 2**32 for more in range(1, spec.seeds)]
-    return [own] + [
-        fit_model(
+    calls = [
+        _fit(
             run, table, part, f"{name} seed {seed}", date, network,
             training.model_copy(update={"seed": seed}),
         )
         for seed in seeds
     ]  # fmt: skip
+    return [own, *fan_out(run.settings.cluster, fit_model, calls)]
+
+
+def _fit(
+    run: RunRef,
+    table: ArtifactRef,
+    part: SplitWindows,
+    name: str,
+    date: dt.date,
+    network: AnyNetworkSpec,
+    training: TrainingSpec,
+) -> dict[str, Any]:
+    """Arguments of `fit model`."""
+    return {
+        "run": run,
+        "table": table,
+        "split": part,
+        "name": name,
+        "date": date,
+        "network_spec": network,
+        "training_spec": training,
+    }
 
 
 def _delay(

@@ -219,8 +219,9 @@ def backfill(
     end: Annotated[dt.datetime, typer.Argument(formats=DATE, help="Last date, included.")],
     data: Data = None,
     parallel: Annotated[
-        int, typer.Option(min=1, help="Dates at a time; parallel runs distort latencies.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Dates at a time.", show_default="1, or the cluster's workers"),
+    ] = None,
     spec: SpecFile = None,
     cluster: OnCluster = None,
 ) -> None:

@@ -11,6 +11,7 @@ from flows.cli.options import (
     Data,
     FromRun,
     Network,
+    OnCluster,
     Set,
     SpecFile,
     default_of,
@@ -67,6 +68,7 @@ def walkforward(
     no_solo: Annotated[
         bool, typer.Option("--no-solo", help="Leave out each instrument's own features alone.")
     ] = False,
+    cluster: OnCluster = None,
 ) -> None:
     """Judge the night's models on dates they have not seen, against tuned boosting.
 
@@ -80,7 +82,7 @@ def walkforward(
     The last line compares the model with boosting that was tuned as hard on the
     same inputs. docs/evaluation.md explains every column.
     """
-    settings = settings_from_environment()
+    settings = settings_from_environment(cluster=cluster)
     night = night_spec(
         settings,
         path=spec,

@@ -3,12 +3,15 @@
     python -m flows.runs.backfill_night ORDER RESULT
 
 Like the nightly, but nothing is registered, staged or announced: a backfill never replaces the
-serving model or a candidate.
+serving model or a candidate. Of the dates that run on one machine, one at a time measures its
+engines, while the others wait.
 """
 
+import platform
 import sys
 from pathlib import Path
 
+from filelock import ReadWriteLock
 from pydantic import BaseModel, ConfigDict
 
 from model_code.artifacts import atomic_file
@@ -71,16 +74,22 @@ def run_night(order: BackfillOrder, settings: Settings) -> BackfillNight:
     from tasks.nightly.gate import read_goals
     from tasks.runs.lifecycle import tracked
 
-    settings = settings.model_copy(update={"mlflow_experiment": EXPERIMENT})
+    # the cluster's workers run whole dates
+    settings = settings.model_copy(update={"mlflow_experiment": EXPERIMENT, "cluster": None})
     date = str(order.spec.test_date)
+
+    # shared by dates that compute, held alone by one that measures
+    machine = ReadWriteLock(settings.home / "backfill" / f"{platform.node()}.lock")
 
     @flow(name="backfill night", flow_run_name=date, persist_result=False)
     def night(spec: NightlySpec) -> BackfillNight:
         goals = read_goals(spec.goals)
         plan = find_days(spec, settings.home)
         with tracked(settings, spec, simulated=plan.simulated) as run:
-            candidate = build_candidate(run, spec, plan)
-            measured, judged = judge_candidate(run, spec, plan, candidate, None, goals)
+            with machine.read_lock():
+                candidate = build_candidate(run, spec, plan)
+            with machine.write_lock():
+                measured, judged = judge_candidate(run, spec, plan, candidate, None, goals)
         rows = BenchmarkRun.load(run.store.open(measured.folder)).result.rows
         return BackfillNight(
             date=date,

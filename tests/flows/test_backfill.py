@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.backfill import backfill, dates_to_judge
 from flows.runs.backfill_night import EXPERIMENT
 from model_code.errors import ConfigError
 from model_code.settings import NightlySpec, Settings
 from tasks.runs import mlflow_runs
-from tests.support.flow import QUICK_BENCHMARK, tiny
+from tests.support.flow import QUICK_BENCHMARK, states_of, tiny
 
 MARKET = "simulated:?seed=3&instruments=1&days=3&minutes=2"
 FIRST = dt.date(2000, 1, 3)  # of the simulated market
@@ -50,6 +53,30 @@ def test_each_date_is_judged_and_nothing_is_registered(
     )
     assert not (home.home / "nightly.holder").exists()
     assert mlflow_runs.experiment_id(mlflow, home) != experiment.experiment_id
+
+
+@pytest.mark.slow
+def test_dates_run_in_the_workers_of_a_cluster_with_the_same_results(
+    home: Settings, tmp_path: Path, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    monkeypatch.setenv("TICKLINE_CLUSTER", "dask:2")
+    spec = spec_for(tmp_path)
+    nights = backfill(spec, FIRST, LAST)
+    assert [night.failure for night in nights] == [None, None]
+    monkeypatch.delenv("TICKLINE_CLUSTER")
+    here = backfill(spec, LAST, LAST)[0]  # finds the stages of the worker's date
+    assert here.model_dump(exclude={"mlflow_run_id"}) == nights[1].model_dump(
+        exclude={"mlflow_run_id"}
+    )
+    with get_client(sync_client=True) as client:
+        (newest,) = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["backfill night"])),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+    states = states_of(newest.id)
+    assert states["benchmark"] == "Cached"
 
 
 def test_a_range_without_dates_is_an_error(home: Settings) -> None:

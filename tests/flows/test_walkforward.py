@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.walkforward import models_of, test_dates, walkforward
 from model_code.benchmark.reports.walkforward_report import last_line
@@ -15,7 +18,7 @@ from model_code.features import shard
 from model_code.features.dataset import FeatureTable
 from model_code.settings import MlpSpec, NetworkSpec, NightlySpec, Settings, TrainingSpec
 from model_code.settings.walkforward import WalkforwardSpec
-from tests.support.flow import children, parents, paths, tiny
+from tests.support.flow import children, parents, paths, states_of, tiny
 
 MARKET = "simulated:?seed=3&instruments=2&days=3&minutes=2"  # 2000-01-03 to 2000-01-05
 QUICK: dict[str, object] = {
@@ -152,6 +155,27 @@ def test_a_date_of_one_class_is_skipped_with_a_note_and_none_left_is_an_error(
     other = tiny(MARKET.replace("seed=3", "seed=4"), **QUICK)
     with pytest.raises(DataError, match="none of 2 test dates can be judged; 2000-01-05 skipped"):
         walkforward(small(night=other))
+
+
+@pytest.mark.slow
+def test_fits_run_in_workers_and_are_found_again_here(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKLINE_CLUSTER", "dask:2")
+    spec = small(first_test=0.0)
+    found = walkforward(spec)
+    assert len(found.judgement.dates) == 2
+    monkeypatch.delenv("TICKLINE_CLUSTER")
+    assert walkforward(spec).judgement == found.judgement
+    with get_client(sync_client=True) as client:
+        (newest,) = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["walkforward"])),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+    fits = {name: state for name, state in states_of(newest.id).items() if "fit " in name}
+    assert len(fits) >= 8  # four models on two dates
+    assert set(fits.values()) == {"Cached"}
 
 
 def test_one_date_is_not_enough(home: Settings) -> None:

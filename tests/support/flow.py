@@ -1,6 +1,7 @@
 """Nights small enough for tests, large enough for every stage, and what they left in the stores."""
 
 from typing import Any
+from uuid import UUID
 
 from mlflow.entities import DatasetInput, Run
 from mlflow.tracking import MlflowClient
@@ -104,7 +105,12 @@ def paths(mlflow: MlflowClient, run_id: str, folder: str) -> set[str]:
 
 def stage_states(flow_run: str) -> dict[str, str]:
     """Final state by stage of a flow run that has ended, as the server has it; of the last try."""
+    return states_of(find_run(flow_run).id)
+
+
+def states_of(flow_run: UUID) -> dict[str, str]:
+    """As `stage_states`, of a run of any flow."""
     with get_client(sync_client=True) as client:
-        runs = settled_task_runs(client, find_run(flow_run).id)
+        runs = settled_task_runs(client, flow_run)
     newest_last = reversed(runs)
     return {run.name: str(run.state.name) for run in newest_last if run.state}
