@@ -55,6 +55,7 @@ POLL_S = 0.25
 DEPLOYMENT = "nightly/nightly"
 CHECKPOINT = re.compile(r"epoch-(\d+)\.pt$")
 REVIEWER = "ada"
+SIMULATED = "simulated:"
 # several epochs of some seconds, so that there is time for a fault between two
 PACE = {
     "split": {"train_windows": 1_000, "validation_windows": 500, "test_windows": 500},
@@ -228,7 +229,7 @@ def play(
         out.print(table)
     if not story.sound:
         return 1
-    out.print(last)
+    out.print(last, soft_wrap=True)
     return 0
 
 
@@ -291,7 +292,7 @@ class Desk:
         with story.step(f"the same nightly on {B}, to its end"):
             cached, redone = self._recovered(run, completed, epochs, killed_at)
         with story.step(f"promotion: {B} opens it, approved on {A}, promoted by {B}"):
-            self._promote()
+            self._promote(simulated=(spec.market or SIMULATED).startswith(SIMULATED))
         with story.step("tickline audit on both hosts"):
             entries = self._audit()
         return (
@@ -416,10 +417,12 @@ class Desk:
             story.check(f"staged on {name}", wanted, list(found))
         return sum(cached.values()), redone
 
-    def _promote(self) -> None:
+    def _promote(self, *, simulated: bool) -> None:
         from tasks.promotion.promotion_runs import runs_of
 
         story = self.story
+        if simulated:  # no event starts it
+            self.second.tickline("promote", "--version=1", "--started-by=bob", "--allow-simulated")
         _await(
             lambda: any(run.state and run.state.is_paused() for run in runs_of(1)),
             "no promotion waits for a decision",
