@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psutil
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -186,9 +187,19 @@ def _mark_tasks_crashed(client: SyncPrefectClient) -> None:
 def process_lives(run: FlowRun) -> bool | None:
     """Whether the process that a worker started for it is alive; None if unknown here."""
     host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if run.deployment_id is None or not pid.isdigit() or host != ProcessId.own().host:
+    if run.deployment_id is None or not pid.isdigit():
         return None
-    return birth(int(pid)) is not None
+    if not host:  # Prefect 3.8's process worker: the pid may be of another host
+        return True if _runs(int(pid), run) else None
+    return birth(int(pid)) is not None if host == ProcessId.own().host else None
+
+
+def _runs(pid: int, run: FlowRun) -> bool:
+    """Whether a process of this machine is the one that a worker started for the run."""
+    try:
+        return psutil.Process(pid).environ().get("PREFECT__FLOW_RUN_ID") == str(run.id)
+    except (psutil.Error, OSError):
+        return False
 
 
 def _has_lost_process(run: FlowRun) -> bool:

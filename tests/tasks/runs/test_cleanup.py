@@ -1,5 +1,6 @@
 """Runs of dead processes are closed, runs of live processes stay open."""
 
+import os
 import subprocess
 import sys
 import time
@@ -51,6 +52,26 @@ def test_a_workers_process_is_identified_by_host_and_pid(dead: ProcessId, deploy
     ):
         found = process_lives(run.model_copy(update={"infrastructure_pid": process}))
         assert found is (expected if deployed else None)
+
+
+def test_a_bare_pid_is_the_runs_process_only_if_its_environment_says_so() -> None:
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
+    other = FlowRun(flow_id=uuid4(), deployment_id=uuid4())
+    environment = os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", "print('up', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    pid = {"infrastructure_pid": str(child.pid)}
+    assert process_lives(run.model_copy(update=pid)) is True
+    assert process_lives(other.model_copy(update=pid)) is None
+    child.kill()
+    child.communicate()
+    assert process_lives(run.model_copy(update=pid)) is None
 
 
 @pytest.fixture
