@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from flows.promote import promote
@@ -72,19 +73,27 @@ def test_a_host_without_the_serving_repository_hands_a_promotion_over(
     elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered(elsewhere, 1)
+    with get_client(sync_client=True) as client:
+        # promotions and a worker of other tests, which share the server
+        before = {
+            run.id
+            for run in client.read_flow_runs(deployment_filter=one(promotions.deployment_id()))
+        }
+        with suppress(ObjectNotFound):
+            queue = client.read_work_queue_by_name(SERVING_QUEUE, POOL)
+            client.delete_work_queue_by_id(queue.id)
     with pytest.raises(OtherHostError, match="the serving repository is on host"):
         promotions.start(elsewhere, 1, "bob", PromotionSpec())
     with pytest.raises(OtherHostError, match="the serving repository is on host"):
         promotions.roll_back(elsewhere, 1, "bob", "wrong answers")
     with get_client(sync_client=True) as client:
-        made = promotions.deployment_id()
-        assert client.read_flow_runs(deployment_filter=one(made)) == []
+        assert new(client, before) == []
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(SERVING_QUEUE, work_pool_name=POOL)
         client.get_scheduled_flow_runs_for_work_pool(POOL, [SERVING_QUEUE])  # as a worker does
 
         def taken(*_: object) -> None:
-            (run,) = client.read_flow_runs(deployment_filter=one(made))
+            (run,) = new(client, before)
             client.set_flow_run_state(run.id, Completed(), force=True)
 
         monkeypatch.setattr("flows.runs.promotions.time.sleep", taken)
@@ -92,6 +101,12 @@ def test_a_host_without_the_serving_repository_hands_a_promotion_over(
         assert isinstance(run, FlowRun)
         assert run.parameters["version"] == 1
         client.delete_flow_run(run.id)
+
+
+def new(client: SyncPrefectClient, before: set[uuid.UUID]) -> list[FlowRun]:
+    """Runs of the deployment that were not there before."""
+    runs = client.read_flow_runs(deployment_filter=one(promotions.deployment_id()))
+    return [run for run in runs if run.id not in before]
 
 
 def one(deployment: uuid.UUID) -> DeploymentFilter:
