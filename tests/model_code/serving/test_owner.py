@@ -229,8 +229,8 @@ def test_a_synchronous_client_closed_by_another_thread_refuses(url: str) -> None
 
 
 def test_a_predictor_that_cannot_be_opened_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for wrong in ({"attempts": 0}, {"attempts": 1.5}, {"attempts": True}):
         with pytest.raises(ServingError, match="attempts are"):
             CallbackPredictor(f"{HOST}:1", **wrong)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # threads of other tests may have ended
