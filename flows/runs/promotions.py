@@ -21,7 +21,7 @@ from model_code.errors import ConfigError, PromotionError, TicklineError
 from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import sign
 from model_code.settings import PromotionSpec, Settings
-from model_code.storage.serving import follow_serving, require_here, share_serving
+from model_code.storage.serving import follow_serving, refuse_elsewhere, share_serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -487,7 +487,7 @@ def _worker_takes(settings: Settings) -> bool:
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
         polled = client.read_work_queue_by_name(SERVING_QUEUE, POOL).last_polled
     if polled is None or dt.datetime.now(dt.UTC) - polled > POLLED:
-        require_here(settings)
+        refuse_elsewhere(settings)
     return True
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from infra.servers import HOST, environment, free_port, started
 from model_code.settings import Settings
 from tasks.runs import mlflow_runs
 from tests.support.postgres import postgres
+from tests.support.s3 import s3_bucket
 from tests.support.stack import KUBERNETES
 
 FLOW = """
@@ -42,22 +42,10 @@ def database() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """URI of an empty bucket on a real S3-compatible server."""
-    server = ThreadedMotoServer(HOST, 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    for name, value in {
-        "MLFLOW_S3_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="mlflow")
-    yield "s3://mlflow"
-    server.stop()
+    with s3_bucket("mlflow") as uri:
+        yield uri
 
 
 def test_a_tracked_run_on_postgres_with_artefacts_in_s3(
