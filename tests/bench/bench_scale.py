@@ -276,7 +276,7 @@ def rows_a_second(found: Sequence[Measured]) -> float:
 
 def scale_aims(found: Sequence[Measured], fits: Mapping[Any, Fit]) -> list[Aim]:
     """The figures of the two stages beside their aims."""
-    deviation = max(fit.deviation for fit in fits.values())
+    deviation = _worst(fits)
     peak, rate, faster = max(o.peak_gib for o in found), rows_a_second(found), speed_up(found)
     return [
         Aim("linear", f"within {deviation:.0%}", f"within {DEVIATION:.0%}", deviation <= DEVIATION),
@@ -289,9 +289,15 @@ def scale_aims(found: Sequence[Measured], fits: Mapping[Any, Fit]) -> list[Aim]:
     ]  # fmt: skip
 
 
+def _worst(fits: Mapping[Any, Fit]) -> float:
+    """Largest deviation of the stages with several sizes; NaN, which meets no aim, without one."""
+    known = [fit.deviation for fit in fits.values() if not math.isnan(fit.deviation)]
+    return max(known, default=math.nan)
+
+
 def headline(found: Sequence[Measured], fits: Mapping[Any, Fit]) -> str:
     """The last line."""
-    deviation = max(fit.deviation for fit in fits.values())
+    deviation = _worst(fits)
     peak = max(one.peak_gib for one in found)
     return (
         f"linear within {deviation:.0%}, peak {peak:.2f} GiB per worker, "
@@ -314,7 +320,7 @@ def report(
     for (ticks, stage, workers), fit in fits.items():
         lines.add_row(
             ticks, stage, str(workers),
-            f"{fit.fixed_s:.2f}", f"{fit.per_million_s:.3f}", f"{fit.deviation:.0%}",
+            f"{fit.fixed_s:.2f}", f"{fit.per_million_s:.3f}", "one size" if math.isnan(fit.deviation) else f"{fit.deviation:.0%}",
         )  # fmt: skip
     yield lines
     judged = Table("figure", "measured", "aim", "")

@@ -53,6 +53,15 @@ def test_the_last_line_has_deviation_peak_and_speed_up() -> None:
     )
 
 
+def test_a_stage_of_one_size_does_not_hide_the_others() -> None:
+    one = [row._replace(ticks="reference") for row in measured() if row.rows == MILLION]
+    assert judged([*one, *measured()])["linear"].met
+    alone = judged(one)["linear"]
+    assert not alone.met  # a line through one point says nothing
+    found = [*one, *measured()]
+    assert headline(found, fitted(found)).startswith("linear within 0%, ")
+
+
 def test_growth_faster_than_the_rows_misses_the_aim() -> None:
     found = [one._replace(seconds=(one.rows / MILLION) ** 1.5) for one in measured()]
     assert judged(measured())["linear"].met
