@@ -318,9 +318,10 @@ def report(
     yield stages
     lines = Table("ticks", "stage", "workers", "fixed s", "s per million", "within")
     for (ticks, stage, workers), fit in fits.items():
+        within = "one size" if math.isnan(fit.deviation) else f"{fit.deviation:.0%}"
         lines.add_row(
             ticks, stage, str(workers),
-            f"{fit.fixed_s:.2f}", f"{fit.per_million_s:.3f}", "one size" if math.isnan(fit.deviation) else f"{fit.deviation:.0%}",
+            f"{fit.fixed_s:.2f}", f"{fit.per_million_s:.3f}", within,
         )  # fmt: skip
     yield lines
     judged = Table("figure", "measured", "aim", "")
