@@ -21,6 +21,9 @@ RESTARTS = 3  # of all processes, after one was killed
 GRACE_S = 10
 POLL_S = 0.2
 OUTPUT = "output.log"
+# torchrun shares one store with all starts of the processes and adds no prefix (PyTorch 2.13): a
+# process started again may read an address of the start before, and both then wait to be called
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 class ProcessesFailedError(TicklineError):
@@ -49,7 +52,7 @@ def train_on(
     (folder / JOB).write_text(job.model_dump_json())
     log, shown = folder / OUTPUT, sys.stderr.isatty()
     threads = max(1, machine.physical_cores() // processes)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "ERROR"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "LOGLEVEL": "ERROR"} | OWN_STORE
     with log.open("wb") as output:
         running = subprocess.Popen(
             [*_wrapper(), *torchrun(processes), str(folder)],
