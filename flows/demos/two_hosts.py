@@ -2,10 +2,12 @@
 
 Host A runs a nightly. Its link is cut for ten seconds during training, and later its worker is
 killed with all its processes. `tickline rerun --last-failed` on host B resumes the run at the next
-epoch. B stages the candidate and opens its promotion, a reviewer approves on A, and B's worker
-promotes. All servers are real. Where this process may make network namespaces, each host has one.
+epoch. B stages the candidate and opens its promotion, a reviewer approves on A, B's worker
+promotes, and the reviewer renews the exception on A: both hosts write to one audit. All servers are
+real. Where this process may make network namespaces, each host has one.
 """
 
+import datetime as dt
 import json
 import os
 import re
@@ -38,6 +40,7 @@ from flows.demos.shared_servers import Shared, s3_environment, shared_servers
 from infra.process import ProcessId
 from infra.servers import HOST, environment, free_ports
 from model_code.errors import TicklineError
+from model_code.repository.exceptions import RENEWED
 from model_code.repository.policy import policy_path
 from model_code.repository.serving import ServingRepository
 from model_code.repository.staging import staged_versions
@@ -293,6 +296,8 @@ class Desk:
             cached, redone = self._recovered(run, completed, epochs, killed_at)
         with story.step(f"promotion: {B} opens it, approved on {A}, promoted by {B}"):
             self._promote(simulated=(spec.market or SIMULATED).startswith(SIMULATED))
+        with story.step(f"{A} renews the exception of the approval"):
+            self._renew()
         with story.step("tickline audit on both hosts"):
             entries = self._audit()
         return (
@@ -440,6 +445,16 @@ class Desk:
         story.check(f"version that {B} serves", 1, champion and champion.version)
         self.second.tickline("triton", "status")  # fails if it does not answer its golden request
 
+    def _renew(self) -> None:
+        owner = exception_until()["owner"]
+        last = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=31)
+        terms = [f"--expires={last}", f"--reviewer={REVIEWER}", "--reason=as agreed with risk"]
+        self.first.tickline("exceptions", "renew", "1", *terms)
+        shown = " ".join(self.second.tickline("exceptions").split())
+        self.story.check(
+            f"{B} reads the new last day", True, f"{owner}" in shown and f"{last}" in shown
+        )
+
     def _audit(self) -> int:
         """Compare what both hosts read; the command checks the hash chain."""
         story = self.story
@@ -451,7 +466,7 @@ class Desk:
         story.check("audit numbers", list(range(1, len(of_first) + 1)), numbers)
         story.check("audit on both hosts", "the same", _same(of_first, of_second))
         events = [record["event"] for record in of_first]
-        for event in ("approved", "promoted"):
+        for event in ("approved", "promoted", RENEWED):
             story.check(f"audit records of {event}", 1, events.count(event))
         for site in (self.first, self.second):
             self._say_audit(site)

@@ -16,6 +16,7 @@ from model_code.repository.exceptions import (
 from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import signature_problem
 from model_code.settings import Settings
+from model_code.storage.serving import follow_serving
 
 Sign = Callable[[str], str]  # text to signature
 
@@ -108,6 +109,7 @@ def close(
 def _decided_by(
     settings: Settings, version: int, reviewer: str, reason: str
 ) -> tuple[ApprovedException, PolicyFile]:
+    follow_serving(settings)  # the policy that counts is the serving host's
     found, policy = serving(settings), PolicyFile.load(settings.serving_repository)
     if found is None or found.version != version:
         raise PromotionError(

@@ -45,7 +45,7 @@ def test_the_story_on_loopback_with_simulated_ticks(tmp_path: Path) -> None:
     found = LAST.fullmatch(printed.splitlines()[-1])
     assert found, printed
     assert int(found[1]) >= 5  # days, features, table, split, baseline
-    assert int(found[2]) >= 3  # started, approved, promoted
+    assert int(found[2]) >= 4  # started, approved, promoted, exception renewed
 
 
 def test_a_figure_that_differs_is_shown_and_fails_the_story() -> None:

@@ -11,6 +11,7 @@ from model_code.repository.exceptions import ApprovedException
 from model_code.repository.policy import PolicyFile
 from model_code.repository.signatures import sign
 from model_code.settings import Settings
+from model_code.storage.serving import require_here, share_serving
 from tasks.promotion import exceptions
 from tests.support.keys import make_key, signer
 from tests.support.policy import write_policy
@@ -47,6 +48,29 @@ def test_a_lapsed_exception_blocks_promotions_until_it_is_renewed(
     assert "lapses after 2000-03-01" in exceptions.exception_line(settings)
     record = AuditLog(settings.audit_file).read()[-1]
     assert (record.event, record.facts["reviewer"]) == ("exception renewed", "ada")
+
+
+def test_on_another_host_the_policy_of_the_serving_host_counts(tmp_path: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    serving, other = (
+        Settings(home=tmp_path / name, store=store).resolved() for name in ("serving", "other")
+    )
+    write_policy(serving)
+    require_here(serving)
+    assert share_serving(serving) == ""
+    known = ApprovedException(
+        version=7, reasons=("no baseline",), owner="grace", expires=exceptions.today()
+    )
+    log = AuditLog.of(serving)
+    log.append("approved", "a", {"version": 7} | known.facts())
+    log.append("promoted", "b", {"version": 7})
+    last = exceptions.today() + dt.timedelta(days=2)
+    exceptions.renew(other, 7, owner="", expires=f"{last}", **BY_ADA)
+    assert f"lapses after {last}" in exceptions.exception_line(serving)
+    write_policy(serving, reviewers=["grace"])
+    assert share_serving(serving) == ""
+    with pytest.raises(PromotionError, match="'ada' is not one of the policy's"):
+        exceptions.close(other, 7, **BY_ADA)
 
 
 def test_a_closed_exception_blocks_nothing(
