@@ -13,30 +13,29 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from flows.cli.options import Data, market_uri
-from flows.demos.hosts import Host, Network, namespaces, obstacle, on_loopback
+from flows.demos.hosts import Network, namespaces, obstacle, on_loopback
 from flows.demos.live_rig import Process
 from flows.demos.moved_home import GOALS, SMALL
 from flows.demos.promotion import LOOSEST, exception_until
 from flows.demos.shared_servers import Shared, s3_environment, shared_servers
+from flows.demos.site import Site
+from flows.demos.story import Story, out
 from infra.process import ProcessId
 from infra.servers import HOST, environment, free_ports
 from model_code.errors import TicklineError
@@ -65,106 +64,6 @@ PACE = {
     "training": {"epochs": 6, "batch_size": 32, "learning_rate": 1e-3},
 }
 NEVER_CACHED = {"find days", "find champion"}  # they read the data source and the registry
-
-out = Console(highlight=False)
-
-
-@dataclass
-class Story:
-    """What happened: the steps with their seconds, and figures that were read back."""
-
-    steps: list[tuple[str, float]] = field(default_factory=list)
-    checks: list[tuple[str, object, object]] = field(default_factory=list)
-    _started: float = field(default_factory=time.monotonic)
-
-    def say(self, text: str) -> None:
-        """Print one line with the minutes and seconds since the start."""
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
-        out.print(f"[dim]{minutes:02d}:{seconds:02d}[/]  {text}", soft_wrap=True)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step."""
-        self.say(f"[bold]{name}[/]")
-        since = time.monotonic()
-        yield
-        self.steps.append((name, time.monotonic() - since))
-
-    def check(self, name: str, wanted: object, found: object) -> None:
-        """Compare a figure that was read back."""
-        self.checks.append((name, wanted, found))
-
-    def tables(self) -> Iterator[Table]:
-        """The steps, and the figures."""
-        steps = Table("step", "seconds", title="Steps")
-        for name, seconds in self.steps:
-            steps.add_row(name, f"{seconds:.0f}")
-        yield steps
-        checks = Table("figure", "wanted", "read back", "", title="Figures")
-        for name, wanted, found in self.checks:
-            checks.add_row(
-                name, str(wanted), str(found), "ok" if wanted == found else "[red]differs"
-            )
-        yield checks
-
-    @property
-    def sound(self) -> bool:
-        """Whether every figure is as wanted."""
-        return bool(self.checks) and all(wanted == found for _, wanted, found in self.checks)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A home on a host.
-
-    Attributes:
-        host: where it is.
-        settings: of the home.
-        variables: of the S3 server.
-    """
-
-    host: Host
-    settings: Settings
-    variables: Mapping[str, str]
-
-    def tickline(self, *arguments: str) -> str:
-        """Run a command of Tickline there; return what it prints.
-
-        Raises:
-            TicklineError: it fails.
-        """
-        return self.python("-m", "flows.cli", *arguments)
-
-    def python(self, *arguments: str) -> str:
-        """Run Python there; return what it prints.
-
-        Raises:
-            TicklineError: it fails.
-        """
-        done = subprocess.run(
-            self.host.command(sys.executable, *arguments),
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise TicklineError(
-                f"{self.host.name}: {' '.join(arguments[1:])} failed:\n{done.stdout}{done.stderr}"
-            )
-        return done.stdout
-
-    def process(self, name: str, *arguments: str) -> Process:
-        """A process there, not yet started; it ends with this one."""
-        logs = self.settings.home / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        command = self.host.command(sys.executable, *arguments)
-        return Process(name, command, logs, lambda _: True, self._environment)
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        return os.environ | {"COLUMNS": "200"} | dict(self.variables) | environment(self.settings)
 
 
 def main(
