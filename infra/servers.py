@@ -41,6 +41,9 @@ RESTART_WAIT_S = 30
 PROBE_S = 2.0
 BUSY_S = 15.0  # a busy server may take this long to respond to a health check
 
+# in memory, the default, a restarted server has forgotten them and stops their holders
+LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
+
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # V2 asks amplitude.com, whatever the line above
@@ -99,6 +102,8 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     if settings.prefect_api_url:
         values["PREFECT_API_URL"] = settings.prefect_api_url
+    else:  # it may start a server
+        values["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = LEASES_ON_DISK
     return values | auth.client_environment(settings)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -28,6 +28,7 @@ from infra.leases.lease import (
     require_held,
 )
 from infra.process import ProcessId
+from infra.servers import HOST, free_port, prefect_command, started
 from model_code.settings import Settings
 from tests.support.leases import held_elsewhere
 from tests.support.proxy import Proxy
@@ -215,6 +216,29 @@ def test_a_cut_link_stops_the_holder_once_its_lease_is_over_and_not_before(
         # nobody took it: the server renews it
         wait_for(lambda: held.until_s > clock() + seconds[0])
         require_held()
+
+
+def test_a_server_that_restarts_keeps_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.5)
+    monkeypatch.setattr(lease, "RETRY_S", 0.2)
+    settings = Settings(home=tmp_path, store=f"file://{tmp_path / 'store'}").resolved()
+    port = free_port()
+    url = f"http://{HOST}:{port}/api"
+
+    def server() -> AbstractContextManager[int]:
+        return started("prefect-server", prefect_command(port), f"{url}/health", settings)
+
+    with temporary_settings({PREFECT_API_URL: url}), ExitStack() as block:
+        with server():
+            block.enter_context(hold_lease(settings, "night"))
+            held = lease._held[lease_name(settings, "night")]
+        stopped = lease._clock()
+        with server():
+            wait_for(lambda: held.until_s > stopped + LEASE_S)
+            require_held()
+            block.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
