@@ -3,7 +3,7 @@
 # make test       set up and pass the tests
 VENV ?= .venv
 DATA ?=
-JOBS ?= 2
+JOBS ?= 3
 RATE ?= 200
 DURATION ?= 300
 BURST ?= 4

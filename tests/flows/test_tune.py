@@ -90,12 +90,11 @@ def test_a_search_finds_a_specification_without_the_test_day_and_resumes(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pools_know_the_server")
-@pytest.mark.parametrize("cluster", ["processes:2", "dask:2"])
 def test_trials_run_in_workers_and_the_first_scores_as_it_does_here(
-    home: Settings, monkeypatch: pytest.MonkeyPatch, cluster: str
+    home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = SEARCH.model_copy(update={"trials": 3})
-    monkeypatch.setenv("TICKLINE_CLUSTER", cluster)
+    monkeypatch.setenv("TICKLINE_CLUSTER", "dask:2")
     found = tune(tiny(MARKET), search.model_copy(update={"study": "workers"}))
     assert sum(found.states.values()) == 3
     monkeypatch.delenv("TICKLINE_CLUSTER")
