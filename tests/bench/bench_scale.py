@@ -88,7 +88,7 @@ def main(
     reference: Annotated[str, typer.Option(help="Reference ticks a day.")] = "1,10",
     workers: Annotated[str, typer.Option(help="Instrument-days at once.")] = "1,2",
     instruments: Annotated[int, typer.Option(help="Of 250 days to plan; 0: none.")] = 1000,
-    minutes: Annotated[float, typer.Option(help="Of each of the 20 days; 0: none.")] = 20.0,
+    minutes: Annotated[float, typer.Option(help="Of each of the 20 days; 0: none.")] = 140.0,
     folder: Annotated[Path | None, typer.Option(help="For temporary files.")] = None,
 ) -> None:
     """Measure and print."""
