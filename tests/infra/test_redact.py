@@ -116,7 +116,6 @@ def test_prefects_loggers_and_the_error_panel_are_without_secrets(
     from model_code.errors import ServingError
 
     assert tasks.__doc__
-    assert type(logging.getLogRecordFactory()).__module__ == "infra.redact"
     monkeypatch.setattr("infra.redact._remembered", set())
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("TICKLINE_REDIS_PASSWORD=battery-staple\n")
