@@ -138,7 +138,7 @@ def test_a_backfill_is_explained_by_its_dates(
     assert found.command is not None
     # by its id if another test's backfill of these dates has the same name
     resumed = find_run(found.command.removeprefix("tickline rerun "), ("backfill",))
-    assert resumed.name == found.run
+    assert resumed.id == find_run(found.run, ("backfill",)).id
     assert newest(home, found.run) == found
     assert messages(logged(home, found.run))[-1] == "run stopped"
     night = explain(home, str(first))
