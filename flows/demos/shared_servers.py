@@ -73,8 +73,9 @@ def shared_servers(host: Host, home: Path) -> Iterator[Shared]:
         def serve(name: str, command: list[str], health: str) -> None:
             stack.enter_context(started(name, host.command(*command), health, settings, own))
 
-        listen = ["-H", host.address, "-p", str(s3_port)]
-        serve("s3", [sys.executable, "-m", "moto.server", *listen], f"{s3}/moto-api/")
+        module = "flows.demos.s3_server"
+        command = [sys.executable, "-m", module, host.address, str(s3_port)]
+        serve("s3", command, f"{s3}/moto-api/")
         for bucket in (STORE, ARTIFACTS):
             httpx.put(f"{s3}/{bucket}").raise_for_status()
         serve("prefect", prefect_command(prefect_port, host.address), f"{prefect}/api/health")
