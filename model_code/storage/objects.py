@@ -11,6 +11,7 @@ several writers of one key exactly one succeeds. Source: obstore's documentation
 import datetime as dt
 import functools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,10 @@ RETRY: "RetryConfig" = {
         "base": 2,
     },
 }
+
+# S3 answers 409 while another write of the key is in progress, and obstore reports it as an object
+# that exists; asked again, one of the two finds the other's (S3's user guide, conditional writes)
+CONFLICT_WAITS_S = (0.05, 0.2, 1.0, 4.0)
 
 
 class Index(BaseModel):
@@ -92,14 +97,22 @@ class Objects:
         """Write an object that does not exist yet; False: another exists, nothing was written.
 
         Raises:
-            SharedStoreError: the store did not answer.
+            SharedStoreError: the store did not answer, or had another write of the key in progress
+                each time it was asked.
         """
         with self._answering(key):
-            try:
-                obstore.put(self._store, key, data, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return self.read(key) == data  # ours, if the answer to the first try was lost
-            return True
+            for wait_s in CONFLICT_WAITS_S:
+                try:
+                    obstore.put(self._store, key, data, mode="create", use_multipart=False)
+                except AlreadyExistsError as error:
+                    there = self.read(key)
+                    if there is not None:
+                        return there == data  # ours, if the answer to the first try was lost
+                    conflict = error
+                    time.sleep(wait_s)
+                else:
+                    return True
+            raise conflict
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object, whether it exists or not.

@@ -2,13 +2,17 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from moto.s3.responses import S3Response
 
 from model_code.errors import ConfigError, SharedStoreError
+from model_code.storage import objects as module
 from model_code.storage.objects import INDEX, Objects
 from tests.support.s3 import s3_bucket
 
@@ -42,6 +46,46 @@ def test_of_many_writers_exactly_one_creates(objects: Objects) -> None:
     assert objects.read("one") == b"%d" % made.index(True)
     # the winner's own retry, after an answer that was lost
     assert objects.create("one", b"%d" % made.index(True))
+
+
+@pytest.fixture
+def conflicts(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """The server answers the next puts, of this number, with 409."""
+    answer, left = S3Response.put_object, count(0, -1)
+
+    def next_puts(number: int) -> None:
+        nonlocal left
+        left = count(number, -1)
+
+    def put_object(server: S3Response) -> Any:
+        if next(left) > 0:
+            return 409, {}, "<Error><Code>ConditionalRequestConflict</Code></Error>"
+        return answer(server)
+
+    monkeypatch.setattr(S3Response, "put_object", put_object)
+    monkeypatch.setattr(module, "CONFLICT_WAITS_S", (0, 0, 0))
+    return next_puts
+
+
+def test_a_key_that_another_is_writing_is_asked_for_again(
+    bucket: str, tmp_path: Path, conflicts: Callable[[int], None]
+) -> None:
+    objects = Objects(f"{bucket}/{tmp_path.name}")
+    conflicts(2)
+    assert objects.create("one", b"mine")
+    conflicts(1)
+    assert not objects.create("one", b"other")
+    assert objects.read("one") == b"mine"
+
+
+def test_a_store_that_only_answers_conflict_is_an_error(
+    bucket: str, tmp_path: Path, conflicts: Callable[[int], None]
+) -> None:
+    objects = Objects(f"{bucket}/{tmp_path.name}")
+    conflicts(3)
+    with pytest.raises(SharedStoreError, match="409"):
+        objects.create("one", b"mine")
+    assert objects.read("one") is None
 
 
 def test_files_and_folders_come_back_with_their_bytes(objects: Objects, tmp_path: Path) -> None:
