@@ -39,9 +39,9 @@ RETRY: "RetryConfig" = {
     },
 }
 
-# S3 answers 409 while another write of the key is in progress, and obstore reports it as an object
-# that exists; asked again, one of the two finds the other's (S3's user guide, conditional writes)
-CONFLICT_WAITS_S = (0.05, 0.2, 1.0, 4.0)
+# Before each try of a conditional put. S3 answers 409 if it conflicts with another request for the
+# key, and asks for a retry; obstore reports an object that exists. Source: S3's API, PutObject
+TRIES_AFTER_S = (0.0, 0.05, 0.2, 1.0)
 
 
 class Index(BaseModel):
@@ -97,11 +97,12 @@ class Objects:
         """Write an object that does not exist yet; False: another exists, nothing was written.
 
         Raises:
-            SharedStoreError: the store did not answer, or had another write of the key in progress
-                each time it was asked.
+            SharedStoreError: the store did not answer, or each try conflicted with another request
+                for the key.
         """
         with self._answering(key):
-            for wait_s in CONFLICT_WAITS_S:
+            for wait_s in TRIES_AFTER_S:
+                time.sleep(wait_s)
                 try:
                     obstore.put(self._store, key, data, mode="create", use_multipart=False)
                 except AlreadyExistsError as error:
@@ -109,7 +110,6 @@ class Objects:
                     if there is not None:
                         return there == data  # ours, if the answer to the first try was lost
                     conflict = error
-                    time.sleep(wait_s)
                 else:
                     return True
             raise conflict

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from tests.bench.bench_scale import MILLION, Aim, Measured, fitted, headline, report, scale_aims
+from tests.bench.scale_report import MILLION, Aim, Measured, fitted, headline, report, scale_aims
 from tests.support.long_days import SPACING_NS, copy_day, write_long_day
 from tests.support.market import DATES, SYMBOLS, ticks
 

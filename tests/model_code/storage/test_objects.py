@@ -63,11 +63,11 @@ def conflicts(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         return answer(server)
 
     monkeypatch.setattr(S3Response, "put_object", put_object)
-    monkeypatch.setattr(module, "CONFLICT_WAITS_S", (0, 0, 0))
+    monkeypatch.setattr(module, "TRIES_AFTER_S", (0, 0, 0))
     return next_puts
 
 
-def test_a_key_that_another_is_writing_is_asked_for_again(
+def test_a_put_that_conflicts_with_another_request_is_tried_again(
     bucket: str, tmp_path: Path, conflicts: Callable[[int], None]
 ) -> None:
     objects = Objects(f"{bucket}/{tmp_path.name}")
@@ -78,7 +78,7 @@ def test_a_key_that_another_is_writing_is_asked_for_again(
     assert objects.read("one") == b"mine"
 
 
-def test_a_store_that_only_answers_conflict_is_an_error(
+def test_a_put_that_conflicts_each_time_is_an_error(
     bucket: str, tmp_path: Path, conflicts: Callable[[int], None]
 ) -> None:
     objects = Objects(f"{bucket}/{tmp_path.name}")
